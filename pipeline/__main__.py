@@ -1,0 +1,18 @@
+"""`python -m pipeline`: videos -> store."""
+
+import sys
+
+from pipeline import cli, commands
+
+COMMANDS = {
+    "manifest": commands.manifest,
+    "synthetic": commands.make_synthetic,
+    "extract": commands.extract,
+    "status": commands.status,
+    "verify": commands.verify,
+    "preview": commands.preview,
+    "probe": commands.probe,
+}
+
+if __name__ == "__main__":
+    sys.exit(cli.main(COMMANDS, "Stage one: decode videos, compute optical flow, store both.", "pipeline"))

@@ -1,0 +1,222 @@
+"""The commands of stage one; `python -m pipeline COMMAND --help` tells each one's options."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, track
+from rich.table import Table
+
+from pipeline import catalogue, importers, synthetic
+from pipeline import verify as verification
+from pipeline.errors import Refusal
+from pipeline.extract import Summary
+from pipeline.extract import extract as run_extraction
+from pipeline.manifest import Manifest
+from pipeline.preview import write_contact_sheets
+from pipeline.settings import ExtractionSettings
+from pipeline.store import VideoStore, open_store
+from pipeline.video import Undecodable
+from pipeline.video import decode as decode_video
+from pipeline.video import probe as probe_video
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+
+QUARANTINE_EXIT_CODE = 3
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def manifest(videos: Path, out: Path, dataset: str = "folder") -> None:
+    """List the videos of a data set in a manifest (CSV), with labels and splits.
+
+    Args:
+        videos: Folder that holds the videos.
+        out: Manifest to write; its class list is written beside it.
+        dataset: Name of a file in data_manifests/, or the path of one like those.
+    """
+    listed = importers.read(dataset, videos)
+    listed.save(out)
+    splits = Counter(row.split or "no split" for row in listed.rows)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
+    console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {out}")
+
+
+def extract(
+    videos: Path,
+    store: Path,
+    dataset: str = "folder",
+    manifest: Path | None = None,
+    rgb: RgbSettings = RgbSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    flow: FlowSettings | None = FlowSettings(),  # noqa: B008
+    workers: int = 0,
+    retry_quarantined: bool = False,
+) -> int:
+    """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
+
+    A broken video lands in quarantine with its reason and the run goes on; the exit code is then 3.
+
+    Args:
+        videos: Folder that holds the videos.
+        store: Folder of the store; made if it is not there.
+        dataset: How the folder is read: a name in data_manifests/, or the path of a file like those.
+        manifest: Use this manifest instead; its paths are relative to `videos`.
+        rgb: How frames are stored.
+        flow: How flow is computed and stored; `--flow null` stores none.
+        workers: Processes, each on one core; 0 takes all cores.
+        retry_quarantined: Try the videos again that earlier runs refused.
+    """
+    listed = Manifest.load(manifest) if manifest else importers.read(dataset, videos)
+    views = {"rgb": rgb} if flow is None else {"rgb": rgb, "flow": flow}
+    settings = ExtractionSettings(views).resolved()
+    count = workers or len(os.sched_getaffinity(0))
+    estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
+    errors.print(f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {store}")
+    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined)
+    _print_summary(summary, store)
+    return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
+
+
+def status(store: Path) -> None:
+    """Tell what is in a store: videos, frames, size, settings, and what is in quarantine for which reason.
+
+    Args:
+        store: Folder of the store.
+    """
+    opened = open_store(store)
+    infos = opened.infos.values()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    seconds = sum(info.length / info.fps for info in infos if info.fps)
+    splits = Counter(info.split or "no split" for info in infos)
+    table.add_row("videos", f"{len(opened.videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
+    table.add_row("frames", f"{sum(info.length for info in infos)}  ({seconds / 3600:.2f} hours)")
+    table.add_row("classes", str(len(opened.classes)))
+    table.add_row("size", f"{_bytes_below(store / 'videos') / 2**20:.1f} MiB")
+    for name, settings in opened.settings.items():
+        table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))
+    table.add_row("settings", opened.settings_hash)
+    console.print(table)
+    refused = list(opened.quarantine_entries())
+    if refused:
+        console.print(f"[bold]{len(refused)} videos in quarantine[/bold]")
+        for entry in refused:
+            console.print(f"  {escape(entry['video_id'])}: {escape(entry['reason'])}")
+            console.print(f"    [dim]{escape(entry['reproduce'])}[/dim]")
+
+
+def verify(store: Path, threads: int = 2) -> int:
+    """Check a store like fsck: every byte against its digest, the counts, flow = rgb - 1. Exit code 1 when damaged.
+
+    Args:
+        store: Folder of the store.
+        threads: Files that are read at once.
+    """
+    opened = _open_for_verification(store)
+    began, videos, read, damage = time.perf_counter(), 0, 0, []
+    total = sum(1 for _ in catalogue.record_files(store / "videos"))
+    checked = verification.verify(opened, threads)
+    for _, size, found in track(checked, "verify", total, console=errors, disable=not errors.is_terminal):
+        videos, read = videos + 1, read + size
+        damage += found
+    for item in damage:
+        console.print(
+            f"[red]damaged[/red] {escape(item.video_id)}: {escape(item.what)}\n  [dim]{escape(item.path)}[/dim]"
+        )
+    rate = read / max(time.perf_counter() - began, 1e-9) / 2**20
+    verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
+    console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({store})")
+    return 1 if damage else 0
+
+
+def preview(store: Path, out: Path = Path("preview"), videos: list[str] | None = None, count: int = 8) -> None:
+    """Write contact sheets (PNG): frames of videos above their colour-coded flow.
+
+    Args:
+        store: Folder of the store.
+        out: Folder for the pictures.
+        videos: Ids of the videos to show; by default `count` of them, evenly over the store.
+        count: How many videos to show when none are named.
+    """
+    opened = open_store(store)
+    if videos is None:
+        step = max(1, len(opened.videos) // count)
+        videos = opened.videos[::step][:count]
+    if not videos:
+        raise Refusal("the store holds no videos", where=str(store), remedy="run `make extract-flow` first")
+    written = write_contact_sheets(opened, videos, out)
+    console.print(f"wrote {len(written)} contact sheets below {out}, the first is {written[0]}")
+
+
+def probe(file: Path) -> int:
+    """Decode one video as extraction does and tell what it holds, or why it is refused.
+
+    Args:
+        file: The video.
+    """
+    try:
+        header = probe_video(file)
+        console.print(f"{header.codec}, {header.width}x{header.height}, {header.fps:.4g} fps, {header.duration:.2f} s")
+        frames, shape = 0, None
+        for block in decode_video(file):
+            frames, shape = frames + len(block), block.shape[1:3]
+    except Undecodable as error:
+        raise Refusal(error.reason, where=str(file), remedy="repair or replace the file") from error
+    console.print(f"decoded {frames} frames of {shape[1]}x{shape[0]} from {escape(str(file))}")
+    return 0
+
+
+def make_synthetic(
+    out: Path, train_per_class: int = 80, test_per_class: int = 15, seed: int = 1, workers: int = 0
+) -> None:
+    """Make the embedded data set: short H.264 videos whose class is defined by motion alone.
+
+    Args:
+        out: Folder for the videos, as train/<class>/ and test/<class>/.
+        train_per_class: Training videos of each class.
+        test_per_class: Test videos of each class.
+        seed: Another seed, other videos.
+        workers: Processes; 0 takes all cores.
+    """
+    count = workers or len(os.sched_getaffinity(0))
+    total = (train_per_class + test_per_class) * len(synthetic.CLASSES)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=errors) as bar:
+        task = bar.add_task("make videos", total=total)
+        made = synthetic.generate(
+            out,
+            train_per_class,
+            test_per_class,
+            seed,
+            count,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {out}")
+
+
+def _open_for_verification(path: Path) -> VideoStore:
+    """A store whose root is damaged is a finding, told as such."""
+    try:
+        return open_store(path)
+    except (ValueError, KeyError) as error:
+        raise Refusal(
+            f"the store's own zarr.json is damaged: {error}", where=str(path), remedy="restore it from a copy"
+        ) from error
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _print_summary(summary: Summary, store: Path) -> None:
+    for video_id, reason in sorted(summary.quarantined.items()):
+        errors.print(f"[yellow]quarantined[/yellow] {escape(video_id)}: {escape(reason)}")
+    parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} were there already")
+    if summary.quarantined or summary.in_quarantine:
+        parts.append(f"{len(summary.quarantined) + summary.in_quarantine} in quarantine")
+    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {store}")

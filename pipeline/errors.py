@@ -1,0 +1,38 @@
+"""The one exception that people are meant to read."""
+
+from __future__ import annotations
+
+
+class Refusal(RuntimeError):
+    """Work that was refused or given up: what is wrong, where, and what to do about it.
+
+    Commands print it without a traceback and exit with `exit_code` (1 = failed, 2 = wrong usage).
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(what, where, remedy)
+        self.what, self.where, self.remedy = what, where, remedy
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.remedy:
+            lines.append(f"  to do: {self.remedy}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple:
+        # Exceptions with keyword arguments do not survive pickling between processes by themselves.
+        return (_rebuild, (type(self), self.what, self.where, self.remedy))
+
+
+class UsageError(Refusal):
+    """A command line, recipe or settings file that cannot be meant."""
+
+    exit_code = 2
+
+
+def _rebuild(kind: type[Refusal], what: str, where: str, remedy: str) -> Refusal:
+    return kind(what, where=where, remedy=remedy)

@@ -1,0 +1,199 @@
+"""Extraction on Dask: plan what is missing, one task per video, collect outcomes, quarantine, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Workers that end with the run log lost connections as errors; read when distributed is imported, here and in them.
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
+
+import dask
+from distributed import Client, Future, LocalCluster, as_completed
+
+from pipeline import catalogue, job, layout
+from pipeline.errors import Refusal
+from pipeline.job import Outcome
+from pipeline.manifest import Manifest, Video
+from pipeline.progress import ExtractionBar
+from pipeline.settings import ExtractionSettings
+from pipeline.store import VideoStore
+from pipeline.writer import add_classes, create_store
+
+IN_FLIGHT_PER_WORKER = 3  # futures handed out ahead, so that a worker never waits for the scheduler
+DASK_SETTINGS = {
+    # A video that kills its worker is tried once more on another, then it alone is blamed.
+    "distributed.scheduler.allowed-failures": 1,
+    # Workers hold no queue of their own, so a dying worker takes no other video's task with it.
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.comm.timeouts.connect": "60s",
+}
+
+
+@dataclass
+class Summary:
+    """What a run did. `seconds` sums the workers' time by kind of work; `wall` is the run's own."""
+
+    stored: int = 0
+    skipped: int = 0
+    frames: int = 0
+    quarantined: dict[str, str] = field(default_factory=dict)
+    in_quarantine: int = 0  # refused by earlier runs and left alone by this one
+    seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = 0.0
+
+    def count(self, outcome: Outcome) -> None:
+        if outcome.status == "stored":
+            self.stored += 1
+            self.frames += outcome.frames
+            for kind, spent in outcome.seconds.items():
+                self.seconds[kind] = self.seconds.get(kind, 0.0) + spent
+        else:
+            self.quarantined[outcome.video_id] = outcome.reason
+
+
+def extract(
+    manifest: Manifest,
+    root: Path,
+    store: Path,
+    settings: ExtractionSettings,
+    workers: int,
+    retry_quarantined: bool = False,
+) -> Summary:
+    """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
+
+    root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
+    Raises Refusal when nothing can be done (no such folder, other settings) or nothing more (disk full).
+    """
+    if not root.is_dir():
+        raise Refusal(
+            "there is no such folder of videos", where=str(root), remedy="give the manifest's root as VIDEOS="
+        )
+    settings = settings.resolved()
+    began = time.perf_counter()
+    opened = create_store(store, settings)
+    with _only_writer(store):
+        add_classes(store, manifest.classes)
+        todo, summary = _plan(manifest, opened, retry_quarantined)
+        changed = bool(todo)
+        if todo:
+            with ExtractionBar(len(todo), len(summary.quarantined)) as bar, _cluster(min(workers, len(todo))) as client:
+                for outcome in _run(client, list(todo.values()), root, store, settings):
+                    if outcome.status == "failed":
+                        raise _cannot_go_on(outcome, store)
+                    summary.count(outcome)
+                    _journal(store, outcome)
+                    bar.advance(outcome)
+                    todo.pop(outcome.video_id)
+                if todo:  # never end well with work undone
+                    raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
+        if changed or not layout.catalogue_path(store).exists():
+            catalogue.save(store)
+    summary.wall = time.perf_counter() - began
+    return summary
+
+
+def _plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tuple[dict[str, Video], Summary]:
+    """What is missing, by video id."""
+    done, refused = set(store.videos), set() if retry_quarantined else set(store.quarantine)
+    todo = {row.video_id: row for row in manifest.rows if row.video_id not in done and row.video_id not in refused}
+    summary = Summary(
+        skipped=sum(row.video_id in done for row in manifest.rows),
+        in_quarantine=sum(row.video_id in refused for row in manifest.rows),
+    )
+    return todo, summary
+
+
+def _run(client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings) -> Iterator[Outcome]:
+    """Outcomes as they come, the largest files first: a long video that starts last would keep one worker busy alone.
+
+    A video whose worker died twice is quarantined here.
+    """
+    ordered = iter(sorted(todo, key=lambda row: (-_size(root / row.path), row.video_id)))
+    videos: dict[str, Video] = {}
+    arguments = settings.as_dict()
+
+    def submit(count: int) -> list[Future]:
+        futures = []
+        for row in itertools.islice(ordered, count):
+            future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
+            videos[future.key] = row
+            futures.append(future)
+        return futures
+
+    ahead = IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    running = as_completed(submit(ahead), with_results=True, raise_errors=False)
+    for future, result in running:
+        row = videos.pop(future.key)
+        yield result if isinstance(result, Outcome) else _blame(store, root, row, future)
+        for following in submit(1):
+            running.add(following)
+
+
+def _blame(store: Path, root: Path, video: Video, future: Future) -> Outcome:
+    error = future.exception()
+    reason = f"the worker process died while it worked on this video ({type(error).__name__})"
+    job.quarantine(store, root, video, reason, "worker", str(error))
+    return Outcome(video.video_id, "quarantined", reason, "worker")
+
+
+@contextlib.contextmanager
+def _cluster(workers: int) -> Iterator[Client]:
+    """One single-threaded process per worker: OpenCV and FFmpeg get one core each, and a crash costs one video."""
+    with (
+        dask.config.set(DASK_SETTINGS),
+        LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextlib.contextmanager
+def _only_writer(store: Path) -> Iterator[None]:
+    """Hold the store's lock; the kernel drops it when this process ends, however it ends."""
+    with open(store / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise Refusal(
+                f"another extraction is writing to this store ({file.read().strip() or 'unknown process'})",
+                where=str(store),
+                remedy="wait for it, or stop it; two writers in one store would lose data",
+            ) from error
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _journal(store: Path, outcome: Outcome) -> None:
+    """One line per video: the timings, which do not belong into records that are to be equal from run to run."""
+    line = {"time": round(time.time(), 3), **vars(outcome)}
+    with open(store / "journal.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # the worker will say what is wrong with it
+
+
+def _cannot_go_on(outcome: Outcome, store: Path) -> Refusal:
+    return Refusal(
+        f"the run stopped at video {outcome.video_id!r}: {outcome.reason}",
+        where=str(store),
+        remedy="make room (or mend the disk) and run the same command again; what is committed stays and is not redone",
+    )

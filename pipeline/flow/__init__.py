@@ -1,0 +1,44 @@
+"""Optical-flow estimators behind one interface: `create(name, **settings).estimate(first, second)`.
+
+An estimator is one module and one line in ESTIMATORS; its packages are imported only when it is created.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.flow.estimator import FlowEstimator
+from pipeline.flow.quantisation import dequantise, quantise
+
+ESTIMATORS = {
+    "tvl1-opencv": "pipeline.flow.tvl1_opencv:TVL1OpenCV",
+    "dis": "pipeline.flow.dis:DIS",
+}
+FASTEST_TVL1 = ("tvl1-opencv",)  # fastest first; "tvl1" takes the first that works here
+
+__all__ = ["FlowEstimator", "create", "dequantise", "quantise"]
+
+
+def create(name: str, **settings: Any) -> FlowEstimator:
+    """The estimator of that name with its settings; "tvl1" is the fastest TV-L1 available (see `.name` for which).
+
+    Raises UsageError for an unknown name or setting.
+    """
+    if name == "tvl1":
+        name = FASTEST_TVL1[0]
+    if name not in ESTIMATORS:
+        known = ["tvl1", *ESTIMATORS]
+        near = difflib.get_close_matches(name, known, n=1)
+        raise UsageError(
+            f"there is no flow estimator {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            remedy=f"known are {', '.join(known)}",
+        )
+    module, _, kind = ESTIMATORS[name].partition(":")
+    estimator = getattr(importlib.import_module(module), kind)
+    try:
+        return estimator(**settings)
+    except TypeError as error:
+        raise UsageError(f"flow estimator {name!r} does not take these settings: {error}") from error

@@ -1,0 +1,25 @@
+"""Flow as colours for people: hue is direction, saturation is length; no motion is white."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def colour_code(flow: np.ndarray, longest: float) -> np.ndarray:
+    """RGB uint8 (N, H, W, 3) of flow (N, 2, H, W) in pixels; `longest` pixels and more get full colour."""
+    length = np.hypot(flow[:, 0], flow[:, 1])
+    angle = np.degrees(np.arctan2(flow[:, 1], flow[:, 0])) % 360.0
+    saturation = np.clip(length / longest, 0.0, 1.0)
+    hsv = np.stack([angle, saturation, np.ones_like(angle)], axis=-1).astype(np.float32)
+    rgb = np.stack([cv2.cvtColor(frame, cv2.COLOR_HSV2RGB) for frame in hsv])
+    return np.rint(rgb * 255).astype(np.uint8)
+
+
+def key(size: int) -> np.ndarray:
+    """The colour of every direction and length, as a disc: RGB uint8 (size, size, 3), right is right, down is down."""
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
+    u, v = np.meshgrid(axis, axis)
+    disc = colour_code(np.stack([u, v])[None], 1.0)[0]
+    disc[np.hypot(u, v) > 1] = 255
+    return disc

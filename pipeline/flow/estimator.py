@@ -1,0 +1,47 @@
+"""What every flow estimator takes and gives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+
+class FlowEstimator(ABC):
+    """Dense optical flow between pairs of frames. Subclasses are dataclasses whose fields are the settings."""
+
+    name: ClassVar[str]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every parameter by name, as recorded in the store."""
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def estimate(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Flow from each frame of `first` to the frame of `second` with the same index.
+
+        first, second: uint8 RGB (N, H, W, 3) or gray (N, H, W). Returns float32 (N, 2, H, W), in pixels: channel 0 is u
+        (right), channel 1 is v (down). Raises ValueError for other types, shapes or unequal sizes.
+        """
+        if first.dtype != np.uint8 or second.dtype != np.uint8:
+            raise ValueError(f"frames must be uint8, not {first.dtype} and {second.dtype}")
+        if first.shape != second.shape:
+            raise ValueError(f"the frames of a pair differ in shape: {first.shape} and {second.shape}")
+        if first.ndim not in (3, 4) or (first.ndim == 4 and first.shape[-1] != 3):
+            raise ValueError(f"frames must be (N, H, W, 3) or (N, H, W), not {first.shape}")
+        flow = np.empty((len(first), 2, *first.shape[1:3]), np.float32)
+        for index, (one, two) in enumerate(zip(_gray(first), _gray(second), strict=True)):
+            flow[index] = self.pair(one, two).transpose(2, 0, 1)
+        return flow
+
+    @abstractmethod
+    def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Flow of one pair of gray uint8 frames (H, W), as (H, W, 2) float32."""
+
+
+def _gray(frames: np.ndarray) -> list[np.ndarray]:
+    if frames.ndim == 3:
+        return list(frames)
+    return [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]

@@ -1,0 +1,125 @@
+"""One video, from file to commit record. Runs in a worker process; never raises for what is wrong with the video."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from pipeline import layout
+from pipeline.manifest import Video
+from pipeline.settings import ExtractionSettings, settings_hash
+from pipeline.video import Undecodable, decode, probe
+from pipeline.writer import VideoWriter
+
+TRACEBACK_LINES = 12
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a video. A small record: frames never travel between processes."""
+
+    video_id: str
+    status: str  # "stored" | "quarantined" | "failed" (the run cannot go on, e.g. the disk is full)
+    reason: str = ""
+    stage: str = ""
+    frames: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def extract_video(root: str, store: str, video: Video, settings: dict[str, Any]) -> Outcome:
+    """Decode, compute, encode and commit one video, or quarantine it with its reason.
+
+    root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video that
+    is done again is taken out of the store first. `seconds` of the outcome: decode, flow, encode, write, total.
+    """
+    cv2.setNumThreads(1)
+    began = time.perf_counter()
+    writer = VideoWriter(Path(store), video.video_id)
+    try:
+        frames, seconds = _store(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings))
+    except Undecodable as error:
+        return _quarantine(Path(root), writer, video, error.reason, error.stage)
+    except OSError as error:
+        # A full or vanished disk is not the video's fault: no record, no quarantine, and the run stops.
+        with contextlib.suppress(OSError):  # what stays has no commit record, so it does not exist; a rerun sweeps it
+            writer.discard()
+        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or store}", "write")
+    except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
+        text = traceback.format_exc()
+        return _quarantine(Path(root), writer, video, text.strip().splitlines()[-1], "extract", text)
+    layout.quarantine_path(Path(store), video.video_id).unlink(missing_ok=True)
+    seconds["total"] = time.perf_counter() - began
+    return Outcome(video.video_id, "stored", frames=frames, seconds=seconds)
+
+
+def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, trace: str = "") -> None:
+    """Write the quarantine file of a video: why, where it failed, and the command that shows it again."""
+    path = layout.quarantine_path(store, video.video_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = root / video.path
+    entry = {
+        **asdict(video),
+        "reason": reason,
+        "stage": stage,
+        "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
+        "reproduce": f"python -m pipeline probe {shlex.quote(str(file))}",
+    }
+    layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSettings) -> tuple[int, dict[str, float]]:
+    seconds = {"decode": 0.0, "write": 0.0}
+    views = settings.create_views()
+    header = probe(file)
+    mark = time.perf_counter()
+    writer.begin()
+    mark = _lap(seconds, "write", mark)
+    frames = 0
+    for block in decode(file):
+        mark = _lap(seconds, "decode", mark)
+        frames += len(block)
+        encoded = [(view, view.add(block)) for view in views]
+        mark = time.perf_counter()
+        for view, streams in encoded:
+            writer.add(view, streams)
+        mark = _lap(seconds, "write", mark)
+    _lap(seconds, "decode", mark)
+    facts = {
+        "label": video.label,
+        "source": video.source or video.video_id,
+        "split": video.split,
+        "fps": header.fps,
+        "length": frames,
+        "file": {"path": video.path, "bytes": file.stat().st_size, "sha256": layout.file_digest(file)},
+        "settings_hash": settings_hash(settings.as_dict()),
+    }
+    mark = time.perf_counter()
+    writer.commit(views, facts)
+    _lap(seconds, "write", mark)
+    for view in views:
+        for kind, spent in view.seconds.items():
+            seconds[kind] = seconds.get(kind, 0.0) + spent
+    return frames, seconds
+
+
+def _lap(seconds: dict[str, float], kind: str, since: float) -> float:
+    now = time.perf_counter()
+    seconds[kind] += now - since
+    return now
+
+
+def _quarantine(root: Path, writer: VideoWriter, video: Video, reason: str, stage: str, trace: str = "") -> Outcome:
+    try:
+        writer.discard()
+        quarantine(writer.root, root, video, reason, stage, trace)
+    except OSError as error:
+        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename}", "write")
+    return Outcome(video.video_id, "quarantined", reason, stage)

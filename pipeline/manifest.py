@@ -1,0 +1,133 @@
+"""The Manifest: which videos there are, one row per video.
+
+CSV, UTF-8, header `video_id,path,label,source,split`; the class list, in the data set's official order, lies beside it as
+`<name>.classes.txt`, one class a line. Paths are relative to a root that is given when they are used and are never
+globbed: real names contain `[ ] ( ) ! # & ;`, blanks and accents.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from pipeline.errors import Refusal
+
+SPLITS = ("train", "val", "test", "")
+
+
+@dataclass(frozen=True)
+class Video:
+    """One row.
+
+    video_id: unique and stable, the relative path without its extension (with it where two files differ only there).
+    path: of the file, relative to the root. label: class name or empty. source: the original recording that the clip
+    was cut from (default: the video itself). split: train, val, test or empty.
+    """
+
+    video_id: str
+    path: str
+    label: str = ""
+    source: str = ""
+    split: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(Video))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows, and the class names in official order."""
+
+    rows: list[Video]
+    classes: list[str]
+
+    def __post_init__(self) -> None:
+        _validate(self.rows, self.classes, "the manifest")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Manifest:
+        """Read a manifest and the class list beside it (without one: the labels, sorted). Raises Refusal by line."""
+        path = Path(path)
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                header = tuple(reader.fieldnames or ())
+                if set(header) != set(COLUMNS):
+                    raise Refusal(
+                        f"its header is {','.join(header) or 'empty'}",
+                        where=str(path),
+                        remedy=f"the header of a manifest is {','.join(COLUMNS)}",
+                    )
+                rows = [_row(path, reader.line_num, record) for record in reader]
+        except (OSError, UnicodeDecodeError) as error:
+            raise Refusal(
+                f"the manifest cannot be read: {error}",
+                where=str(path),
+                remedy="make one with `python -m pipeline manifest --videos FOLDER --out FILE`",
+            ) from error
+        beside = classes_path(path)
+        names = beside.read_text(encoding="utf-8").splitlines() if beside.is_file() else []
+        classes = names or sorted({row.label for row in rows if row.label})
+        _validate(rows, classes, str(path))
+        return cls(rows, classes)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the manifest and its class list; an interrupted save leaves the old files."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".partial")
+        with open(aside, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(astuple(row) for row in self.rows)
+        beside = classes_path(path)
+        beside_aside = beside.with_name(beside.name + ".partial")
+        beside_aside.write_text("".join(f"{name}\n" for name in self.classes), encoding="utf-8")
+        os.replace(beside_aside, beside)
+        os.replace(aside, path)
+
+
+def classes_path(manifest: Path) -> Path:
+    """Where the class list of a manifest lies."""
+    return manifest.with_name(manifest.stem + ".classes.txt")
+
+
+def unique_ids(paths: Iterable[str]) -> dict[str, str]:
+    """Video ids of relative paths: without the extension, or with it where two files differ only there."""
+    paths = list(paths)
+    stems = [os.path.splitext(path)[0] for path in paths]
+    taken: dict[str, int] = {}
+    for stem in stems:
+        taken[stem] = taken.get(stem, 0) + 1
+    return {path: stem if taken[stem] == 1 else path for path, stem in zip(paths, stems, strict=True)}
+
+
+def _row(path: Path, line: int, record: dict) -> Video:
+    if None in record or None in record.values():
+        raise Refusal("a row does not have five fields", where=f"{path}, line {line}", remedy="quote commas in names")
+    return Video(**record)
+
+
+def _validate(rows: list[Video], classes: list[str], where: str) -> None:
+    seen: set[str] = set()
+    known = set(classes)
+    if len(known) != len(classes):
+        raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
+    for row in rows:
+        problem = None
+        if not row.video_id or not row.path:
+            problem = "a row without video_id or path"
+        elif any(part in ("", ".", "..") for part in row.video_id.split("/")) or "\0" in row.video_id:
+            problem = f"video_id {row.video_id!r} is not a plain relative path"
+        elif row.video_id in seen:
+            problem = f"video_id {row.video_id!r} stands in two rows"
+        elif row.split not in SPLITS:
+            problem = f"split {row.split!r} of {row.video_id!r} is none of train, val, test or empty"
+        elif row.label and row.label not in known:
+            problem = f"label {row.label!r} of {row.video_id!r} is not in the class list"
+        if problem:
+            raise Refusal(problem, where=where, remedy="correct the row; nothing was started")
+        seen.add(row.video_id)

@@ -1,0 +1,198 @@
+"""VideoStore: read what extraction committed. A video without its commit record does not exist here."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import catalogue, codec, layout, shard
+from pipeline.errors import Refusal
+from pipeline.flow.quantisation import dequantise
+from pipeline.settings import settings_hash
+from pipeline.views import VIEWS
+
+Frames = slice | Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of one stored video.
+
+    length: frames of the video (the view flow has one less). height, width: of a stored rgb frame. fps: average rate of
+    the file. shapes: of each view's array, (frames, ...). digest: of the commit record, hence of every stored byte.
+    """
+
+    length: int
+    height: int
+    width: int
+    fps: float
+    label: str
+    source: str
+    split: str
+    shapes: dict[str, tuple[int, ...]]
+    digest: str
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return tuple(self.shapes)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> VideoInfo:
+        shapes = {name: tuple(shape) for name, shape in record["shapes"].items()}
+        length, height, width, _ = shapes["rgb"]
+        facts = {key: record[key] for key in ("fps", "label", "source", "split", "digest")}
+        return cls(length=length, height=height, width=width, shapes=shapes, **facts)
+
+
+def open_store(path: str | os.PathLike) -> VideoStore:
+    """Open a store for reading. Raises Refusal when there is none, or when a newer costream wrote it."""
+    root = Path(path)
+    if not (root / layout.RECORD).is_file():
+        raise Refusal(
+            "there is no store" if not root.exists() else "this is not a costream store",
+            where=str(root),
+            remedy="make one with `make extract-flow VIDEOS=folder STORE=path`",
+        )
+    attributes = layout.attributes_of((root / layout.RECORD).read_bytes())
+    if attributes is None:
+        raise Refusal("this Zarr group is not a costream store", where=str(root), remedy="give another STORE=")
+    if attributes["schema"] > layout.SCHEMA:
+        raise Refusal(
+            f"the store has schema version {attributes['schema']}; this costream reads up to {layout.SCHEMA}",
+            where=str(root),
+            remedy="read it with the costream that wrote it, or a later one",
+        )
+    return VideoStore(root, attributes)
+
+
+class VideoStore:
+    """Read access to a store; see `open_store`. The listing is taken when it is first needed and then kept."""
+
+    def __init__(self, root: Path, attributes: dict[str, Any]) -> None:
+        self.root = root
+        self.settings: dict[str, Any] = attributes["settings"]
+        self.settings_hash: str = attributes["settings_hash"]
+        self.software: dict[str, str] = attributes["software"]
+        if settings_hash(self.settings) != self.settings_hash:
+            raise Refusal(
+                "the store's settings do not match their hash",
+                where=str(root / layout.RECORD),
+                remedy="the file was changed; restore it from a copy",
+            )
+
+    @cached_property
+    def infos(self) -> dict[str, VideoInfo]:
+        """Every committed video, by id, sorted."""
+        records = catalogue.load(self.root)
+        return {video_id: VideoInfo.from_record(records[video_id]) for video_id in sorted(records)}
+
+    @property
+    def videos(self) -> list[str]:
+        return list(self.infos)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Class names in the data set's official order; a label's index is its place here."""
+        path = self.root / "classes.txt"
+        if path.is_file():
+            return path.read_text(encoding="utf-8").splitlines()
+        return sorted({info.label for info in self.infos.values() if info.label})
+
+    @property
+    def quarantine(self) -> dict[str, str]:
+        """Refused videos: video id -> reason."""
+        return {entry["video_id"]: entry["reason"] for entry in self.quarantine_entries()}
+
+    def quarantine_entries(self) -> Iterator[dict[str, Any]]:
+        """Everything that is known of each refused video, in the order of their files."""
+        for path in sorted((self.root / "quarantine").rglob("*.json")):
+            yield json.loads(path.read_text(encoding="utf-8"))
+
+    def info(self, video_id: str) -> VideoInfo:
+        """Raises Refusal for a video that is not committed, saying why where that is known."""
+        if video_id in self.infos:
+            return self.infos[video_id]
+        reason = self.quarantine.get(video_id)
+        near = difflib.get_close_matches(video_id, self.infos, n=1)
+        hint = f"it is in quarantine: {reason}" if reason else f"nearest is {near[0]!r}" if near else ""
+        raise Refusal(
+            f"video {video_id!r} is not in the store" + (f"; {hint}" if hint else ""),
+            where=str(self.root),
+            remedy="`make status STORE=...` lists what is there",
+        )
+
+    def path(self, video_id: str, view: str) -> Path:
+        """The folder of a view's array."""
+        return layout.video_folder(self.root, video_id) / view
+
+    def indices(self, video_id: str, view: str, frames: Frames) -> list[int]:
+        """Frame numbers as plain integers, each checked against the view's length."""
+        shapes = self.info(video_id).shapes
+        if view not in shapes:
+            raise Refusal(
+                f"video {video_id!r} has no view {view!r}",
+                where=str(self.root),
+                remedy=f"it has {', '.join(shapes)}; extract the view into a store of its own",
+            )
+        length = shapes[view][0]
+        numbers = range(*frames.indices(length)) if isinstance(frames, slice) else np.asarray(frames).tolist()
+        outside = [number for number in numbers if not 0 <= number < length]
+        if outside:
+            raise IndexError(f"frame {outside[0]} of view {view!r} of {video_id!r}, which has {length} frames")
+        return list(numbers)
+
+    def encoded(self, video_id: str, view: str, frames: Frames) -> list[np.ndarray]:
+        """JPEG streams of the frames, 1-D uint8, each checked against its CRC32C.
+
+        Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
+        """
+        numbers = self.indices(video_id, view, frames)
+        shape = self.info(video_id).shapes[view]
+        slots = min(shape[0], shard.FRAMES_PER_SHARD)
+        streams: dict[int, np.ndarray] = {}
+        for part in sorted({number // shard.FRAMES_PER_SHARD for number in numbers}):
+            wanted = sorted({n for n in numbers if n // shard.FRAMES_PER_SHARD == part})
+            path = shard.path(self.path(video_id, view), part, len(shape))
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    index = shard.read_index(descriptor, slots)
+                    found = shard.read_frames(descriptor, index, [n % shard.FRAMES_PER_SHARD for n in wanted])
+                finally:
+                    os.close(descriptor)
+            except (OSError, shard.CorruptShard) as error:
+                raise corrupt(self.root, video_id, path, error) from error
+            streams.update(zip(wanted, found, strict=True))
+        return [streams[number] for number in numbers]
+
+    def read(self, video_id: str, view: str, frames: Frames) -> np.ndarray:
+        """Decoded frames, uint8: rgb (T, H, W, 3), flow (T, 2, H, W) as stored bytes."""
+        streams = self.encoded(video_id, view, frames)
+        shape = self.info(video_id).shapes[view]
+        if not streams:
+            return np.empty((0, *shape[1:]), np.uint8)
+        try:
+            return np.stack([codec.decode(stream, VIEWS[view].layout, shape[1:]) for stream in streams])
+        except ValueError as error:
+            raise corrupt(self.root, video_id, self.path(video_id, view), error) from error
+
+    def flow(self, video_id: str, frames: Frames) -> np.ndarray:
+        """Flow in pixels of the stored size, float32 (T, 2, H, W): u right, v down; flow[t] maps frame t to t+1."""
+        return dequantise(self.read(video_id, "flow", frames), self.settings["flow"]["bound"])
+
+
+def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:
+    """The refusal of a video whose bytes are not what was written."""
+    return Refusal(
+        f"video {video_id!r} is damaged: {error}",
+        where=str(path),
+        remedy=f"`make verify STORE={root}` lists all damage; extract again to mend it",
+    )

@@ -1,0 +1,8 @@
+"""The embedded data set: procedurally generated videos whose class is defined by motion alone."""
+
+from __future__ import annotations
+
+from pipeline.synthetic.scene import CLASSES, video
+from pipeline.synthetic.writing import generate, write_mp4
+
+__all__ = ["CLASSES", "generate", "video", "write_mp4"]

@@ -1,0 +1,36 @@
+"""Views: what is stored of a video. A view is one module (its settings and its work) and one line in VIEWS."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from pipeline.codec import Layout
+from pipeline.views.flow import FlowView
+from pipeline.views.rgb import RgbView
+
+
+class ViewSettings(Protocol):
+    """A frozen dataclass of plain values; part of the store's settings hash."""
+
+    def resolved(self) -> ViewSettings:
+        """With every choice spelled out and every value checked. Raises UsageError."""
+
+
+class View(Protocol):
+    """Turns the decoded frames of ONE video, block after block, into encoded frames of the store."""
+
+    name: ClassVar[str]
+    layout: ClassVar[Layout]
+    Settings: ClassVar[type]
+    settings: Any  # has `quality`
+    attributes: dict[str, Any]  # for the array's zarr.json
+    frame_shape: tuple[int, int, int]  # of one stored frame; known after the first block
+    seconds: dict[str, float]  # spent, by kind of work
+
+    def add(self, frames: np.ndarray) -> list[np.ndarray]:
+        """Streams (1-D uint8) that the next frames, uint8 RGB (n, H, W, 3), complete."""
+
+
+VIEWS: dict[str, type[View]] = {"rgb": RgbView, "flow": FlowView}

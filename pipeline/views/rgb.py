@@ -1,0 +1,51 @@
+"""The view `rgb`: every frame as a colour JPEG, (F, H, W, 3)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline import codec
+from pipeline.views.size import check_size_and_quality, shrink
+
+
+@dataclass(frozen=True)
+class RgbSettings:
+    """How frames are stored.
+
+    Args:
+        short_side: Frames whose shorter side is longer than this many pixels are shrunk to it; 0 keeps the size.
+        quality: JPEG quality, 1 to 100.
+    """
+
+    short_side: int = 256
+    quality: int = 95
+
+    def resolved(self) -> RgbSettings:
+        check_size_and_quality("rgb", self.short_side, self.quality)
+        return self
+
+
+class RgbView:
+    """Shrinks and encodes frames."""
+
+    name: ClassVar[str] = "rgb"
+    layout: ClassVar[codec.Layout] = "rgb"
+    Settings = RgbSettings
+    attributes: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, settings: RgbSettings) -> None:
+        self.settings = settings
+        self.frame_shape = (0, 0, 3)
+        self.seconds = {"encode": 0.0}
+
+    def add(self, frames: np.ndarray) -> list[np.ndarray]:
+        began = time.perf_counter()
+        frames = shrink(frames, self.settings.short_side)
+        self.frame_shape = (frames.shape[1], frames.shape[2], 3)
+        streams = [codec.encode(frame, self.layout, self.settings.quality) for frame in frames]
+        self.seconds["encode"] += time.perf_counter() - began
+        return streams

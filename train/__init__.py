@@ -1,0 +1,5 @@
+"""Stage two: store -> checkpoint."""
+
+from train import environment
+
+environment.repair_torchvision()

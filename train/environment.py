@@ -1,0 +1,28 @@
+"""What must be put right before lightning or torchmetrics is imported for the first time."""
+
+from __future__ import annotations
+
+import torch
+
+_library: torch.library.Library | None = None  # the operators live as long as this handle does
+
+
+def repair_torchvision() -> None:
+    """Let torchvision import beside a CPU build of torch.
+
+    torchvision's wheel carries operators compiled against CUDA torch; beside a CPU build they do not load, and its
+    import dies with "operator torchvision::nms does not exist". lightning and torchmetrics import it whenever it is
+    installed. Nothing here uses the two operators, so declaring them (without a kernel) is enough: calling one would
+    still raise.
+    """
+    global _library
+    if _library is not None or torch.version.cuda is not None:
+        return
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        _library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
