@@ -1,10 +1,11 @@
 """`python -m pipeline`: videos -> store."""
 
 import sys
+from collections.abc import Callable
 
 from pipeline import cli, commands
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "manifest": commands.manifest,
     "synthetic": commands.make_synthetic,
     "extract": commands.extract,

@@ -45,7 +45,7 @@ def save(root: Path) -> None:
             rows[name].append(facts[name] if name in facts else record[name])
         rows["record"].append(json.dumps(record, sort_keys=True))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(rows), sink)
+    pq.write_table(pa.table(rows), sink, write_page_checksum=True)
     layout.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
 
 
@@ -62,7 +62,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def _damaged(path: Path, how: str) -> Refusal:
     return Refusal(
-        f"the commit record of video {path.parent.name!r} {how}",
+        f"the commit record of video {layout.unquoted(path.parent.name)!r} {how}",
         where=str(path),
         remedy="delete this file and run the extraction again: it redoes this video only",
     )
@@ -72,10 +72,10 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     """Records by quoted id as the catalogue has them, and when it was written; nothing when there is none."""
     try:
         written = path.stat().st_mtime_ns
-        column = pq.read_table(path, columns=["record"]).column("record").to_pylist()
-    except (OSError, pa.ArrowInvalid):
+        column = pq.read_table(path, columns=["record"], page_checksum_verification=True).column("record").to_pylist()
+        records = [json.loads(text) for text in column]
+    except (OSError, KeyError, ValueError, pa.ArrowException):
         return {}, 0  # derived data: without it the scan reads every record
-    records = [json.loads(text) for text in column]
     return {layout.quoted(record["video_id"]): record for record in records}, written
 
 

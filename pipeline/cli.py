@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jsonargparse
 
 from pipeline.errors import Refusal
 
 
-def main(commands: dict[str, Callable], description: str, program: str) -> int:
+def main(commands: Mapping[str, Callable[..., int | None]], description: str, program: str) -> int:
     """Parse the command line, run the chosen command, return its exit code.
 
     `commands` maps subcommand names to functions; their signatures and docstrings are the options and the help. A
@@ -24,7 +24,7 @@ def main(commands: dict[str, Callable], description: str, program: str) -> int:
         sub.add_function_arguments(function, as_group=False)
         subcommands.add_subcommand(name, sub, help=summary.split("\n")[0])
     chosen = parser.parse_args()
-    options = parser.instantiate_classes(chosen)[chosen.command].as_dict()
+    options = parser.instantiate(chosen)[chosen.command].as_dict()
     options.pop("config", None)
     try:
         return commands[chosen.command](**options) or 0

@@ -43,7 +43,7 @@ def decode(stream: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.nda
     Raises ValueError when the stream does not hold an image of that shape.
     """
     flags = cv2.IMREAD_COLOR_RGB if layout == "rgb" else cv2.IMREAD_GRAYSCALE
-    image = cv2.imdecode(stream, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = cv2.imdecode(stream, flags | cv2.IMREAD_IGNORE_ORIENTATION) if stream.size else None
     if image is None or image.size != int(np.prod(shape)) or image.shape[1] != shape[1 if layout == "rgb" else -1]:
         found = "nothing" if image is None else f"an image of {image.shape[0]} x {image.shape[1]}"
         raise ValueError(f"a JPEG stream should hold a frame of shape {shape} and holds {found}")
@@ -75,7 +75,7 @@ class JpegCodec(ArrayBytesCodec):
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         stream = np.frombuffer(chunk_bytes.as_numpy_array(), np.uint8)
         frame = await asyncio.to_thread(decode, stream, self.layout, chunk_spec.shape[1:])
-        return chunk_spec.prototype.nd_buffer.from_ndarray_like(frame[None])
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(frame[None])
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         frame = chunk_array.as_numpy_array()[0]

@@ -24,6 +24,7 @@ from pipeline.store import VideoStore, open_store
 from pipeline.video import Undecodable
 from pipeline.video import decode as decode_video
 from pipeline.video import probe as probe_video
+from pipeline.views import ViewSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 
@@ -72,7 +73,9 @@ def extract(
         retry_quarantined: Try the videos again that earlier runs refused.
     """
     listed = Manifest.load(manifest) if manifest else importers.read(dataset, videos)
-    views = {"rgb": rgb} if flow is None else {"rgb": rgb, "flow": flow}
+    views: dict[str, ViewSettings] = {"rgb": rgb}
+    if flow is not None:
+        views["flow"] = flow
     settings = ExtractionSettings(views).resolved()
     count = workers or len(os.sched_getaffinity(0))
     estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
@@ -161,12 +164,12 @@ def probe(file: Path) -> int:
     try:
         header = probe_video(file)
         console.print(f"{header.codec}, {header.width}x{header.height}, {header.fps:.4g} fps, {header.duration:.2f} s")
-        frames, shape = 0, None
+        frames, height, width = 0, 0, 0
         for block in decode_video(file):
-            frames, shape = frames + len(block), block.shape[1:3]
+            frames, (height, width) = frames + len(block), block.shape[1:3]
     except Undecodable as error:
         raise Refusal(error.reason, where=str(file), remedy="repair or replace the file") from error
-    console.print(f"decoded {frames} frames of {shape[1]}x{shape[0]} from {escape(str(file))}")
+    console.print(f"decoded {frames} frames of {width}x{height} from {escape(str(file))}")
     return 0
 
 

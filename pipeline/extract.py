@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 # Workers that end with the run log lost connections as errors; read when distributed is imported, here and in them.
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
@@ -26,14 +27,17 @@ from pipeline.manifest import Manifest, Video
 from pipeline.progress import ExtractionBar
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore
-from pipeline.writer import add_classes, create_store
+from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
 
 IN_FLIGHT_PER_WORKER = 3  # futures handed out ahead, so that a worker never waits for the scheduler
 DASK_SETTINGS = {
-    # A video that kills its worker is tried once more on another, then it alone is blamed.
-    "distributed.scheduler.allowed-failures": 1,
-    # Workers hold no queue of their own, so a dying worker takes no other video's task with it.
+    # A video that was with a worker when it died is not tried again among others: see `_run`.
+    "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
+    # Tasks return next to nothing, so there is nothing to spill, and a worker that pauses for memory may pause for ever.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.comm.timeouts.connect": "60s",
@@ -75,6 +79,10 @@ def extract(
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
     Raises Refusal when nothing can be done (no such folder, other settings) or nothing more (disk full).
     """
+    if not manifest.rows:
+        raise Refusal(
+            "the manifest lists no video", where=str(root), remedy="give a manifest with a row for each video"
+        )
     if not root.is_dir():
         raise Refusal(
             "there is no such folder of videos", where=str(root), remedy="give the manifest's root as VIDEOS="
@@ -83,22 +91,26 @@ def extract(
     began = time.perf_counter()
     opened = create_store(store, settings)
     with _only_writer(store):
-        add_classes(store, manifest.classes)
         todo, summary = _plan(manifest, opened, retry_quarantined)
         changed = bool(todo)
+        with writing_to(store):
+            add_classes(store, manifest.classes)
+            add_groups(store, todo)
         if todo:
             with ExtractionBar(len(todo), len(summary.quarantined)) as bar, _cluster(min(workers, len(todo))) as client:
                 for outcome in _run(client, list(todo.values()), root, store, settings):
                     if outcome.status == "failed":
                         raise _cannot_go_on(outcome, store)
                     summary.count(outcome)
-                    _journal(store, outcome)
+                    with writing_to(store):
+                        _journal(store, outcome)
                     bar.advance(outcome)
                     todo.pop(outcome.video_id)
                 if todo:  # never end well with work undone
                     raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
         if changed or not layout.catalogue_path(store).exists():
-            catalogue.save(store)
+            with writing_to(store):
+                catalogue.save(store)
     summary.wall = time.perf_counter() - began
     return summary
 
@@ -117,10 +129,11 @@ def _plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tup
 def _run(client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings) -> Iterator[Outcome]:
     """Outcomes as they come, the largest files first: a long video that starts last would keep one worker busy alone.
 
-    A video whose worker died twice is quarantined here.
+    Dask cannot tell which of the videos that a dying worker held had killed it. All of them are done again when the
+    others are through, each alone, so that only one that kills its worker once more is blamed and quarantined.
     """
     ordered = iter(sorted(todo, key=lambda row: (-_size(root / row.path), row.video_id)))
-    videos: dict[str, Video] = {}
+    videos: dict[Any, Video] = {}
     arguments = settings.as_dict()
 
     def submit(count: int) -> list[Future]:
@@ -132,18 +145,27 @@ def _run(client: Client, todo: list[Video], root: Path, store: Path, settings: E
         return futures
 
     ahead = IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    suspects = []
     running = as_completed(submit(ahead), with_results=True, raise_errors=False)
     for future, result in running:
         row = videos.pop(future.key)
-        yield result if isinstance(result, Outcome) else _blame(store, root, row, future)
+        if isinstance(result, Outcome):
+            yield result
+        else:
+            suspects.append(row)
         for following in submit(1):
             running.add(following)
+    for row in suspects:
+        future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
+        error = future.exception()
+        yield _blame(store, root, row, error) if error else future.result()
 
 
-def _blame(store: Path, root: Path, video: Video, future: Future) -> Outcome:
-    error = future.exception()
-    reason = f"the worker process died while it worked on this video ({type(error).__name__})"
-    job.quarantine(store, root, video, reason, "worker", str(error))
+def _blame(store: Path, root: Path, video: Video, error: BaseException) -> Outcome:
+    reason = f"the worker process died, twice, while it worked on this video ({type(error).__name__})"
+    with writing_to(store):
+        VideoWriter(store, video.video_id).discard()
+        job.quarantine(store, root, video, reason, "worker", str(error))
     return Outcome(video.video_id, "quarantined", reason, "worker")
 
 
@@ -161,7 +183,9 @@ def _cluster(workers: int) -> Iterator[Client]:
 @contextlib.contextmanager
 def _only_writer(store: Path) -> Iterator[None]:
     """Hold the store's lock; the kernel drops it when this process ends, however it ends."""
-    with open(store / ".lock", "a+") as file:
+    with writing_to(store):
+        file = open(store / ".lock", "a+")  # noqa: SIM115  (closed below)
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

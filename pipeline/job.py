@@ -98,7 +98,7 @@ def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSe
         "split": video.split,
         "fps": header.fps,
         "length": frames,
-        "file": {"path": video.path, "bytes": file.stat().st_size, "sha256": layout.file_digest(file)},
+        "file": {"path": video.path, **_identity(file)},
         "settings_hash": settings_hash(settings.as_dict()),
     }
     mark = time.perf_counter()
@@ -108,6 +108,13 @@ def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSe
         for kind, spent in view.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent
     return frames, seconds
+
+
+def _identity(file: Path) -> dict[str, Any]:
+    try:
+        return {"bytes": file.stat().st_size, "sha256": layout.file_digest(file)}
+    except OSError as error:
+        raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
 
 
 def _lap(seconds: dict[str, float], kind: str, since: float) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 SCHEMA = 1
 ATTRIBUTE = "costream"
@@ -15,11 +16,17 @@ RECORD = "zarr.json"
 LONGEST_NAME = 240  # bytes; file systems allow 255 and a suffix must fit
 # A component of a video id that is the name of something else in its parent's folder must not be taken for it.
 RESERVED = frozenset({"rgb", "flow", "segmentation", "pose", "c", RECORD, ".", ".."})
+RESERVED_ENDINGS = (".json", ".partial")  # records, quarantine files, and what is written aside
 
 
 def quoted(video_id: str) -> str:
     """A video id as a relative path: each component percent-encoded, folders kept, reserved and long names told apart."""
     return "/".join(_quote(component) for component in video_id.split("/"))
+
+
+def unquoted(path: str) -> str:
+    """The video id that lies at a relative path, for messages; an id with a very long name does not come back whole."""
+    return unquote(path)
 
 
 def video_folder(store: Path, video_id: str) -> Path:
@@ -52,7 +59,7 @@ def attributes_of(zarr_json: bytes) -> dict[str, Any] | None:
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
-    """A commit record with the digest of its own content, so that a flipped byte in it is noticed too."""
+    """Attributes with the digest of their own content, so that a flipped byte in them is noticed too."""
     return {**record, "digest": _content_digest(record)}
 
 
@@ -85,6 +92,21 @@ def write_atomically(path: Path, data: bytes) -> None:
     os.replace(aside, path)
 
 
+def flush_file_system(folder: Path) -> None:
+    """Make durable everything that was written to the file system of `folder`, names and all.
+
+    One call instead of an fsync for every file and folder of a video: 15 of those cost 30 to 50 ms on a virtual disk,
+    this one 4 to 6 (tests/benchmarks/extraction.py measures it).
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(descriptor)
+
+
 def _content_digest(record: dict[str, Any]) -> str:
     return digest(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
 
@@ -93,6 +115,8 @@ def _quote(component: str) -> str:
     name = quote(component, safe="")
     if component in RESERVED or component.startswith("__"):
         name = f"%{ord(component[0]):02X}{name[1:]}"
+    if component.endswith(RESERVED_ENDINGS):
+        name = f"{name[:-1]}%{ord(name[-1]):02X}"
     if len(name) > LONGEST_NAME:
         name = f"{name[:200]}~{digest(component.encode())[:16]}"
     return name

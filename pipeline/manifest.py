@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -99,9 +100,7 @@ def unique_ids(paths: Iterable[str]) -> dict[str, str]:
     """Video ids of relative paths: without the extension, or with it where two files differ only there."""
     paths = list(paths)
     stems = [os.path.splitext(path)[0] for path in paths]
-    taken: dict[str, int] = {}
-    for stem in stems:
-        taken[stem] = taken.get(stem, 0) + 1
+    taken = Counter(stems) + Counter(set(paths))  # beside a.mp4 and a.avi, a.mp4.mkv is not a.mp4
     return {path: stem if taken[stem] == 1 else path for path, stem in zip(paths, stems, strict=True)}
 
 
@@ -116,12 +115,17 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
     known = set(classes)
     if len(known) != len(classes):
         raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
+    for name in classes:
+        if name.splitlines() != [name]:
+            raise Refusal(f"class name {name!r} is not one line", where=where, remedy="rename the class")
     for row in rows:
         problem = None
         if not row.video_id or not row.path:
             problem = "a row without video_id or path"
         elif any(part in ("", ".", "..") for part in row.video_id.split("/")) or "\0" in row.video_id:
             problem = f"video_id {row.video_id!r} is not a plain relative path"
+        elif not _is_unicode(row.video_id + row.path):
+            problem = f"the name {row.path!r} is not valid UTF-8"
         elif row.video_id in seen:
             problem = f"video_id {row.video_id!r} stands in two rows"
         elif row.split not in SPLITS:
@@ -129,5 +133,10 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
         elif row.label and row.label not in known:
             problem = f"label {row.label!r} of {row.video_id!r} is not in the class list"
         if problem:
-            raise Refusal(problem, where=where, remedy="correct the row; nothing was started")
+            raise Refusal(problem, where=where, remedy="correct the row, or rename the file; nothing was started")
         seen.add(row.video_id)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether no byte of a file's name was smuggled in that stands for no letter; no text file could hold it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -16,7 +16,6 @@ import numpy as np
 from pipeline import catalogue, codec, layout, shard
 from pipeline.errors import Refusal
 from pipeline.flow.quantisation import dequantise
-from pipeline.settings import settings_hash
 from pipeline.views import VIEWS
 
 Frames = slice | Sequence[int] | np.ndarray
@@ -46,7 +45,7 @@ class VideoInfo:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> VideoInfo:
-        shapes = {name: tuple(shape) for name, shape in record["shapes"].items()}
+        shapes = {name: tuple(record["shapes"][name]) for name in VIEWS if name in record["shapes"]}
         length, height, width, _ = shapes["rgb"]
         facts = {key: record[key] for key in ("fps", "label", "source", "split", "digest")}
         return cls(length=length, height=height, width=width, shapes=shapes, **facts)
@@ -61,9 +60,14 @@ def open_store(path: str | os.PathLike) -> VideoStore:
             where=str(root),
             remedy="make one with `make extract-flow VIDEOS=folder STORE=path`",
         )
-    attributes = layout.attributes_of((root / layout.RECORD).read_bytes())
+    try:
+        attributes = layout.attributes_of((root / layout.RECORD).read_bytes())
+    except (ValueError, AttributeError, OSError) as error:
+        raise _damaged_root(root, f"cannot be read: {error}") from error
     if attributes is None:
         raise Refusal("this Zarr group is not a costream store", where=str(root), remedy="give another STORE=")
+    if not layout.is_sealed(attributes):
+        raise _damaged_root(root, "does not match its own digest")
     if attributes["schema"] > layout.SCHEMA:
         raise Refusal(
             f"the store has schema version {attributes['schema']}; this costream reads up to {layout.SCHEMA}",
@@ -81,12 +85,6 @@ class VideoStore:
         self.settings: dict[str, Any] = attributes["settings"]
         self.settings_hash: str = attributes["settings_hash"]
         self.software: dict[str, str] = attributes["software"]
-        if settings_hash(self.settings) != self.settings_hash:
-            raise Refusal(
-                "the store's settings do not match their hash",
-                where=str(root / layout.RECORD),
-                remedy="the file was changed; restore it from a copy",
-            )
 
     @cached_property
     def infos(self) -> dict[str, VideoInfo]:
@@ -114,7 +112,14 @@ class VideoStore:
     def quarantine_entries(self) -> Iterator[dict[str, Any]]:
         """Everything that is known of each refused video, in the order of their files."""
         for path in sorted((self.root / "quarantine").rglob("*.json")):
-            yield json.loads(path.read_text(encoding="utf-8"))
+            try:
+                yield json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise Refusal(
+                    f"a quarantine file cannot be read: {error}",
+                    where=str(path),
+                    remedy="delete it; the next extraction tries its video again",
+                ) from error
 
     def info(self, video_id: str) -> VideoInfo:
         """Raises Refusal for a video that is not committed, saying why where that is known."""
@@ -143,11 +148,15 @@ class VideoStore:
                 remedy=f"it has {', '.join(shapes)}; extract the view into a store of its own",
             )
         length = shapes[view][0]
-        numbers = range(*frames.indices(length)) if isinstance(frames, slice) else np.asarray(frames).tolist()
-        outside = [number for number in numbers if not 0 <= number < length]
+        if isinstance(frames, slice):
+            return list(range(*frames.indices(length)))
+        numbers = np.asarray(frames)
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise TypeError(f"frames are numbers of frames, not {numbers.dtype}")
+        outside = [number for number in numbers.tolist() if not 0 <= number < length]
         if outside:
             raise IndexError(f"frame {outside[0]} of view {view!r} of {video_id!r}, which has {length} frames")
-        return list(numbers)
+        return numbers.tolist()
 
     def encoded(self, video_id: str, view: str, frames: Frames) -> list[np.ndarray]:
         """JPEG streams of the frames, 1-D uint8, each checked against its CRC32C.
@@ -187,6 +196,14 @@ class VideoStore:
     def flow(self, video_id: str, frames: Frames) -> np.ndarray:
         """Flow in pixels of the stored size, float32 (T, 2, H, W): u right, v down; flow[t] maps frame t to t+1."""
         return dequantise(self.read(video_id, "flow", frames), self.settings["flow"]["bound"])
+
+
+def _damaged_root(root: Path, how: str) -> Refusal:
+    return Refusal(
+        f"the store's own zarr.json {how}",
+        where=str(root / layout.RECORD),
+        remedy="restore it from a copy; another store made with the same settings has the same file",
+    )
 
 
 def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:

@@ -12,10 +12,12 @@ from pipeline import catalogue, layout
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 
+CHANGED = "its bytes are not what was written"
+
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong. video_id is the folder's name where the record itself cannot be read."""
+    """One thing that is wrong, in which video; the id is "" for the store's own file."""
 
     video_id: str
     path: str
@@ -23,32 +25,46 @@ class Damage:
 
 
 def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list[Damage]]]:
-    """For every video folder: (video id, bytes read, damage found). Videos come in sorted order of their folders."""
-    folders = sorted(path.parent for path, _ in catalogue.record_files(store.root / "videos"))
+    """For every video folder: (video id, bytes read, damage found). Videos come in sorted order of their folders.
+
+    A folder without a video, and the root, are told only where they are damaged.
+    """
+    folders = [store.root, *sorted(path.parent for path, _ in catalogue.record_files(store.root / "videos"))]
     with ThreadPoolExecutor(threads) as pool:  # hashing and reading both let other threads run
         yield from filter(None, pool.map(lambda folder: _check(store, folder), folders))
 
 
 def _check(store: VideoStore, folder: Path) -> tuple[str, int, list[Damage]] | None:
-    try:
-        record = catalogue.read_record(folder / layout.RECORD)
-    except Refusal as refusal:
-        name = str(folder.relative_to(store.root / "videos"))
-        return name, 0, [Damage(name, str(folder / layout.RECORD), refusal.what)]
-    if record is None:
-        return None  # a folder of the data set, not a video
+    path = folder / layout.RECORD
+    record, problems = _read(path)
+    if record is None or folder == store.root:
+        name = "" if folder == store.root else layout.unquoted(str(folder.relative_to(store.root / "videos")))
+        return (name, 0, [Damage(name, str(path), what) for what in problems]) if problems else None
     video_id = record["video_id"]
-    problems = [Damage(video_id, str(folder / layout.RECORD), what) for what in _counts(store, folder, record)]
+    damage = [Damage(video_id, str(path), what) for what in [*problems, *_counts(store, folder, record)]]
     read = 0
     for name, expected in record["files"].items():
         path = folder / name
         try:
             read += path.stat().st_size
             if layout.file_digest(path) != expected:
-                problems.append(Damage(video_id, str(path), "its bytes are not what was written"))
+                damage.append(Damage(video_id, str(path), CHANGED))
         except OSError as error:
-            problems.append(Damage(video_id, str(path), f"cannot be read: {error.strerror}"))
-    return video_id, read, problems
+            damage.append(Damage(video_id, str(path), f"cannot be read: {error.strerror}"))
+    return video_id, read, damage
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The record in a group's zarr.json, if it holds one, and what is wrong with the file's bytes."""
+    try:
+        record = catalogue.read_record(path)
+        # The file is written from its attributes alone: whatever else is in it was changed later.
+        written = layout.group(None if record is None else {layout.ATTRIBUTE: record})
+        return record, [] if path.read_bytes() == written else [CHANGED]
+    except Refusal as refusal:
+        return None, [refusal.what]
+    except OSError as error:
+        return None, [f"cannot be read: {error.strerror}"]
 
 
 def _counts(store: VideoStore, folder: Path, record: dict[str, Any]) -> Iterator[str]:
@@ -59,6 +75,8 @@ def _counts(store: VideoStore, folder: Path, record: dict[str, Any]) -> Iterator
         yield f"made with settings {record['settings_hash']}, the store has {store.settings_hash}"
     if set(shapes) != set(store.settings):
         yield f"it has the views {sorted(shapes)}, the store {sorted(store.settings)}"
+    if record["label"] and record["label"] not in store.classes:
+        yield f"its label {record['label']!r} is not in classes.txt"
     if record["length"] != shapes["rgb"][0]:
         yield f"{record['length']} frames were decoded, {shapes['rgb'][0]} stored"
     if "flow" in shapes and shapes["flow"][0] != shapes["rgb"][0] - 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes through in as little memory as a clip
 MAX_BLOCK_FRAMES = 64
@@ -62,6 +63,7 @@ def decode(path: Path, max_block: int = MAX_BLOCK_FRAMES) -> Iterator[np.ndarray
     """
     count, last_end = 0, 0.0
     block: list[np.ndarray] = []
+    converter = VideoReformatter()
     with _open(path) as container:
         stream = _video_stream(container)
         declared = _declared_end(container, stream)
@@ -71,7 +73,7 @@ def decode(path: Path, max_block: int = MAX_BLOCK_FRAMES) -> Iterator[np.ndarray
                 frame = next(frames, None)
                 if frame is None:
                     break
-                picture = _rgb(frame)
+                picture = _rgb(frame, converter)
             except (av.FFmpegError, ValueError) as error:
                 raise Undecodable(f"damaged after {count} frames: {_short(error)}", "decode", count) from error
             if count == 0:
@@ -104,19 +106,19 @@ def _open(path: Path) -> av.container.InputContainer:
             raise Undecodable("there is no such file" if not path.exists() else "it is not a file", "open")
         if path.stat().st_size == 0:
             raise Undecodable("the file is empty (0 bytes)", "open")
-        return av.open(str(path), metadata_errors="ignore")
+        # An absolute path: FFmpeg takes what stands before a colon in another one for a protocol.
+        return av.open(str(path.absolute()), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise Undecodable(f"it cannot be opened as a video: {_short(error)}", "open") from error
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The video stream that a player would show; cover art is not video."""
+    """The first video stream, as OpenCV and PyAV's own readers take; cover art is not video."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-        raise Undecodable(f"it holds no video stream (only {', '.join(kinds)})", "open")
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
+        kinds = ", ".join(sorted({str(stream.type) for stream in container.streams})) or "nothing"
+        raise Undecodable(f"it holds no video stream (only {kinds})", "open")
+    stream = streams[0]
     if stream.codec_context is None:
         raise Undecodable("its video codec is not known to FFmpeg", "open")
     stream.thread_type = "NONE"  # extraction runs one process per core; more threads would only fight
@@ -132,8 +134,10 @@ def _declared_end(container: av.container.InputContainer, stream: av.VideoStream
     return 0.0
 
 
-def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    picture = frame.to_ndarray(format="rgb24")
+def _rgb(frame: av.VideoFrame, converter: VideoReformatter) -> np.ndarray:
+    # One converter and one thread: a converter of its own for every frame starts as many threads as there are cores,
+    # which makes a frame of 112x84 cost 0.6 to 4 ms instead of 0.1.
+    picture = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     turns = round(frame.rotation / 90) % 4  # degrees counterclockwise
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 

@@ -10,6 +10,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
+import train  # noqa: F401  (mends torchvision before any test imports lightning)
+
+# isort: split
+from pipeline import importers, synthetic
+from pipeline.settings import ExtractionSettings
+from pipeline.store import VideoStore, open_store
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -19,3 +28,43 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("needs the folder of real data beside the checkout (../shared/data), which is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def synthetic_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 videos, 20 frames of 48x64: three training and one test video of each of three classes."""
+    folder = tmp_path_factory.mktemp("synthetic") / "videos"
+    for split, count in (("train", 3), ("test", 1)):
+        for index, name in enumerate(synthetic.CLASSES[:3]):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                frames = synthetic.video(name, (len(split), index, number), frames=20, height=48, width=64)
+                synthetic.write_mp4(folder / split / name / f"{name}_{number}.mp4", frames)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def extraction_settings() -> ExtractionSettings:
+    """RGB and the fastest flow, at the videos' own size."""
+    return ExtractionSettings({"rgb": RgbSettings(quality=90), "flow": FlowSettings(estimator="dis")}).resolved()
+
+
+@pytest.fixture(scope="session")
+def synthetic_store(synthetic_videos: Path, extraction_settings: ExtractionSettings) -> VideoStore:
+    """`synthetic_videos` as extraction stores them: splits train and test, labels, rgb and flow. For reading only."""
+    from pipeline.extract import extract  # takes a second, which most tests need not spend
+
+    path = synthetic_videos.parent / "store"
+    extract(importers.read("folder", synthetic_videos), synthetic_videos, path, extraction_settings, workers=1)
+    return open_store(path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` without a CUDA device; where REQUIRE_GPU=1 promises one they run, and so fail."""
+    import torch
+
+    if torch.cuda.is_available() or os.environ.get("REQUIRE_GPU") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU; set REQUIRE_GPU=1 where there must be one"))

@@ -30,7 +30,7 @@ class DIS(FlowEstimator):
         if self.preset not in PRESETS:
             raise TypeError(f"preset {self.preset!r} is none of {', '.join(PRESETS)}")
         cv2.setNumThreads(1)
-        self._solver = cv2.DISOpticalFlow_create(PRESETS[self.preset])
+        self._solver = cv2.DISOpticalFlow.create(PRESETS[self.preset])
 
     def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return self._solver.calc(first, second, None)

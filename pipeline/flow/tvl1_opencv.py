@@ -34,7 +34,7 @@ class TVL1OpenCV(FlowEstimator):
     def __post_init__(self) -> None:
         require_optflow()
         cv2.setNumThreads(1)
-        self._solver = cv2.optflow.DualTVL1OpticalFlow_create(
+        self._solver = cv2.optflow.DualTVL1OpticalFlow.create(
             self.tau,
             self.lambda_,
             self.theta,

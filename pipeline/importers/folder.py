@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipeline import layout
 from pipeline.errors import Refusal
 from pipeline.manifest import Manifest, Video, unique_ids
 
@@ -24,7 +25,8 @@ def read(videos: Path) -> Manifest:
     """One row for every video below `videos`, in sorted order.
 
     The label is the folder directly above the file, below the split folder; files that lie flat have none. A leading
-    `train/`, `val/` or `test/` folder gives the split. Raises Refusal when there is no such folder or no video in it.
+    `train/`, `val/` or `test/` folder gives the split. Links to folders are followed; hidden files, and stores that lie
+    among the videos, are passed over. Raises Refusal when there is no such folder or no video in it.
     """
     if not videos.is_dir():
         raise Refusal(
@@ -46,10 +48,20 @@ def read(videos: Path) -> Manifest:
 
 def _files(top: Path) -> list[str]:
     found = []
-    for folder, folders, names in os.walk(top, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, folders, names in os.walk(top, onerror=_unreadable, followlinks=True):
+        if layout.RECORD in names:
+            folders.clear()
+            continue
+        folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(os.path.join(folder, n))]
         found += [os.path.relpath(os.path.join(folder, name), top) for name in names if not name.startswith(".")]
     return found
+
+
+def _leads_back(folder: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    target = os.path.realpath(folder)
+    parent = os.path.realpath(os.path.dirname(folder))
+    return os.path.commonpath([target, parent]) == target
 
 
 def _unreadable(error: OSError) -> None:

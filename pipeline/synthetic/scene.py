@@ -25,7 +25,8 @@ def video(
 
     Two sprites move as `class_name` says; half of the videos have a third one that wanders at random. Texture, shape,
     size, colour and place of the sprites, the background, a slow camera drift, flicker and grain are drawn from one
-    distribution for all classes, so that no single frame and no mean over frames tells the class.
+    distribution for all classes, so that nearest neighbours by one frame, by the mean of the frames or by colours find
+    the class no more often than chance.
 
     `seed` is one non-negative integer or several. Raises ValueError for an unknown class.
     """

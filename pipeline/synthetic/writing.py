@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import signal
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -177,25 +178,42 @@ def _refuse_foreign_videos(folder: Path, tasks: list[_Task]) -> None:
 
 
 def _is_finished(task: _Task) -> bool:
-    """Whether the file is there, whole and of these settings.
-
-    A file cut short cannot be opened, since MP4 has its index, and the comment in it, at the end. Raises Refusal for a
-    video that was made with other settings.
-    """
+    """Whether the file is there, whole and of these settings; Refusal for a whole video of other settings or origin."""
     if not task.path.exists():
         return False
-    try:
-        with av.open(str(task.path)) as container:
-            comment = container.metadata.get("comment", "")
-    except (av.error.InvalidDataError, av.error.EOFError):
+    index = _index(task.path)
+    if index is None:
         return False
-    if comment == task.comment:
+    # The comment is the last thing in the index.
+    if index.endswith(task.comment.encode()):
         return True
+    start = index.rfind(b"costream synthetic video")
+    made = "not by costream" if start < 0 else index[start:].decode(errors="replace")
     raise Refusal(
-        f"the folder holds a video made otherwise ({comment or 'not by costream'}); wanted: {task.comment}",
+        f"the folder holds a video made otherwise ({made}); wanted: {task.comment}",
         where=str(task.path),
         remedy="give an empty folder, or the settings that this one was made with, or delete it",
     )
+
+
+def _index(path: Path) -> bytes | None:
+    """The index (box `moov`) of an MP4 file, or None if the file is cut short or is no MP4 file.
+
+    Read by hand because FFmpeg opens a file that lacks its last bytes without complaint, and reports a damaged index in
+    many ways. A file is a row of boxes: size (4 bytes, big-endian, itself included), type (4 bytes), content.
+    """
+    size = path.stat().st_size
+    position, index = 0, None
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+            if length < 8 or position + length > size:
+                return None
+            if kind == b"moov":
+                index = file.read(length - 8)
+            position += length
+    return index
 
 
 def _make_folders(folders: set[Path]) -> None:

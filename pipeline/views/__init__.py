@@ -23,14 +23,17 @@ class View(Protocol):
 
     name: ClassVar[str]
     layout: ClassVar[Layout]
-    Settings: ClassVar[type]
     settings: Any  # has `quality`
-    attributes: dict[str, Any]  # for the array's zarr.json
     frame_shape: tuple[int, int, int]  # of one stored frame; known after the first block
     seconds: dict[str, float]  # spent, by kind of work
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """For the array's zarr.json, so that any Zarr client can tell what the bytes mean."""
 
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         """Streams (1-D uint8) that the next frames, uint8 RGB (n, H, W, 3), complete."""
 
 
-VIEWS: dict[str, type[View]] = {"rgb": RgbView, "flow": FlowView}
+# Classes of View; each takes its own settings, `Settings`, so their constructors have no common type.
+VIEWS: dict[str, Any] = {"rgb": RgbView, "flow": FlowView}

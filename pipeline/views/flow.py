@@ -57,7 +57,6 @@ class FlowView:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Written to the array's zarr.json, so that any Zarr client can tell what the bytes mean."""
         mapping = "byte = round((clip(pixels, -bound, bound) + bound) * 255 / (2 * bound))"
         return {"bound": self.settings.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
 

@@ -35,12 +35,15 @@ class RgbView:
     name: ClassVar[str] = "rgb"
     layout: ClassVar[codec.Layout] = "rgb"
     Settings = RgbSettings
-    attributes: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, settings: RgbSettings) -> None:
         self.settings = settings
         self.frame_shape = (0, 0, 3)
         self.seconds = {"encode": 0.0}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {}
 
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         began = time.perf_counter()

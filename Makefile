@@ -1,0 +1,109 @@
+# costream: `make help` lists the commands, `make demo` shows it at work.
+# Variables in capitals can be set: make extract-flow VIDEOS=/path/to/videos STORE=/path/to/store
+
+VENV   ?= .venv
+PYTHON ?= python3
+PY     := $(VENV)/bin/python
+# faiss-gpu where an NVIDIA driver is present, faiss-cpu otherwise; they own the same module, so never both.
+FAISS  := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu)
+OTHER_FAISS := $(if $(filter gpu,$(FAISS)),faiss-cpu,faiss-gpu)
+STAMP  := $(VENV)/.installed-$(FAISS)
+
+DATASET ?= folder
+FLOW    ?= tvl1
+METHOD  ?= infonce
+RECIPE  ?= small
+SEED    ?=
+ARGS    ?=
+
+# Spinning OpenMP threads make small torch loops ten times slower on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+export PYTHONUNBUFFERED = 1
+
+need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow status verify preview pretrain evaluate
+
+help: ## List the commands
+	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Every command's own options: $(PY) -m pipeline|train|eval COMMAND --help; pass them with ARGS='--option value'"
+
+setup: $(STAMP) ## Make the virtual environment and install what is pinned (a second when nothing changed)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip uninstall --quiet --yes $(OTHER_FAISS)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(FAISS),dev]'
+	@# ptlflow brings opencv-python, which owns the same folder as contrib: contrib goes in last.
+	$(PY) -m pip uninstall --quiet --yes opencv-python opencv-python-headless
+	$(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(sed -n 's/.*"\(opencv-contrib-python==[^"]*\)".*/\1/p' pyproject.toml)"
+	$(PY) -c 'from pipeline import environment as e; e.require_optflow(); e.require_one_faiss()'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+repair: ## Put mixed-up packages right (OpenCV, faiss) by installing again
+	rm -f $(VENV)/.installed-*
+	$(MAKE) setup
+
+demo: setup ## Synthetic videos -> store -> pre-training -> report, on a CPU in minutes: runs/demo/report.html
+	$(PY) -m pipeline synthetic --out data/synthetic/videos
+	@# DIS flow keeps the demo short; real work takes TV-L1 (the default of extract-flow).
+	$(PY) -m pipeline extract --videos data/synthetic/videos --store data/synthetic/store --dataset synthetic --flow.estimator dis
+	$(PY) -m train pretrain --method infonce --recipe small --store data/synthetic/store --run runs/demo $(if $(SEED),--seed $(SEED))
+	$(PY) -m eval evaluate --run runs/demo --store data/synthetic/store
+
+test: setup ## Run the tests (without the slow ones)
+	$(PY) -m pytest -q -m "not slow" $(ARGS)
+
+test-slow: setup ## Run the slow tests
+	$(PY) -m pytest -q -m slow $(ARGS)
+
+check: setup ## Format, lint and types, as CI checks them
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: setup ## Format the code
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: setup ## Measure against the limits: extraction, reader, training step (ratios; JSON in runs/bench)
+	mkdir -p runs/bench
+	$(PY) -m tests.benchmarks.extraction --json runs/bench/extraction.json
+	$(PY) -m tests.benchmarks.reader --json runs/bench/reader.json
+	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
+
+manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder]
+	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
+	$(PY) -m pipeline manifest --videos "$(VIDEOS)" --out "$(OUT)" --dataset "$(DATASET)" $(ARGS)
+
+extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder MANIFEST= FLOW=tvl1 WORKERS=]
+	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
+	$(PY) -m pipeline extract --videos "$(VIDEOS)" --store "$(STORE)" --dataset "$(DATASET)" --flow.estimator "$(FLOW)" \
+	    $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+status: setup ## What is in a store: STORE=
+	$(call need,STORE,STORE=/path/to/store)
+	$(PY) -m pipeline status --store "$(STORE)" $(ARGS)
+
+verify: setup ## Check every byte of a store: STORE=
+	$(call need,STORE,STORE=/path/to/store)
+	$(PY) -m pipeline verify --store "$(STORE)" $(ARGS)
+
+preview: setup ## Contact sheets of a store as PNG: STORE= [OUT=preview]
+	$(call need,STORE,STORE=/path/to/store)
+	$(PY) -m pipeline preview --store "$(STORE)" --out "$(or $(OUT),preview)" $(ARGS)
+
+pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=infonce RECIPE=small SEED=]
+	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)
+	$(PY) -m train pretrain --method "$(METHOD)" --recipe "$(RECIPE)" --store "$(STORE)" --run "$(RUN)" \
+	    $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
+	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
+	$(PY) -m eval evaluate --run "$(RUN)" --store "$(STORE)" $(ARGS)

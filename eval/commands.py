@@ -1,0 +1,59 @@
+"""The commands of stage three; `python -m eval COMMAND --help` tells each one's options."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from eval.evaluate import evaluate as run_evaluation
+from eval.features import PROTOCOLS
+from eval.report import write_report
+from pipeline import environment
+from pipeline.store import open_store
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def evaluate(
+    run: Path, store: Path, protocols: list[str] | None = None, reader: str = "auto", threads: int = 0
+) -> None:
+    """Retrieval and linear probe of a run's networks, trained and untrained, then the report. Safe to repeat.
+
+    Test videos look for training videos of their class, so the store needs labels and the splits train and test.
+    Features are kept in RUN/features and computed again only when something that they depend on has changed.
+
+    Args:
+        run: Folder of the run.
+        store: Folder of the store.
+        protocols: How features are taken: clean (all windows of every video), coclr (as the CoCLR paper's code does it);
+            by default both.
+        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        threads: Of the reader; 0 takes one for each core, eight at most.
+    """
+    environment.require_one_faiss()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_handler()])
+    names = protocols or list(PROTOCOLS)
+    errors.print(f"evaluating {run} on {store}, protocols {' and '.join(names)}")
+    page, records = run_evaluation(run, open_store(store), names, reader, threads)
+    console.print(
+        f"evaluated {len({r.stage for r in records})} stages, {len(records)} measurements: {page}", soft_wrap=True
+    )
+
+
+def report(run: Path, store: Path) -> None:
+    """Write the report of an evaluated run again, from its results and features.
+
+    Args:
+        run: Folder of the run.
+        store: Folder of the store.
+    """
+    environment.require_one_faiss()
+    console.print(f"wrote {write_report(run, open_store(store))}", soft_wrap=True)
+
+
+def _handler() -> logging.Handler:
+    return RichHandler(console=errors, show_time=False, show_level=False, show_path=False)

@@ -1,0 +1,341 @@
+"""The feature bank: one vector per video from a frozen network, kept in HDF5 together with how it was made."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import Tensor, nn
+
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore
+from train import augment
+from train.augment import ClipPlan
+from train.encoder import Encoder
+from train.reader import Executor
+from train.reader.affine import normalise
+
+log = logging.getLogger(__name__)
+BATCH = 32  # clips at once
+REFRESH_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a video's feature is made of. Test videos always give all their sliding windows.
+
+    gallery_windows: training videos give all their windows as well; else one random clip, drawn from the seed.
+    jitter: probability of the colour jitter, drawn once per video.
+    """
+
+    name: str
+    gallery_windows: bool
+    jitter: float
+
+
+# "coclr" is what the published retrieval numbers were made with, colour jitter at test time included (CoCLR's code);
+# "clean" treats both sides alike and alters no pixel.
+PROTOCOLS = {p.name: p for p in (Protocol("clean", True, 0.0), Protocol("coclr", False, 0.3))}
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """Clips as the network was trained on: `length` frames `stride` apart, resized to `size` (height, width); `crop` as
+    in `train.augment.Evaluate`."""
+
+    length: int
+    stride: int
+    size: tuple[int, int]
+    crop: float | str = "whole"
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that a feature depends on; stored with the bank, and compared before a bank is used again."""
+
+    checkpoint: str
+    network: str
+    stream: str
+    protocol: Protocol
+    clip: ClipShape
+    seed: int
+    store_settings: str
+    videos: str
+    reader: str
+
+    def attributes(self) -> dict[str, str | int | float]:
+        """Flat, as HDF5 takes them: "protocol.jitter", "clip.length", ..."""
+        flat: dict[str, str | int | float] = {}
+        for name, value in asdict(self).items():
+            parts = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+            for key, part in parts.items():
+                flat[key] = part if isinstance(part, (str, int, float)) else str(part)
+        return flat
+
+
+@dataclass(frozen=True)
+class FeatureBank:
+    """Features (N, D) float32 of N videos: the mean of each video's unit features. `labels` (N,) are class indices,
+    -1 for none; `splits` and `video_ids` have N entries; `attributes` say how it was made."""
+
+    stream: str
+    features: np.ndarray
+    video_ids: list[str]
+    labels: np.ndarray
+    splits: list[str]
+    attributes: dict[str, Any]
+
+    def rows(self, split: str) -> np.ndarray:
+        """Indices of the labelled videos of a split."""
+        return np.flatnonzero((np.array(self.splits) == split) & (self.labels >= 0))
+
+    def save(self, path: Path) -> None:
+        """Write aside, then rename, so that a killed evaluation leaves no half bank."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".partial")
+        with h5py.File(aside, "w") as file:
+            file.create_dataset(self.stream, data=self.features.astype(np.float32))
+            file.create_dataset("video_id", data=self.video_ids, dtype=h5py.string_dtype())
+            file.create_dataset("label", data=self.labels.astype(np.int64))
+            file.create_dataset("split", data=self.splits, dtype=h5py.string_dtype())
+            file.attrs.update(self.attributes)
+        aside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureBank:
+        """Raises Refusal for a file that is not a feature bank."""
+        try:
+            with h5py.File(path, "r") as file:
+                attributes = {
+                    key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()
+                }
+                stream = attributes["stream"]
+                ids, splits = (list(file[name].asstr()[()]) for name in ("video_id", "split"))
+                return cls(stream, file[stream][()], ids, file["label"][()], splits, attributes)
+        except (OSError, KeyError) as error:
+            raise Refusal(
+                f"not a feature bank: {error}", where=str(path), remedy="evaluate again: make evaluate"
+            ) from error
+
+
+def bank(
+    path: Path,
+    request: Request,
+    encoder: Callable[[], Encoder],
+    store: VideoStore,
+    videos: Sequence[str],
+    reader: Executor,
+) -> FeatureBank:
+    """The bank at `path` if it was made for exactly this request, otherwise computed anew and written there.
+
+    `encoder` gives the network; it is called only when features are computed.
+    """
+    wanted = request.attributes()
+    have = _reusable(path, wanted)
+    if have is not None:
+        return have
+    title = f"{request.stream} features, {request.network}, {request.protocol.name}"
+    features = compute(
+        encoder(), request.stream, store, videos, request.protocol, request.clip, reader, seed=request.seed, title=title
+    )
+    labels, splits = label_indices(store, videos), [store.info(video).split for video in videos]
+    made = FeatureBank(request.stream, features, list(videos), labels, splits, wanted)
+    made.save(path)
+    return made
+
+
+def _reusable(path: Path, wanted: dict[str, str | int | float]) -> FeatureBank | None:
+    """The bank at `path` if there is one whose attributes are exactly `wanted`; says which one is not."""
+    if not path.is_file():
+        return None
+    try:
+        have = FeatureBank.load(path)
+    except Refusal as refusal:
+        log.info("%s is computed again: %s", path, refusal.what)
+        return None
+    for key in sorted(wanted.keys() | have.attributes.keys()):
+        old, new = have.attributes.get(key), wanted.get(key)
+        if old != new:
+            log.info("%s is computed again: %s was %s and is now %s", path, key, old, new)
+            return None
+    return have
+
+
+def label_indices(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
+    """(N,) class indices in the store's class order, -1 where a video has no label."""
+    index = {name: i for i, name in enumerate(store.classes)}
+    return np.array([index.get(store.info(video).label, -1) for video in videos], dtype=np.int64)
+
+
+def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
+    """Changes when a video is added, removed, extracted again, or gets another label or split."""
+    digest = hashlib.sha256()
+    for video in videos:
+        digest.update(f"{video}\0{store.info(video).digest}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def compute(
+    encoder: Encoder,
+    stream: str,
+    store: VideoStore,
+    videos: Sequence[str],
+    protocol: Protocol,
+    clip: ClipShape,
+    reader: Executor,
+    *,
+    seed: int,
+    title: str,
+) -> np.ndarray:
+    """Mean of the unit features of each video's windows, float32 (N, F), batch norm in eval mode.
+
+    `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
+    """
+    device = next(encoder.parameters()).device
+    sums, counts = torch.zeros(len(videos), encoder.backbone.feature_size), torch.zeros(len(videos), 1)
+
+    def plans() -> Iterator[tuple[int, ClipPlan]]:
+        for row, video in enumerate(videos):
+            for plan in video_plans(store, video, stream, protocol, clip, seed):
+                yield row, plan
+
+    with _evaluating(encoder), _progress() as bar:
+        task = bar.add_task(title, total=len(videos), clips=0)
+        clips = 0
+        for rows, batch in _read_ahead(plans(), stream, reader, device):
+            unit = nn.functional.normalize(encoder.features(batch), dim=1).cpu()
+            sums.index_add_(0, rows, unit)
+            counts.index_add_(0, rows, torch.ones(len(rows), 1))
+            clips += len(rows)
+            bar.update(task, completed=int(rows[-1]) + 1, clips=clips)
+    return (sums / counts).numpy()
+
+
+def video_plans(
+    store: VideoStore, video: str, stream: str, protocol: Protocol, clip: ClipShape, seed: int
+) -> list[ClipPlan]:
+    """The clips whose features make up a video's feature: all windows, or one random clip of a training video."""
+    info = store.info(video)
+    rng = augment.generator(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
+    policy = augment.policy("evaluate", crop=clip.crop, jitter=protocol.jitter, **_flow_bound(store))
+    draw = augment.window_plans if protocol.gallery_windows or info.split != "train" else _one_plan
+    frames = _frames(store, video, stream)
+    return draw(policy, video, frames, clip.length, clip.stride, rng, frame_size=(info.height, info.width))
+
+
+def training_clips(
+    store: VideoStore,
+    videos: Sequence[str],
+    stream: str,
+    clip: ClipShape,
+    reader: Executor,
+    device: torch.device,
+    seed: int,
+) -> Iterator[Tensor]:
+    """Batches (B, C, T, h, w) of random clips of the training videos, unaltered, for `refresh_batchnorm`.
+
+    At most REFRESH_BATCHES full batches from different videos; a smaller set gives what it has.
+    """
+    single = Protocol("refresh", gallery_windows=False, jitter=0.0)
+    train = [video for video in videos if store.info(video).split == "train"]
+    chosen = np.random.default_rng(seed).permutation(len(train))[: REFRESH_BATCHES * BATCH]
+    if len(chosen) > BATCH:
+        chosen = chosen[: len(chosen) // BATCH * BATCH]  # a last batch of one or two clips would distort the statistics
+    plans = ((int(i), video_plans(store, train[i], stream, single, clip, seed)[0]) for i in chosen)
+    return (batch for _, batch in _read_ahead(plans, stream, reader, device))
+
+
+@torch.no_grad()
+def refresh_batchnorm(encoder: Encoder, clips: Iterable[Tensor]) -> None:
+    """Replace the running statistics of every batch norm by the mean over the given batches (B, C, T, H, W).
+
+    A randomly initialised network has none of the data, and would be judged on features of the wrong scale.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta, was_training = [norm.momentum for norm in norms], encoder.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's word for a plain mean over all batches
+    encoder.train()
+    for batch in clips:
+        encoder.features(batch)
+    encoder.train(was_training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _one_plan(*arguments: Any, **settings: Any) -> list[ClipPlan]:
+    return [augment.plan(*arguments, **settings)]
+
+
+def _frames(store: VideoStore, video: str, stream: str) -> int:
+    shapes = store.info(video).shapes
+    if stream not in shapes:
+        raise Refusal(
+            f"video {video!r} has no {stream}, but the network reads {stream}",
+            where=str(store.root),
+            remedy=f"it has {', '.join(shapes)}: give a store with {stream}, or a run of another stream",
+        )
+    return shapes[stream][0]
+
+
+def _flow_bound(store: VideoStore) -> dict[str, float]:
+    return {"flow_bound": store.settings["flow"]["bound"]} if "flow" in store.settings else {}
+
+
+def _read_ahead(
+    plans: Iterable[tuple[int, ClipPlan]], stream: str, reader: Executor, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows (B,), clips (B, C, T, h, w) float on `device`); the next batch is read while the caller computes."""
+
+    def read(batch: Sequence[tuple[int, ClipPlan]]) -> tuple[Tensor, Tensor, Tensor]:
+        rows, chosen = zip(*batch, strict=True)
+        affine = np.stack([plan.colour[stream] for plan in chosen])
+        return torch.tensor(rows), reader.run(stream, list(chosen)), torch.from_numpy(affine)
+
+    plans = iter(plans)
+    batches = iter(lambda: list(itertools.islice(plans, BATCH)), [])
+    upcoming = None
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for batch in itertools.chain(batches, [None]):
+            ready, upcoming = upcoming, pool.submit(read, batch) if batch else None
+            if ready is not None:
+                rows, clips, affine = ready.result()
+                yield rows, normalise(clips.to(device), affine.to(device))
+
+
+@contextlib.contextmanager
+def _evaluating(encoder: Encoder) -> Iterator[None]:
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        yield
+    finally:
+        encoder.train(was_training)
+
+
+class _ClipRate(ProgressColumn):
+    """Clips a second since the beginning."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.fields['clips'] / max(task.elapsed or 0, 1e-9):.0f} clips/s", no_wrap=True)
+
+
+def _progress() -> Progress:
+    count, left = MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("videos"), _ClipRate(), left)
+    return Progress(*columns, TextColumn("left"), console=Console(stderr=True))

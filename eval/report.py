@@ -1,0 +1,252 @@
+"""One self-contained HTML page about a run: what it found, in numbers and in pictures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from eval import charts, filmstrips, published, results
+from eval.features import FeatureBank, videos_digest
+from eval.filmstrips import Strip
+from eval.results import NETWORKS, Record
+from eval.retrieval import KS
+from eval.runs import Stage, recipe_text, stages, trained_on
+from pipeline import layout
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore
+
+QUERIES = 4
+STREAMS = {"flow": "motion (optical flow)", "rgb": "RGB frames", "two-stream": "both streams together"}
+PROTOCOLS = {
+    "clean": "All windows of every video on both sides, no pixel altered.",
+    "coclr": "As the CoCLR paper's code does it: training videos give one random clip, and colours are jittered in 3 of 10 videos, test videos included.",
+}
+METHODS_WITH_LABELS = frozenset({"ubernce"})
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of the first chart: a share of the queries, with its binomial standard error (None for guessing)."""
+
+    name: str
+    kind: str  # "trained" | "untrained" | "chance"
+    value: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of results: values by metric."""
+
+    stream: str
+    stage: str
+    network: str
+    values: dict[str, float]
+
+
+def bank_path(run: Path, stage: str, network: str, protocol: str, stream: str) -> Path:
+    """Where the features of one network on one stream are kept."""
+    return run / "features" / stage / f"{network}-{protocol}-{stream}.h5"
+
+
+def write_report(run: Path, store: VideoStore) -> Path:
+    """Write RUN/report.html from RUN/results.json, the feature banks, the logs and the store. Returns its path.
+
+    Raises:
+        Refusal: a run that was not evaluated, or a store with other videos than those that were.
+    """
+    page = render(page_content(run, store))
+    path = run / "report.html"
+    layout.write_atomically(path, page.encode())
+    return path
+
+
+def render(content: dict[str, Any]) -> str:
+    """The page; every name that the template uses must be there."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("eval"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
+    return environment.get_template("report.html").render(content)
+
+
+def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
+    """Everything that the page shows, by the names of the template."""
+    records = results.read(run / "results.json")
+    trained_stages = stages(run)
+    protocol = "clean" if any(r.protocol == "clean" for r in records) else records[0].protocol
+    shown = [r for r in records if r.protocol == protocol]
+    banks = _banks(run, trained_stages, protocol, store)
+    bank = next(iter(banks.values()))[1]
+    videos, gallery = len(bank.rows("test")), len(bank.rows("train"))
+    return {
+        "run": run.resolve().name,
+        "run_path": str(run),
+        "data": records[0].data,
+        "methods": sorted({stage.metadata["method"] for stage in trained_stages}),
+        "labels_in_training": any(stage.metadata["method"] in METHODS_WITH_LABELS for stage in trained_stages),
+        "headline": _headline(shown),
+        "chart": _chart(shown, trained_stages, videos),
+        "protocol": protocol,
+        "queries": videos,
+        "gallery": gallery,
+        "classes": len(store.classes),
+        "stream_names": STREAMS,
+        "strips": _strips(banks, store),
+        "tables": _tables(records),
+        "protocol_words": PROTOCOLS,
+        "ks": [f"R@{k}" for k in KS],
+        "curves": _curves(trained_stages),
+        "recipe": recipe_text(run),
+        "store": _store_summary(store),
+        "versions": _versions(store, trained_stages),
+        "other_settings": any(s.metadata["store_settings_hash"] != store.settings_hash for s in trained_stages),
+        "other_videos": not all(trained_on(stage, run, store) for stage in trained_stages),
+        "published": published.about(records[0].data),
+    }
+
+
+def _banks(
+    run: Path, trained_stages: list[Stage], protocol: str, store: VideoStore
+) -> dict[str, tuple[Stage, FeatureBank, FeatureBank]]:
+    """Per stream: the last stage that trained it, and the banks of its trained and its untrained network."""
+    found: dict[str, tuple[Stage, FeatureBank, FeatureBank]] = {}
+    for stage in trained_stages:
+        for stream in stage.metadata["streams"]:
+            trained, untrained = (bank_path(run, stage.name, network, protocol, stream) for network in NETWORKS)
+            if trained.is_file() and untrained.is_file():
+                found[stream] = (stage, FeatureBank.load(trained), FeatureBank.load(untrained))
+    if not found:
+        raise Refusal(
+            "there are no features of this run", where=str(run / "features"), remedy="make evaluate RUN= STORE="
+        )
+    for stage, bank, _ in found.values():
+        known = all(video in store.infos for video in bank.video_ids)
+        if not known or videos_digest(store, bank.video_ids) != bank.attributes["videos"]:
+            raise Refusal(
+                "the run was evaluated on other videos than this store's",
+                where=f"{stage.name}, {store.root}",
+                remedy="give the store that it was evaluated on, or evaluate again: make evaluate RUN= STORE=",
+            )
+    return dict(sorted(found.items()))  # flow before rgb
+
+
+def _headline(records: list[Record]) -> dict[str, Any]:
+    """The best stream's R@1 in words: after training, before it, by guessing."""
+    best = max((r for r in records if r.metric == "R@1" and r.network == "trained"), key=lambda r: r.value)
+    before = next(
+        r.value
+        for r in records
+        if (r.metric, r.network, r.stream, r.stage) == ("R@1", "untrained", best.stream, best.stage)
+    )
+    return {
+        "stream": best.stream,
+        "after": best.value,
+        "before": before,
+        "chance": best.chance,
+        "words": STREAMS[best.stream].split(" (")[0],
+    }
+
+
+def _chart(records: list[Record], trained_stages: list[Stage], videos: int) -> dict[str, list[Bar]]:
+    """Per stream: a bar for each stage that trained it, the untrained network, and guessing."""
+    order = [stage.name for stage in trained_stages]
+    groups: dict[str, list[Bar]] = {}
+    for stream in STREAMS:
+        own = [r for r in records if r.metric == "R@1" and r.stream == stream]
+        if not own:
+            continue
+        trained = sorted(
+            (r for r in own if r.network == "trained"), key=lambda r: order.index(r.stage.split("+")[0]), reverse=True
+        )
+        several = len(trained) > 1
+        groups[stream] = [
+            Bar(f"after {r.stage}" if several else "after training", "trained", r.value, _error(r.value, videos))
+            for r in trained
+        ]
+        before = next(r for r in own if r.network == "untrained" and r.stage == trained[0].stage)
+        groups[stream].append(Bar("before training", "untrained", before.value, _error(before.value, videos)))
+        if before.chance is not None:
+            groups[stream].append(Bar("by guessing", "chance", before.chance, None))
+    return groups
+
+
+def _error(share: float, videos: int) -> float:
+    return math.sqrt(share * (1 - share) / videos)
+
+
+def _strips(banks: dict[str, tuple[Stage, FeatureBank, FeatureBank]], store: VideoStore) -> dict[str, list[Strip]]:
+    """The same queries for every stream."""
+    queries: list[str] = []
+    made = {}
+    for stream, (_, trained, untrained) in banks.items():
+        queries = queries or filmstrips.choose_queries(trained, QUERIES)
+        made[stream] = filmstrips.strips(store, trained, untrained, queries)
+    return made
+
+
+def _tables(records: list[Record]) -> dict[str, dict[str, Any]]:
+    """Per protocol: rows by stream, stage and network, and the chance of each metric."""
+    tables: dict[str, dict[str, Any]] = {}
+    for record in records:
+        table = tables.setdefault(record.protocol, {"rows": {}, "chance": {}})
+        key = (record.stream, record.stage, record.network)
+        row = table["rows"].setdefault(key, Row(*key, {}))
+        row.values[record.metric] = record.value
+        table["chance"][record.metric] = record.chance
+    for table in tables.values():
+        table["rows"] = list(table["rows"].values())
+    return tables
+
+
+def _curves(trained_stages: list[Stage]) -> list[dict[str, Any]]:
+    drawn = []
+    for stage in trained_stages:
+        logged = [m for m in stage.metrics() if math.isfinite(m.get("loss", math.nan))]
+        if not logged:
+            continue
+        waiting, stepping = (sum(m.get(name, 0.0) for m in logged) for name in ("data_time", "step_time"))
+        drawn.append(
+            {
+                "stage": stage.name,
+                "method": stage.metadata["method"],
+                "streams": stage.metadata["streams"],
+                "curve": charts.curve([m["step"] for m in logged], [m["loss"] for m in logged]),
+                "waiting": waiting / stepping if stepping else None,  # a step's time includes its waiting
+                "step": stage.metadata["step"],
+                "finished": stage.metadata["finished"],
+            }
+        )
+    return drawn
+
+
+def _store_summary(store: VideoStore) -> dict[str, Any]:
+    infos = store.infos.values()
+    reasons = Counter(store.quarantine.values())
+    return {
+        "path": str(store.root),
+        "videos": len(infos),
+        "splits": Counter(info.split or "no split" for info in infos),
+        "frames": sum(info.length for info in infos),
+        "hours": sum(info.length / info.fps for info in infos if info.fps) / 3600,
+        "sizes": Counter(f"{info.width}x{info.height}" for info in infos).most_common(1)[0][0],
+        "views": store.settings,
+        "settings_hash": store.settings_hash,
+        "quarantined": sum(reasons.values()),
+        "reasons": reasons.most_common(5),
+    }
+
+
+def _versions(store: VideoStore, trained_stages: list[Stage]) -> list[tuple[str, str, str]]:
+    """(name, version that extracted, version that trained) for everything that either recorded."""
+    trained = trained_stages[-1].metadata["versions"]
+    return [(name, store.software.get(name, ""), trained.get(name, "")) for name in sorted(store.software | trained)]

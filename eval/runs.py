@@ -1,0 +1,78 @@
+"""A run's folder as training leaves it: stages, their checkpoints, their logs, the recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore
+from train import checkpoints, recipe
+from train.stages import checkpoint_path
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage that has a checkpoint; `metadata` as `train.checkpoints.metadata` gives it."""
+
+    name: str
+    checkpoint: Path
+    metadata: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.checkpoint.parent.parent
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged steps, one dictionary each. A last line that a killed run left half written is left out."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+
+
+def recipe_text(run: Path) -> str:
+    """The resolved recipe of a run, as written.
+
+    Raises:
+        Refusal: no run here.
+    """
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise Refusal(
+            "there is no run here" if run.is_dir() else "there is no such folder",
+            where=str(path),
+            remedy="train first: make pretrain METHOD=infonce STORE=... RUN=...; or give the RUN= that it wrote",
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def stages(run: Path) -> list[Stage]:
+    """The stages that have a checkpoint, in the recipe's order. A run that is not finished gives those it has.
+
+    Raises:
+        Refusal: no run here, or not one checkpoint yet.
+    """
+    names = [stage["name"] for stage in yaml.safe_load(recipe_text(run))["stages"]]
+    paths = {name: checkpoint_path(run, name) for name in names}
+    found = [Stage(name, path, checkpoints.metadata(path)) for name, path in paths.items() if path.is_file()]
+    if not found:
+        raise Refusal(
+            "this run has no checkpoint yet",
+            where=f"{run}/{{{','.join(names)}}}/checkpoints/last.ckpt",
+            remedy="let the training reach its first checkpoint: make pretrain with the same RUN= goes on",
+        )
+    return found
+
+
+def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
+    """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded them."""
+    chosen = [video for video, info in store.infos.items() if info.split in recipe.load(run / "recipe.yaml").splits]
+    contents = json.dumps([(video, store.info(video).digest) for video in chosen], sort_keys=True)
+    return stage.metadata["store_videos_hash"] == hashlib.sha256(contents.encode()).hexdigest()[:16]

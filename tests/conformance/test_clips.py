@@ -1,0 +1,40 @@
+"""Frame sampling against windows made with CoCLR's released code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.clips import random_clip, sliding_windows
+
+VALUES = np.load(Path(__file__).with_name("coclr_frame_sampler.npz"), allow_pickle=False)
+
+
+def cases(kind: str) -> list[tuple[str, int, int, int]]:
+    names = [name for name in VALUES.files if name.startswith(kind)]
+    return [(name, *map(int, re.findall(r"(?:L|ds|N)(\d+)", name))) for name in names]
+
+
+@pytest.mark.parametrize(("name", "length", "stride", "num_frames"), cases("test/"))
+def test_windows_equal_the_released_ones(name: str, length: int, stride: int, num_frames: int) -> None:
+    np.testing.assert_array_equal(sliding_windows(num_frames, length, stride), VALUES[name])
+
+
+@pytest.mark.parametrize(("name", "length", "stride", "num_frames"), cases("train_startrange/"))
+def test_random_starts_cover_the_released_ones_and_the_last(
+    name: str, length: int, stride: int, num_frames: int
+) -> None:
+    rng = np.random.default_rng(0)
+    first, last = VALUES[name]
+    starts = {int(random_clip(num_frames, length, stride, rng)[0]) for _ in range(12 * num_frames)}
+    assert min(starts) == first == 0
+    if num_frames <= length * stride:
+        assert max(starts) == last == 0
+    else:
+        # The released range is half-open by mistake and stops one before the last valid start. The reference is the
+        # largest of many draws, which for the longest video fell two short of its range.
+        assert max(starts) == num_frames - length * stride
+        assert max(starts) - last in ((1, 3) if num_frames == 300 else (1,))

@@ -1,0 +1,160 @@
+"""The whole evaluation of a tiny run: numbers, files, reuse, refusals, commands."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eval import commands, evaluate, features, results, retrieval, runs
+from eval.features import FeatureBank
+from eval.report import bank_path
+from pipeline.errors import Refusal, UsageError
+from pipeline.store import VideoStore
+from train import checkpoints
+
+BOTH = ("clean", "coclr")
+
+
+def run_evaluation(run: Path, store: VideoStore, protocols: tuple[str, ...] = BOTH) -> list[results.Record]:
+    return evaluate.evaluate(run, store, protocols, "opencv", 1)[1]
+
+
+def test_every_measurement_is_there_once(evaluated: Path, store: VideoStore) -> None:
+    records = results.read(evaluated / "results.json")
+    found = {(r.protocol, r.network, r.stream, r.stage, r.metric) for r in records}
+    assert found == {
+        (protocol, network, stream, stage, metric)
+        for protocol in BOTH
+        for network in ("trained", "untrained")
+        for stream, stage in (("flow", "flow"), ("rgb", "rgb"), ("two-stream", "rgb+flow"))
+        for metric in ("R@1", "R@5", "R@10", "R@20", "R@50", "linear_top1")
+    }
+    assert {(r.split, r.data) for r in records} == {("test", store.root.name)}
+    assert all(r.value == r.chance == 1 for r in records if r.metric in ("R@20", "R@50"))  # twelve training videos
+    assert {round(r.chance, 6) for r in records if r.metric in ("R@1", "linear_top1")} == {round(1 / 3, 6)}
+    assert (evaluated / "report.html").is_file()
+
+
+def test_numbers_are_those_of_the_banks_on_disk(evaluated: Path) -> None:
+    records = [r for r in results.read(evaluated / "results.json") if r.protocol == "clean"]
+    banks = {s: FeatureBank.load(bank_path(evaluated, s, "trained", "clean", s)) for s in ("rgb", "flow")}
+    scores = {}
+    for stream, bank in banks.items():
+        tested, gallery = bank.rows("test"), bank.rows("train")
+        centred = [rows - rows.mean(0) for rows in (bank.features[tested], bank.features[gallery])]
+        unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in centred]
+        scores[stream] = unit[0] @ unit[1].T
+        wanted, have = bank.labels[tested], bank.labels[gallery]
+    scores["two-stream"] = scores["rgb"] + scores["flow"]
+    for stream, matrix in scores.items():
+        expected = retrieval.recall(matrix, wanted, have)
+        values = {r.metric: r.value for r in records if r.stream == stream and r.network == "trained"}
+        assert {k: values[f"R@{k}"] for k in expected} == expected
+
+
+def test_the_untrained_network_is_that_of_the_first_step(evaluated: Path) -> None:
+    checkpoint = evaluated / "flow" / "checkpoints" / "last.ckpt"
+    trained, fresh = checkpoints.load_method(checkpoint), checkpoints.untrained(checkpoint)
+    assert not torch.equal(*(m.encoders["flow"].head[0].weight for m in (trained, fresh)))
+    banks = [FeatureBank.load(bank_path(evaluated, "flow", n, "clean", "flow")) for n in ("trained", "untrained")]
+    assert not np.allclose(banks[0].features, banks[1].features)
+    assert banks[0].attributes["checkpoint"] == banks[1].attributes["checkpoint"] == checkpoints.digest(checkpoint)
+
+
+def test_a_second_evaluation_computes_nothing_and_changes_nothing(
+    evaluated: Path, store: VideoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_evaluation(evaluated, store)  # in this folder, whose name the page shows
+    before = {name: (evaluated / name).read_bytes() for name in ("results.json", "report.html")}
+    monkeypatch.setattr(features, "compute", lambda *_, **__: pytest.fail("computed again"))
+    run_evaluation(evaluated, store)
+    assert {name: (evaluated / name).read_bytes() for name in before} == before
+
+
+def test_an_unfinished_run_is_evaluated_as_far_as_it_is(run: Path, store: VideoStore) -> None:
+    shutil.rmtree(run / "rgb")
+    records = run_evaluation(run, store, ("clean",))
+    assert {(r.stage, r.stream) for r in records} == {("flow", "flow")}
+    assert "optical flow" in (run / "report.html").read_text()
+
+
+def test_a_store_without_labels_fails_and_says_what_to_do(run: Path, unlabelled_store: VideoStore) -> None:
+    with pytest.raises(Refusal, match="labelled videos") as caught:
+        run_evaluation(run, unlabelled_store)
+    assert "train/<class>/" in str(caught.value)
+    assert not (run / "results.json").exists()
+
+
+@pytest.mark.parametrize("broken", ["no folder", "no checkpoint", "damaged", "foreign", "other network"])
+def test_what_is_no_run_fails(run: Path, store: VideoStore, broken: str) -> None:
+    checkpoint = run / "flow" / "checkpoints" / "last.ckpt"
+    if broken == "no folder":
+        run = run / "nowhere"
+    elif broken == "no checkpoint":
+        shutil.rmtree(run / "flow")
+        shutil.rmtree(run / "rgb")
+    elif broken == "damaged":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    elif broken == "foreign":
+        torch.save({"state_dict": {}}, checkpoint)
+    else:
+        content = torch.load(checkpoint, weights_only=True)
+        content["hyper_parameters"]["backbone_settings"] = {"width": 0.5}
+        torch.save(content, checkpoint)
+    with pytest.raises(Refusal) as caught:
+        run_evaluation(run, store)
+    assert caught.value.where and caught.value.remedy
+    assert not (run / "results.json").exists()
+
+
+def test_protocols_fail_by_name(run: Path, store: VideoStore) -> None:
+    with pytest.raises(UsageError, match="clear"):
+        run_evaluation(run, store, ("clear",))
+    with pytest.raises(UsageError, match="no protocol"):
+        run_evaluation(run, store, ())
+
+
+def test_commands_evaluate_and_report(run: Path, store: VideoStore, capsys: pytest.CaptureFixture) -> None:
+    commands.evaluate(run, store.root, protocols=["coclr"], threads=1)
+    assert str(run / "report.html") in capsys.readouterr().out
+    (run / "report.html").unlink()
+    commands.report(run, store.root)
+    assert str(run / "report.html") in capsys.readouterr().out
+    assert (run / "report.html").is_file()
+
+
+def test_published_numbers_stand_beside_networks_of_that_data_set_only(
+    evaluated: Path, store: VideoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "counterpart", lambda method, *_: 0.331 if method == "infonce" else None)
+    records = run_evaluation(evaluated, store)
+    quoted = {(r.network, r.protocol, r.metric) for r in records if r.published is not None}
+    assert quoted == {("trained", "coclr", f"R@{k}") for k in (1, 5, 10, 20, 50)}
+    monkeypatch.setattr(evaluate, "trained_on", lambda *_: False)
+    assert all(r.published is None for r in run_evaluation(evaluated, store))
+
+
+def test_a_network_knows_the_videos_that_it_was_trained_on(
+    run: Path, store: VideoStore, unlabelled_store: VideoStore
+) -> None:
+    stage = runs.stages(run)[0]
+    assert runs.trained_on(stage, run, store)
+    assert not runs.trained_on(stage, run, unlabelled_store)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_the_command_line_tells_a_refusal_without_a_traceback(
+    command: str, tmp_path: Path, store: VideoStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    options = ["--run", str(tmp_path / "none"), "--store", str(store.root)]
+    monkeypatch.setattr(sys, "argv", ["eval", command, *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("eval", run_name="__main__")
+    assert ended.value.code == 1
+    assert f"eval {command}: " in (shown := capsys.readouterr().err) and "to do: " in shown

@@ -1,0 +1,213 @@
+"""The feature bank against a plain loop over windows, and what makes it stale."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from eval import features
+from eval.features import PROTOCOLS, ClipShape, FeatureBank, Request
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore
+from train import reader
+from train.augment import base_affine
+from train.clips import sliding_windows
+from train.encoder import Encoder
+from train.reader import Executor
+
+CLIP = ClipShape(length=4, stride=2, size=(16, 16))
+
+
+@pytest.fixture
+def executor(store: VideoStore) -> Iterator[Executor]:
+    made = reader.create("opencv", store, CLIP.size, threads=1)
+    yield made
+    made.close()
+
+
+def encoder(stream: str, seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    return Encoder("small", {"rgb": 3, "flow": 2}[stream], dim=8, backbone_settings={"width": 0.25})
+
+
+def request(store: VideoStore, **changes) -> Request:
+    same = Request(
+        checkpoint="c0ffee", network="trained", stream="rgb", protocol=PROTOCOLS["clean"], clip=CLIP, seed=0,
+        store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos), reader="opencv",
+    )  # fmt: skip
+    return dataclasses.replace(same, **changes)
+
+
+def compute(store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0) -> np.ndarray:
+    made = encoder(stream)
+    return features.compute(
+        made, stream, store, store.videos, PROTOCOLS[protocol], CLIP, executor, seed=seed, title="test"
+    )
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
+    store: VideoStore, executor: Executor, stream: str
+) -> None:
+    made = encoder(stream).eval()
+    found = compute(store, executor, stream, "clean")
+    assert found.shape == (18, made.backbone.feature_size) and found.dtype == np.float32
+    affine = base_affine()[stream].astype(np.float32)
+    for row in (0, 7, 17):
+        video = store.videos[row]
+        windows = sliding_windows(store.info(video).shapes[stream][0], CLIP.length, CLIP.stride)
+        assert len(windows) > 1
+        units = []
+        for window in windows:
+            plan = features.video_plans(store, video, stream, PROTOCOLS["clean"], CLIP, seed=0)[len(units)]
+            np.testing.assert_array_equal(plan.frames, window)
+            assert plan.window == (0, 0, 1, 1) and not plan.flip
+            pixels = executor.run(stream, [plan]).numpy()[0].astype(np.float64)
+            channels = len(affine)
+            clip = np.einsum("ij,jthw->ithw", affine[:, :channels], pixels) + affine[:, channels, None, None, None]
+            with torch.no_grad():
+                feature = made.features(torch.from_numpy(clip[None]).float())[0].numpy()
+            units.append(feature / np.linalg.norm(feature))
+        np.testing.assert_allclose(found[row], np.mean(units, axis=0), atol=1e-5)
+
+
+def test_coclr_protocol_is_one_random_clip_of_training_videos_and_all_windows_of_test_videos(store: VideoStore) -> None:
+    plans = {v: features.video_plans(store, v, "rgb", PROTOCOLS["coclr"], CLIP, seed=3) for v in store.videos}
+    for video, made in plans.items():
+        windows = sliding_windows(store.info(video).length, CLIP.length, CLIP.stride)
+        if store.info(video).split == "train":
+            assert len(made) == 1
+        else:
+            np.testing.assert_array_equal([plan.frames for plan in made], windows)
+            assert all(np.array_equal(plan.colour["rgb"], made[0].colour["rgb"]) for plan in made)  # one draw per video
+    starts = {int(plans[v][0].frames[0]) for v in plans if store.info(v).split == "train"}
+    assert len(starts) > 3
+    base = base_affine()["rgb"].astype(np.float32)
+    jittered = [not np.array_equal(made[0].colour["rgb"], base) for made in plans.values()]
+    assert 0 < sum(jittered) < len(jittered)
+
+
+def test_the_seed_decides_the_coclr_protocol_and_not_the_clean_one(store: VideoStore, executor: Executor) -> None:
+    first, again, other = (compute(store, executor, "rgb", "coclr", seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    np.testing.assert_array_equal(*(compute(store, executor, "rgb", "clean", seed) for seed in (0, 1)))
+
+
+def test_a_videos_draw_does_not_depend_on_the_other_videos(store: VideoStore) -> None:
+    video = store.videos[-1]
+    one, two = (features.video_plans(store, video, "flow", PROTOCOLS["coclr"], CLIP, seed=0) for _ in range(2))
+    np.testing.assert_array_equal(one[0].frames, two[0].frames)
+
+
+def test_the_encoder_comes_back_in_the_mode_it_was_in(store: VideoStore, executor: Executor) -> None:
+    made = encoder("rgb").train()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    features.compute(made, "rgb", store, store.videos[:2], PROTOCOLS["clean"], CLIP, executor, seed=0, title="test")
+    assert made.training
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+def test_a_store_without_the_stream_fails(unlabelled_store: VideoStore) -> None:
+    with pytest.raises(Refusal, match="no flow"):
+        features.video_plans(unlabelled_store, unlabelled_store.videos[0], "flow", PROTOCOLS["clean"], CLIP, seed=0)
+
+
+def test_bank_survives_a_file_and_is_used_again(
+    store: VideoStore, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "features" / "bank.h5"
+    made = features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, executor)
+    assert [p.name for p in path.parent.iterdir()] == ["bank.h5"]
+    with h5py.File(path) as file:
+        assert file["rgb"].dtype == np.float32 and file.attrs["checkpoint"] == "c0ffee"
+        assert file["label"].dtype == np.int64 and file["video_id"].asstr()[0] == store.videos[0]
+    monkeypatch.setattr(features, "compute", lambda *_, **__: pytest.fail("computed again"))
+    again = features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, executor)
+    np.testing.assert_array_equal(made.features, again.features)
+    np.testing.assert_array_equal(made.labels, again.labels)
+    assert (made.video_ids, made.splits, made.attributes) == (again.video_ids, again.splits, again.attributes)
+    assert len(again.rows("train")) == 12 and len(again.rows("test")) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint": "other"},
+        {"network": "untrained"},
+        {"protocol": PROTOCOLS["coclr"]},
+        {"clip": dataclasses.replace(CLIP, crop=0.875)},
+        {"clip": dataclasses.replace(CLIP, size=(18, 18))},
+        {"seed": 1},
+        {"videos": "other"},
+        {"store_settings": "other"},
+        {"reader": "dali"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_request_computes_again_and_says_why(
+    store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: dict
+) -> None:
+    path, computed = tmp_path / "bank.h5", []
+    rows = np.ones((18, 4), np.float32)
+    monkeypatch.setattr(features, "compute", lambda *_, **__: computed.append(1) or rows * len(computed))
+    features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, None)
+    with caplog.at_level(logging.INFO):
+        made = features.bank(path, request(store, **change), partial(encoder, "rgb"), store, store.videos, None)
+    assert len(computed) == 2 and made.features[0, 0] == 2
+    assert len(caplog.records) == 1 and next(iter(change)) in caplog.text
+    assert FeatureBank.load(path).attributes == request(store, **change).attributes()
+
+
+def test_a_damaged_bank_is_computed_again_but_never_read(
+    store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "bank.h5"
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(Refusal, match="not a feature bank"):
+        FeatureBank.load(path)
+    monkeypatch.setattr(features, "compute", lambda *_, **__: np.ones((18, 4), np.float32))
+    with caplog.at_level(logging.INFO):
+        features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, None)
+    assert "computed again" in caplog.text and FeatureBank.load(path).features.shape == (18, 4)
+
+
+def test_videos_digest_follows_labels_and_members(store: VideoStore, unlabelled_store: VideoStore) -> None:
+    whole = features.videos_digest(store, store.videos)
+    assert whole == features.videos_digest(store, store.videos)
+    assert whole != features.videos_digest(store, store.videos[:-1])
+    assert features.label_indices(unlabelled_store, unlabelled_store.videos).tolist() == [-1, -1, -1]
+    assert set(features.label_indices(store, store.videos)) == {0, 1, 2}
+
+
+def test_refreshed_batchnorm_has_the_statistics_of_the_clips() -> None:
+    made = encoder("rgb").eval()
+    before = {name: value.clone() for name, value in made.named_parameters()}
+    clips = [torch.randn(6, 3, 4, 16, 16, generator=torch.Generator().manual_seed(i)) * 3 + 1 for i in range(3)]
+    features.refresh_batchnorm(made, iter(clips))
+    stem, first = made.backbone.layers[0], made.backbone.layers[1]
+    with torch.no_grad():
+        maps = [stem(clip) for clip in clips]
+    expected = torch.stack([m.mean((0, 2, 3, 4)) for m in maps]).mean(0)
+    spread = torch.stack([m.transpose(0, 1).flatten(1).var(1) for m in maps]).mean(0)
+    torch.testing.assert_close(first.running_mean, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(first.running_var, spread, atol=1e-3, rtol=1e-3)
+    assert not made.training and first.momentum == 0.1
+    assert all(torch.equal(value, before[name]) for name, value in made.named_parameters())
+
+
+def test_training_clips_come_from_the_training_split_and_the_seed(store: VideoStore, executor: Executor) -> None:
+    device = torch.device("cpu")
+    first, again, other = (
+        list(features.training_clips(store, store.videos, "flow", CLIP, executor, device, seed)) for seed in (0, 0, 1)
+    )
+    assert [tuple(batch.shape) for batch in first] == [(12, 2, 4, 16, 16)]
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])

@@ -1,0 +1,107 @@
+"""Result records: validation, order, atomic writing; and the quoted numbers of the papers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from eval import published, results
+from eval.results import Record
+from pipeline.errors import Refusal
+
+RECORD = Record(
+    metric="R@1",
+    value=0.5,
+    protocol="clean",
+    stream="rgb",
+    network="trained",
+    stage="infonce-rgb",
+    split="test",
+    data="demo",
+    checkpoint="ab",
+    chance=0.1,
+)
+
+
+def test_records_survive_a_file_and_are_sorted_by_meaning(tmp_path: Path) -> None:
+    records = [
+        dataclasses.replace(RECORD, metric=m, network=n)
+        for n in ("untrained", "trained")
+        for m in ("R@10", "linear_top1", "R@5", "R@1")
+    ]
+    path = tmp_path / "run" / "results.json"
+    results.write(path, records)
+    first = path.read_bytes()
+    results.write(path, reversed(records))
+    assert path.read_bytes() == first
+    assert [(r.network, r.metric) for r in results.read(path)] == [
+        (n, m) for n in ("trained", "untrained") for m in ("R@1", "R@5", "R@10", "linear_top1")
+    ]
+    assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+    assert set(json.loads(first)[0]) == {f.name for f in dataclasses.fields(Record)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": 1.2},
+        {"value": -0.1},
+        {"value": float("nan")},
+        {"value": True},
+        {"value": "0.5"},
+        {"chance": 10.0},
+        {"published": 33.1},
+        {"network": "best"},
+        {"stream": ""},
+        {"stage": None},
+    ],
+    ids=str,
+)
+def test_a_record_fails(change: dict) -> None:
+    with pytest.raises(Refusal):
+        dataclasses.replace(RECORD, **change)
+
+
+def test_two_results_for_one_measurement_fail_and_leave_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    results.write(path, [RECORD])
+    before = path.read_bytes()
+    with pytest.raises(Refusal, match="two results"):
+        results.write(path, [RECORD, dataclasses.replace(RECORD, value=0.7)])
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[1]", '[{"metric": "R@1"}]', '[{"colour": 1}]'])
+def test_a_damaged_file_fails_with_its_path(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(Refusal, match=r"results\.json"):
+        results.read(path)
+
+
+def test_a_value_out_of_range_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([dataclasses.asdict(RECORD) | {"value": 50}]))
+    with pytest.raises(Refusal, match=r"results\.json"):
+        results.read(path)
+
+
+def test_no_file_fails(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="no results"):
+        results.read(tmp_path / "results.json")
+
+
+def test_published_numbers_are_fractions_with_a_source() -> None:
+    assert all(0 < row.value < 1 and row.source for row in published.TABLE)
+    assert published.counterpart("infonce", "ucf101", "rgb", "ucf101", "R@1") == pytest.approx(0.331)
+    assert published.counterpart("coclr", "ucf101", "two-stream", "ucf101", "R@20") == pytest.approx(0.825)
+    assert published.counterpart("coclr", "ucf101", "rgb", "hmdb51", "R@10") == pytest.approx(0.535)
+    assert published.counterpart("infonce", "ucf101", "rgb", "demo", "R@1") is None
+
+
+def test_published_numbers_of_a_data_set() -> None:
+    assert {row.data for row in published.about("hmdb51")} == {"hmdb51"}
+    assert published.about("my-videos") == []

@@ -1,0 +1,41 @@
+"""Small stores of known frames, written with the pipeline's own writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import codec
+from pipeline.settings import ExtractionSettings
+from pipeline.store import VideoStore, open_store
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+from pipeline.writer import VideoWriter, create_store
+
+
+def smooth_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Images (..., H, W, C) with gradients everywhere, uint8: shifts, flips and wrong windows show in each pixel."""
+    noise = rng.integers(0, 256, shape, dtype=np.uint8)
+    smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 3) for image in noise.reshape(-1, *shape[-3:])])
+    low, high = smooth.min(), smooth.max()
+    return ((smooth.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8).reshape(shape)
+
+
+def write_store(root: Path, sizes: dict[str, tuple[int, int, int]], seed: int = 0) -> VideoStore:
+    """A store of videos id -> (frames, height, width) with arbitrary rgb, and flow of two thirds of that size."""
+    rng = np.random.default_rng(seed)
+    settings = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
+    create_store(root, settings)
+    for i, (video_id, (length, height, width)) in enumerate(sizes.items()):
+        rgb = smooth_noise(rng, length, height, width, 3)
+        flow = smooth_noise(rng, length - 1, height * 2 // 3, width * 2 // 3, 2).transpose(0, 3, 1, 2)
+        writer, views = VideoWriter(root, video_id), settings.create_views()
+        writer.begin()
+        for view, frames in zip(views, (rgb, flow), strict=True):
+            writer.add(view, [codec.encode(np.ascontiguousarray(frame), view.layout, 95) for frame in frames])
+            view.frame_shape = frames.shape[1:]
+        facts = {"label": f"class {i % 2}", "source": video_id, "split": "train", "fps": 25.0, "length": length}
+        writer.commit(views, facts)
+    return open_store(root)

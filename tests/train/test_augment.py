@@ -1,0 +1,171 @@
+"""Plans: pure functions of (seed, epoch, sample), windows inside the frame, colour maps that say what they do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import Refusal, UsageError
+from pipeline.flow import dequantise
+from train import augment
+from train.augment import ClipPlan, base_affine, generator, pixel_window, plan, policy, sample_plans, window_plans
+
+FRAME = (84, 112)
+
+
+def draw(seed: int = 1, epoch: int = 2, sample: int = 3, count: int = 2, **settings: object) -> list[ClipPlan]:
+    return sample_plans(
+        policy("small", **settings), "a", 47, 8, 4, frame_size=FRAME, seed=seed, epoch=epoch, sample=sample, count=count
+    )
+
+
+def content(made: ClipPlan) -> list:
+    return [made.frames.tolist(), made.window, made.flip, *(made.colour[view].tolist() for view in sorted(made.colour))]
+
+
+def apply(affine: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+    return affine[:, :-1] @ pixel + affine[:, -1]
+
+
+def test_equal_triples_give_equal_plans_and_others_do_not() -> None:
+    first = draw(1, 2, 3)
+    assert [content(made) for made in first] == [content(made) for made in draw(1, 2, 3)]
+    others = [draw(2, 2, 3), draw(1, 3, 3), draw(1, 2, 4), draw(3, 2, 1)]
+    assert len({str(content(made)) for views in (first, *others) for made in views}) == 10
+
+
+def test_the_first_views_do_not_depend_on_how_many_there_are() -> None:
+    assert content(draw(count=1)[0]) == content(draw(count=3)[0])
+
+
+def test_a_setting_changes_only_what_it_names() -> None:
+    plain, flipped, gray = draw()[0], draw(flip=1.0)[0], draw(strength=0.0)[0]
+    assert flipped.flip and content(flipped)[:2] == content(plain)[:2] and content(flipped)[3:] == content(plain)[3:]
+    assert gray.window == plain.window and (gray.colour["flow"] == plain.colour["flow"]).all()
+    assert not np.allclose(gray.colour["rgb"], plain.colour["rgb"])
+
+
+@given(st.integers(0, 2**32), st.integers(1, 500), st.integers(1, 500))
+def test_windows_lie_inside_the_frame(seed: int, height: int, width: int) -> None:
+    made = plan(policy("small"), "a", 47, 8, 4, np.random.default_rng(seed), frame_size=(height, width))
+    top, left, tall, wide = made.window
+    assert min(top, left) >= 0 and min(tall, wide) > 0
+    assert top + tall <= 1 + 1e-12 and left + wide <= 1 + 1e-12
+    top, left, tall, wide = pixel_window(made.window, height, width)
+    assert 0 <= top < top + tall <= height and 0 <= left < left + wide <= width
+
+
+@given(
+    st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+)
+def test_pixel_windows_hold_a_pixel_and_stay_inside(rows: list, columns: list, height: int, width: int) -> None:
+    window = (rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0])
+    top, left, tall, wide = pixel_window(window, height, width)
+    assert 0 <= top < top + tall <= height and 0 <= left < left + wide <= width
+    # rounding moves an edge by half a pixel, a window that holds none by up to one more
+    assert abs(top - rows[0] * height) <= 1.5 and abs(top + tall - rows[1] * height) <= 1.5
+
+
+def test_small_windows_have_the_area_and_aspect_of_the_study() -> None:
+    rng = np.random.default_rng(0)
+    windows = np.array([policy("small").draw(FRAME, rng).window for _ in range(500)])
+    free = windows[(windows[:, 2:] < 1).all(axis=1)]  # sides that did not fit are cut, which changes both
+    area = free[:, 2] * free[:, 3]
+    aspect = free[:, 3] * FRAME[1] / (free[:, 2] * FRAME[0])
+    assert 0.5 <= area.min() < 0.55 and 0.9 < area.max() <= 1
+    assert 3 / 4 - 1e-9 <= aspect.min() < 0.85 and 1.25 < aspect.max() <= 4 / 3 + 1e-9
+
+
+def test_base_maps_are_imagenet_and_flow_in_pixels() -> None:
+    rgb, flow = base_affine()["rgb"], base_affine()["flow"]
+    np.testing.assert_allclose(apply(rgb, 255 * augment.IMAGENET_MEAN), 0, atol=1e-12)
+    np.testing.assert_allclose(apply(rgb, 255 * (augment.IMAGENET_MEAN + augment.IMAGENET_STD)), 1, atol=1e-12)
+    for bound in (20.0, 8.0):
+        pixels = dequantise(np.array([3, 250], np.uint8), bound)
+        wanted = pixels / augment.FLOW_SCALE
+        np.testing.assert_allclose(apply(base_affine(bound)["flow"], np.array([3, 250])), wanted, atol=1e-6)
+    np.testing.assert_allclose(flow[:, :2], np.eye(2) * 40 / 255 / 2.5)
+
+
+def test_flow_colour_is_one_gain_and_a_small_offset() -> None:
+    base = base_affine()["flow"]
+    gains, offsets = [], []
+    for sample in range(200):
+        affine = draw(sample=sample)[0].colour["flow"].astype(float)
+        gain = affine[0, 0] / base[0, 0]
+        np.testing.assert_allclose(affine[:, :2], gain * base[:, :2], atol=1e-7)
+        gains.append(gain)
+        offsets += (affine[:, 2] - gain * base[:, 2]).tolist()
+    assert np.exp(-0.25) - 1e-5 <= min(gains) < 0.82 and 1.2 < max(gains) <= np.exp(0.25) + 1e-5
+    assert 0.12 < np.std(offsets) < 0.18
+
+
+def test_rgb_colour_is_sometimes_gray_sometimes_inverted() -> None:
+    maps = np.array([draw(sample=sample)[0].colour["rgb"] for sample in range(300)], float)
+    gray = np.ptp(maps[:, :, :3], axis=1).max(axis=1) < 1e-7  # all three outputs are the same mix
+    assert 0.18 < gray.mean() < 0.32
+    inverted = maps[gray][:, 0, :3].sum(axis=1) < 0
+    assert 0.1 < inverted.mean() < 0.4
+
+
+def test_evaluation_shows_the_whole_frame_or_a_centred_square() -> None:
+    rng = np.random.default_rng(0)
+    whole = policy("evaluate").draw(FRAME, rng)
+    assert whole.window == (0, 0, 1, 1) and not whole.flip
+    np.testing.assert_allclose(whole.colour["rgb"], base_affine()["rgb"], rtol=1e-6)
+    window = policy("evaluate", crop=0.5).draw(FRAME, rng).window
+    assert pixel_window(window, *FRAME) == (21, 35, 42, 42)
+    assert pixel_window(policy("evaluate", crop=1.0).draw((112, 84), rng).window, 112, 84) == (14, 0, 84, 84)
+
+
+def test_evaluation_jitter_is_rare_as_asked_and_keeps_gray_gray() -> None:
+    rng, base = np.random.default_rng(0), base_affine()["rgb"]
+    jittered = 0
+    for _ in range(400):
+        colour = policy("evaluate", jitter=0.3).draw(FRAME, rng).colour
+        np.testing.assert_allclose(colour["flow"], base_affine()["flow"], rtol=1e-6)
+        affine = colour["rgb"].astype(float)
+        if np.allclose(affine, base, rtol=1e-6):
+            continue
+        jittered += 1
+        # Undo the normalisation: a gray pixel must stay gray, within brightness and contrast of .8 to 1.2.
+        pixel = (apply(affine, np.full(3, 100.0)) * augment.IMAGENET_STD + augment.IMAGENET_MEAN) * 255
+        assert np.ptp(pixel) < 0.2 and 75 < pixel.mean() < 125
+    assert 90 < jittered < 150
+
+
+def test_windows_of_a_video_share_their_pixels() -> None:
+    made = window_plans(policy("evaluate", jitter=1.0), "a", 60, 8, 2, generator(0, 0, 0), frame_size=FRAME)
+    assert [plan.frames[0] for plan in made] == list(range(0, 45, 7))
+    assert len({str(content(plan)[1:]) for plan in made}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("smal", {}, ['"smal"', '"small"']),
+        ("small", {"flips": 0.5}, ['"flips"', '"flip"']),
+        ("small", {"flip": 1.5}, ["1.5", "flip", "at most 1"]),
+        ("small", {"area": (0.9, 0.2)}, ["area", "(0.9, 0.2)"]),
+        ("small", {"strength": -1}, ["strength", "at least 0"]),
+        ("evaluate", {"crop": 0}, ["crop", "more than 0"]),
+        ("evaluate", {"crop": "centre"}, ["crop", "'centre'"]),
+        ("evaluate", {"jitter": 2}, ["jitter"]),
+    ],
+)
+def test_settings_that_cannot_be_meant_fail(name: str, settings: dict, words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        policy(name, **settings)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_video_without_frames_fails_by_name() -> None:
+    with pytest.raises(Refusal, match="one_frame"):
+        plan(policy("small"), "one_frame", 0, 8, 4, np.random.default_rng(0), frame_size=FRAME)
+    with pytest.raises(Refusal, match="one_frame"):
+        window_plans(policy("evaluate"), "one_frame", 0, 8, 4, np.random.default_rng(0), frame_size=FRAME)

@@ -1,0 +1,89 @@
+"""Backbones: shapes, sizes, names, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import Refusal
+from train import backbones
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "clip", "grid"),
+    [("s3d", (8, 64, 64), (1, 2, 2)), ("s3d", (5, 17, 40), (1, 1, 1)), ("small", (8, 40, 40), (4, 5, 5))],
+)
+@pytest.mark.parametrize("in_channels", [2, 3])
+def test_feature_map(name: str, clip: tuple[int, ...], grid: tuple[int, ...], in_channels: int) -> None:
+    network = backbones.create(name, in_channels=in_channels, width=0.25)
+    with torch.no_grad():
+        features = network(torch.randn(2, in_channels, *clip))
+    assert features.shape == (2, network.feature_size, *grid)
+    assert torch.isfinite(features).all()
+
+
+@pytest.mark.parametrize(("name", "time", "space"), [("s3d", 16, 64), ("small", 4, 16)])
+def test_strides_are_as_stated(name: str, time: int, space: int) -> None:
+    network = backbones.create(name, width=0.25)
+    with torch.no_grad():
+        grid = network(torch.zeros(1, 3, time, space, space)).shape[2:]
+    assert grid == (time // network.time_stride, space // network.space_stride, space // network.space_stride)
+
+
+def test_sizes_at_width_one() -> None:
+    s3d, small = backbones.create("s3d"), backbones.create("small")
+    assert (parameters(s3d), s3d.feature_size) == (7_910_048, 1024)
+    assert (parameters(small), small.feature_size) == (291_984, 128)
+
+
+@pytest.mark.parametrize("width", [0.01, 0.25, 0.5, 1.5])
+def test_width_scales_channels_in_eights(width: float) -> None:
+    network = backbones.create("s3d", width=width)
+    channels = [layer.out_channels for layer in network.modules() if isinstance(layer, torch.nn.Conv3d)]
+    assert min(channels) >= 8
+    assert all(count % 8 == 0 for count in channels)
+    assert channels[0] == max(8, 64 * width)
+    assert backbones.create("small", width=width).feature_size == max(8, 128 * width)
+
+
+def test_s3d_initialisation() -> None:
+    torch.manual_seed(0)
+    network = backbones.create("s3d")
+    weights = torch.cat([layer.weight.flatten() for layer in network.modules() if isinstance(layer, torch.nn.Conv3d)])
+    assert weights.mean().abs() < 1e-4
+    assert weights.std().item() == pytest.approx(0.01, rel=1e-2)
+    assert weights.abs().max() > 0.04  # not truncated
+    assert all(layer.bias is None for layer in network.modules() if isinstance(layer, torch.nn.Conv3d))
+
+
+def test_unknown_names_fail_with_the_nearest_spelling() -> None:
+    with pytest.raises(Refusal, match=r'unknown backbone "s3dd"(.|\n)*did you mean "s3d"(.|\n)*small'):
+        backbones.create("s3dd")
+    with pytest.raises(Refusal, match=r'unknown setting "widht"(.|\n)*backbone "s3d"(.|\n)*did you mean "width"'):
+        backbones.create("s3d", widht=0.5)
+
+
+@pytest.mark.parametrize("width", [0, -1.0, "1", True, float("nan")])
+@pytest.mark.parametrize("name", ["s3d", "small"])
+def test_width_fails_out_of_range(name: str, width: object) -> None:
+    with pytest.raises(Refusal, match="width"):
+        backbones.create(name, width=width)
+
+
+def test_backbones_are_imported_only_when_asked_for() -> None:
+    code = """
+import sys
+from train import backbones
+backbones.create("small")
+assert "train.backbones.small" in sys.modules
+assert "train.backbones.s3d" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).resolve().parents[2])

@@ -1,0 +1,245 @@
+"""InfoNCE as a method: order of a step, logs, checkpoints, refusals."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pipeline.errors import Refusal
+from train import methods
+from train.losses.nce import in_batch_nce, info_nce
+from train.methods.infonce import InfoNCE
+from train.optim import OptimiserSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps")
+
+
+@dataclass
+class Views:
+    """A batch as methods see it."""
+
+    clips: list[Tensor]
+
+    def views(self, stream: str) -> list[Tensor]:
+        return self.clips
+
+
+class Recorder(Callback):
+    """Gradients (after averaging over ranks) and logged numbers of every step."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+        self.logged: list[dict[str, float]] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, method: LightningModule, optimizer: Any) -> None:
+        named = method.named_parameters()
+        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def small_method(**settings: Any) -> InfoNCE:
+    torch.manual_seed(0)
+    given = {"stream": "rgb", "backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 8, "queue": 8}
+    return methods.create("infonce", **(given | settings))
+
+
+def small_batches(count: int, videos: int = 4) -> list[Views]:
+    clips = torch.randn(count, 2, videos, 3, 2, 12, 12, generator=torch.Generator().manual_seed(1))
+    return [Views([step[0], step[1]]) for step in clips]
+
+
+def loader(batches: list[Views]) -> DataLoader:
+    return DataLoader(batches, batch_size=None)
+
+
+def trainer(folder: Path, **settings: Any) -> Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    return Trainer(**(quiet | {"default_root_dir": folder, "enable_checkpointing": False} | settings))
+
+
+def state(method: InfoNCE) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in method.state_dict().items()}
+
+
+def test_what_other_parts_ask_for() -> None:
+    method = small_method(stream="flow")
+    assert method.streams == ("flow",)
+    assert method.encoders == {"flow": method.query_encoder}
+    assert method.views_per_video == 2
+    assert method.query_encoder.in_channels == 2
+    assert not any(parameter.requires_grad for parameter in method.key_encoder.parameters())
+    assert all(
+        torch.equal(key, query)
+        for key, query in zip(method.key_encoder.parameters(), method.query_encoder.parameters(), strict=True)
+    )
+
+
+def test_step_follows_the_published_order(tmp_path: Path) -> None:
+    """One training step against the five parts written out: query, momentum, key, logits, enqueue."""
+    method = small_method(momentum=0.5, temperature=0.2)
+    for parameter in method.key_encoder.parameters():
+        parameter.add_(0.01)  # so that the momentum update shows
+    query_encoder, key_encoder = copy.deepcopy(method.query_encoder), copy.deepcopy(method.key_encoder)
+    queue = method.queue.features.clone()
+    [batch] = small_batches(1)
+
+    query = query_encoder(batch.clips[0])
+    for key_weight, query_weight in zip(key_encoder.parameters(), query_encoder.parameters(), strict=True):
+        key_weight.data = 0.5 * key_weight + 0.5 * query_weight
+    key = key_encoder(batch.clips[1]).detach()
+    loss = info_nce(query, key, queue, 0.2)
+    loss.backward()
+
+    recorder = Recorder()
+    trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
+    assert recorder.logged[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name, parameter in query_encoder.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
+    assert set(recorder.gradients[0]) == {f"query_encoder.{name}" for name, _ in query_encoder.named_parameters()}
+    torch.testing.assert_close(method.key_encoder.state_dict(), key_encoder.state_dict())
+    torch.testing.assert_close(method.queue.features, torch.cat([key, queue[4:]]))
+    assert method.queue.pointer == 4
+
+
+def test_in_batch_step_uses_both_views(tmp_path: Path) -> None:
+    method = small_method(queue=0, temperature=0.2)
+    assert method.queue is None and method.key_encoder is None
+    encoder = copy.deepcopy(method.query_encoder)
+    [batch] = small_batches(1)
+    first, second = encoder(torch.cat(batch.clips)).chunk(2)
+    loss = in_batch_nce(first, second, 0.2)
+    loss.backward()
+
+    recorder = Recorder()
+    trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
+    assert recorder.logged[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name, parameter in encoder.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
+
+
+def test_logs_every_step(tmp_path: Path) -> None:
+    recorder = Recorder()
+    method = small_method(optimiser={"lr": 0.01, "schedule": "step", "milestones": [1]})
+    trainer(tmp_path, max_epochs=2, callbacks=[recorder]).fit(method, loader(small_batches(2)))
+    assert [set(step) for step in recorder.logged] == [{"loss", "contrast_top1", "contrast_top5", "lr"}] * 4
+    assert [step["lr"] for step in recorder.logged] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert all(0 <= step["contrast_top1"] <= step["contrast_top5"] <= 1 for step in recorder.logged)
+
+
+@pytest.mark.parametrize("queue", [8, 0])
+def test_learns_to_tell_videos_apart(tmp_path: Path, queue: int) -> None:
+    """Two views that differ by noise alone: the own key must come to rank first."""
+    generator = torch.Generator().manual_seed(2)
+    videos = torch.randn(3, 4, 3, 2, 12, 12, generator=generator)  # three batches: the queue never holds an own video
+    noise = 0.5 * torch.randn(60, 2, *videos.shape[1:], generator=generator)
+    batches = [Views(list(videos[step % 3] + noise[step])) for step in range(60)]
+    recorder = Recorder()
+    method = small_method(queue=queue, temperature=0.1, optimiser={"name": "adamw", "lr": 3e-3}, momentum=0.5)
+    trainer(tmp_path, max_epochs=1, callbacks=[recorder]).fit(method, loader(batches))
+    # From the third step on, the queue holds keys of videos only.
+    early, late = recorder.logged[2:8], recorder.logged[-6:]
+    assert mean(step["loss"] for step in late) < 0.3 * mean(step["loss"] for step in early)
+    assert mean(step["contrast_top1"] for step in late) > 0.9
+
+
+@pytest.mark.parametrize("frozen", ["eval", "no_grad"])
+def test_nothing_moves_outside_training(frozen: str) -> None:
+    method = small_method()
+    [batch] = small_batches(1)
+    before = {name: tensor for name, tensor in state(method).items() if "running" not in name and "num_b" not in name}
+    with torch.set_grad_enabled(frozen != "no_grad"):
+        method.train(frozen != "eval")
+        method._against_queue(*batch.clips)
+    assert all(torch.equal(method.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_continues_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
+    optimiser = {"name": "adamw", "lr": 1e-2, "schedule": "one_cycle"}
+    whole = small_method(optimiser=optimiser)
+    trainer(tmp_path, max_epochs=2).fit(whole, loader(small_batches(3)))
+
+    interrupted = small_method(optimiser=optimiser)
+    halves = trainer(tmp_path, max_epochs=2)
+    halves.callbacks.append(_StopAfter(3))
+    halves.fit(interrupted, loader(small_batches(3)))
+    halves.save_checkpoint(tmp_path / "half.ckpt")
+    assert not torch.equal(interrupted.queue.features, whole.queue.features)
+
+    saved = torch.load(tmp_path / "half.ckpt", weights_only=True)[
+        "hyper_parameters"
+    ]  # plain values, no classes of ours
+    resumed = InfoNCE.load_from_checkpoint(tmp_path / "half.ckpt", strict=True)
+    assert dict(resumed.hparams) == dict(interrupted.hparams) == saved | {"stream": "rgb"}
+    assert resumed.optimiser_settings == OptimiserSettings(**optimiser)
+    trainer(tmp_path, max_epochs=2).fit(resumed, loader(small_batches(3)), ckpt_path=tmp_path / "half.ckpt")
+    assert all(torch.equal(resumed.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
+
+
+class _StopAfter(Callback):
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stream": "rbg"}, r'(?s)unknown stream "rbg".*"rgb"'),
+        ({"queue": -1}, "(?s)-1 is out of range.*method.queue"),
+        ({"queue": 0.5}, "(?s)whole number.*method.queue"),
+        ({"temperature": 0}, "(?s)out of range.*method.temperature"),
+        ({"momentum": 1.5}, "(?s)out of range.*method.momentum.*at least 0, at most 1"),
+        ({"dim": 0}, "method.dim"),
+        ({"momentun": 0.9}, '(?s)unknown setting "momentun".*did you mean "momentum"'),
+        ({"backbone": "s3e"}, 'unknown backbone "s3e"'),
+        ({"optimiser": {"name": "adan"}}, '(?s)unknown name "adan".*optimiser.name.*"adam"'),
+        ({"optimiser": {"rl": 0.1}}, '(?s)unknown key "rl".*optimiser'),
+        ({"optimiser": {"lr": "1e-3"}}, "(?s)text.*optimiser.lr.*1.0e-3"),
+        ({"optimiser": {"lr": 0.0}}, "(?s)out of range.*optimiser.lr"),
+        ({"optimiser": {"weight_decay": -1}}, "optimiser.weight_decay"),
+        ({"optimiser": {"schedule": "step"}}, "(?s)optimiser.milestones"),
+        ({"optimiser": {"milestones": [3]}}, "(?s)optimiser.milestones"),
+        ({"optimiser": {"schedule": "step", "milestones": [0.5]}}, "(?s)are not epochs"),
+        ({"optimiser": {"schedule": "step", "milestones": 80}}, "(?s)80 are not epochs.*a list"),
+        ({"optimiser": "adam"}, "(?s)'adam' is not a mapping"),
+    ],
+)
+def test_settings_that_cannot_be_meant_fail(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refusal, match=message):
+        small_method(**settings)
+
+
+def test_missing_and_unknown_methods_fail() -> None:
+    with pytest.raises(Refusal, match='(?s)unknown method "infonse".*did you mean "infonce"'):
+        methods.create("infonse")
+    with pytest.raises(Refusal, match="(?s)missing setting: stream"):
+        methods.create("infonce")
+
+
+def test_batches_that_cannot_work_fail_before_anything_moves(tmp_path: Path) -> None:
+    method = small_method(queue=6)
+    before = state(method)
+    with pytest.raises(Refusal, match="queue of 6 keys.*batch of 4"):
+        trainer(tmp_path, max_steps=1).fit(method, loader(small_batches(1)))
+    assert all(torch.equal(method.state_dict()[name], tensor) for name, tensor in before.items())
+    with pytest.raises(Refusal, match="at least two videos"):
+        small_method(queue=0).check_batch(1)
+
+
+def test_one_cycle_without_an_end_fails(tmp_path: Path) -> None:
+    method = small_method(optimiser={"schedule": "one_cycle"})
+    with pytest.raises(Refusal, match="run without an end"):
+        trainer(tmp_path, max_epochs=-1).fit(method, loader(small_batches(1)))

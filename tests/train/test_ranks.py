@@ -1,0 +1,180 @@
+"""Two DDP processes against one: same weights, gradients, queue and logs.
+
+Also a program, because a rank is a process: `python test_ranks.py OUT` trains InfoNCE for a few steps on this rank's
+share of fixed batches and saves what came out. Rank and world size come from the environment that torchrun sets.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import train  # noqa: F401  lets lightning be imported beside a CPU build of torch
+
+# isort: split
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from train.backbones import BACKBONES, Backbone
+from train.collectives import encode_shuffled, world_size
+from train.methods.infonce import InfoNCE
+
+STEPS, BATCH = 3, 4
+OPTIMISER = {"name": "sgd", "lr": 0.5}
+
+
+class Tiny(Backbone):
+    """Without batch norm, which alone would tell ranks apart."""
+
+    smallest_clip = (1, 1, 1)
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.feature_size = 6
+        self.conv = nn.Conv3d(in_channels, self.feature_size, kernel_size=(2, 3, 3))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return torch.tanh(self.conv(clips))
+
+
+@dataclass
+class Views:
+    """A batch as methods see it."""
+
+    clips: list[Tensor]
+
+    def views(self, stream: str) -> list[Tensor]:
+        return self.clips
+
+
+class Recorder(Callback):
+    """Gradients (after averaging over ranks) and logged numbers of every step."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+        self.logged: list[dict[str, float]] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, method: LightningModule, optimizer: Any) -> None:
+        named = method.named_parameters()
+        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def batches(rank: int, ranks: int) -> list[Views]:
+    generator = torch.Generator().manual_seed(5)
+    clips = torch.randn(STEPS, 2, BATCH, 3, 4, 6, 6, generator=generator)
+    mine = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    return [Views([step[0, mine], step[1, mine]]) for step in clips]
+
+
+def run(queue: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
+    """State, gradients and logs after STEPS steps."""
+    torch.manual_seed(0)
+    settings = {"dim": 8, "queue": queue, "momentum": 0.5, "temperature": 0.5, "optimiser": OPTIMISER}
+    method = InfoNCE("rgb", backbone="tiny", **settings)
+    recorder = Recorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
+        max_epochs=1,
+        use_distributed_sampler=False,
+        callbacks=[recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
+    return {"state": method.state_dict(), "gradients": recorder.gradients, "logged": recorder.logged}
+
+
+def main() -> None:
+    out, rank, ranks = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    BACKBONES.entries["tiny"] = f"{__name__}:Tiny"
+    results = {str(queue): run(queue, rank, ranks) for queue in (8, 0)}
+    assert world_size() == ranks
+    results["shuffle"] = shuffle(rank)
+    torch.save(results, out / f"rank{rank}.pt")
+
+
+def shuffle(rank: int) -> dict[str, Tensor]:
+    """What the encoder got, and what came back, when each clip is its own number."""
+    clips = torch.arange(BATCH)[:, None] + 100 * rank
+    got = []
+
+    def encoder(clips: Tensor) -> Tensor:
+        got.append(clips)
+        return clips
+
+    return {"clips": clips, "back": encode_shuffled(encoder, clips, seed=1), "got": got[0]}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two DDP processes came to."""
+    out = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    root = Path(__file__).resolve().parents[2]
+    launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common = os.environ | launch | {"PYTHONPATH": str(root), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(out)],
+            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=out,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        printed = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
+    return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps")
+@pytest.mark.parametrize("queue", [8, 0])
+def test_two_ranks_equal_one_process(
+    two_ranks: list[dict[str, Any]], queue: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES.entries, "tiny", f"{__name__}:Tiny")
+    alone = run(queue)
+    for rank in two_ranks:
+        torch.testing.assert_close(rank[str(queue)]["state"], alone["state"])
+        torch.testing.assert_close(rank[str(queue)]["gradients"], alone["gradients"])
+        torch.testing.assert_close(rank[str(queue)]["logged"], alone["logged"])
+    if queue:
+        assert alone["state"]["queue.pointer"] == STEPS * BATCH % queue
+
+
+def test_shuffling_returns_every_rank_its_own(two_ranks: list[dict[str, Any]]) -> None:
+    shuffles = [rank["shuffle"] for rank in two_ranks]
+    assert all(torch.equal(shuffle["back"], shuffle["clips"]) for shuffle in shuffles)
+    seen = torch.cat([shuffle["got"] for shuffle in shuffles])
+    everybody = torch.cat([shuffle["clips"] for shuffle in shuffles])
+    order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(seen, everybody[order])  # each clip once, in the one order that all ranks drew
+    assert any(shuffle["got"].max() // 100 != shuffle["got"].min() // 100 for shuffle in shuffles)
+
+
+if __name__ == "__main__":
+    main()

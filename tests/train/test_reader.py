@@ -1,0 +1,325 @@
+"""Executors against a plain loop over decoded frames, and against each other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from pipeline import shard
+from pipeline.errors import Refusal, UsageError
+from pipeline.store import VideoStore, open_store
+from tests.train.stores import write_store
+from train import reader
+from train.augment import ClipPlan, base_affine, pixel_window, plan, policy
+from train.reader.dali import DaliExecutor
+from train.reader.opencv import OpenCVExecutor
+from train.reader.shard import ShardReader
+
+SIZE = (40, 48)
+VIDEOS = {
+    "wide/a": (40, 60, 80),
+    "wide/b": (30, 72, 96),
+    "tall": (25, 90, 64),
+    "long": (300, 30, 42),
+    "short": (6, 60, 80),
+}
+# Gray levels between DALI's and OpenCV's bilinear resize of the same decoded pixels: OpenCV rounds its weights to 11
+# bits, so that exact halves may fall to either side.
+MOST, MEAN = 1, 0.2
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
+    return write_store(tmp_path_factory.mktemp("reader") / "store", VIDEOS)
+
+
+@pytest.fixture(scope="module")
+def plans(store: VideoStore) -> list[ClipPlan]:
+    rng, small = np.random.default_rng(0), policy("small", flip=0.5)
+    made = []
+    for video_id in [*store.videos, *store.videos]:
+        info = store.info(video_id)
+        made.append(plan(small, video_id, info.length - 1, 8, 3, rng, frame_size=(info.height, info.width)))
+    assert {made.flip for made in made} == {True, False}
+    return made
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DALI on the CPU also where there is a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def executor(request: pytest.FixtureRequest, store: VideoStore, on_cpu: None) -> Iterator[reader.Executor]:
+    made = reader.create(request.param, store, SIZE, threads=2)
+    yield made
+    made.close()
+
+
+both = pytest.mark.parametrize("executor", ["opencv", "dali"], indirect=True)
+views = pytest.mark.parametrize("view", ["rgb", "flow"])
+
+
+def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, int] = SIZE) -> np.ndarray:
+    """One frame after the other, decoded by the store."""
+    clips = []
+    for made in plans:
+        frames = []
+        for number in made.frames:
+            frame = store.read(made.video_id, view, [number])[0]
+            planes = frame.transpose(2, 0, 1) if view == "rgb" else frame
+            top, left, height, width = pixel_window(made.window, *planes.shape[1:])
+            cut = planes[:, top : top + height, left : left + width]
+            resized = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])
+            if made.flip:
+                resized = resized[:, :, ::-1].copy()
+                if view == "flow":
+                    resized[0] = 255 - resized[0]
+            frames.append(resized)
+        clips.append(np.stack(frames, axis=1))
+    return np.stack(clips)
+
+
+def assert_close(clips: torch.Tensor, expected: np.ndarray) -> None:
+    distance = np.abs(clips.numpy().astype(int) - expected)
+    assert distance.max() <= MOST and distance.mean() <= MEAN, f"most {distance.max()}, mean {distance.mean():.4f}"
+
+
+@views
+@pytest.mark.parametrize("executor", ["opencv"], indirect=True)
+def test_opencv_equals_a_plain_loop(executor: reader.Executor, store: VideoStore, plans: list, view: str) -> None:
+    clips = executor.run(view, plans)
+    assert clips.dtype == torch.uint8 and clips.shape == (len(plans), 3 if view == "rgb" else 2, 8, *SIZE)
+    np.testing.assert_array_equal(clips.numpy(), plain(store, view, plans))
+
+
+@views
+@pytest.mark.parametrize("executor", ["dali"], indirect=True)
+def test_dali_agrees_with_a_plain_loop(executor: reader.Executor, store: VideoStore, plans: list, view: str) -> None:
+    """Frames of five sizes in one batch."""
+    clips = executor.run(view, plans)
+    assert clips.dtype == torch.uint8 and clips.shape == (len(plans), 3 if view == "rgb" else 2, 8, *SIZE)
+    assert_close(clips, plain(store, view, plans))
+
+
+@views
+@pytest.mark.parametrize("size", [(24, 20), (96, 128)], ids=["shrunk", "enlarged"])
+def test_executors_agree_at_other_sizes(
+    store: VideoStore, plans: list, view: str, size: tuple[int, int], on_cpu: None
+) -> None:
+    for made in (DaliExecutor(store, size, 1), OpenCVExecutor(store, size, 1)):
+        assert_close(made.run(view, plans), plain(store, view, plans, size))
+        made.close()
+
+
+@views
+@pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
+def test_whole_frames_equal_what_zarr_reads_bit_for_bit(store: VideoStore, view: str, kind: type, on_cpu: None) -> None:
+    """Nothing but the shard reader and the decoder: a window of the whole frame, resized to its own size."""
+    array = zarr.open_array(store.path("wide/b", view), mode="r")
+    height, width = array.shape[1:3] if view == "rgb" else array.shape[2:]
+    executor = kind(store, (height, width), 1)
+    (clip,) = executor.run(view, [ClipPlan("wide/b", np.arange(20), (0.0, 0.0, 1.0, 1.0), False, base_affine())])
+    frames = clip.permute(1, 2, 3, 0) if view == "rgb" else clip.transpose(0, 1)
+    np.testing.assert_array_equal(frames.numpy(), array[:20])
+    executor.close()
+
+
+@views
+@both
+def test_batches_may_grow_shrink_and_be_kept(executor: reader.Executor, plans: list, view: str) -> None:
+    whole = executor.run(view, plans).clone()
+    parts = [executor.run(view, plans[:1]), executor.run(view, plans[1:4]), executor.run(view, plans[4:])]
+    bigger = executor.run(view, [*plans, *plans])
+    assert torch.equal(torch.cat(parts), whole), "a kept batch was overwritten, or depends on its neighbours"
+    assert torch.equal(bigger, torch.cat([whole, whole]))
+
+
+@views
+@pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
+def test_threads_do_not_change_a_pixel(store: VideoStore, plans: list, view: str, kind: type, on_cpu: None) -> None:
+    one, two = kind(store, SIZE, 1), kind(store, SIZE, 2)
+    assert torch.equal(one.run(view, plans), two.run(view, plans))
+    one.close(), two.close()
+
+
+@both
+def test_a_flip_mirrors_and_negates_u(executor: reader.Executor, store: VideoStore) -> None:
+    whole = (0.0, 0.0, 1.0, 1.0)
+    straight, mirrored = (ClipPlan("wide/a", np.arange(8), whole, flip, base_affine()) for flip in (False, True))
+    rgb = executor.run("rgb", [straight, mirrored]).int()
+    flow = executor.run("flow", [straight, mirrored]).int()
+    assert (rgb[1] - rgb[0].flip(-1)).abs().max() <= MOST
+    assert (flow[1, 0] - (255 - flow[0, 0].flip(-1))).abs().max() <= MOST
+    assert (flow[1, 1] - flow[0, 1].flip(-1)).abs().max() <= MOST
+
+
+@views
+@both
+def test_a_short_video_repeats_its_first_frame(executor: reader.Executor, store: VideoStore, view: str) -> None:
+    made = plan(policy("evaluate"), "short", 5, 8, 1, np.random.default_rng(0), frame_size=(60, 80))
+    assert made.frames.tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
+    clips = executor.run(view, [made])
+    assert torch.equal(clips[:, :, 0], clips[:, :, 3]) and not torch.equal(clips[:, :, 3], clips[:, :, 4])
+    assert_close(clips, plain(store, view, [made]))
+
+
+@both
+def test_frames_may_come_in_any_order(executor: reader.Executor, store: VideoStore) -> None:
+    made = ClipPlan("long", np.array([299, 0, 255, 256, 257, 0]), (0.0, 0.0, 1.0, 1.0), False, base_affine())
+    assert_close(executor.run("rgb", [made]), plain(store, "rgb", [made]))
+
+
+@both
+def test_several_threads_may_share_an_executor(executor: reader.Executor, plans: list) -> None:
+    expected = {view: executor.run(view, plans).clone() for view in ("rgb", "flow")}
+    wrong: list[str] = []
+
+    def work(view: str) -> None:
+        if not all(torch.equal(executor.run(view, plans), expected[view]) for _ in range(3)):
+            wrong.append(view)
+
+    threads = [threading.Thread(target=work, args=(view,)) for view in ("rgb", "flow", "rgb")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def damage(store: VideoStore, video_id: str, view: str, change: dict[int, bytes]) -> None:
+    path = shard.path(store.path(video_id, view), 0, 4)
+    data = bytearray(path.read_bytes())
+    for place, replacement in change.items():
+        data[place : place + len(replacement)] = replacement
+    path.write_bytes(data)
+
+
+@views
+@pytest.mark.parametrize("name", ["opencv", "dali"])
+def test_a_flipped_bit_fails_by_name(name: str, view: str, tmp_path: Path, on_cpu: None) -> None:
+    store = write_store(tmp_path / "store", {"good": (9, 30, 40), "bad one": (9, 30, 40)})
+    path = shard.path(store.path("bad one", view), 0, 4)
+    damage(store, "bad one", view, {400: bytes([path.read_bytes()[400] ^ 4])})
+    executor = reader.create(name, store, SIZE, threads=1)
+    whole = [ClipPlan(v, np.arange(8), (0.0, 0.0, 1.0, 1.0), False, base_affine()) for v in store.videos]
+    with pytest.raises(Refusal, match=r"'bad one' is damaged.*checksum"):
+        executor.run(view, whole)
+    assert executor.run(view, [made for made in whole if made.video_id == "good"]).shape[0] == 1
+    executor.close()
+
+
+@pytest.mark.parametrize("name", ["opencv", "dali"])
+def test_frames_that_do_not_decode_fail_by_name(name: str, tmp_path: Path, on_cpu: None) -> None:
+    """Bytes that are what was written and no JPEG of the recorded size all the same."""
+    store = write_store(tmp_path / "store", {"good": (4, 30, 40), "bad one": (4, 30, 40)})
+    path = shard.path(store.path("bad one", "rgb"), 0, 4)
+    streams = store.encoded("bad one", "rgb", range(4))
+    path.write_bytes(shard.pack([*streams[:3], streams[3][:60]], 4))
+    whole = [ClipPlan(v, np.arange(4), (0.0, 0.0, 1.0, 1.0), False, base_affine()) for v in store.videos]
+    executor = reader.create(name, store, SIZE, threads=1)
+    with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):
+        executor.run("rgb", whole)
+    good = [made for made in whole if made.video_id == "good"]
+    np.testing.assert_allclose(executor.run("rgb", good).int().numpy(), plain(store, "rgb", good), atol=MOST)
+    executor.close()
+
+
+@pytest.mark.parametrize("name", ["opencv", "dali"])
+def test_frames_of_another_size_fail_by_name(name: str, tmp_path: Path, on_cpu: None) -> None:
+    store = write_store(tmp_path / "store", {"good": (4, 60, 80), "bad one": (4, 30, 40)})
+    path = shard.path(store.path("bad one", "rgb"), 0, 4)
+    path.write_bytes(shard.pack(store.encoded("good", "rgb", range(4)), 4))
+    whole = [ClipPlan(v, np.arange(4), (0.0, 0.0, 1.0, 1.0), False, base_affine()) for v in store.videos]
+    executor = reader.create(name, store, SIZE, threads=1)
+    with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):
+        executor.run("rgb", whole)
+    executor.close()
+
+
+@both
+def test_missing_frames_views_videos_and_uneven_clips_fail(executor: reader.Executor) -> None:
+    made = ClipPlan("tall", np.array([23, 24]), (0.0, 0.0, 1.0, 1.0), False, base_affine())
+    with pytest.raises(IndexError, match="frame 24 of view 'flow' of 'tall'"):
+        executor.run("flow", [made])
+    with pytest.raises(Refusal, match="'tall' has no view 'pose'"):
+        executor.run("pose", [made])
+    with pytest.raises(Refusal, match="'tal' is not in the store"):
+        executor.run("rgb", [ClipPlan("tal", made.frames, made.window, False, base_affine())])
+    with pytest.raises(ValueError, match=r"one length, not \[2, 3\] frames"):
+        executor.run("rgb", [made, ClipPlan("tall", np.arange(3), made.window, False, base_affine())])
+
+
+def test_shards_are_kept_open_up_to_a_number(store: VideoStore) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_files()
+    shards = ShardReader(store, capacity=2)
+    for _ in range(2):
+        for video_id in store.videos:
+            for view in ("rgb", "flow"):
+                numbers = list(range(5)) if video_id == "short" else [3, 1, 22, 3]
+                found = shards.encoded(video_id, view, numbers)
+                assert list(found) == sorted(set(numbers))
+                for number, stream in zip(numbers, store.encoded(video_id, view, numbers), strict=True):
+                    np.testing.assert_array_equal(found[number], stream)
+    assert open_files() == before + 2
+    del shards
+    assert open_files() == before
+
+
+def test_a_shard_of_another_store_is_not_taken_for_an_open_one(tmp_path: Path) -> None:
+    first, second = (
+        write_store(tmp_path / "1", {"a": (3, 30, 40)}, 1),
+        write_store(tmp_path / "2", {"a": (3, 30, 40)}, 2),
+    )
+    streams = [ShardReader(open_store(store.root)).encoded("a", "rgb", [0])[0] for store in (first, second)]
+    assert not np.array_equal(*streams)
+
+
+def test_auto_is_opencv_without_cuda(store: VideoStore, on_cpu: None) -> None:
+    made = reader.create("auto", store, SIZE, threads=1)
+    assert isinstance(made, OpenCVExecutor)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("opencvv", SIZE, 1), ['"opencvv"', '"opencv"']),
+        (("opencv", (0, 48), 1), ["height", "at least 1"]),
+        (("opencv", SIZE, 0), ["threads", "at least 1"]),
+    ],
+)
+def test_unusable_arguments_fail(store: VideoStore, arguments: tuple, words: list[str]) -> None:
+    name, size, threads = arguments
+    with pytest.raises(UsageError) as caught:
+        reader.create(name, store, size, threads)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available() and os.environ.get("REQUIRE_GPU") != "1", reason="needs an NVIDIA GPU"
+)
+@views
+def test_dali_on_a_gpu_agrees_with_a_plain_loop(store: VideoStore, plans: list, view: str) -> None:
+    """nvJPEG's inverse transform and colour conversion round differently from libjpeg-turbo's."""
+    executor = reader.create("auto", store, SIZE, threads=2)
+    assert isinstance(executor, DaliExecutor)
+    kept = [executor.run(view, plans) for _ in range(3)]
+    assert kept[0].is_cuda
+    distance = np.abs(kept[0].cpu().numpy().astype(int) - plain(store, view, plans))
+    assert distance.max() <= 8 and distance.mean() <= 1.0, f"most {distance.max()}, mean {distance.mean():.4f}"
+    assert torch.equal(kept[0], kept[1]) and torch.equal(kept[0], kept[2])
+    executor.close()

@@ -1,0 +1,43 @@
+"""Networks from clips to feature maps, chosen by name. A new one is one module and one line of BACKBONES."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from train.registry import Registry
+
+BACKBONES = Registry(
+    "backbone",
+    {
+        "s3d": "train.backbones.s3d:S3D",
+        "small": "train.backbones.small:Small",
+    },
+)
+
+
+class Backbone(nn.Module):
+    """Clips (B, C, T, H, W) -> feature map (B, feature_size, t, h, w).
+
+    The grid shrinks by `time_stride` and `space_stride`; `smallest_clip` is the least (T, H, W) that leaves something.
+    """
+
+    feature_size: int
+    time_stride: ClassVar[int]
+    space_stride: ClassVar[int]
+    smallest_clip: ClassVar[tuple[int, int, int]]
+
+
+def create(name: str, in_channels: int = 3, **settings: Any) -> Backbone:
+    """A freshly initialised backbone.
+
+    Raises:
+        UsageError: unknown name or setting, with the nearest spelling and the known ones.
+    """
+    return BACKBONES.create(name, in_channels=in_channels, **settings)
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` x `width`, rounded to a multiple of 8 (what matrix units like), at least 8; exact at width 1."""
+    return channels if width == 1 else max(8, round(channels * width / 8) * 8)

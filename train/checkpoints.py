@@ -1,0 +1,104 @@
+"""What a checkpoint says of itself, and how networks come back out of it: strictly, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pipeline.errors import Refusal
+from train import methods
+from train.methods.method import Method
+
+METADATA = "costream"  # the key of our part of a Lightning checkpoint
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The whole checkpoint, on the CPU; files that would run code are refused. Raises Refusal."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise Refusal("there is no checkpoint", where=str(path), remedy="run `make pretrain` first") from error
+    except Exception as error:
+        raise Refusal(
+            f"the checkpoint cannot be read: {error}", where=str(path), remedy="train again, or use a copy"
+        ) from error
+    if not isinstance(checkpoint, dict) or METADATA not in checkpoint:
+        raise Refusal(
+            "this is not a checkpoint of costream", where=str(path), remedy="give RUN/<stage>/checkpoints/last.ckpt"
+        )
+    return checkpoint
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """Facts of a checkpoint: method, stage, streams, clip, seed, step, finished, hashes of store and recipe, versions."""
+    return read(path)[METADATA]
+
+
+def load_method(path: Path) -> Method:
+    """The trained method, in evaluation mode. Raises Refusal naming every key that is missing, unexpected or misshapen."""
+    checkpoint = read(path)
+    method = _create(checkpoint)
+    load_strictly(method, checkpoint["state_dict"], str(path))
+    return method.eval()
+
+
+def untrained(path: Path) -> Method:
+    """The method of a checkpoint as it was before training: same seed, same weights as at its first step."""
+    return _create(read(path)).eval()
+
+
+def create(name: str, settings: dict[str, Any], seed: int) -> Method:
+    """A fresh method whose weights follow from the seed alone; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return methods.create(name, **settings)
+
+
+def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+    """Load all of `state` into all of `module`. Raises Refusal and leaves the module as it was if any key differs."""
+    own = module.state_dict()
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, the network's is {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        shown = "\n    ".join(problems[:8]) + (f"\n    and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise Refusal(
+            f"the checkpoint is of another network:\n    {shown}",
+            where=where,
+            remedy="use the recipe that made it; nothing was loaded",
+        )
+    module.load_state_dict(state)
+
+
+def digest(path: Path) -> str:
+    """Digest of the file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def export(path: Path, stream: str, out: Path) -> None:
+    """Write the bare backbone of a stream (state dict) to `out`, and a JSON beside it that says what it is."""
+    method = load_method(path)
+    if stream not in method.encoders:
+        raise Refusal(
+            f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(method.encoders)}"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    facts = {**metadata(path), "stream": stream, "checkpoint": digest(path), "settings": dict(method.hparams)}
+    aside = out.with_name(out.name + ".partial")
+    torch.save(method.encoders[stream].backbone.state_dict(), aside)
+    os.replace(aside, out)
+    out.with_suffix(".json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _create(checkpoint: dict[str, Any]) -> Method:
+    facts = checkpoint[METADATA]
+    return create(facts["method"], dict(checkpoint["hyper_parameters"]), facts["seed"])

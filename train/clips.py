@@ -1,0 +1,48 @@
+"""Which frames a clip holds: the sampling rules of the papers, as pure functions of a video's length."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def random_clip(num_frames: int, length: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """One clip at a random place, for training: frame indices, int64 (length,).
+
+    A clip covers `length * stride` frames; every start from 0 to `num_frames - length * stride`, both included, is
+    equally likely. A shorter video gives the frames offset, offset + stride, ... (offset drawn below `stride`) with
+    frame 0 repeated in front. One number is drawn from `rng` either way.
+
+    The released sampler never draws the last valid start; this one does. Source: CoCLR (arXiv 2010.09709), released
+    code. Raises ValueError for a video without frames or a clip without length or stride.
+    """
+    _check(num_frames, length, stride)
+    last = num_frames - length * stride
+    if last >= 0:
+        return rng.integers(last + 1) + stride * np.arange(length)
+    return _padded_in_front(np.arange(rng.integers(min(stride, num_frames)), num_frames, stride), length)
+
+
+def sliding_windows(num_frames: int, length: int, stride: int) -> np.ndarray:
+    """All clips of a video, for evaluation: frame indices, int64 (W, length).
+
+    Starts lie `length * stride // 2 - 1` frames apart (at least 1) and do not pass `num_frames - length * stride`, so
+    that a tail of up to that distance is not seen. A shorter video gives one window: frames 0, stride, 2 stride, ...
+    with frame 0 repeated in front.
+
+    Source: CoCLR's retrieval protocol. Raises ValueError as `random_clip` does.
+    """
+    _check(num_frames, length, stride)
+    last = num_frames - length * stride
+    if last < 0:
+        return _padded_in_front(np.arange(0, num_frames, stride), length)[None]
+    starts = np.arange(0, last + 1, max(1, length * stride // 2 - 1))
+    return starts[:, None] + stride * np.arange(length)
+
+
+def _padded_in_front(frames: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([np.zeros(length - len(frames), np.int64), frames])
+
+
+def _check(num_frames: int, length: int, stride: int) -> None:
+    if min(num_frames, length, stride) < 1:
+        raise ValueError(f"frames, clip length and stride must be at least 1, not {num_frames}, {length} and {stride}")

@@ -1,0 +1,57 @@
+"""Rows of all ranks in rank order, so that results do not depend on how many processes share a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without torch.distributed."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenation along dimension 0 of every rank's rows (equally many), in rank order.
+
+    The gradient of each row is the sum over ranks of what they computed from it. A loss that every rank computes on
+    the gathered rows therefore has the gradient of the one-process run once DDP has averaged over ranks.
+    """
+    return _GatherRows.apply(rows) if world_size() > 1 else rows
+
+
+def encode_shuffled(encoder: Callable[[Tensor], Tensor], clips: Tensor, seed: int) -> Tensor:
+    """This rank's `encoder(clips)`, computed on clips that are shuffled over all ranks (shuffle-BN of MoCo).
+
+    Without it a query and its key share their batch-norm statistics with the same neighbours, which tells them apart
+    from the queue. The permutation follows from `seed` alone, so ranks agree on it without a message, and a resumed
+    run draws the same one. A single process has nobody to shuffle with.
+    """
+    if world_size() == 1:
+        return encoder(clips)
+    everybody = gather_rows(clips)
+    order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(seed)).to(clips.device)
+    encoded = gather_rows(encoder(everybody[_own_slice(order)]))
+    return encoded[_own_slice(torch.argsort(order))]
+
+
+def _own_slice(order: Tensor) -> Tensor:
+    return order.view(world_size(), -1)[distributed.get_rank()]
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        gathered = [torch.empty_like(rows) for _ in range(world_size())]
+        distributed.all_gather(gathered, rows)
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total.view(world_size(), -1, *total.shape[1:])[distributed.get_rank()]

@@ -1,0 +1,1 @@
+"""Losses of the five systems: functions of tensors, without networks or training code."""

@@ -1,0 +1,144 @@
+"""InfoNCE on one stream: two clips of a video find each other among clips of other videos."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from pipeline.errors import UsageError
+from train.collectives import encode_shuffled, gather_rows, world_size
+from train.encoder import STREAM_CHANNELS, Encoder, momentum_update
+from train.losses.nce import contrast_logits, in_batch_logits, own_key_accuracy, own_key_nce
+from train.methods.method import Method
+from train.optim import OptimiserSettings, make_optimiser, with_schedule
+from train.queue import Queue
+from train.settings import check_number, refuse_unknown
+
+if TYPE_CHECKING:
+    from train.loader import Batch
+
+
+class InfoNCE(Method):
+    """Stage one of CoCLR (Han et al. 2020): MoCo's InfoNCE with a momentum encoder and a queue of keys.
+
+    The first clip is the query, the second one the key. With `queue: 0` there is neither queue nor momentum encoder:
+    both clips are compared with all other clips of the batch over all ranks (SimCLR's NT-Xent), which learns faster
+    on small sets.
+
+    Args:
+        stream: "rgb" or "flow".
+        backbone, backbone_settings, dim, temporal_centring: see `Encoder`.
+        queue: number of keys K, a multiple of the batch over all ranks; 0 for in-batch negatives. Published: 2048 on
+            UCF101, 16384 on Kinetics-400.
+        temperature: divides the cosines.
+        momentum: share that the key encoder keeps of itself at each step; without effect on `queue: 0`.
+        optimiser: `OptimiserSettings`, or a mapping with its keys.
+
+    Logs at every step: `loss`, `contrast_top1` and `contrast_top5` (fraction of queries whose own key ranks first or
+    among the first five), `lr`.
+
+    Raises:
+        UsageError: an unknown stream, backbone or setting, or a number out of range.
+    """
+
+    views_per_video: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        stream: str,
+        backbone: str = "s3d",
+        backbone_settings: dict[str, Any] | None = None,
+        dim: int = 128,
+        temporal_centring: bool = False,
+        queue: int = 2048,
+        temperature: float = 0.07,
+        momentum: float = 0.999,
+        optimiser: OptimiserSettings | dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if stream not in STREAM_CHANNELS:
+            refuse_unknown("stream", stream, STREAM_CHANNELS, where="method.stream")
+        check_number("method.dim", dim, whole=True, least=1)
+        check_number("method.queue", queue, whole=True, least=0)
+        check_number("method.temperature", temperature, above=0)
+        check_number("method.momentum", momentum, least=0, most=1)
+        self.optimiser_settings = OptimiserSettings.of(optimiser)
+        optimiser = asdict(self.optimiser_settings)  # plain values in the checkpoint
+        self.save_hyperparameters()
+        channels = STREAM_CHANNELS[stream]
+        self.query_encoder = Encoder(backbone, channels, dim, backbone_settings, temporal_centring)
+        self.key_encoder: Encoder | None = None
+        self.queue: Queue | None = None
+        if queue:
+            self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
+            self.queue = Queue(queue, dim)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return (self.hparams["stream"],)
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        return {self.hparams["stream"]: self.query_encoder}
+
+    def check_batch(self, global_batch: int) -> None:
+        """Refuses a number of videos per step (over all ranks) that this method cannot work with.
+
+        Raises:
+            UsageError: the queue is not a multiple of it; or, with in-batch negatives, a single video.
+        """
+        if self.queue is not None:
+            self.queue.check_batch(global_batch)
+        elif global_batch < 2:
+            raise UsageError(
+                "in-batch negatives need at least two videos in a batch",
+                where=f"a batch of {global_batch} (over all ranks)",
+                remedy="a larger batch, or a queue",
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        first, second = batch.views(self.hparams["stream"])
+        self.check_batch(len(first) * world_size())
+        logits = self._in_batch(first, second) if self.queue is None else self._against_queue(first, second)
+        loss = own_key_nce(logits)
+        values = {
+            "loss": loss,
+            "contrast_top1": own_key_accuracy(logits, 1),
+            "contrast_top5": own_key_accuracy(logits, 5),
+        }
+        self.log_dict(values, batch_size=len(first), sync_dist=True, prog_bar=True)
+        self.log("lr", self._learning_rate(), batch_size=len(first))
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimiser = make_optimiser(self.optimiser_settings, self.query_encoder.parameters())
+        return with_schedule(self.optimiser_settings, optimiser, self.trainer)
+
+    def _against_queue(self, first: Tensor, second: Tensor) -> Tensor:
+        """Logits (B, 1 + K). The order of the five parts is the published one and part of the method."""
+        assert self.queue is not None and self.key_encoder is not None
+        updating = self.training and torch.is_grad_enabled()
+        query = self.query_encoder(first)
+        with torch.no_grad():
+            if updating:
+                momentum_update(self.key_encoder, self.query_encoder, self.hparams["momentum"])
+            key = encode_shuffled(self.key_encoder, second, seed=self.global_step)
+        # A clone: the backward pass needs the queue as it was, and enqueueing writes in place.
+        logits = contrast_logits(query, key, self.queue.features.clone(), self.hparams["temperature"])
+        if updating:
+            self.queue.enqueue(key)
+        return logits
+
+    def _in_batch(self, first: Tensor, second: Tensor) -> Tensor:
+        """Logits (2B, 2B - 1) over the clips of all ranks; one pass, so that both views share batch-norm statistics."""
+        rows = self.query_encoder(torch.cat([first, second]))
+        first_rows, second_rows = rows.chunk(2)
+        return in_batch_logits(gather_rows(first_rows), gather_rows(second_rows), self.hparams["temperature"])
+
+    def _learning_rate(self) -> float:
+        return self.trainer.optimizers[0].param_groups[0]["lr"]

@@ -1,0 +1,36 @@
+"""Losses and assignments compute in float32 at least, whatever arrives and also under autocast."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """float16 and bfloat16 become float32; float32 and float64 stay as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def in_full_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorator: floating tensors reach `function` as float32 at least, and autocast is off inside it."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        raised = [_raised(value) for value in args]
+        raised_by_name = {name: _raised(value) for name, value in kwargs.items()}
+        devices = {value.device.type for value in [*raised, *raised_by_name.values()] if isinstance(value, Tensor)}
+        with torch.autocast(devices.pop(), enabled=False):
+            return function(*raised, **raised_by_name)  # type: ignore[arg-type]
+
+    return wrapper
+
+
+def _raised(value: object) -> object:
+    return at_least_float32(value) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,0 +1,151 @@
+"""The executor for GPUs: NVIDIA DALI decodes with nvJPEG and cuts, resizes and mirrors on the device.
+
+Without CUDA the same pipeline runs on the CPU, bit-identical decoding included; there it is several times slower than
+OpenCV (its resize alone takes ten times as long), and serves as the check of this path on any machine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import Pipeline, fn
+from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
+
+from pipeline import codec
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore, corrupt
+from pipeline.views import VIEWS
+from train.augment import ClipPlan, clip_length, pixel_window
+from train.reader.shard import ShardReader
+
+Streams = list[dict[int, np.ndarray]]  # of each clip: frame number -> JPEG stream
+
+
+class DaliExecutor:
+    """See `train.reader.Executor`. On a GPU the clips come back there: the CUDA device current when this was made.
+
+    One DALI pipeline per view, made when the view is first read and again for a batch larger than any before. An item
+    is a frame: clips differ in how many distinct frames they have, and DALI decodes one image an item. Nothing is
+    prefetched and no process is started; the loader reads ahead.
+    """
+
+    def __init__(self, store: VideoStore, size: tuple[int, int], threads: int) -> None:
+        self.store, self.size, self.threads = store, size, threads
+        self.device_id = torch.cuda.current_device() if torch.cuda.is_available() else None
+        self._shards = ShardReader(store)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._pipelines: dict[str, Pipeline] = {}
+        self._lock = threading.Lock()  # a DALI pipeline serves one thread at a time
+
+    def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
+        capacity = len(plans) * clip_length(plans)
+        streams: Streams = list(
+            self._pool.map(lambda plan: self._shards.encoded(plan.video_id, view, plan.frames), plans)
+        )
+        # of the frames of each clip: (H, W, 3) of rgb, (2, H, W) of flow
+        shapes = np.array([self.store.info(plan.video_id).shapes[view][1:] for plan in plans])
+        inputs = _inputs(view, plans, streams, shapes)
+        expected = np.repeat(shapes, [len(found) for found in streams], axis=0)
+        with self._lock:
+            try:
+                items = self._execute(view, inputs, expected, capacity)
+            except RuntimeError as error:
+                self._pipelines.pop(view, None)  # DALI says that it is no longer valid
+                raise self._refusal(view, plans, streams, error) from error
+        places = _places(plans, streams)
+        if not np.array_equal(places, np.arange(len(items))):  # a short video repeats its first frame
+            items = items[torch.from_numpy(places).to(items.device)]
+        elif items.is_cuda:
+            # Into torch's own memory: DALI reuses its buffers without waiting for torch's streams.
+            items = items.clone()
+        if items.is_cuda:
+            torch.cuda.current_stream(items.device).synchronize()
+        clips = items.view(len(plans), -1, *items.shape[1:])
+        return clips.permute(0, 4, 1, 2, 3) if view == "rgb" else clips[..., 0].permute(0, 2, 1, 3, 4)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._pipelines.clear()
+
+    def _execute(self, view: str, inputs: Mapping[str, object], expected: np.ndarray, capacity: int) -> torch.Tensor:
+        """Frames of the distinct items, uint8: rgb (N, h, w, 3), flow (N, 2, h, w, 1); memory of DALI's own."""
+        pipeline = self._pipelines.get(view)
+        if pipeline is None or pipeline.max_batch_size < capacity:
+            pipeline = self._pipelines[view] = _pipeline(view, self.size, capacity, self.threads, self.device_id)
+        outputs: Any = pipeline.run(**inputs)  # declared as on either device; the second is always on the CPU
+        frames, decoded = outputs
+        if not np.array_equal(decoded.as_array()[:, :3], expected):
+            raise RuntimeError("frames decode to another size than the store records")
+        return torch.from_dlpack(frames.as_tensor())
+
+    def _refusal(self, view: str, plans: list[ClipPlan], streams: Streams, error: Exception) -> Refusal:
+        """DALI names an item at most, and not always: find the video whose frames do not decode."""
+        for plan, found in zip(plans, streams, strict=True):
+            for stream in found.values():
+                try:
+                    codec.decode(stream, VIEWS[view].layout, self.store.info(plan.video_id).shapes[view][1:])
+                except ValueError as reason:
+                    return corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), reason)
+        videos = sorted({plan.video_id for plan in plans})
+        return Refusal(
+            f"DALI failed on a batch of view {view!r} although each frame decodes: {error}",
+            where=f"{self.store.root}: {', '.join(videos[:8])}{', ...' if len(videos) > 8 else ''}",
+            remedy="read with the executor opencv, or use a smaller batch if device memory ran out",
+        )
+
+
+def _inputs(view: str, plans: list[ClipPlan], streams: Streams, shapes: np.ndarray) -> Mapping[str, object]:
+    """A batch for the pipeline, an item a distinct frame: JPEG streams, integer windows, flips, and u's mask."""
+    counts = [len(found) for found in streams]
+    sizes = (shapes[:, :2] if view == "rgb" else shapes[:, 1:]).tolist()
+    windows = [pixel_window(plan.window, *size) for plan, size in zip(plans, sizes, strict=True)]
+    flips = np.repeat(np.array([plan.flip for plan in plans], np.int32), counts)
+    inputs: dict[str, object] = {
+        "streams": [stream for found in streams for stream in found.values()],
+        "windows": np.repeat(np.array(windows, np.int32), counts, axis=0),
+        "flips": flips,
+    }
+    if view == "flow":
+        masks = np.zeros((len(flips), 2, 1, 1, 1), np.uint8)
+        masks[flips == 1, 0] = 255
+        inputs["masks"] = masks
+    return inputs
+
+
+def _places(plans: list[ClipPlan], streams: Streams) -> np.ndarray:
+    """Where each frame of each clip lies among the items, int64 (B * T,)."""
+    places, first = [], 0
+    for plan, found in zip(plans, streams, strict=True):
+        place = {number: first + i for i, number in enumerate(found)}
+        places += [place[number] for number in plan.frames.tolist()]
+        first += len(found)
+    return np.array(places)
+
+
+def _pipeline(view: str, size: tuple[int, int], capacity: int, threads: int, device_id: int | None) -> Pipeline:
+    # One batch at a time, so that inputs are given to `run`; DALI's default execution lets outputs outlive the next run.
+    pipeline = Pipeline(capacity, threads, device_id, prefetch_queue_depth=1, seed=0)
+    with pipeline:
+        streams = fn.external_source(name="streams", dtype=DALIDataType.UINT8, ndim=1)
+        windows = fn.external_source(name="windows", dtype=DALIDataType.INT32, ndim=1)
+        flips = fn.external_source(name="flips", dtype=DALIDataType.INT32, ndim=0)
+        decoder = {"device": "cpu"} if device_id is None else {"device": "mixed", "jpeg_fancy_upsampling": True}
+        colours = DALIImageType.RGB if view == "rgb" else DALIImageType.GRAY
+        frames: Any = fn.decoders.image(streams, output_type=colours, adjust_orientation=False, **decoder)
+        if view == "flow":  # u over v in one image: a sequence of two
+            frames = fn.reshape(fn.expand_dims(frames, axes=[0]), rel_shape=[2, 0.5, 1, 1], layout="FHWC")
+        decoded = frames.shape()
+        # Not resize's own region of interest, which reads pixels outside it: up to 5 gray levels off.
+        frames = fn.slice(frames, start=windows[:2], shape=windows[2:], axis_names="HW")
+        frames = fn.resize(frames, size=size, interp_type=DALIInterpType.INTERP_LINEAR, antialias=False)
+        frames = fn.flip(frames, horizontal=flips)
+        if view == "flow":
+            masks = fn.external_source(name="masks", dtype=DALIDataType.UINT8, ndim=4)
+            frames = frames ^ (masks if device_id is None else masks.gpu())  # v ^ 255 = 255 - v
+        pipeline.set_outputs(frames, decoded)
+    return pipeline

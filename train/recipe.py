@@ -1,0 +1,193 @@
+"""Recipes: YAML files that say what is trained, checked key by key before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import UsageError
+from train import augment, methods
+from train.loader import ClipSettings
+from train.settings import check_number, refuse_unknown
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A policy of `train.augment` by name, with its settings."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How evaluation cuts frames: the whole frame, or a centred square of this fraction of the short side."""
+
+    crop: float | str = "whole"
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """One training run of one method; stages follow each other as listed.
+
+    Args:
+        name: Of the stage's folder in the run.
+        method: A name in `train.methods`.
+        settings: Of the method.
+        epochs: How often every video is used; or
+        steps: how many batches are trained on.
+    """
+
+    name: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run computes.
+
+    Args:
+        title: What it is, in a line.
+        clips: Frames and size of a clip.
+        augmentation: What is done to pixels.
+        batch: Videos in a step, over all devices.
+        stages: What is trained, in order.
+        seed: Of weights, order, frames and pixels.
+        splits: Which videos are trained on; "" are those without a split.
+        precision: As Lightning names it: 32-true, bf16-mixed or 16-mixed.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of metrics.jsonl.
+        evaluation: How evaluation cuts frames.
+    """
+
+    title: str
+    clips: ClipSettings
+    augmentation: Augmentation
+    batch: int
+    stages: list[StageSettings]
+    seed: int = 0
+    splits: list[str] = field(default_factory=lambda: ["train", ""])
+    precision: str = "32-true"
+    checkpoint_every: int = 50
+    log_every: int = 10
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as they are written to RUN/recipe.yaml."""
+        return _plain(dataclasses.asdict(self))
+
+
+def find(recipe: str, method: str) -> Path:
+    """The file of a recipe: a path, or the name of a folder in train/recipes, which has one file per method."""
+    if recipe.endswith((".yaml", ".yml")):
+        path = Path(recipe)
+        if not path.is_file():
+            raise UsageError(
+                "there is no such recipe", where=recipe, remedy="give a YAML file, or the name of a folder"
+            )
+        return path
+    known = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+    if recipe not in known:
+        refuse_unknown("recipe", recipe, known, where=str(FOLDER))
+    methods_known = sorted(path.stem for path in (FOLDER / recipe).glob("*.yaml"))
+    if method not in methods_known:
+        refuse_unknown(f"method in recipe {recipe}", method, methods_known, where=str(FOLDER / recipe))
+    return FOLDER / recipe / f"{method}.yaml"
+
+
+def load(path: Path, seed: int | None = None) -> Recipe:
+    """Read and check a recipe. Raises UsageError naming file, key and nearest spelling; `seed` replaces the file's."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"the recipe cannot be read: {error}", where=str(path), remedy="it is a YAML file") from error
+    recipe: Recipe = _parse(Recipe, data, str(path), "")
+    if seed is not None:
+        recipe = dataclasses.replace(recipe, seed=seed)
+    _check(recipe, str(path))
+    return recipe
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    check_number(f"{where}: batch", recipe.batch, whole=True, least=1)
+    check_number(f"{where}: seed", recipe.seed, whole=True, least=0)
+    for key in ("length", "stride"):
+        check_number(f"{where}: clips.{key}", getattr(recipe.clips, key), whole=True, least=1)
+    for key in ("checkpoint_every", "log_every"):
+        check_number(f"{where}: {key}", getattr(recipe, key), whole=True, least=1)
+    augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
+    augment.policy("evaluate", crop=recipe.evaluation.crop)
+    names = [stage.name for stage in recipe.stages]
+    if not names or len(set(names)) != len(names):
+        raise UsageError("a recipe needs stages, each with a name of its own", where=where, remedy=f"now: {names}")
+    for stage in recipe.stages:
+        if (stage.epochs > 0) == (stage.steps > 0):
+            raise UsageError(
+                "a stage has either epochs or steps", where=f"{where}: stage {stage.name}", remedy="give one"
+            )
+        # Every setting of every stage is checked before the first one starts.
+        methods.create(stage.method, **stage.settings).check_batch(recipe.batch)
+
+
+def _parse(kind: Any, data: Any, where: str, key: str) -> Any:
+    """`data` from YAML as the annotated type `kind`; `key` is the path to it within the file."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_fields(kind, data, where, key)
+    if origin is list and isinstance(data, list):
+        return [_parse(arguments[0], item, where, f"{key}[{place}]") for place, item in enumerate(data)]
+    if origin is tuple and isinstance(data, list) and len(data) == len(arguments):
+        return tuple(_parse(part, item, where, key) for part, item in zip(arguments, data, strict=True))
+    if origin is dict and isinstance(data, dict):
+        return data
+    allowed = arguments if origin is types.UnionType else (kind,)
+    plain = tuple(part for part in allowed if isinstance(part, type))
+    if origin in (None, types.UnionType) and isinstance(data, plain) and not isinstance(data, bool):
+        return data
+    raise UsageError(
+        f"{data!r} is not {_name(kind)}", where=f"{where}: {key or 'top level'}", remedy="correct the value"
+    )
+
+
+def _parse_fields(kind: Any, data: Any, where: str, key: str) -> Any:
+    if not isinstance(data, dict):
+        raise UsageError(
+            f"{data!r} is not a mapping", where=f"{where}: {key or 'top level'}", remedy="see train/recipes"
+        )
+    types_ = typing.get_type_hints(kind)
+    for name in data:
+        if name not in types_:
+            refuse_unknown("key", name, types_, where=f"{where}: {key or 'top level'}")
+    required = [
+        item.name
+        for item in dataclasses.fields(kind)
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in data]
+    if missing:
+        raise UsageError(f"{missing[0]} is missing", where=f"{where}: {key or 'top level'}", remedy="add it")
+    prefix = f"{key}." if key else ""
+    return kind(**{name: _parse(types_[name], value, where, prefix + name) for name, value in data.items()})
+
+
+def _name(kind: Any) -> str:
+    return {int: "a whole number", str: "text", float: "a number"}.get(kind, str(kind))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
