@@ -18,6 +18,7 @@ class Curve:
     smooth: str
     first: float
     last: float
+    x_min: int
     x_max: int
     y_min: float
     y_max: float
@@ -43,5 +44,12 @@ def curve(steps: Sequence[int], values: Sequence[float]) -> Curve:
         return "M" + " L".join(f"{a:.2f} {b:.2f}" for a, b in zip(across, down, strict=True))
 
     return Curve(
-        path(y), path(mean), float(mean[min(window, len(mean)) - 1]), float(mean[-1]), int(max(steps)), low, high
+        path(y),
+        path(mean),
+        float(mean[min(window, len(mean)) - 1]),
+        float(mean[-1]),
+        int(min(steps)),
+        int(max(steps)),
+        low,
+        high,
     )

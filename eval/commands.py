@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from eval.evaluate import evaluate as run_evaluation
 from eval.features import PROTOCOLS
 from eval.report import write_report
+from eval.runs import stages
 from pipeline import environment
 from pipeline.store import open_store
 
@@ -30,18 +31,16 @@ def evaluate(
         run: Folder of the run.
         store: Folder of the store.
         protocols: How features are taken: clean (all windows of every video), coclr (as the CoCLR paper's code does it);
-            by default both.
+            by default both; one alone as `--protocols [clean]`.
         reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
         threads: Of the reader; 0 takes one for each core, eight at most.
     """
     environment.require_one_faiss()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_handler()])
+    _show_log()
     names = protocols or list(PROTOCOLS)
     errors.print(f"evaluating {run} on {store}, protocols {' and '.join(names)}")
     page, records = run_evaluation(run, open_store(store), names, reader, threads)
-    console.print(
-        f"evaluated {len({r.stage for r in records})} stages, {len(records)} measurements: {page}", soft_wrap=True
-    )
+    console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}", soft_wrap=True)
 
 
 def report(run: Path, store: Path) -> None:
@@ -55,5 +54,9 @@ def report(run: Path, store: Path) -> None:
     console.print(f"wrote {write_report(run, open_store(store))}", soft_wrap=True)
 
 
-def _handler() -> logging.Handler:
-    return RichHandler(console=errors, show_time=False, show_level=False, show_path=False)
+def _show_log() -> None:
+    """Messages of this package, such as why features are computed again, go to the terminal."""
+    logger = logging.getLogger("eval")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [RichHandler(console=errors, show_time=False, show_level=False, show_path=False)]
+    logger.propagate = False

@@ -337,5 +337,12 @@ class _ClipRate(ProgressColumn):
 
 def _progress() -> Progress:
     count, left = MofNCompleteColumn(), TimeRemainingColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("videos"), _ClipRate(), left)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        count,
+        TextColumn("videos"),
+        _ClipRate(),
+        left,
+    )
     return Progress(*columns, TextColumn("left"), console=Console(stderr=True))

@@ -23,19 +23,14 @@ COLUMNS = ("video_id", "length", "height", "width", "fps", "label", "source", "s
 
 def load(root: Path) -> dict[str, dict[str, Any]]:
     """Records of all committed videos by video id. Raises Refusal for a record that cannot be read."""
-    known, written = _read(layout.catalogue_path(root))
-    records = {}
-    for path, changed in record_files(root / "videos"):
-        cached = known.get(os.path.relpath(path.parent, root / "videos")) if changed < written else None
-        record = cached or read_record(path)
-        if record is not None:
-            records[record["video_id"]] = record
-    return records
+    return _scan(root)[0]
 
 
 def save(root: Path) -> None:
-    """Write the catalogue anew from a full scan; the same store gives the same bytes."""
-    records = load(root)
+    """Bring the catalogue up to date, by a full scan; the same store gives the same bytes."""
+    records, current = _scan(root)
+    if current:
+        return
     rows: dict[str, list] = {name: [] for name in (*COLUMNS, "record")}
     for video_id in sorted(records):
         record = records[video_id]
@@ -47,6 +42,20 @@ def save(root: Path) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(rows), sink, write_page_checksum=True)
     layout.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
+
+
+def _scan(root: Path) -> tuple[dict[str, dict[str, Any]], bool]:
+    """All records by video id, and whether the catalogue holds exactly them."""
+    path = layout.catalogue_path(root)
+    known, written = _read(path)
+    records, cached = {}, 0
+    for file, changed in record_files(root / "videos"):
+        record = known.get(os.path.relpath(file.parent, root / "videos")) if changed < written else None
+        cached += record is not None
+        record = record or read_record(file)
+        if record is not None:
+            records[record["video_id"]] = record
+    return records, path.exists() and cached == len(records) == len(known)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from typing import Any
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 
 import dask
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, as_completed
 
-from pipeline import catalogue, job, layout
+from pipeline import catalogue, job
 from pipeline.errors import Refusal
 from pipeline.job import Outcome
 from pipeline.manifest import Manifest, Video
@@ -92,7 +93,6 @@ def extract(
     opened = create_store(store, settings)
     with _only_writer(store):
         todo, summary = _plan(manifest, opened, retry_quarantined)
-        changed = bool(todo)
         with writing_to(store):
             add_classes(store, manifest.classes)
             add_groups(store, todo)
@@ -108,9 +108,8 @@ def extract(
                     todo.pop(outcome.video_id)
                 if todo:  # never end well with work undone
                     raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
-        if changed or not layout.catalogue_path(store).exists():
-            with writing_to(store):
-                catalogue.save(store)
+        with writing_to(store):
+            catalogue.save(store)
     summary.wall = time.perf_counter() - began
     return summary
 
@@ -174,10 +173,23 @@ def _cluster(workers: int) -> Iterator[Client]:
     """One single-threaded process per worker: OpenCV and FFmpeg get one core each, and a crash costs one video."""
     with (
         dask.config.set(DASK_SETTINGS),
-        LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # any free port, and for this machine's eyes only
+        ) as cluster,
         Client(cluster) as client,
     ):
+        client.register_plugin(_LeaveInterruptsToTheRun())
         yield client
+
+
+class _LeaveInterruptsToTheRun(WorkerPlugin):
+    """Ctrl-C reaches every process of the terminal; the run alone acts on it, and ends its workers."""
+
+    def setup(self, worker: Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -195,9 +207,10 @@ def _only_writer(store: Path) -> Iterator[None]:
                 where=str(store),
                 remedy="wait for it, or stop it; two writers in one store would lose data",
             ) from error
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with writing_to(store):
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         yield
 
 

@@ -8,12 +8,14 @@ globbed: real names contain `[ ] ( ) ! # & ;`, blanks and accents.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from pipeline import layout
 from pipeline.errors import Refusal
 
 SPLITS = ("train", "val", "test", "")
@@ -76,19 +78,22 @@ class Manifest:
         return cls(rows, classes)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the manifest and its class list; an interrupted save leaves the old files."""
+        """Write the manifest and its class list, each whole or not at all. Raises Refusal when that cannot be done."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".partial")
-        with open(aside, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(astuple(row) for row in self.rows)
-        beside = classes_path(path)
-        beside_aside = beside.with_name(beside.name + ".partial")
-        beside_aside.write_text("".join(f"{name}\n" for name in self.classes), encoding="utf-8")
-        os.replace(beside_aside, beside)
-        os.replace(aside, path)
+        table = io.StringIO(newline="")
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(astuple(row) for row in self.rows)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            layout.write_atomically(classes_path(path), "".join(f"{name}\n" for name in self.classes).encode())
+            layout.write_atomically(path, table.getvalue().encode())
+        except OSError as error:
+            raise Refusal(
+                f"the manifest cannot be written: {error.strerror}",
+                where=str(path),
+                remedy="give another file as --out",
+            ) from error
 
 
 def classes_path(manifest: Path) -> Path:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-import os
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from pipeline.errors import Refusal
+
+from pipeline import layout
+from pipeline.errors import Refusal, UsageError
 from train import methods
 from train.methods.method import Method
 
@@ -22,9 +27,17 @@ def read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise Refusal("there is no checkpoint", where=str(path), remedy="run `make pretrain` first") from error
-    except Exception as error:
+    except pickle.UnpicklingError as error:
         raise Refusal(
-            f"the checkpoint cannot be read: {error}", where=str(path), remedy="train again, or use a copy"
+            "the file is no checkpoint, or holds more than tensors and plain values and might run code",
+            where=str(path),
+            remedy="give RUN/<stage>/checkpoints/last.ckpt",
+        ) from error
+    except Exception as error:  # damaged bytes make torch raise nearly anything
+        raise Refusal(
+            f"the checkpoint cannot be read: {error}",
+            where=str(path),
+            remedy="use a copy, or delete it and train again",
         ) from error
     if not isinstance(checkpoint, dict) or METADATA not in checkpoint:
         raise Refusal(
@@ -78,6 +91,31 @@ def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where
     module.load_state_dict(state)
 
 
+@contextlib.contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """A Refusal for a disk that is full, gone or not ours to write to."""
+    try:
+        yield
+    except OSError as error:
+        raise Refusal(
+            f"{what} cannot be written: {error.strerror or error}",
+            where=str(path),
+            remedy="make room (or mend the disk, or its permissions) and run the same command again",
+        ) from error
+
+
+def write(content: object, path: Path) -> None:
+    """Save aside, flush to the disk, rename: `path` holds the old or the new content, whole, whenever the power fails.
+
+    Raises Refusal when the disk is full or not writable.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with writing("the file", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        layout.write_atomically(path, buffer.getvalue())
+
+
 def digest(path: Path) -> str:
     """Digest of the file's bytes."""
     with open(path, "rb") as file:
@@ -85,18 +123,22 @@ def digest(path: Path) -> str:
 
 
 def export(path: Path, stream: str, out: Path) -> None:
-    """Write the bare backbone of a stream (state dict) to `out`, and a JSON beside it that says what it is."""
+    """Write the bare backbone of a stream (state dict) to `out`, and a JSON beside it that says what it is.
+
+    Raises Refusal for a stream that the checkpoint has no network for, and what `load_method` raises.
+    """
+    beside = out.with_suffix(".json")
+    if beside == out or out.is_dir():
+        raise UsageError("this is no name for a file of weights", where=str(out), remedy="for example backbone.pt")
     method = load_method(path)
     if stream not in method.encoders:
         raise Refusal(
             f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(method.encoders)}"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     facts = {**metadata(path), "stream": stream, "checkpoint": digest(path), "settings": dict(method.hparams)}
-    aside = out.with_name(out.name + ".partial")
-    torch.save(method.encoders[stream].backbone.state_dict(), aside)
-    os.replace(aside, out)
-    out.with_suffix(".json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write(method.encoders[stream].backbone.state_dict(), out)
+    with writing("the description", beside):
+        layout.write_atomically(beside, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _create(checkpoint: dict[str, Any]) -> Method:

@@ -6,14 +6,18 @@ import signal
 import time
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from pipeline.errors import UsageError
 from pipeline.store import open_store
 from train import checkpoints, stages
 from train import recipe as recipes
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+LEADER = rank_zero_only.rank == 0  # Lightning starts the same command once for each further device
+# Paths come as they are: no colours, no markup in brackets, no line breaks.
+console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not LEADER)
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not LEADER)
 
 
 def pretrain(
@@ -37,22 +41,28 @@ def pretrain(
         hardware: What the run is executed on.
     """
     opened = open_store(store)
-    loaded = recipes.load(recipes.find(recipe, method), seed)
+    path = recipes.find(recipe, method)
+    loaded = recipes.load(path, seed)
+    if method not in [stage.method for stage in loaded.stages]:
+        remedy = f"METHOD={loaded.stages[-1].method}, or another recipe"
+        raise UsageError(f"no stage of the recipe trains {method!r}", where=str(path), remedy=remedy)
     videos = stages.training_videos(loaded, opened)
+    stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
     names = ", ".join(stage.name for stage in loaded.stages)
     errors.print(f"pre-training {loaded.title!r} (stages: {names}) on {len(videos)} videos of {store}, into {run}")
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
-            trained = stages.run_stage(loaded, stage, opened, run, hardware)
+            newly = stages.run_stage(loaded, stage, opened, run, hardware)
         except stages.Stopped as stop:
             errors.print(
                 f"stopped by {signal.Signals(stop.number).name} in stage {stage.name} at step {stop.step}; the same"
                 f" command continues there: {stages.checkpoint_path(run, stage.name)}"
             )
-            return 128 + stop.number
-        if not trained:
+            # Lightning kills the leader when a follower fails.
+            return 128 + stop.number if LEADER else 0
+        if not newly:
             errors.print(f"stage {stage.name} was finished already")
     spent = time.perf_counter() - began
     console.print(f"pre-trained {len(loaded.stages)} stages in {spent:.0f} s: {run}")

@@ -66,10 +66,10 @@ class ClipLoader:
 
     batch: videos in a step over all ranks; each rank gets its slice, in rank order. The last, smaller batch of an epoch
     is left out. `state_dict` and `load_state_dict` hold the position. `waited` is the time, in seconds, that the last
-    batch was waited for.
+    batch was waited for. `close` it when it is no longer needed.
 
     Raises Refusal and UsageError at once for what could not work later: views that are not stored, too few videos, a
-    batch that the ranks cannot share, clips longer than every video.
+    batch that the ranks cannot share, a video without frames, clips longer than every video.
     """
 
     def __init__(
@@ -87,25 +87,19 @@ class ClipLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.store, self.videos, self.streams, self.clips, self.policy = (
-            store,
-            list(videos),
-            tuple(streams),
-            clips,
-            policy,
-        )
-        self.views_per_video, self.batch, self.seed = views_per_video, batch, seed
-        self.rank, self.world_size = rank, world_size
-        self._check()
-        self.executor = reader.create(executor, store, clips.size, threads)
-        class_index = {name: index for index, name in enumerate(store.classes)}
+        self.store, self.videos, self.streams = store, list(videos), tuple(streams)
+        self.clips, self.policy, self.views_per_video = clips, policy, views_per_video
+        self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
         infos = [store.info(video) for video in self.videos]
-        recordings = {source: number for number, source in enumerate(sorted({info.source for info in infos}))}
-        self.labels = np.array([class_index.get(info.label, -1) for info in infos], np.int64)
-        self.sources = np.array([recordings[info.source] for info in infos], np.int64)
         # Frames that every stored view has, so that a sample's frames do not depend on which views are read.
         self.frames = [min(shape[0] for shape in info.shapes.values()) for info in infos]
         self.frame_sizes = [(info.height, info.width) for info in infos]
+        class_index = {name: index for index, name in enumerate(store.classes)}
+        recordings = {source: number for number, source in enumerate(sorted({info.source for info in infos}))}
+        self.labels = np.array([class_index.get(info.label, -1) for info in infos], np.int64)
+        self.sources = np.array([recordings[info.source] for info in infos], np.int64)
+        self._check()
+        self.executor = reader.create(executor, store, clips.size, threads)
         self.delivered = 0
         self.waited = 0.0
 
@@ -148,8 +142,9 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         end = (self.delivered // len(self) + 1) * len(self)
         # One thread prepares whole batches in order; the executor's own threads share the work of each.
-        with ThreadPoolExecutor(1, thread_name_prefix="clips") as pool:
-            coming: deque[Future[Batch]] = deque()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="clips")
+        coming: deque[Future[Batch]] = deque()
+        try:
             for number in range(self.delivered, min(self.delivered + AHEAD, end)):
                 coming.append(pool.submit(self.load, number))
             while coming:
@@ -161,6 +156,12 @@ class ClipLoader:
                     coming.append(pool.submit(self.load, following))
                 self.delivered += 1
                 yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)  # who stops early waits for one batch at most
+
+    def close(self) -> None:
+        """Let go of the executor's threads and files."""
+        self.executor.close()
 
     def _plans(self, index: int, epoch: int) -> list[ClipPlan]:
         return sample_plans(
@@ -193,15 +194,21 @@ class ClipLoader:
             )
         if self.batch % self.world_size:
             raise UsageError(
-                f"a batch of {self.batch} cannot be shared by {self.world_size} processes",
-                remedy="a batch that is a multiple of the number of devices",
+                f"a batch of {self.batch} cannot be shared evenly by {self.world_size} processes",
+                where="batch",
+                remedy="a batch in the recipe that is a multiple of the number of devices",
+            )
+        if min(self.frames) < 1:
+            raise Refusal(
+                f"video {self.videos[self.frames.index(min(self.frames))]!r} has no frame that all its views have",
+                where=where,
+                remedy="leave it out of the manifest and extract again; flow has one frame less than its video",
             )
         needed = self.clips.length * self.clips.stride
-        longest = max(self.store.info(video).length for video in self.videos)
-        if longest < needed:
+        if max(self.frames) < needed:
             raise Refusal(
                 f"a clip spans {needed} frames ({self.clips.length} x stride {self.clips.stride}); the longest video"
-                f" has {longest}",
+                f" has {max(self.frames)} that all its views have",
                 where=where,
                 remedy="shorter clips or a smaller stride in the recipe",
             )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,15 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UsageError
+from pipeline.manifest import SPLITS
 from train import augment, methods
 from train.loader import ClipSettings
 from train.settings import check_number, refuse_unknown
 
 FOLDER = Path(__file__).parent / "recipes"
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+TAKEN = ("features",)  # a folder of evaluation's, beside those of the stages
+LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,8 @@ def find(recipe: str, method: str) -> Path:
 def load(path: Path, seed: int | None = None) -> Recipe:
     """Read and check a recipe. Raises UsageError naming file, key and nearest spelling; `seed` replaces the file's."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"the recipe cannot be read: {error}", where=str(path), remedy="it is a YAML file") from error
     recipe: Recipe = _parse(Recipe, data, str(path), "")
     if seed is not None:
@@ -119,25 +126,70 @@ def load(path: Path, seed: int | None = None) -> Recipe:
     return recipe
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML readers silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if key.value in [earlier.value for earlier in keys[:place]]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def _check(recipe: Recipe, where: str) -> None:
     check_number(f"{where}: batch", recipe.batch, whole=True, least=1)
-    check_number(f"{where}: seed", recipe.seed, whole=True, least=0)
+    check_number(f"{where}: seed", recipe.seed, whole=True, least=0, most=LARGEST_SEED)
     for key in ("length", "stride"):
         check_number(f"{where}: clips.{key}", getattr(recipe.clips, key), whole=True, least=1)
+    for side in recipe.clips.size:
+        check_number(f"{where}: clips.size", side, whole=True, least=1)
     for key in ("checkpoint_every", "log_every"):
         check_number(f"{where}: {key}", getattr(recipe, key), whole=True, least=1)
-    augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
-    augment.policy("evaluate", crop=recipe.evaluation.crop)
+    if recipe.precision not in PRECISIONS:
+        refuse_unknown("precision", recipe.precision, PRECISIONS, where=f"{where}: precision")
+    for split in recipe.splits:
+        if split not in SPLITS:
+            refuse_unknown("split", split, SPLITS, where=f"{where}: splits")
+    with _within(f"{where}: augmentation"):
+        augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
+    with _within(f"{where}: evaluation"):
+        augment.policy("evaluate", crop=recipe.evaluation.crop)
     names = [stage.name for stage in recipe.stages]
     if not names or len(set(names)) != len(names):
-        raise UsageError("a recipe needs stages, each with a name of its own", where=where, remedy=f"now: {names}")
-    for stage in recipe.stages:
-        if (stage.epochs > 0) == (stage.steps > 0):
-            raise UsageError(
-                "a stage has either epochs or steps", where=f"{where}: stage {stage.name}", remedy="give one"
-            )
-        # Every setting of every stage is checked before the first one starts.
-        methods.create(stage.method, **stage.settings).check_batch(recipe.batch)
+        raise UsageError(
+            "a recipe needs stages, each with a name of its own", where=f"{where}: stages", remedy=f"now: {names}"
+        )
+    for place, stage in enumerate(recipe.stages):
+        _check_stage(stage, recipe.batch, f"{where}: stages[{place}]")
+
+
+def _check_stage(stage: StageSettings, batch: int, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", stage.name) or stage.name in TAKEN:
+        raise UsageError(
+            f"{stage.name!r} cannot be the name of a stage's folder in the run",
+            where=f"{where}.name",
+            remedy=f"letters, digits, _ and - ; and not {', '.join(TAKEN)}",
+        )
+    for key in ("epochs", "steps"):
+        check_number(f"{where}.{key}", getattr(stage, key), whole=True, least=0)
+    if (stage.epochs > 0) == (stage.steps > 0):
+        raise UsageError("a stage has either epochs or steps", where=where, remedy="give one of the two")
+    # Every setting of every stage is checked before the first one starts.
+    with _within(f"{where}.settings"):
+        methods.create(stage.method, **stage.settings).check_batch(batch)
+
+
+@contextlib.contextmanager
+def _within(where: str) -> Iterator[None]:
+    """Puts the recipe's file and key before what a part of it says of its settings."""
+    try:
+        yield
+    except UsageError as error:
+        place = f"{where}: {error.where}" if error.where else where
+        raise UsageError(error.what, where=place, remedy=error.remedy) from error
 
 
 def _parse(kind: Any, data: Any, where: str, key: str) -> Any:
@@ -149,10 +201,12 @@ def _parse(kind: Any, data: Any, where: str, key: str) -> Any:
         return [_parse(arguments[0], item, where, f"{key}[{place}]") for place, item in enumerate(data)]
     if origin is tuple and isinstance(data, list) and len(data) == len(arguments):
         return tuple(_parse(part, item, where, key) for part, item in zip(arguments, data, strict=True))
-    if origin is dict and isinstance(data, dict):
+    if origin is dict and isinstance(data, dict) and all(isinstance(name, str) for name in data):
         return data
     allowed = arguments if origin is types.UnionType else (kind,)
     plain = tuple(part for part in allowed if isinstance(part, type))
+    if float in plain:
+        plain += (int,)
     if origin in (None, types.UnionType) and isinstance(data, plain) and not isinstance(data, bool):
         return data
     raise UsageError(
@@ -182,7 +236,14 @@ def _parse_fields(kind: Any, data: Any, where: str, key: str) -> Any:
 
 
 def _name(kind: Any) -> str:
-    return {int: "a whole number", str: "text", float: "a number"}.get(kind, str(kind))
+    """An annotated type in words."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return " or ".join(_name(part) for part in arguments)
+    if origin is tuple:
+        return f"a list of {len(arguments)}, each {_name(arguments[0])}"
+    words = {int: "a whole number", str: "text", float: "a number", list: "a list", dict: "a mapping of names"}
+    return words[origin or kind]
 
 
 def _plain(value: Any) -> Any:

@@ -9,28 +9,32 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pipeline import environment
-from pipeline.errors import Refusal
+from pipeline import environment, layout
+from pipeline.errors import Refusal, UsageError
 from pipeline.settings import differences
 from pipeline.store import VideoStore
 from train import augment, checkpoints
+from train.checkpoints import METADATA
 from train.loader import ClipLoader
 from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
-from train.record import Bar, Checkpoints, Metrics
+from train.record import Bar, Checkpoints, Metrics, WholeFiles
+from train.settings import check_number
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints name no file and repeat every stage
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a run is executed on; never changes what it computes beyond the order of sums.
+    """What a run is executed on. It changes what is computed in the order of sums, and where a network has batch norm
+    in its statistics: each device takes them over its own clips, as the published systems do.
 
     Args:
         reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
@@ -41,8 +45,12 @@ class Hardware:
 
     reader: str = "auto"
     threads: int = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
+
+    def __post_init__(self) -> None:
+        check_number("hardware.threads", self.threads, whole=True, least=1)
+        check_number("hardware.devices", self.devices, whole=True, least=1)
 
 
 class Stopped(Exception):
@@ -57,13 +65,21 @@ def checkpoint_path(run: Path, stage: str) -> Path:
     return run / stage / "checkpoints" / "last.ckpt"
 
 
+def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
+    """Raise Refusal for what would stop any stage later: see `ClipLoader`. Nothing is written."""
+    videos = training_videos(recipe, store)
+    for stage in recipe.stages:
+        module = checkpoints.create(stage.method, stage.settings, recipe.seed)
+        _StageData(recipe, module, store, videos, hardware).loader(0, hardware.devices).close()
+
+
 def prepare(run: Path, recipe: Recipe) -> None:
     """Make the run's folder and write RUN/recipe.yaml; or see that it belongs to this recipe. Raises Refusal."""
     if run.exists() and not run.is_dir():
         raise Refusal("the run's path is a file", where=str(run), remedy="give a folder that does not exist yet")
     path, wanted = run / "recipe.yaml", recipe.as_dict()
     if path.is_file():
-        found = differences(yaml.safe_load(path.read_text(encoding="utf-8")), wanted)
+        found = differences(_read_recipe(path), wanted)
         if found:
             raise Refusal(
                 "the run belongs to another recipe:\n    " + "\n    ".join(found),
@@ -71,12 +87,11 @@ def prepare(run: Path, recipe: Recipe) -> None:
                 remedy="give another RUN=, or the recipe that it was started with; nothing was changed",
             )
         return
-    if run.is_dir() and any(run.iterdir()):
+    if run.is_dir() and any(item.name != "recipe.yaml.partial" for item in run.iterdir()):
         raise Refusal("this folder is not empty and not a run", where=str(run), remedy="give a new folder as RUN=")
-    run.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name("recipe.yaml.partial")
-    aside.write_text(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(aside, path)
+    with checkpoints.writing("the run", run):
+        run.mkdir(parents=True, exist_ok=True)
+        layout.write_atomically(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
 
 
 def run_stage(recipe: Recipe, stage: StageSettings, store: VideoStore, run: Path, hardware: Hardware) -> bool:
@@ -85,41 +100,29 @@ def run_stage(recipe: Recipe, stage: StageSettings, store: VideoStore, run: Path
     Raises Stopped after a signal, and Refusal for a checkpoint that is not of this run.
     """
     videos = training_videos(recipe, store)
-    facts = _facts(recipe, stage, store, videos)
-    path = checkpoint_path(run, stage.name)
-    resume = path if path.is_file() else None
-    if resume and _is_finished(resume, facts):
-        return False
     module = checkpoints.create(stage.method, stage.settings, recipe.seed)
-    facts["streams"] = list(module.streams)
+    facts = _facts(recipe, stage, store, videos, module)
+    path = checkpoint_path(run, stage.name)
+    resume = path.exists()
+    if resume:
+        checkpoint = checkpoints.read(path)
+        _refuse_other(checkpoint[METADATA], facts, path)
+        if checkpoint[METADATA]["finished"]:
+            return False
+        checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     data = _StageData(recipe, module, store, videos, hardware)
-    loader = data.loader(rank=0, world_size=1)  # refuses what cannot work before a trainer is built
-    folder = run / stage.name
-    folder.mkdir(parents=True, exist_ok=True)
     keeper = Checkpoints(path, recipe.checkpoint_every, facts)
-    trainer = Trainer(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        precision=recipe.precision,  # type: ignore[arg-type]
-        max_epochs=-1,
-        max_steps=stage.steps or stage.epochs * len(loader),
-        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-        callbacks=[
-            Metrics(folder / "metrics.jsonl", recipe.log_every),
-            Bar(stage.name, recipe.batch * module.views_per_video),
-            keeper,
-        ],
-        log_every_n_steps=recipe.log_every,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        use_distributed_sampler=False,
-    )
+    steps = stage.steps or stage.epochs * (len(videos) // recipe.batch)
     with warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=False)
-    if keeper.stopped_by is not None and trainer.global_step < trainer.max_steps:
+        trainer = _trainer(recipe, steps, run / stage.name, hardware, keeper)
+        seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=str(path) if resume else None, weights_only=True)
+        finally:
+            data.close()
+    if keeper.stopped_by:
         raise Stopped(keeper.stopped_by, trainer.global_step)
     return True
 
@@ -145,10 +148,16 @@ class _StageData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.recipe, self.module, self.store, self.videos, self.hardware = recipe, module, store, videos, hardware
+        self.opened: list[ClipLoader] = []
 
     def train_dataloader(self) -> ClipLoader:
         assert self.trainer is not None
-        return self.loader(self.trainer.global_rank, self.trainer.world_size)
+        self.opened.append(self.loader(self.trainer.global_rank, self.trainer.world_size))
+        return self.opened[-1]
+
+    def close(self) -> None:
+        for loader in self.opened:
+            loader.close()
 
     def loader(self, rank: int, world_size: int) -> ClipLoader:
         flow = self.store.settings.get("flow")
@@ -171,7 +180,38 @@ class _StageData(LightningDataModule):
         )
 
 
-def _facts(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str]) -> dict[str, Any]:
+def _trainer(recipe: Recipe, steps: int, folder: Path, hardware: Hardware, keeper: Checkpoints) -> Trainer:
+    """Raises UsageError for devices that are not there, or that cannot compute in the recipe's precision."""
+    try:
+        trainer = Trainer(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            precision=recipe.precision,  # type: ignore[arg-type]
+            max_epochs=-1,
+            max_steps=steps,
+            logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+            # A step's line is written before its checkpoint, and the bar shows up once signals are caught.
+            callbacks=[Metrics(folder / "metrics.jsonl", recipe.log_every), keeper, Bar(folder.name)],
+            plugins=[WholeFiles()],
+            log_every_n_steps=recipe.log_every,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
+    if recipe.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        # Lightning would go on in another precision.
+        raise UsageError(
+            "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
+        )
+    return trainer
+
+
+def _facts(
+    recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method
+) -> dict[str, Any]:
     """What a checkpoint records of where it comes from."""
     contents = [(video, store.info(video).digest) for video in videos]
     clip = {
@@ -183,6 +223,7 @@ def _facts(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list
     return {
         "method": stage.method,
         "stage": stage.name,
+        "streams": list(module.encoders),
         "seed": recipe.seed,
         "clip": clip,
         "recipe_hash": _hash(recipe.as_dict()),
@@ -192,11 +233,14 @@ def _facts(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list
     }
 
 
-def _is_finished(path: Path, facts: dict[str, Any]) -> bool:
-    """Whether the checkpoint is of the stage's end. Raises Refusal if it was made from something else."""
-    found = checkpoints.metadata(path)
-    meaning = {"recipe_hash": "another recipe", "store_settings_hash": "a store with other settings"}
-    meaning["store_videos_hash"] = "other videos: the store has changed since"
+def _refuse_other(found: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
+    """Raises Refusal if a checkpoint's facts say that it was made from something else."""
+    meaning = {
+        "stage": "another stage",
+        "recipe_hash": "another recipe",
+        "store_settings_hash": "a store with other settings",
+        "store_videos_hash": "other videos: the store has changed since",
+    }
     for key, what in meaning.items():
         if found[key] != facts[key]:
             raise Refusal(
@@ -204,7 +248,19 @@ def _is_finished(path: Path, facts: dict[str, Any]) -> bool:
                 where=str(path),
                 remedy="continue with what it was made with, or give another RUN= to start anew",
             )
-    return found["finished"]
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    """A run's recipe as it was written. Raises Refusal for a file that is damaged."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refusal(
+            f"the run's recipe cannot be read: {error}", where=str(path), remedy="give another RUN="
+        ) from error
+    if not isinstance(found, dict):
+        raise Refusal("the run's recipe is damaged", where=str(path), remedy="give another RUN=")
+    return found
 
 
 def _hash(content: Any) -> str:

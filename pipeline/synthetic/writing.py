@@ -9,7 +9,7 @@ import signal
 import struct
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ def generate(
 
     Pixels are a function of seed, split, class, number and frame size alone, whatever the number of workers (processes).
     Finished files that are there already are kept, and unreadable ones are made again, so a stopped run is completed by
-    repeating the call. `progress(done, total)` is called first with the number of files kept, then after every few files.
+    repeating the call. `progress(done, total)` is called first with the number of files kept, then after every file.
 
     Raises UsageError for settings that cannot be meant, and Refusal if the folder holds videos of another data set or of
     other settings, or if writing fails; what is finished by then stays.
@@ -85,26 +85,16 @@ def generate(
     ]
     _refuse_foreign_videos(folder, tasks)
     missing = [task for task in tasks if not _is_finished(task)]
-    done, total = len(tasks) - len(missing), len(tasks)
-    if progress:
-        progress(done, total)
-    if not missing:
-        return 0
-    _make_folders({task.path.parent for task in missing})
-    # Forking a process that runs threads (torch's, OpenCV's) can deadlock the child, so workers are spawned.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=spawn, initializer=_start_worker) as pool:
-        try:
-            for _ in pool.map(_make, missing, chunksize=4):
-                done += 1
-                if progress:
-                    progress(done, total)
-        except BrokenProcessPool as error:
-            raise Refusal(
-                f"a process that makes synthetic videos died after {done} of {total} videos",
-                where=str(folder),
-                remedy="see whether memory ran out; repeat the command, with fewer workers: finished videos are kept",
-            ) from error
+    kept = len(tasks) - len(missing)
+
+    def report(made: int) -> None:
+        if progress:
+            progress(kept + made, len(tasks))
+
+    report(0)
+    if missing:
+        _make_folders({task.path.parent for task in missing})
+        _make_all(missing, workers, report)
     return len(missing)
 
 
@@ -226,6 +216,28 @@ def _make_folders(folders: set[Path]) -> None:
             where=str(folder),
             remedy="give a folder that can be written to",
         ) from error
+
+
+def _make_all(tasks: list[_Task], workers: int, report: Callable[[int], None]) -> None:
+    """Makes the videos in worker processes and reports their number after each; leaves no process behind."""
+    # Forking a process that runs threads (torch's, OpenCV's) can deadlock the child, so workers are spawned.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn, initializer=_start_worker) as pool:
+        # Not pool.map: it cancels what is left when a worker dies, while the pool's own thread marks the same videos as
+        # failed; that thread then dies of an InvalidStateError, and the other workers live on and block the exit.
+        made = [pool.submit(_make, task) for task in tasks]
+        try:
+            for count, future in enumerate(as_completed(made), start=1):
+                future.result()
+                report(count)
+        except BrokenProcessPool as error:
+            raise Refusal(
+                "a process that makes synthetic videos died",
+                where=str(tasks[0].path.parents[2]),
+                remedy="see whether memory ran out; repeat the command, with fewer workers: finished videos are kept",
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:

@@ -202,13 +202,24 @@ class TestGenerate:
         assert synthetic.generate(copy, **SMALL) == 1
         assert contents(copy) == undisturbed
 
-    def test_a_killed_worker_is_reported(self, tmp_path: Path) -> None:
+    def test_a_killed_worker_is_reported_and_the_others_end(self, tmp_path: Path) -> None:
         def kill_a_worker(done: int, total: int) -> None:
             if done == 1:
                 multiprocessing.active_children()[0].kill()
 
-        with pytest.raises(Refusal, match="a process that makes synthetic videos died after"):
+        with pytest.raises(Refusal, match="a process that makes synthetic videos died"):
             synthetic.generate(tmp_path, **SMALL | {"train_per_class": 200}, progress=kill_a_worker)
+        assert not multiprocessing.active_children()
+
+    def test_an_error_of_the_caller_ends_the_workers(self, tmp_path: Path) -> None:
+        def stop(done: int, total: int) -> None:
+            if done == 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            synthetic.generate(tmp_path, **SMALL | {"train_per_class": 200}, progress=stop)
+        assert len(list(tmp_path.rglob("*.mp4"))) < 200
+        assert not multiprocessing.active_children()
 
     def test_workers_end_with_a_killed_parent(self, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
         many = SMALL | {"train_per_class": 200}

@@ -1,0 +1,158 @@
+"""What extraction adds to decoding, flow and encoding: `python -m tests.benchmarks.extraction`.
+
+Overhead is the time that all workers together had, from the moment the first one begins until the last video is
+committed, beyond what decoding, flow and encoding of the same videos take: 1.1 reads "a tenth more". It is told against
+two sums: what the workers themselves spent on that (the store's journal), and what a bare loop in one process takes,
+run before every extraction so that a busy machine slows both. Starting the workers is a fixed cost, told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import importers, layout, synthetic
+from pipeline.extract import extract
+from pipeline.manifest import Manifest
+from pipeline.settings import ExtractionSettings
+from pipeline.video import decode
+from pipeline.views import View
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+from pipeline.writer import VideoWriter, create_store
+
+WORK = ("decode", "flow", "encode")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, help="default: synthetic videos, 48 frames of 112x84, made for this run")
+    parser.add_argument("--count", type=int, default=240, help="how many synthetic videos")
+    parser.add_argument("--flow", default="dis", choices=["dis", "tvl1-opencv", "none"])
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+    flow = {} if arguments.flow == "none" else {"flow": FlowSettings(estimator=arguments.flow)}
+    settings = ExtractionSettings({"rgb": RgbSettings(), **flow}).resolved()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        videos = arguments.videos or make_videos(scratch / "videos", arguments.count)
+        listed = importers.read("folder", videos)
+        rounds = [
+            measure(scratch / str(i), videos, listed, settings, arguments.workers) for i in range(arguments.rounds)
+        ]
+        figures = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+        figures |= writing(scratch, videos / listed.rows[0].path, settings)
+    report(figures, len(listed.rows), arguments)
+
+
+def make_videos(folder: Path, count: int) -> Path:
+    synthetic.generate(folder, train_per_class=-(-count // len(synthetic.CLASSES)), test_per_class=0)
+    return folder
+
+
+def measure(
+    store: Path, videos: Path, listed: Manifest, settings: ExtractionSettings, workers: int
+) -> dict[str, float]:
+    """One bare loop and one extraction; seconds summed over the videos, and ratios."""
+    cv2.setNumThreads(1)
+    bare = sum(bare_seconds(videos / row.path, settings) for row in listed.rows)
+    began = time.time()
+    extract(listed, videos, store, settings, workers)
+    ended = time.time()
+    lines = [json.loads(line) for line in (store / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    spent = {kind: sum(line["seconds"].get(kind, 0.0) for line in lines) for kind in (*WORK, "write", "total")}
+    first = min(line["time"] - line["seconds"]["total"] for line in lines)
+    last = max(line["time"] for line in lines)
+    available = (last - first) * workers
+    work = sum(spent[kind] for kind in WORK)
+    return {
+        "overhead against the workers' own work": available / work,
+        "overhead against a bare loop": available / bare,
+        "share of writing": spent["write"] / work,
+        "share of the rest of the task": (spent["total"] - work - spent["write"]) / work,
+        "share of waiting between tasks": (available - spent["total"]) / work,
+        "ms a video, work": 1e3 * work / len(lines),
+        "ms a video, beyond it": 1e3 * (available - work) / len(lines),
+        "ms a video, bare loop": 1e3 * bare / len(lines),
+        "videos/s": len(lines) / (last - first),
+        "s to start": first - began,
+        "s to end": ended - last,
+    }
+
+
+def bare_seconds(path: Path, settings: ExtractionSettings) -> float:
+    """Decoding, flow and encoding of one video, and nothing else."""
+    began = time.perf_counter()
+    views = settings.create_views()
+    for block in decode(path):
+        for view in views:
+            view.add(block)
+    return time.perf_counter() - began
+
+
+def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: int = 40) -> dict[str, float]:
+    """Milliseconds to write one encoded video durably, to write it without a flush, and as 15 single flushes would."""
+    blocks = list(decode(video))
+    views = settings.create_views()
+    streams = [(view, [stream for block in blocks for stream in view.add(block)]) for view in views]
+    flush = layout.flush_file_system
+    ways: dict[str, Callable[[Path], None]] = {
+        "ms to write a video": flush,
+        "ms to write it without flushing": lambda folder: None,
+        "ms to write it with an fsync a file and folder": flush_one_by_one,
+    }
+    create_store(scratch / "writing", settings)
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(repeats):
+        for name, way in ways.items():
+            layout.flush_file_system = way
+            began = time.perf_counter()
+            write(scratch / "writing", f"{name}/{number}", streams)
+            spent[name].append(1e3 * (time.perf_counter() - began))
+    layout.flush_file_system = flush
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def write(store: Path, video_id: str, streams: list[tuple[View, list[np.ndarray]]]) -> None:
+    writer = VideoWriter(store, video_id)
+    writer.begin()
+    for view, encoded in streams:
+        writer.add(view, list(encoded))
+    writer.commit([view for view, _ in streams], {"length": len(streams[0][1])})
+
+
+def flush_one_by_one(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder, folder.parent]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def report(figures: dict[str, float], count: int, arguments: argparse.Namespace) -> None:
+    print(
+        f"extraction of {count} videos, flow {arguments.flow}, {arguments.workers} workers, {arguments.rounds} rounds"
+    )
+    for name, value in figures.items():
+        print(f"  {name:<48} {value:8.3f}")
+    if arguments.json:
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
+        machine = {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
+        content = {"settings": settings, "machine": machine, "videos": count, "figures": figures}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        print(f"wrote {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Loaded into extraction's worker processes by Dask's preload: stops or kills them in the middle of chosen videos.
+
+Environment: GATE is a folder and GATE_VIDEO a video's name; a worker that has put 320 frames of it through writes
+`held.<pid>` there, then waits for a file called `open`. DEADLY_VIDEOS are the names of videos that kill their process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import job
+
+HELD_AFTER = 320  # frames: a full shard is on the disk by then
+
+
+def dask_setup(_: object) -> None:
+    """Called by Dask in every worker process."""
+    decode = job.decode
+    folder, held = Path(os.environ["GATE"]), os.environ.get("GATE_VIDEO")
+    deadly = os.environ.get("DEADLY_VIDEOS", "").split()
+
+    def watched(path: Path) -> Iterator[np.ndarray]:
+        frames = 0
+        for block in decode(path):
+            yield block
+            frames += len(block)
+            if path.stem in deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if path.stem == held and frames >= HELD_AFTER:
+                (folder / f"held.{os.getpid()}").touch()
+                while not (folder / "open").exists():
+                    time.sleep(0.01)
+
+    job.decode = watched

@@ -1,0 +1,112 @@
+"""Extraction that is killed, from inside and from outside: what is there is whole, and a rerun completes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import layout
+from pipeline.extract import extract
+from pipeline.importers import folder
+from pipeline.store import open_store
+from pipeline.verify import verify
+from tests.faults.conftest import SETTINGS, Extraction, descendants, running, wait_for
+from tests.pipeline.reference import content
+
+LONG = "jump/long"
+
+
+def assert_unfinished(store: Path) -> None:
+    """Shards of the long video lie there, and readers do not see it."""
+    assert (layout.video_folder(store, LONG) / "rgb" / "c" / "0" / "0" / "0" / "0").is_file()
+    opened = open_store(store)
+    assert LONG not in opened.videos
+    assert not any(found for _, _, found in verify(opened))
+
+
+def test_a_killed_worker_costs_nothing(
+    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", GATE_VIDEO="long")
+    worker = run.held()
+    assert_unfinished(tmp_path / "store")
+    run.open_gate()
+    os.kill(worker, signal.SIGKILL)
+    code, out, err = run.end()
+    assert code == 0, err
+    assert "stored 8 videos (484 frames)" in out
+    assert content(tmp_path / "store") == undisturbed
+    assert open_store(tmp_path / "store").quarantine == {}
+
+
+def test_a_killed_run_is_completed_by_the_next(
+    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", GATE_VIDEO="long")
+    run.held()
+    processes = descendants(run.process.pid)
+    assert len(processes) >= 2
+    run.process.kill()
+    run.end()
+    wait_for(lambda: not any(running(pid) for pid in processes), "the killed run's workers to end")
+    assert_unfinished(tmp_path / "store")
+    stray = layout.record_path(tmp_path / "store", LONG).with_name("zarr.json.partial")
+    stray.write_bytes(b"what a kill before the last rename leaves")
+    done = len(open_store(tmp_path / "store").videos)
+    summary = extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, workers=1)
+    assert (summary.stored, summary.skipped) == (8 - done, done)
+    assert content(tmp_path / "store") == undisturbed
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", GATE_VIDEO="long")
+    run.held()
+    processes = descendants(run.process.pid)
+    os.killpg(run.process.pid, signal.SIGINT)  # as Ctrl-C does: to every process of the group
+    code, _, err = run.end()
+    assert code == 130
+    assert "interrupted; run the same command again to go on" in err
+    assert "Traceback" not in err
+    wait_for(lambda: not any(running(pid) for pid in processes), "the interrupted run's workers to end")
+    extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, workers=1)
+    assert content(tmp_path / "store") == undisturbed
+
+
+def test_only_the_video_that_kills_its_workers_is_blamed(
+    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", DEADLY_VIDEOS="b f")
+    code, out, err = run.end()
+    assert code == 3, err
+    assert "stored 6 videos" in out
+    assert "2 in quarantine" in out
+    store = open_store(tmp_path / "store")
+    assert set(store.quarantine) == {"walk/b", "jump/f"}
+    assert all("worker process died" in reason for reason in store.quarantine.values())
+    expected = {
+        name: data for name, data in undisturbed.items() if not name.startswith(("videos/walk/b/", "videos/jump/f/"))
+    }
+    found = content(tmp_path / "store")
+    del expected["catalogue.parquet"], found["catalogue.parquet"]
+    assert found == expected
+
+
+def test_a_video_killed_at_any_step_is_whole_or_not_there(videos: Path, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("killed_at_every_step.py")
+    command = [sys.executable, script, videos, tmp_path]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
+    steps = json.loads(done.stdout)
+    assert len(steps) > 12
+    assert {step["killed"] for step in steps[:-1]} == {True}
+    assert not steps[-1]["killed"]
+    assert [step["visible"] for step in steps] == sorted(step["visible"] for step in steps)
+    assert not steps[0]["visible"]
+    assert all(step["whole"] for step in steps)
+    assert len({step["after rerun"] for step in steps}) == 1

@@ -1,0 +1,184 @@
+"""Flow: estimators, bytes, and the view that stores it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pipeline import codec, flow, job, synthetic
+from pipeline.errors import UsageError
+from pipeline.flow.colour import colour_code, key
+from pipeline.manifest import Video
+from pipeline.settings import ExtractionSettings
+from pipeline.store import open_store
+from pipeline.video import decode
+from pipeline.views.flow import FlowSettings, FlowView
+from pipeline.views.rgb import RgbSettings
+from pipeline.writer import create_store
+
+RIGHT, UP = 3, -2  # pixels that the texture moves from one frame to the next
+
+
+def texture(height: int = 64, width: int = 80) -> np.ndarray:
+    """A smooth random gray image, the same every time."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, width)).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def moving(frames: int, height: int = 64, width: int = 80) -> np.ndarray:
+    """RGB frames (F, H, W, 3) of the texture as it moves by (RIGHT, UP) a frame, around the edges."""
+    image = texture(height, width)
+    moved = [np.roll(image, (UP * index, RIGHT * index), axis=(0, 1)) for index in range(frames)]
+    return np.repeat(np.stack(moved)[..., None], 3, axis=-1)
+
+
+@pytest.mark.parametrize("name", flow.ESTIMATORS)
+def test_u_is_right_and_v_is_down(name: str) -> None:
+    found = flow.create(name).estimate(moving(3)[:-1], moving(3)[1:])
+    assert found.dtype == np.float32
+    assert found.shape == (2, 2, 64, 80)
+    inner = found[:, :, 12:-12, 12:-12]
+    assert np.abs(inner[:, 0] - RIGHT).mean() < 0.1
+    assert np.abs(inner[:, 1] - UP).mean() < 0.1
+
+
+@pytest.mark.parametrize("name", flow.ESTIMATORS)
+def test_a_pair_does_not_depend_on_the_pairs_before_it(name: str) -> None:
+    frames = synthetic.video(synthetic.CLASSES[0], 1, frames=4, height=32, width=48)
+    estimator = flow.create(name)
+    together = estimator.estimate(frames[:-1], frames[1:])
+    alone = np.concatenate([estimator.estimate(frames[t : t + 1], frames[t + 1 : t + 2]) for t in (2, 0, 1)])
+    assert np.array_equal(together[[2, 0, 1]], alone)
+
+
+@pytest.mark.parametrize("name", flow.ESTIMATORS)
+def test_gray_and_rgb_frames_give_the_same(name: str) -> None:
+    frames, estimator = moving(2), flow.create(name)
+    assert np.array_equal(
+        estimator.estimate(frames[:1], frames[1:]), estimator.estimate(frames[:1, ..., 0], frames[1:, ..., 0])
+    )
+
+
+@pytest.mark.parametrize("name", flow.ESTIMATORS)
+def test_no_pairs_give_no_flow(name: str) -> None:
+    none = np.empty((0, 32, 48, 3), np.uint8)
+    assert flow.create(name).estimate(none, none).shape == (0, 2, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (np.zeros((1, 32, 32, 3), np.float32), np.zeros((1, 32, 32, 3), np.uint8), "must be uint8"),
+        (np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32, 3), np.int16), "must be uint8"),
+        (np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 33, 3), np.uint8), "differ in shape"),
+        (np.zeros((1, 32, 32, 3), np.uint8), np.zeros((2, 32, 32, 3), np.uint8), "differ in shape"),
+        (np.zeros((1, 32, 32, 4), np.uint8), np.zeros((1, 32, 32, 4), np.uint8), "must be"),
+        (np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8), "must be"),
+    ],
+)
+def test_estimators_refuse_other_frames(first: np.ndarray, second: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        flow.create("dis").estimate(first, second)
+
+
+def test_unknown_estimators_and_settings_are_named() -> None:
+    with pytest.raises(UsageError, match="did you mean 'tvl1-opencv'"):
+        flow.create("tvl1_opencv")
+    with pytest.raises(UsageError, match=r"no flow estimator 'zzz'\n"):
+        flow.create("zzz")
+    with pytest.raises(UsageError, match="lambda"):
+        flow.create("tvl1-opencv", **{"lambda": 0.1})
+
+
+def test_every_setting_is_recorded() -> None:
+    estimator = flow.create("tvl1-opencv", warps=2)
+    assert estimator.settings["warps"] == 2
+    assert estimator.settings["lambda_"] == 0.15
+    assert flow.create(estimator.name, **estimator.settings).settings == estimator.settings
+    assert flow.create("tvl1").name in flow.ESTIMATORS
+
+
+def test_quantisation_is_the_papers_mapping() -> None:
+    values = np.array([-100, -20, -19.95, 0, 0.05, 19.95, 20, 100], np.float32)
+    assert flow.quantise(values).tolist() == [0, 0, 0, 128, 128, 255, 255, 255]
+    assert flow.dequantise(np.uint8([0, 128, 255])) == pytest.approx([-20, 20 / 255, 20], abs=1e-6)
+    assert flow.dequantise(np.uint8([0, 255]), bound=5).tolist() == [-5, 5]
+    assert flow.dequantise(np.uint8([1])).dtype == np.float32
+
+
+@given(
+    arrays.arrays(np.float32, 16, elements=st.floats(-30, 30, width=32)),
+    st.sampled_from([1.0, 15.0, 20.0]),
+)
+def test_a_byte_is_at_most_half_a_step_off(values: np.ndarray, bound: float) -> None:
+    back = flow.dequantise(flow.quantise(values, bound), bound)
+    assert np.abs(back - np.clip(values, -bound, bound)).max() <= bound / 255 * 1.001
+
+
+def test_every_byte_survives() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(flow.quantise(flow.dequantise(every)), every)
+
+
+def view(**settings: object) -> FlowView:
+    return FlowView(FlowSettings(estimator="dis", **settings).resolved())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+def test_blocks_do_not_show_in_the_flow(block: int) -> None:
+    frames = moving(9, 32, 48)
+    whole, parts = view(), view()
+    together = whole.add(frames)
+    pieces = [stream for start in range(0, 9, block) for stream in parts.add(frames[start : start + block])]
+    assert len(together) == 8
+    assert [stream.tobytes() for stream in pieces] == [stream.tobytes() for stream in together]
+
+
+def test_flow_is_stored_in_pixels_of_its_own_size() -> None:
+    small = view(short_side=64)
+    streams = small.add(moving(2, 128, 192))
+    assert small.frame_shape == (2, 64, 96)
+    stored = flow.dequantise(codec.decode(streams[0], "stacked", small.frame_shape))
+    inner = stored[:, 8:-8, 8:-8]
+    assert np.abs(inner[0].mean() - RIGHT / 2) < 0.15
+    assert np.abs(inner[1].mean() - UP / 2) < 0.15
+
+
+def test_flow_that_is_not_finite_is_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = view()
+    monkeypatch.setattr(broken.estimator, "estimate", lambda first, second: np.full((2, 2, 32, 48), np.nan))
+    with pytest.raises(ValueError, match="dis gave a flow that is not finite"):
+        broken.add(moving(3, 32, 48))
+
+
+def test_stored_flow_maps_each_frame_to_the_next_also_where_blocks_meet(tmp_path: Path) -> None:
+    synthetic.write_mp4(tmp_path / "v.mp4", moving(140, 32, 48))
+    settings = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
+    create_store(tmp_path / "store", settings)
+    outcome = job.extract_video(str(tmp_path), str(tmp_path / "store"), Video("v", "v.mp4"), settings.as_dict())
+    assert (outcome.status, outcome.frames) == ("stored", 140)
+    store = open_store(tmp_path / "store")
+    assert store.info("v").shapes == {"rgb": (140, 32, 48, 3), "flow": (139, 2, 32, 48)}
+    stored = store.flow("v", slice(None))[:, :, 8:-8, 8:-8].mean(axis=(2, 3))
+    assert np.abs(stored - [RIGHT, UP]).max() < 0.3
+    frames = np.concatenate(list(decode(tmp_path / "v.mp4")))
+    expected = flow.quantise(flow.create("dis").estimate(frames[:-1], frames[1:]))
+    for pair in (0, 62, 63, 64, 126, 127, 128, 138):
+        stream = codec.encode(expected[pair], "stacked", 95)
+        assert store.encoded("v", "flow", [pair])[0].tobytes() == stream.tobytes()
+
+
+def test_colours_tell_direction_and_length() -> None:
+    field = np.zeros((1, 2, 1, 4), np.float32)
+    field[0, 0, 0] = [0, 5, -5, 10]
+    still, right, left, far = colour_code(field, 5.0)[0, 0].tolist()
+    assert still == [255, 255, 255]
+    assert right == far == [255, 0, 0]
+    assert left == [0, 255, 255]
+    assert key(26).shape == (26, 26, 3)

@@ -1,0 +1,69 @@
+"""Extraction settings: checked, spelled out, told apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.settings import ExtractionSettings, differences, settings_hash
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+
+
+def settings(**flow: object) -> ExtractionSettings:
+    return ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(**flow)})  # type: ignore[arg-type]
+
+
+def test_resolving_spells_every_choice_out() -> None:
+    resolved = settings(estimator="tvl1").resolved().as_dict()
+    assert resolved["flow"]["estimator"] == "tvl1-opencv"
+    assert resolved["flow"]["parameters"]["warps"] == 5
+    assert settings(estimator="tvl1").resolved() == settings(estimator="tvl1-opencv").resolved()
+    assert settings(estimator="dis").resolved().resolved() == settings(estimator="dis").resolved()
+
+
+def test_settings_survive_their_file() -> None:
+    resolved = settings(estimator="dis", parameters={"preset": "fast"}, bound=15.0).resolved()
+    stored = json.loads(json.dumps(resolved.as_dict()))
+    assert ExtractionSettings.from_dict(stored) == resolved
+    assert settings_hash(stored) == settings_hash(resolved.as_dict())
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
+    resolved = settings(estimator="dis").resolved().as_dict()
+    shuffled = {name: dict(reversed(list(values.items()))) for name, values in reversed(list(resolved.items()))}
+    assert settings_hash(shuffled) == settings_hash(resolved)
+    assert settings_hash({**resolved, "rgb": {**resolved["rgb"], "quality": 94}}) != settings_hash(resolved)
+
+
+def test_differences_are_told_field_by_field() -> None:
+    stored = settings(estimator="dis").resolved().as_dict()
+    asked = ExtractionSettings({"rgb": RgbSettings(quality=80)}).resolved().as_dict()
+    assert differences(stored, stored) == []
+    found = differences(stored, asked)
+    assert "rgb.quality: stored 95, asked 80" in found
+    assert any(line.startswith("flow: stored {") and line.endswith("asked nothing") for line in found)
+    finer = settings(estimator="dis", parameters={"preset": "fast"}).resolved().as_dict()
+    assert differences(stored, finer) == ['flow.parameters.preset: stored "medium", asked "fast"']
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ({"flow": FlowSettings(estimator="dis")}, "rgb is always stored"),
+        ({"rgb": RgbSettings(quality=0)}, "quality 0"),
+        ({"rgb": RgbSettings(quality=101)}, "quality 101"),
+        ({"rgb": RgbSettings(short_side=15)}, "short side 15"),
+        ({"rgb": RgbSettings(short_side=-1)}, "short side -1"),
+        ({"rgb": RgbSettings(), "flow": FlowSettings(bound=0.0)}, "bound 0.0"),
+        ({"rgb": RgbSettings(), "flow": FlowSettings(bound=float("nan"))}, "bound nan"),
+        ({"rgb": RgbSettings(), "flow": FlowSettings(estimator="tvl2")}, "did you mean 'tvl1'"),
+        ({"rgb": RgbSettings(), "flow": FlowSettings(parameters={"wraps": 3})}, "wraps"),
+        ({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis", parameters={"preset": "best"})}, "'best'"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(views: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ExtractionSettings(views).resolved()

@@ -1,0 +1,174 @@
+"""Shards: our writer against zarr-python's, our reader against zarr-python's, and damage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import Crc32cCodec
+
+from pipeline import codec, layout, shard
+from pipeline.codec import JpegCodec
+from pipeline.settings import ExtractionSettings
+from pipeline.store import VideoStore, open_store
+from pipeline.views import View
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+from pipeline.writer import VideoWriter, create_store
+
+LENGTHS = (1, 2, 255, 256, 257, 600)
+SETTINGS = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
+
+
+def random_frames(view: View, length: int, height: int = 16, width: int = 24) -> np.ndarray:
+    """Arbitrary frames (length, ...) of a view, a function of the length."""
+    shape = (height, width, 3) if view.layout == "rgb" else (2, height, width)
+    return np.random.default_rng(length).integers(0, 256, (length, *shape), dtype=np.uint8)
+
+
+def write(root: Path, length: int, block: int = 100) -> VideoStore:
+    """A store of one video of random frames, given to the writer in blocks."""
+    create_store(root, SETTINGS)
+    writer, views = VideoWriter(root, "v"), SETTINGS.create_views()
+    writer.begin()
+    for view in views:
+        frames = random_frames(view, length - (view.name == "flow"))
+        view.frame_shape = frames.shape[1:]
+        for start in range(0, len(frames), block):
+            writer.add(view, [codec.encode(frame, view.layout, 95) for frame in frames[start : start + block]])
+    facts = {"label": "", "source": "v", "split": "", "fps": 25.0, "length": length}
+    writer.commit(views, {**facts, "settings_hash": "", "file": {}})
+    return open_store(root)
+
+
+def write_with_zarr(path: Path, view: View, length: int) -> None:
+    """The array as zarr-python makes it, codec and sharding and all."""
+    frames = random_frames(view, length)
+    slots = max(1, min(length, shard.FRAMES_PER_SHARD))
+    array = zarr.create_array(
+        str(path),
+        shape=frames.shape,
+        dtype="uint8",
+        chunks=(1, *frames.shape[1:]),
+        shards=(slots, *frames.shape[1:]),
+        filters=[],
+        compressors=[Crc32cCodec()],
+        serializer=JpegCodec(view.settings.quality, view.layout),
+        fill_value=0,
+        dimension_names=("frame", "y", "x", "channel") if view.layout == "rgb" else ("frame", "plane", "y", "x"),
+        attributes=view.attributes,
+        config={"write_empty_chunks": True},
+    )
+    for start in range(0, length, slots):
+        array[start : start + slots] = frames[start : start + slots]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_the_writer_makes_the_bytes_that_zarr_makes(tmp_path: Path, length: int) -> None:
+    store = write(tmp_path / "store", length)
+    for view in SETTINGS.create_views():
+        count = length - (view.name == "flow")
+        write_with_zarr(tmp_path / view.name, view, count)
+        ours, theirs = files(store.path("v", view.name)), files(tmp_path / view.name)
+        assert ours.keys() == theirs.keys()
+        assert [name for name in ours if ours[name] != theirs[name]] == []
+        assert len(ours) == 1 + -(-count // shard.FRAMES_PER_SHARD)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_raw_reads_equal_what_zarr_decodes(tmp_path: Path, length: int) -> None:
+    store = write(tmp_path, length)
+    for view in SETTINGS.create_views():
+        decoded = zarr.open_array(str(store.path("v", view.name)), mode="r")[:]
+        assert decoded.shape == store.info("v").shapes[view.name]
+        assert np.array_equal(store.read("v", view.name, slice(None)), decoded)
+
+
+def test_blocks_do_not_show_in_the_shards(tmp_path: Path) -> None:
+    stores = [write(tmp_path / str(block), 520, block) for block in (1, 255, 256, 257, 520)]
+    expected = files(stores[0].root)
+    assert all(files(store.root) == expected for store in stores[1:])
+
+
+def test_a_zarr_client_that_knows_nothing_of_us_reads_the_arrays(synthetic_store: VideoStore, tmp_path: Path) -> None:
+    client = """
+import sys, numpy, zarr
+root, out = sys.argv[1:]
+group = zarr.open_group(root, mode="r")
+assert not [name for name in sys.modules if name.split(".")[0] == "pipeline"]
+numpy.savez(out, **{path: array[:] for path, array in group.members(max_depth=None) if hasattr(array, "shape")})
+assert "pipeline.codec" in sys.modules  # by the entry point
+"""
+    out = tmp_path / "decoded.npz"
+    subprocess.run([sys.executable, "-c", client, synthetic_store.root, out], check=True, cwd=tmp_path)
+    decoded = np.load(out)
+    names = {f"videos/{layout.quoted(i)}/{view}": (i, view) for i in synthetic_store.videos for view in ("rgb", "flow")}
+    assert set(decoded.files) == set(names)
+    for path, (video_id, view) in names.items():
+        assert np.array_equal(decoded[path], synthetic_store.read(video_id, view, slice(None)))
+
+
+streams_of = st.lists(st.binary(min_size=1, max_size=50).map(lambda data: np.frombuffer(data, np.uint8)), max_size=12)
+
+
+@contextmanager
+def opened(path: Path, data: bytes) -> Iterator[int]:
+    path.write_bytes(data)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@given(streams=streams_of, spare=st.integers(0, 3), data=st.data())
+def test_streams_come_back_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, streams: list[np.ndarray], spare: int, data: st.DataObject
+) -> None:
+    slots = len(streams) + spare
+    with opened(tmp_path_factory.mktemp("shard") / "0", shard.pack(streams, slots)) as file:
+        index = shard.read_index(file, slots)
+        if streams:
+            wanted = data.draw(st.lists(st.integers(0, len(streams) - 1), min_size=1))
+            found = shard.read_frames(file, index, wanted)
+            assert [one.tobytes() for one in found] == [streams[slot].tobytes() for slot in wanted]
+        for slot in range(len(streams), slots):
+            with pytest.raises(shard.CorruptShard, match="never written"):
+                shard.read_frames(file, index, [slot])
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_no_flipped_bit_is_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    streams = [np.arange(9, dtype=np.uint8), np.arange(30, dtype=np.uint8), np.arange(4, dtype=np.uint8)]
+    packed = bytearray(shard.pack(streams, 4))
+    packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with (
+        opened(tmp_path_factory.mktemp("shard") / "0", bytes(packed)) as file,
+        pytest.raises(shard.CorruptShard),
+    ):
+        shard.read_frames(file, shard.read_index(file, 4), [0, 1, 2])
+
+
+@given(kept=st.integers(0, 114))
+def test_a_shard_cut_short_is_noticed(tmp_path_factory: pytest.TempPathFactory, kept: int) -> None:
+    packed = shard.pack([np.arange(9, dtype=np.uint8), np.arange(30, dtype=np.uint8)], 4)
+    assert len(packed) > 114
+    with (
+        opened(tmp_path_factory.mktemp("shard") / "0", packed[:kept]) as file,
+        pytest.raises(shard.CorruptShard, match="index"),
+    ):
+        shard.read_index(file, 4)

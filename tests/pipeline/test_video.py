@@ -1,0 +1,200 @@
+"""Decoding: every frame, the right way up, in bounded blocks, or a reason."""
+
+from __future__ import annotations
+
+import io
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline import synthetic, video
+from pipeline.video import Undecodable, decode, probe
+
+# Rows of the matrix in an MP4 track header by the turn that it asks players for (ISO 14496-12: x' = a x + c y, y' = b x
+# + d y), and the same turn of an array.
+TURNS = {
+    "none": ((1, 0, 0, 1), 0),
+    "quarter clockwise": ((0, 1, -1, 0), -1),
+    "half": ((-1, 0, 0, -1), 2),
+    "quarter counterclockwise": ((0, -1, 1, 0), 1),
+}
+
+
+def picture(height: int = 48, width: int = 64) -> np.ndarray:
+    """Four quarters of different colours, so that every turn and flip of it differs."""
+    image = np.empty((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = 250, 20, 20
+    image[: height // 2, width // 2 :] = 20, 250, 20
+    image[height // 2 :, : width // 2] = 20, 20, 250
+    image[height // 2 :, width // 2 :] = 128, 128, 128
+    return image
+
+
+def clip(path: Path, frames: int = 10, height: int = 48, width: int = 64) -> Path:
+    synthetic.write_mp4(path, np.stack([picture(height, width)] * frames))
+    return path
+
+
+def encoded(frames: np.ndarray, codec: str = "libx264", kind: str = "h264", rate: int = 25) -> bytes:
+    """Frames as a stream of another container or codec."""
+    sink = io.BytesIO()
+    with av.open(sink, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return sink.getvalue()
+
+
+def turn(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write the display matrix into the track header of an MP4 file."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value * 65536 for value in matrix)
+    data[start : start + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 130])
+def test_every_frame_comes_once_in_blocks(tmp_path: Path, count: int) -> None:
+    frames = np.stack([np.full((32, 32, 3), 20 + index % 200, np.uint8) for index in range(count)])
+    synthetic.write_mp4(tmp_path / "v.mp4", frames)
+    blocks = list(decode(tmp_path / "v.mp4"))
+    assert [len(block) for block in blocks] == [64] * (count // 64) + [count % 64] * (count % 64 > 0)
+    together = np.concatenate(blocks)
+    assert together.dtype == np.uint8
+    assert np.abs(together.astype(int) - frames).max() <= 6
+
+
+def test_blocks_of_large_frames_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "BLOCK_BYTES", 5 * 48 * 64 * 3)
+    assert [len(block) for block in decode(clip(tmp_path / "v.mp4", 12))] == [5, 5, 2]
+    monkeypatch.setattr(video, "BLOCK_BYTES", 1)
+    assert [len(block) for block in decode(clip(tmp_path / "v.mp4", 5))] == [2, 2, 1]
+
+
+def test_block_size_does_not_change_the_frames(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    synthetic.write_mp4(path, synthetic.video(synthetic.CLASSES[0], 0, frames=20, height=32, width=48))
+    whole = np.concatenate(list(decode(path)))
+    assert np.array_equal(whole, np.concatenate(list(decode(path, max_block=3))))
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_rotation_is_applied(tmp_path: Path, name: str) -> None:
+    matrix, turns = TURNS[name]
+    path = clip(tmp_path / "v.mp4", 3)
+    turn(path, matrix)
+    expected = np.rot90(picture(), turns)
+    for frame in np.concatenate(list(decode(path))):
+        assert frame.shape == expected.shape
+        assert np.abs(frame.astype(int) - expected).mean() < 12
+
+
+def test_the_header_is_told_without_decoding(tmp_path: Path) -> None:
+    header = probe(clip(tmp_path / "v.mp4", 10))
+    assert (header.width, header.height, header.fps, header.codec) == (64, 48, 25.0, "h264")
+    assert (header.duration, header.frames) == (pytest.approx(0.4), 10)
+    rate = Fraction(30000, 1001)
+    (tmp_path / "v.mkv").write_bytes(encoded(np.stack([picture()] * 4), kind="matroska", rate=rate))  # type: ignore[arg-type]
+    assert probe(tmp_path / "v.mkv").fps == pytest.approx(29.97, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind"), [("libx264", "h264"), ("mpeg4", "avi"), ("mpeg2video", "matroska"), ("libx264", "mpegts")]
+)
+def test_other_containers_and_codecs_are_read(tmp_path: Path, codec: str, kind: str) -> None:
+    path = tmp_path / "no_extension"
+    path.write_bytes(encoded(np.stack([picture()] * 7), codec, kind))
+    frames = np.concatenate(list(decode(path)))
+    assert frames.shape == (7, 48, 64, 3)
+    assert np.abs(frames.astype(int) - picture()).mean() < 12
+
+
+def test_a_change_of_size_keeps_the_size_of_the_first_frame(tmp_path: Path) -> None:
+    small, large = np.stack([picture()] * 5), np.stack([picture(96, 128)] * 4)
+    (tmp_path / "v.h264").write_bytes(encoded(small) + encoded(large))
+    frames = np.concatenate(list(decode(tmp_path / "v.h264")))
+    assert frames.shape == (9, 48, 64, 3)
+    assert np.abs(frames[-1].astype(int) - picture()).mean() < 12
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "concat:v.mp4", "%03d.mp4", "a b [x] {y} 'z'.mp4", "-i.mp4", "http:"])
+def test_odd_names_are_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(Path(name), 3)
+    assert sum(len(block) for block in decode(Path(name))) == 3
+
+
+def reason(path: Path) -> Undecodable:
+    with pytest.raises(Undecodable) as refused:
+        list(decode(path))
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>not found</html>", "cannot be opened as a video"),
+        (bytes(4096), "cannot be opened as a video"),
+    ],
+)
+def test_files_that_are_no_video_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    assert message in reason(tmp_path / "v.mp4").reason
+    assert reason(tmp_path / "v.mp4").stage == "open"
+    with pytest.raises(Undecodable, match=message):
+        probe(tmp_path / "v.mp4")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    assert reason(tmp_path / "gone.mp4").reason == "there is no such file"
+    assert reason(tmp_path).reason == "it is not a file"
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert reason(tmp_path / "pipe.mp4").reason == "it is not a file"
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise av.error.PermissionError(13, "Permission denied", "v.mp4")
+
+    path = clip(tmp_path / "v.mp4")
+    monkeypatch.setattr(av, "open", denied)
+    assert reason(path).reason == "it cannot be opened as a video: Permission denied (PermissionError)"
+
+
+def test_sound_alone_is_refused(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "v.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        samples.rate = 8000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode())
+    assert reason(tmp_path / "v.wav").reason == "it holds no video stream (only audio)"
+
+
+def test_a_video_that_was_cut_off_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    frames = synthetic.video(synthetic.CLASSES[0], 0, frames=100, height=48, width=64)
+    data = encoded(frames, kind="matroska")
+    (tmp_path / "v.mkv").write_bytes(data[: len(data) // 2])
+    refused = reason(tmp_path / "v.mkv")
+    assert refused.reason.startswith(("cut off: frames stop at", "damaged after"))
+    assert 0 < refused.readable < 100
+
+
+def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
+    frames = synthetic.video(synthetic.CLASSES[0], 0, frames=60, height=48, width=64)
+    synthetic.write_mp4(tmp_path / "v.mp4", frames)
+    data = bytearray((tmp_path / "v.mp4").read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start + 4000 : start + 9000] = bytes(5000)
+    (tmp_path / "v.mp4").write_bytes(data)
+    assert reason(tmp_path / "v.mp4").reason.startswith("damaged after")
+    assert reason(tmp_path / "v.mp4").stage == "decode"

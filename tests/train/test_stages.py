@@ -1,0 +1,487 @@
+"""Runs that are stopped, killed, broken and continued, against a run that nothing happened to."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule
+
+from pipeline import layout
+from pipeline.errors import Refusal, UsageError
+from pipeline.store import VideoStore, open_store
+from tests.train import runs
+from tests.train.runs import IN_BATCH, INFONCE
+from tests.train.stores import write_store
+from train import checkpoints, stages
+from train.backbones import BACKBONES
+from train.checkpoints import METADATA
+from train.methods.infonce import InfoNCE
+from train.recipe import Recipe
+from train.stages import Hardware, Stopped
+
+KINDS = {"queue, step schedule": INFONCE, "in batch, one cycle": IN_BATCH}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
+    return write_store(tmp_path_factory.mktemp("stages") / "store", runs.VIDEOS)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def undisturbed(request: Any, store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A recipe of one stage, and the folder of its run from start to end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe = runs.load(folder / "recipe.yaml", KINDS[request.param])
+    runs.run(recipe, store, folder / "run")
+    return recipe, folder / "run"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return runs.load(tmp_path / "recipe.yaml", IN_BATCH)
+
+
+def last(folder: Path, stage: dict[str, Any] = IN_BATCH) -> Path:
+    return stages.checkpoint_path(folder, stage["name"])
+
+
+def stop(recipe: Recipe, store: VideoStore, folder: Path, done: int, number: int = signal.SIGTERM) -> Stopped:
+    with runs.signalled(done - 1, number), pytest.raises(Stopped) as stopped:
+        runs.run(recipe, store, folder)
+    return stopped.value
+
+
+# an epoch is three batches long and a checkpoint is written at every second step
+@pytest.mark.parametrize("stops", [(1,), (3,), (4,), (2, 5), (3, 6), (1, 2, 3, 4, 5, 6, 7)], ids=str)
+def test_stopped_run_continues_at_the_exact_step(
+    undisturbed: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    """In mid-epoch, at the last batch of an epoch, and a resume of a resumed run."""
+    recipe, whole = undisturbed
+    name = recipe.stages[0].name
+    for done in stops:
+        stopped = stop(recipe, store, tmp_path / "run", done)
+        assert (stopped.number, stopped.step) == (signal.SIGTERM, done)
+        assert runs.content(tmp_path / "run", name)[METADATA]["step"] == done
+    runs.run(recipe, store, tmp_path / "run")
+    runs.assert_same_runs(whole, tmp_path / "run", name)
+
+
+def test_runs_use_every_batch_once_in_order(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, list[int]]] = []
+
+    def look(method: InfoNCE, batch: Any) -> None:
+        seen.append((method.global_step, method.current_epoch, batch.index.tolist()))
+
+    with runs.in_step(look):
+        runs.run(recipe, store, tmp_path / "whole")
+        whole, seen = seen, []
+        for done in (2, 3, 7):
+            stop(recipe, store, tmp_path / "parts", done)
+        runs.run(recipe, store, tmp_path / "parts")
+    assert seen == whole
+    assert [step for step, _, _ in whole] == list(range(8))
+    assert [epoch for _, epoch, _ in whole] == [0, 0, 0, 1, 1, 1, 2, 2]
+    for epoch in (whole[:3], whole[3:6]):
+        videos = [index for _, _, indices in epoch for index in indices]
+        assert len(videos) == len(set(videos)) == 12
+    assert whole[0][2] != whole[3][2]
+
+
+def test_crash_between_checkpoints_repeats_what_was_lost(
+    undisturbed: tuple[Recipe, Path], store: VideoStore, tmp_path: Path
+) -> None:
+    recipe, whole = undisturbed
+    name = recipe.stages[0].name
+
+    def crash(method: InfoNCE, batch: Any) -> None:
+        if method.global_step == 5:
+            raise ZeroDivisionError
+
+    with runs.in_step(crash), pytest.raises(ZeroDivisionError):
+        runs.run(recipe, store, tmp_path / "run")
+    assert [line["step"] for line in runs.lines(tmp_path / "run", name)] == [1, 2, 3, 4, 5]
+    assert runs.content(tmp_path / "run", name)[METADATA]["step"] == 4
+    with open(tmp_path / "run" / name / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')  # as after a power cut
+    runs.run(recipe, store, tmp_path / "run")
+    runs.assert_same_runs(whole, tmp_path / "run", name)
+
+
+def test_crash_before_the_first_checkpoint_starts_again(
+    undisturbed: tuple[Recipe, Path], store: VideoStore, tmp_path: Path
+) -> None:
+    recipe, whole = undisturbed
+
+    def crash(method: InfoNCE, batch: Any) -> None:
+        if method.global_step == 1:
+            raise ZeroDivisionError
+
+    with runs.in_step(crash), pytest.raises(ZeroDivisionError):
+        runs.run(recipe, store, tmp_path / "run")
+    runs.run(recipe, store, tmp_path / "run")
+    runs.assert_same_runs(whole, tmp_path / "run", recipe.stages[0].name)
+
+
+def test_signals_to_the_command_itself(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    """SIGTERM in a step, and SIGKILL while a checkpoint is being written; then the run goes on in another process."""
+    processes = {event: start(store, tmp_path, tmp_path / event[:4], event) for event in ("term:5", "kill:4")}
+    runs.run(recipe, store, tmp_path / "whole")
+    printed = {event: process.communicate(timeout=120)[1] for event, process in processes.items()}
+
+    assert processes["term:5"].returncode == 128 + signal.SIGTERM, printed
+    assert "stopped by SIGTERM in stage pixels at step 6" in printed["term:5"]
+    assert runs.content(tmp_path / "term", "pixels")[METADATA]["step"] == 6
+
+    assert processes["kill:4"].returncode == -signal.SIGKILL, printed
+    assert runs.content(tmp_path / "kill", "pixels")[METADATA]["step"] == 2
+    assert last(tmp_path / "kill").with_name("last.ckpt.partial").exists()
+
+    for event in ("term", "kill"):
+        runs.run(recipe, store, tmp_path / event)
+        assert not last(tmp_path / event).with_name("last.ckpt.partial").exists()
+        runs.assert_same_runs(tmp_path / "whole", tmp_path / event, "pixels")
+
+
+def start(store: VideoStore, folder: Path, run: Path, event: str, *options: str) -> subprocess.Popen[str]:
+    """The command on the recipe in `folder`, as a process that a signal is going to hit."""
+    command = [sys.executable, "-m", "tests.train.runs", "pretrain", "--method", "infonce", "--store", str(store.root)]
+    command += ["--run", str(run), "--recipe", str(folder / "recipe.yaml"), "--hardware.reader", "opencv"]
+    command += ["--hardware.accelerator", "cpu", "--hardware.threads", "1", *options]
+    # Sums depend on the number of threads.
+    environment = os.environ | {runs.EVENT: event, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_random_numbers_continue(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    """What a method draws while it trains follows from the seed, not from what the process did before."""
+    drawn: list[tuple[float, float, float]] = []
+
+    def draw(method: InfoNCE, batch: Any) -> None:
+        drawn.append((torch.rand(()).item(), float(np.random.random()), random.random()))
+
+    with runs.in_step(draw):
+        runs.run(recipe, store, tmp_path / "whole")
+        whole, drawn = drawn, []
+        torch.manual_seed(99), np.random.seed(99), random.seed(99)
+        stop(recipe, store, tmp_path / "parts", 3)
+        torch.manual_seed(98), np.random.seed(98), random.seed(98)
+        runs.run(recipe, store, tmp_path / "parts")
+    assert drawn == whole
+    assert len(set(whole)) == 8
+
+
+@pytest.mark.parametrize("done", [2, 3, 6])
+def test_hooks_of_an_epochs_start_run_once(
+    recipe: Recipe, store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    started: list[tuple[int, int]] = []
+
+    def hook(method: LightningModule) -> None:
+        started.append((method.current_epoch, method.global_step))
+
+    monkeypatch.setattr(InfoNCE, "on_train_epoch_start", hook)
+    stop(recipe, store, tmp_path / "run", done)
+    runs.run(recipe, store, tmp_path / "run")
+    assert started == [(0, 0), (1, 3), (2, 6)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_in_the_last_step_stops_before_the_next_stage(store: VideoStore, tmp_path: Path, number: int) -> None:
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 2}, INFONCE | {"epochs": 1})
+    stopped = stop(recipe, store, tmp_path / "run", 2, number)
+    assert (stopped.number, stopped.step) == (number, 2)
+    assert checkpoints.metadata(last(tmp_path / "run"))["finished"]
+    assert not (tmp_path / "run" / INFONCE["name"]).exists()
+    assert stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE) is False
+    assert stages.run_stage(recipe, recipe.stages[1], store, tmp_path / "run", runs.HARDWARE) is True
+
+
+def test_signal_handlers_and_threads_are_given_back(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    threads = reading_threads()
+
+    def fail(method: InfoNCE, batch: Any) -> None:
+        assert signal.getsignal(signal.SIGTERM) != handlers[1]
+        raise ZeroDivisionError
+
+    runs.run(recipe, store, tmp_path / "whole")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    stop(recipe, store, tmp_path / "stopped", 2)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    with runs.in_step(fail), pytest.raises(ZeroDivisionError):
+        runs.run(recipe, store, tmp_path / "failed")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    gc.collect()
+    assert reading_threads() == threads
+
+
+def reading_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("clips", "reader"))}
+
+
+def test_full_disk_is_refused_and_loses_nothing(
+    undisturbed: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, whole = undisturbed
+    name = recipe.stages[0].name
+    real, written = layout.write_atomically, []
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "last.ckpt" and len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        written.extend([path] * (path.name == "last.ckpt"))
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "write_atomically", full)
+        with pytest.raises(Refusal, match="(?s)cannot be written: No space left.*last.ckpt.*make room"):
+            runs.run(recipe, store, tmp_path / "run")
+    assert runs.content(tmp_path / "run", name)[METADATA]["step"] == 4
+    runs.run(recipe, store, tmp_path / "run")
+    runs.assert_same_runs(whole, tmp_path / "run", name)
+
+
+def test_damaged_video_stops_the_run_by_name(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    shutil.copytree(store.root, tmp_path / "store")
+    damaged = open_store(tmp_path / "store")
+    [shard] = [path for path in (damaged.path("v05", "rgb") / "c").rglob("*") if path.is_file()]
+    content = shard.read_bytes()
+    half = len(content) // 2
+    shard.write_bytes(bytes(byte ^ 1 for byte in content[:half]) + content[half:])
+    with pytest.raises(Refusal, match="(?s)'v05' is damaged.*make verify"):
+        runs.run(recipe, damaged, tmp_path / "run")
+    gc.collect()
+    assert not reading_threads()
+
+
+def test_stages_leave_what_evaluation_needs(store: VideoStore, tmp_path: Path) -> None:
+    """Two stages: the metrics' keys and steps, the resolved recipe, TensorBoard's file, the checkpoint's facts."""
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, INFONCE | {"epochs": 2}, log_every=3)
+    run = tmp_path / "run"
+    runs.run(recipe, store, run)
+    assert [line["step"] for line in runs.lines(run, "pixels")] == [3, 6, 8]
+    assert [line["epoch"] for line in runs.lines(run, "pixels")] == [0, 1, 2]
+    lines = runs.lines(run, "motion", times=True)
+    assert [line["step"] for line in lines] == [3, 6]
+    for line in lines:
+        assert list(line)[:2] == ["step", "epoch"]
+        assert set(line) >= {"loss", "lr", "contrast_top1", "contrast_top5", "data_time", "step_time"}
+        assert 0 <= line["data_time"] <= line["step_time"]
+        assert all(np.isfinite(value) for value in line.values())
+    assert [line["lr"] for line in lines] == pytest.approx([0.05, 0.005])
+    assert yaml.safe_load((run / "recipe.yaml").read_text()) == recipe.as_dict()
+    for name, length in (("pixels", 8), ("motion", 6)):
+        assert list((run / name / "tensorboard").glob("events.out.tfevents.*"))
+        facts = checkpoints.metadata(stages.checkpoint_path(run, name))
+        assert (facts["step"], facts["finished"], facts["stage"]) == (length, True, name)
+
+
+def test_first_step_of_a_run_is_the_same_whatever_ran_before(store: VideoStore, tmp_path: Path) -> None:
+    first = runs.load(tmp_path / "one.yaml", IN_BATCH, INFONCE)
+    second = runs.load(tmp_path / "two.yaml", INFONCE, IN_BATCH)
+    runs.run(first, store, tmp_path / "one")
+    runs.run(second, store, tmp_path / "two")
+    for name in ("pixels", "motion"):
+        one, two = (runs.content(tmp_path / run, name)["state_dict"] for run in ("one", "two"))
+        assert runs.flatten(one) == runs.flatten(two)
+        assert runs.lines(tmp_path / "one", name) == runs.lines(tmp_path / "two", name)
+
+
+def test_readers_train_the_same_way(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    """Their pixels differ by a gray level at most (test_reader), the losses hardly."""
+    runs.run(recipe, store, tmp_path / "opencv")
+    runs.run(recipe, store, tmp_path / "dali", Hardware(reader="dali", threads=2, accelerator="cpu"))
+    one, two = (runs.lines(tmp_path / reader, "pixels")[0]["loss"] for reader in ("opencv", "dali"))
+    assert one == pytest.approx(two, rel=0.02)
+
+
+def test_bfloat16_trains_and_continues(store: VideoStore, tmp_path: Path) -> None:
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="bf16-mixed")
+    runs.run(recipe, store, tmp_path / "whole")
+    stop(recipe, store, tmp_path / "parts", 3)
+    runs.run(recipe, store, tmp_path / "parts")
+    runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "pixels")
+
+
+def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
+    stages.prepare(tmp_path / "run", recipe)
+    written = (tmp_path / "run" / "recipe.yaml").read_bytes()
+    stages.prepare(tmp_path / "run", recipe)
+    other = runs.load(
+        tmp_path / "other.yaml", IN_BATCH | {"steps": 9}, batch=6, clips={"length": 5, "stride": 1, "size": [16, 16]}
+    )
+    with pytest.raises(Refusal) as refusal:
+        stages.prepare(tmp_path / "run", other)
+    for field in ("batch: stored 4, asked 6", "clips.length: stored 4, asked 5", "stages", "nothing was changed"):
+        assert field in str(refusal.value)
+    assert "seed" not in refusal.value.what
+    assert (tmp_path / "run" / "recipe.yaml").read_bytes() == written
+
+
+def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(Refusal, match="(?s)path is a file.*file"):
+        stages.prepare(tmp_path / "file", recipe)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    with pytest.raises(Refusal, match="(?s)not empty and not a run.*mine"):
+        stages.prepare(tmp_path / "mine", recipe)
+    assert [item.name for item in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    (tmp_path / "run").mkdir()
+    for damage in (b"", b"\xff\xfe", b"a: [", b"- 1"):
+        (tmp_path / "run" / "recipe.yaml").write_bytes(damage)
+        with pytest.raises(Refusal, match="(?s)recipe (cannot be read|is damaged).*recipe.yaml"):
+            stages.prepare(tmp_path / "run", recipe)
+        assert (tmp_path / "run" / "recipe.yaml").read_bytes() == damage
+
+
+def test_folder_of_a_run_killed_at_its_start_is_taken(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml.partial").write_text("title: a ti")
+    stages.prepare(tmp_path / "run", recipe)
+    assert [item.name for item in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+
+
+@pytest.fixture(scope="module")
+def stopped(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A run of `IN_BATCH`, stopped after two steps; for copying."""
+    folder = tmp_path_factory.mktemp("stopped")
+    recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
+    stop(recipe, store, folder / "run", 2)
+    return recipe, folder / "run"
+
+
+def test_run_on_other_data_fails(
+    stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, run = stopped
+    checkpoint = last(run).read_bytes()
+    videos = dict(runs.VIDEOS)
+    changed = write_store(tmp_path / "changed", {**videos, "v00": (9, 20, 24)})
+    with pytest.raises(Refusal, match="(?s)other videos: the store has changed since.*last.ckpt.*another RUN="):
+        runs.run(recipe, changed, run)
+    grown = write_store(tmp_path / "grown", {**videos, "w": (9, 20, 24)})
+    with pytest.raises(Refusal, match="other videos"):
+        runs.run(recipe, grown, run)
+    other = open_store(store.root)
+    monkeypatch.setattr(other, "settings_hash", "0123456789abcdef")
+    with pytest.raises(Refusal, match="a store with other settings"):
+        runs.run(recipe, other, run)
+    assert last(run).read_bytes() == checkpoint
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+
+
+def test_checkpoints_of_something_else_fail(stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path) -> None:
+    recipe, source = stopped
+
+    def refusal(damage: Callable[[Path], object]) -> str:
+        run = tmp_path / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(source, run)
+        damage(last(run))
+        before = last(run).read_bytes()
+        with pytest.raises(Refusal) as refused:
+            runs.run(recipe, store, run)
+        assert last(run).read_bytes() == before
+        assert str(last(run)) in str(refused.value)
+        return str(refused.value)
+
+    key = "query_encoder.head.0.weight"
+    text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].pop(key)))
+    assert "another network" in text and f"missing {key}" in text
+    text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].update(extra=torch.zeros(1))))
+    assert "unexpected extra" in text
+    text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].update({key: torch.zeros(2, 3)})))
+    assert f"{key} is (2, 3), the network's is (" in text
+    text = refusal(lambda path: rewrite(path, lambda content: content[METADATA].update(recipe_hash="0")))
+    assert "made with another recipe" in text
+    text = refusal(lambda path: rewrite(path, lambda content: content[METADATA].update(stage="other")))
+    assert "made with another stage" in text
+    text = refusal(lambda path: path.write_bytes(path.read_bytes()[:5000]))
+    assert "cannot be read" in text
+    text = refusal(lambda path: torch.save({"state_dict": {}}, path))
+    assert "not a checkpoint of costream" in text
+
+
+def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore, tmp_path: Path) -> None:
+    def refused(message: str, *listed: dict[str, Any], hardware: Hardware = runs.HARDWARE, **changes: Any) -> None:
+        recipe = runs.load(tmp_path / "recipe.yaml", *listed, **changes)
+        with pytest.raises(Refusal, match=message):
+            runs.run(recipe, store, tmp_path / "run", hardware)
+        assert not (tmp_path / "run").exists()
+
+    clips = {"length": 5, "stride": 2, "size": [16, 16]}
+    refused("(?s)a clip spans 10 frames.*the longest video has 8.*shorter clips", IN_BATCH, clips=clips)
+    refused("13 videos for training are fewer than one batch of 14", IN_BATCH, batch=14)
+    refused("(?s)no video of the splits.*its videos are of the splits train", IN_BATCH, splits=["test"])
+    refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
+    several = Hardware(reader="opencv", accelerator="cpu", devices=3)
+    refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
+    store.settings.pop("flow"), store.__dict__.pop("infos", None)
+    try:
+        refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE)
+    finally:
+        store.settings.update(open_store(store.root).settings)
+
+
+def test_hardware_that_is_not_there_fails(store: VideoStore, tmp_path: Path) -> None:
+    for wrong in ({"threads": 0}, {"devices": 0}, {"devices": True}):
+        with pytest.raises(UsageError, match=f"hardware.{next(iter(wrong))}"):
+            Hardware(**wrong)
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed")
+    with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
+        runs.run(recipe, store, tmp_path / "run")
+    assert not last(tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an NVIDIA GPU")
+def test_gpu_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="(?s)gpu.*where: hardware"):
+        runs.run(recipe, store, tmp_path / "run", Hardware(accelerator="gpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_devices_equal_one(store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Two devices, of which one gets a signal, continued by one device; against one device from start to end."""
+    monkeypatch.setitem(BACKBONES.entries, "plain", "tests.train.runs:Plain")
+    stage = json.loads(json.dumps(KINDS[kind]))
+    stage["settings"] |= {"backbone": "plain", "backbone_settings": {}}
+    recipe = runs.load(tmp_path / "recipe.yaml", stage)
+    process = start(store, tmp_path, tmp_path / "run", "term:4", "--hardware.devices", "2")
+    runs.run(recipe, store, tmp_path / "whole")
+    _, printed = process.communicate(timeout=180)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    assert printed.count("stopped by SIGTERM") == printed.count("pre-training ") == 1
+    assert runs.content(tmp_path / "run", stage["name"])[METADATA]["step"] == 5
+    runs.run(recipe, store, tmp_path / "run")
+    one, two = (runs.content(tmp_path / run, stage["name"]) for run in ("whole", "run"))
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(two[part], one[part], rtol=1e-4, atol=1e-5)
+    for one, two in zip(*(runs.lines(tmp_path / run, stage["name"]) for run in ("whole", "run")), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
