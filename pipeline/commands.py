@@ -174,7 +174,7 @@ def probe(file: Path) -> int:
 
 
 def make_synthetic(
-    out: Path, train_per_class: int = 80, test_per_class: int = 15, seed: int = 1, workers: int = 0
+    out: Path, train_per_class: int = 80, test_per_class: int = 30, seed: int = 1, workers: int = 0
 ) -> None:
     """Make the embedded data set: short H.264 videos whose class is defined by motion alone.
 

@@ -70,7 +70,7 @@ def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, t
         "reason": reason,
         "stage": stage,
         "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
-        "reproduce": f"python -m pipeline probe {shlex.quote(str(file))}",
+        "reproduce": f"python -m pipeline probe --file={shlex.quote(str(file))}",
     }
     layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
 

@@ -116,8 +116,8 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """The first video stream, as OpenCV and PyAV's own readers take; cover art is not video."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        kinds = ", ".join(sorted({str(stream.type) for stream in container.streams})) or "nothing"
-        raise Undecodable(f"it holds no video stream (only {kinds})", "open")
+        kinds = ", ".join(sorted({str(stream.type) for stream in container.streams}))
+        raise Undecodable(f"it holds no video stream (only {kinds})" if kinds else "it holds no stream at all", "open")
     stream = streams[0]
     if stream.codec_context is None:
         raise Undecodable("its video codec is not known to FFmpeg", "open")

@@ -8,6 +8,7 @@ from pathlib import Path
 # Spinning OpenMP threads make small torch loops ten times slower on a busy machine; must be set before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hypothesis
 import pytest
 
 import train  # noqa: F401  (mends torchvision before any test imports lightning)
@@ -18,6 +19,10 @@ from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+
+# The same examples every time, and no timing: a busy machine is no failure.
+hypothesis.settings.register_profile("costream", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("costream")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

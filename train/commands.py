@@ -14,7 +14,8 @@ from pipeline.store import open_store
 from train import checkpoints, stages
 from train import recipe as recipes
 
-LEADER = rank_zero_only.rank == 0  # Lightning starts the same command once for each further device
+# Lightning starts the same command once for each further device.
+LEADER = rank_zero_only.rank == 0  # type: ignore[attr-defined]
 # Paths come as they are: no colours, no markup in brackets, no line breaks.
 console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not LEADER)
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not LEADER)

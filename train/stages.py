@@ -48,10 +48,6 @@ class Hardware:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
 
-    def __post_init__(self) -> None:
-        check_number("hardware.threads", self.threads, whole=True, least=1)
-        check_number("hardware.devices", self.devices, whole=True, least=1)
-
 
 class Stopped(Exception):
     """Training was asked to stop by a signal and has written its checkpoint."""
@@ -67,6 +63,8 @@ def checkpoint_path(run: Path, stage: str) -> Path:
 
 def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """Raise Refusal for what would stop any stage later: see `ClipLoader`. Nothing is written."""
+    check_number("hardware.threads", hardware.threads, whole=True, least=1)
+    check_number("hardware.devices", hardware.devices, whole=True, least=1)
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
         module = checkpoints.create(stage.method, stage.settings, recipe.seed)

@@ -1,6 +1,6 @@
 """Kills the extraction of one video at its first access to the file system, its second, and so on.
 
-`killed_at_every_step.py VIDEOS SCRATCH` prints a JSON list, one entry a step: whether the process was killed, whether
+`python -m tests.faults.killed_at_every_step VIDEOS SCRATCH` prints a JSON list, one entry a step: whether the process was killed, whether
 the store shows the video afterwards, whether what it shows is whole, and a digest of the store after a rerun.
 """
 
@@ -17,7 +17,7 @@ from pipeline.job import extract_video
 from pipeline.manifest import Video
 from pipeline.store import open_store
 from pipeline.verify import verify
-from tests.faults.conftest import SETTINGS
+from tests.faults.processes import SETTINGS
 from tests.pipeline.reference import content
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}

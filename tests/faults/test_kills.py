@@ -15,7 +15,7 @@ from pipeline.extract import extract
 from pipeline.importers import folder
 from pipeline.store import open_store
 from pipeline.verify import verify
-from tests.faults.conftest import SETTINGS, Extraction, descendants, running, wait_for
+from tests.faults.processes import PATIENCE, SETTINGS, Extraction, descendants, running, wait_for
 from tests.pipeline.reference import content
 
 LONG = "jump/long"
@@ -64,9 +64,9 @@ def test_a_killed_run_is_completed_by_the_next(
 
 
 def test_an_interrupted_run_says_how_to_go_on(
-    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+    videos: Path, tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    run = extract_apart(videos, tmp_path / "store", GATE_VIDEO="long")
+    run = extract_apart(videos, tmp_path / "store", workers=1, GATE_VIDEO="long")
     run.held()
     processes = descendants(run.process.pid)
     os.killpg(run.process.pid, signal.SIGINT)  # as Ctrl-C does: to every process of the group
@@ -75,8 +75,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert "interrupted; run the same command again to go on" in err
     assert "Traceback" not in err
     wait_for(lambda: not any(running(pid) for pid in processes), "the interrupted run's workers to end")
-    extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, workers=1)
-    assert content(tmp_path / "store") == undisturbed
+    assert_unfinished(tmp_path / "store")
 
 
 def test_only_the_video_that_kills_its_workers_is_blamed(
@@ -99,9 +98,9 @@ def test_only_the_video_that_kills_its_workers_is_blamed(
 
 
 def test_a_video_killed_at_any_step_is_whole_or_not_there(videos: Path, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("killed_at_every_step.py")
-    command = [sys.executable, script, videos, tmp_path]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-m", "tests.faults.killed_at_every_step", videos, tmp_path]
+    top = Path(__file__).parents[2]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, cwd=top)
     steps = json.loads(done.stdout)
     assert len(steps) > 12
     assert {step["killed"] for step in steps[:-1]} == {True}

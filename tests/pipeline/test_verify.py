@@ -38,7 +38,7 @@ def test_a_whole_store_is_whole(synthetic_store: VideoStore) -> None:
 
 
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
 def test_every_flipped_bit_is_found(two_videos: Path, data: st.DataObject) -> None:
     videos = open_store(two_videos).videos
     video_id = data.draw(st.sampled_from(videos))
@@ -58,7 +58,7 @@ def test_every_flipped_bit_is_found(two_videos: Path, data: st.DataObject) -> No
 
 
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 def test_flipped_bits_above_the_videos_are_found(two_videos: Path, data: st.DataObject) -> None:
     store = open_store(two_videos)
     folder = layout.video_folder(two_videos, store.videos[0]).parent

@@ -151,6 +151,11 @@ def killed_while_saving(step: int) -> Iterator[None]:
         yield
 
 
+def same_threads() -> dict[str, str]:
+    """Environment of a process that is to compute bit for bit what this one computes: sums depend on the threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(torch.get_num_threads()))
+
+
 def content(folder: Path, stage: str) -> dict[str, Any]:
     """Everything that a stage's checkpoint holds: weights, optimiser, schedule, loops, loader, random states, facts."""
     return torch.load(stages.checkpoint_path(folder, stage), weights_only=True)

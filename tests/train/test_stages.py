@@ -165,11 +165,9 @@ def start(store: VideoStore, folder: Path, run: Path, event: str, *options: str)
     command = [sys.executable, "-m", "tests.train.runs", "pretrain", "--method", "infonce", "--store", str(store.root)]
     command += ["--run", str(run), "--recipe", str(folder / "recipe.yaml"), "--hardware.reader", "opencv"]
     command += ["--hardware.accelerator", "cpu", "--hardware.threads", "1", *options]
-    # Sums depend on the number of threads.
-    environment = os.environ | {runs.EVENT: event, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    environment = os.environ | runs.same_threads() | {runs.EVENT: event}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_random_numbers_continue(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
@@ -429,10 +427,16 @@ def test_checkpoints_of_something_else_fail(stopped: tuple[Recipe, Path], store:
 
 
 def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore, tmp_path: Path) -> None:
-    def refused(message: str, *listed: dict[str, Any], hardware: Hardware = runs.HARDWARE, **changes: Any) -> None:
+    def refused(
+        message: str,
+        *listed: dict[str, Any],
+        on: VideoStore = store,
+        hardware: Hardware = runs.HARDWARE,
+        **changes: Any,
+    ) -> None:
         recipe = runs.load(tmp_path / "recipe.yaml", *listed, **changes)
         with pytest.raises(Refusal, match=message):
-            runs.run(recipe, store, tmp_path / "run", hardware)
+            runs.run(recipe, on, tmp_path / "run", hardware)
         assert not (tmp_path / "run").exists()
 
     clips = {"length": 5, "stride": 2, "size": [16, 16]}
@@ -442,17 +446,15 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)
     refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
-    store.settings.pop("flow"), store.__dict__.pop("infos", None)
-    try:
-        refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE)
-    finally:
-        store.settings.update(open_store(store.root).settings)
+    without_flow = open_store(store.root)
+    del without_flow.settings["flow"]
+    refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE, on=without_flow)
 
 
-def test_hardware_that_is_not_there_fails(store: VideoStore, tmp_path: Path) -> None:
+def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
     for wrong in ({"threads": 0}, {"devices": 0}, {"devices": True}):
         with pytest.raises(UsageError, match=f"hardware.{next(iter(wrong))}"):
-            Hardware(**wrong)
+            stages.check(recipe, store, Hardware(**wrong))
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed")
     with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
         runs.run(recipe, store, tmp_path / "run")

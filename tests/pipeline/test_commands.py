@@ -1,0 +1,195 @@
+"""The command line of stage one: exit codes, summary lines, messages."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import __main__ as program
+from pipeline import catalogue, cli, commands, layout, shard, synthetic
+from pipeline.manifest import Manifest
+from pipeline.store import VideoStore, open_store
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Run:
+    """Runs `python -m pipeline` in this process; returns exit code, output and errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["pipeline", *map(str, arguments)])
+        try:
+            code = cli.main(program.COMMANDS, "stage one", "pipeline")
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out.replace("\n", " "), captured.err.replace("\n", " ")
+
+    monkeypatch.setattr(commands.console, "width", 10_000)
+    monkeypatch.setattr(commands.errors, "width", 10_000)
+    return call
+
+
+@pytest.fixture
+def store(synthetic_store: VideoStore, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(synthetic_store.root, tmp_path / "store"))
+
+
+@pytest.mark.parametrize("command", program.COMMANDS)
+def test_every_command_has_help(run: Run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "usage: pipeline" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("extrct",),
+        ("extract", "--videos", "v"),
+        ("extract", "--videos", "v", "--store", "s", "--rgb.qualty", "3"),
+        ("extract", "--videos", "v", "--store", "s", "--rgb.quality", "high"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_two(run: Run, arguments: tuple[str, ...]) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "error" in err
+
+
+def test_settings_that_cannot_be_meant_are_exit_code_two(run: Run, synthetic_videos: Path, tmp_path: Path) -> None:
+    extract = ("extract", "--videos", synthetic_videos, "--store", tmp_path / "store")
+    code, _, err = run(*extract, "--flow.estimator", "tvl2")
+    assert code == 2
+    assert "did you mean 'tvl1'" in err
+    assert run(*extract, "--dataset", "foldr")[0] == 2
+    assert run(*extract, "--rgb.short_side", "3")[0] == 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_bad_input_is_exit_code_one_with_what_where_and_what_to_do(
+    run: Run, synthetic_videos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    for videos, store, message in (
+        (tmp_path / "none", "store", "there is no such folder of videos"),
+        (tmp_path / "empty", "store", "no video was found"),
+        (synthetic_videos, "file", "the store's path is a file"),
+    ):
+        code, _, err = run("extract", "--videos", videos, "--store", tmp_path / store, "--flow.estimator", "dis")
+        assert code == 1
+        assert message in err
+        assert "where: " in err
+        assert "to do: " in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "store").exists()
+
+
+def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Run, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    (videos / "jump").mkdir(parents=True)
+    synthetic.write_mp4(videos / "jump" / "a.mp4", synthetic.video(synthetic.CLASSES[0], 0, 5, 32, 48))
+    (videos / "jump" / "[b].mp4").write_bytes(b"")
+    extract = ("extract", "--videos", videos, "--store", tmp_path / "store", "--flow", "null", "--workers", 1)
+    code, out, err = run(*extract)
+    assert code == commands.QUARANTINE_EXIT_CODE
+    assert "stored 1 videos (5 frames), 1 in quarantine, in" in out
+    assert "quarantined jump/[b]: the file is empty (0 bytes)" in err
+    assert open_store(tmp_path / "store").info("jump/a").views == ("rgb",)
+    code, out, _ = run(*extract)
+    assert code == commands.QUARANTINE_EXIT_CODE
+    assert "stored 0 videos (0 frames), 1 were there already, 1 in quarantine" in out
+    code, out, _ = run("status", "--store", tmp_path / "store")
+    assert code == 0
+    assert "jump/[b]: the file is empty (0 bytes)" in out
+    (entry,) = open_store(tmp_path / "store").quarantine_entries()
+    code, _, err = run(*shlex.split(entry["reproduce"])[3:])
+    assert code == 1
+    assert "the file is empty (0 bytes)" in err
+
+
+def test_a_rerun_over_a_whole_store_is_exit_code_zero(
+    run: Run, synthetic_videos: Path, store: Path, tmp_path: Path
+) -> None:
+    options = ("--rgb.quality", "90", "--flow.estimator", "dis")
+    code, out, _ = run("extract", "--videos", synthetic_videos, "--store", store, *options)
+    assert code == 0
+    assert "stored 0 videos (0 frames), 12 were there already" in out
+    assert run("manifest", "--videos", synthetic_videos, "--out", tmp_path / "list.csv")[0] == 0
+    listed = ("--manifest", tmp_path / "list.csv")
+    assert run("extract", "--videos", synthetic_videos, "--store", store, *listed, *options)[0] == 0
+    code, _, err = run("extract", "--videos", synthetic_videos, "--store", store, "--flow.estimator", "dis")
+    assert code == 1
+    assert "rgb.quality: stored 90, asked 95" in err
+
+
+def test_a_manifest_is_listed(run: Run, synthetic_videos: Path, tmp_path: Path) -> None:
+    code, out, _ = run("manifest", "--videos", synthetic_videos, "--out", tmp_path / "list.csv")
+    assert code == 0
+    assert "listed 12 videos (3 test, 9 train) of 3 classes" in out
+    assert len(Manifest.load(tmp_path / "list.csv").rows) == 12
+    (tmp_path / "file").write_bytes(b"")
+    code, _, err = run("manifest", "--videos", synthetic_videos, "--out", tmp_path / "file" / "list.csv")
+    assert code == 1
+    assert "the manifest cannot be written" in err
+
+
+def test_status_tells_what_is_there(run: Run, store: Path) -> None:
+    code, out, _ = run("status", "--store", store)
+    assert code == 0
+    for fact in ("12  (3 test, 9 train)", "240  (0.00 hours)", "estimator dis", open_store(store).settings_hash):
+        assert fact in out
+    code, _, err = run("status", "--store", store / "none")
+    assert code == 1
+    assert "there is no store" in err
+
+
+def test_verify_tells_damage_by_exit_code_and_name(run: Run, store: Path) -> None:
+    code, out, _ = run("verify", "--store", store)
+    assert code == 0
+    assert "verified 12 videos" in out
+    assert "all whole" in out
+    first, second = open_store(store).videos[:2]
+    path = shard.path(open_store(store).path(first, "flow"), 0, 4)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    record = catalogue.read_record(layout.record_path(store, second))
+    layout.record_path(store, second).write_text(
+        json.dumps({"attributes": {"costream": {**(record or {}), "length": 1}}})
+    )
+    code, out, _ = run("verify", "--store", store)
+    assert code == 1
+    assert f"damaged {first}: its bytes are not what was written" in out
+    assert f"damaged {second}: the commit record of video" in out
+    assert "2 are damaged" in out
+    (store / layout.RECORD).write_bytes(b"{")
+    code, _, err = run("verify", "--store", store)
+    assert code == 1
+    assert "the store's own zarr.json cannot be read" in err
+
+
+def test_preview_writes_pictures(run: Run, store: Path, tmp_path: Path) -> None:
+    code, out, _ = run("preview", "--store", store, "--out", tmp_path / "pictures", "--count", 3)
+    assert code == 0
+    assert "wrote 3 contact sheets" in out
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3
+    video_id = open_store(store).videos[0]
+    assert run("preview", "--store", store, "--out", tmp_path / "one", "--videos", f"[{video_id}]")[0] == 0
+    assert len(list((tmp_path / "one").rglob("*.png"))) == 1
+    code, _, err = run("preview", "--store", store, "--out", tmp_path / "none", "--videos", "[nobody]")
+    assert code == 1
+    assert "'nobody' is not in the store" in err
+
+
+def test_probe_tells_what_a_file_holds(run: Run, synthetic_videos: Path) -> None:
+    code, out, _ = run("probe", "--file", next(synthetic_videos.rglob("*.mp4")))
+    assert code == 0
+    assert "h264, 64x48, 25 fps, 0.80 s" in out
+    assert "decoded 20 frames of 64x48" in out

@@ -1,0 +1,291 @@
+"""Extraction: what is stored, what is refused, what a rerun does. Kills and full disks are in tests/faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import catalogue, flow, importers, job, layout, synthetic
+from pipeline.errors import Refusal
+from pipeline.extract import Summary, _only_writer, extract
+from pipeline.manifest import Manifest, Video
+from pipeline.settings import ExtractionSettings
+from pipeline.store import VideoStore, open_store
+from pipeline.verify import verify
+from pipeline.video import decode
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+from pipeline.writer import create_store
+from tests.pipeline.reference import content, extract_here
+
+GOOD = ("rgb", "c", "zarr.json", "a", "a/b", "a [1] (x)!", "#1 & ;2 été 動作 'q'", "flow/pose")
+BROKEN = {
+    "empty": (b"", "the file is empty (0 bytes)"),
+    "page": (b"<html>404</html>", "it cannot be opened as a video: "),
+    "__worse": (bytes(5000), "it cannot be opened as a video: "),
+}
+
+
+def mtimes(root: Path) -> dict[str, int]:
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.rglob("*") if path.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def messy_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos with every kind of name, and files that are none."""
+    folder = tmp_path_factory.mktemp("messy") / "videos"
+    for index, name in enumerate(GOOD):
+        path = folder / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        synthetic.write_mp4(path, synthetic.video(synthetic.CLASSES[0], index, frames=index + 1, height=32, width=48))
+    for name, (data, _) in BROKEN.items():
+        (folder / f"{name}.mp4").write_bytes(data)
+    os.symlink("nowhere", folder / "dangling.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def messy(messy_videos: Path, extraction_settings: ExtractionSettings) -> tuple[Path, Summary]:
+    """The store of those videos and what its extraction said."""
+    store = messy_videos.parent / "store"
+    return store, extract(importers.read("folder", messy_videos), messy_videos, store, extraction_settings, workers=2)
+
+
+def test_every_good_video_is_stored_and_every_other_one_has_its_reason(
+    messy_videos: Path, messy: tuple[Path, Summary]
+) -> None:
+    store, summary = open_store(messy[0]), messy[1]
+    assert store.videos == sorted(GOOD)
+    assert (summary.stored, summary.frames) == (8, sum(range(1, 9)))
+    assert set(store.quarantine) == {*BROKEN, "dangling", "pipe"}
+    assert store.quarantine == summary.quarantined
+    for name, (_, reason) in BROKEN.items():
+        assert store.quarantine[name].startswith(reason)
+    assert store.quarantine["dangling"] == "there is no such file"
+    assert store.quarantine["pipe"] == "it is not a file"
+    assert not any(found for _, _, found in verify(store))
+    for index, name in enumerate(GOOD):
+        info = store.info(name)
+        assert info.shapes == {"rgb": (index + 1, 32, 48, 3), "flow": (index, 2, 32, 48)}
+        frames = np.concatenate(list(decode(messy_videos / f"{name}.mp4")))
+        assert np.abs(store.read(name, "rgb", slice(None)).astype(int) - frames).mean() < 6
+
+
+def test_quarantine_tells_how_to_see_it_again(messy_videos: Path, messy: tuple[Path, Summary]) -> None:
+    entry = next(one for one in open_store(messy[0]).quarantine_entries() if one["video_id"] == "empty")
+    assert entry == {
+        **{"video_id": "empty", "path": "empty.mp4", "label": "", "source": "empty", "split": ""},
+        "reason": "the file is empty (0 bytes)",
+        "stage": "open",
+        "traceback": [],
+        "reproduce": f"python -m pipeline probe --file={messy_videos}/empty.mp4",
+    }
+
+
+def test_the_record_tells_where_a_video_comes_from(messy_videos: Path, messy: tuple[Path, Summary]) -> None:
+    record = catalogue.read_record(layout.record_path(messy[0], "a/b"))
+    assert record is not None
+    file = messy_videos / "a" / "b.mp4"
+    assert record["file"] == {"path": "a/b.mp4", "bytes": file.stat().st_size, "sha256": layout.file_digest(file)}
+    assert (record["label"], record["source"], record["split"], record["length"]) == ("a", "a/b", "", 5)
+    assert set(record["files"]) == {f"{view}/{name}" for view in ("rgb", "flow") for name in ("zarr.json", "c/0/0/0/0")}
+
+
+def test_the_journal_tells_what_was_spent(messy: tuple[Path, Summary]) -> None:
+    lines = [json.loads(line) for line in (messy[0] / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["video_id"] for line in lines} == {*GOOD, *BROKEN, "dangling", "pipe"}
+    for line in lines:
+        if line["status"] == "stored":
+            assert set(line["seconds"]) == {"decode", "flow", "encode", "write", "total"}
+            assert sum(line["seconds"].values()) <= 2 * line["seconds"]["total"]
+
+
+def test_a_rerun_changes_nothing(
+    messy_videos: Path, messy: tuple[Path, Summary], extraction_settings: ExtractionSettings
+) -> None:
+    before = mtimes(messy[0])
+    manifest = importers.read("folder", messy_videos)
+    summary = extract(manifest, messy_videos, messy[0], extraction_settings, workers=2)
+    assert (summary.stored, summary.skipped, summary.in_quarantine) == (0, 8, 5)
+    assert mtimes(messy[0]) == before
+
+
+def test_a_mended_video_is_taken_when_it_is_asked_for(
+    messy_videos: Path, messy: tuple[Path, Summary], extraction_settings: ExtractionSettings, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(messy[0], tmp_path / "store"))
+    mended = tmp_path / "videos"
+    mended.mkdir()
+    shutil.copy(messy_videos / "a.mp4", mended / "empty.mp4")
+    manifest = importers.read("folder", mended)
+    assert extract(manifest, mended, store, extraction_settings, workers=1).in_quarantine == 1
+    assert extract(manifest, mended, store, extraction_settings, workers=1, retry_quarantined=True).stored == 1
+    opened = open_store(store)
+    assert "empty" not in opened.quarantine
+    assert opened.info("empty").length == 4
+
+
+def test_the_same_bytes_come_from_any_number_of_processes(
+    synthetic_store: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings, tmp_path: Path
+) -> None:
+    here = extract_here(synthetic_videos, tmp_path / "store", extraction_settings)
+    assert content(here.root) == content(synthetic_store.root)
+
+
+def test_a_missing_catalogue_is_written_again(
+    synthetic_store: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(synthetic_store.root, tmp_path / "store"))
+    path = layout.catalogue_path(store)
+    expected = path.read_bytes()
+    manifest = importers.read("folder", synthetic_videos)
+    for damage in (path.unlink, lambda: path.write_bytes(b"")):
+        damage()
+        assert extract(manifest, synthetic_videos, store, extraction_settings, workers=1).skipped == 12
+        assert path.read_bytes() == expected
+
+
+def test_other_settings_are_refused_field_by_field_and_nothing_is_touched(
+    synthetic_store: VideoStore, synthetic_videos: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(synthetic_store.root, tmp_path / "store"))
+    before = mtimes(store)
+    other = ExtractionSettings(
+        {
+            "rgb": RgbSettings(quality=80),
+            "flow": FlowSettings(estimator="dis", bound=15.0, parameters={"preset": "fast"}),
+        }
+    )
+    with pytest.raises(Refusal, match="made with other settings") as refused:
+        extract(importers.read("folder", synthetic_videos), synthetic_videos, store, other, workers=1)
+    assert refused.value.what.splitlines()[1:] == [
+        "    flow.bound: stored 20.0, asked 15.0",
+        '    flow.parameters.preset: stored "medium", asked "fast"',
+        "    rgb.quality: stored 90, asked 80",
+    ]
+    assert mtimes(store) == before
+
+
+def refuse(manifest: Manifest, root: Path, store: Path, settings: ExtractionSettings) -> Refusal:
+    with pytest.raises(Refusal) as refused:
+        extract(manifest, root, store, settings, workers=1)
+    assert refused.value.where
+    assert refused.value.remedy
+    return refused.value
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    extraction_settings: ExtractionSettings, tmp_path: Path
+) -> None:
+    one = Manifest([Video("a", "a.mp4")], [])
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    before = mtimes(tmp_path)
+    store = tmp_path / "store"
+    assert "no such folder of videos" in refuse(one, tmp_path / "none", store, extraction_settings).what
+    assert "lists no video" in refuse(Manifest([], []), tmp_path, store, extraction_settings).what
+    assert "path is a file" in refuse(one, tmp_path, tmp_path / "file", extraction_settings).what
+    assert "not empty and not a store" in refuse(one, tmp_path, tmp_path / "mine", extraction_settings).what
+    assert mtimes(tmp_path) == before
+
+
+def test_a_second_writer_is_refused_and_told_who_the_first_is(
+    synthetic_store: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings
+) -> None:
+    before = mtimes(synthetic_store.root)
+    with _only_writer(synthetic_store.root):
+        refused = refuse(
+            importers.read("folder", synthetic_videos), synthetic_videos, synthetic_store.root, extraction_settings
+        )
+    assert f"(pid {os.getpid()} on {socket.gethostname()})" in refused.what
+    assert mtimes(synthetic_store.root) == before
+    with _only_writer(synthetic_store.root):  # and the lock is free again
+        pass
+
+
+def test_new_classes_come_after_those_that_are_there(
+    synthetic_store: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(synthetic_store.root, tmp_path / "store"))
+    manifest = importers.read("folder", synthetic_videos)
+    more = replace(manifest, classes=["aaa", *reversed(manifest.classes), "zzz"])
+    extract(more, synthetic_videos, store, extraction_settings, workers=1)
+    assert open_store(store).classes == [*synthetic_store.classes, "aaa", "zzz"]
+
+
+@pytest.fixture
+def one_video(tmp_path: Path, extraction_settings: ExtractionSettings) -> Callable[[], job.Outcome]:
+    """A store, and the extraction of one video of 20 frames into it, in this process."""
+    frames = synthetic.video(synthetic.CLASSES[0], 0, frames=20, height=32, width=48)
+    synthetic.write_mp4(tmp_path / "v.mp4", frames)
+    create_store(tmp_path / "store", extraction_settings)
+    settings = extraction_settings.as_dict()
+    return lambda: job.extract_video(str(tmp_path), str(tmp_path / "store"), Video("v", "v.mp4"), settings)
+
+
+def test_an_estimator_that_fails_blames_the_video(
+    one_video: Callable[[], job.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    assert one_video().status == "stored"
+    with monkeypatch.context() as patch:
+        patch.setattr(flow.FlowEstimator, "estimate", broken)
+        outcome = one_video()
+    assert (outcome.status, outcome.reason) == ("quarantined", "ZeroDivisionError: no such luck")
+    store = open_store(tmp_path / "store")
+    assert store.videos == []
+    (entry,) = store.quarantine_entries()
+    assert re.search(r"test_extract\.py", "\n".join(entry["traceback"]))
+    assert not layout.video_folder(store.root, "v").exists()
+    assert one_video().status == "stored"
+    assert open_store(tmp_path / "store").quarantine == {}
+
+
+def test_a_video_that_breaks_off_leaves_nothing(
+    one_video: Callable[[], job.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray((tmp_path / "v.mp4").read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start + 3000 : start + 6000] = bytes(3000)
+    (tmp_path / "v.mp4").write_bytes(data)
+    outcome = one_video()
+    assert (outcome.status, outcome.stage) == ("quarantined", "decode")
+    assert not layout.video_folder(tmp_path / "store", "v").exists()
+
+
+def test_a_file_that_vanishes_meanwhile_is_the_videos_fault(
+    one_video: Callable[[], job.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanish(path: Path) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(layout, "file_digest", vanish)
+    outcome = one_video()
+    assert (outcome.status, outcome.stage) == ("quarantined", "end")
+    assert outcome.reason == "it could not be read to its end: No such file or directory"
+
+
+def test_doing_a_video_again_sweeps_what_was_left(one_video: Callable[[], job.Outcome], tmp_path: Path) -> None:
+    assert one_video().status == "stored"
+    before = content(tmp_path / "store")
+    folder = layout.video_folder(tmp_path / "store", "v")
+    (folder / "zarr.json.partial").write_bytes(b"half")
+    (folder / "rgb" / "c" / "0" / "0" / "0" / "0.partial").write_bytes(b"half")
+    (folder / "flow" / "c" / "7").mkdir()
+    layout.record_path(tmp_path / "store", "v").unlink()
+    assert open_store(tmp_path / "store").videos == []
+    assert one_video().status == "stored"
+    assert content(tmp_path / "store") == before

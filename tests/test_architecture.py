@@ -1,0 +1,63 @@
+"""What the layout promises: who imports whom, how long things are, what lies at the top."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[1]
+FORBIDDEN = {"pipeline": {"train", "eval", "tests"}, "train": {"eval", "tests"}, "eval": {"tests"}, "tests": set()}
+AT_TOP = {*FORBIDDEN, *"data_manifests docs Makefile pyproject.toml README.md LICENSE".split()}
+LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
+NAMES_THAT_SAY_NOTHING = {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}
+MODULES = sorted(path for package in FORBIDDEN for path in (TOP / package).rglob("*.py"))
+
+every_module = pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(TOP)))
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Top-level names of all that is imported, inside functions too, and of modules named in registries ("a.b:C")."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            yield (node.module or "").split(".")[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name, dot, rest = node.value.partition(".")
+            if dot and name.isidentifier() and rest.replace(".", "").replace(":", "").isidentifier():
+                yield name
+
+
+@every_module
+def test_imports_go_one_way(module: Path) -> None:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    assert not FORBIDDEN[module.relative_to(TOP).parts[0]] & set(imported(tree))
+
+
+@every_module
+def test_modules_and_functions_are_short_and_named(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    assert module.name not in NAMES_THAT_SAY_NOTHING
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= LONGEST_FUNCTION, f"{node.name}, line {node.lineno}, has {lines} lines"
+
+
+def test_an_import_against_the_direction_would_be_found() -> None:
+    code = 'import numpy\ndef f():\n    from train.clips import random_clip\nNAMES = {"a": "eval.report:Report"}\n'
+    assert {"numpy", "train", "eval"} <= set(imported(ast.parse(code)))
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    names = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    assert {name for name in names if not name.startswith(".")} <= AT_TOP

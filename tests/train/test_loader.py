@@ -1,0 +1,324 @@
+"""Batches as functions of (seed, epoch, sample): any ranks, any threads, any interruption."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import Refusal, UsageError
+from pipeline.settings import ExtractionSettings
+from pipeline.store import VideoStore, open_store
+from pipeline.views.rgb import RgbSettings
+from pipeline.writer import create_store
+from tests.train import runs
+from tests.train.stores import write_store
+from train.augment import policy, sample_plans
+from train.loader import AHEAD, Batch, ClipLoader, ClipSettings
+from train.reader.affine import normalise
+
+CLIPS = ClipSettings(length=4, stride=1, size=(16, 16))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
+    return write_store(tmp_path_factory.mktemp("loader") / "store", runs.VIDEOS)
+
+
+def make(store: VideoStore, **changes: Any) -> ClipLoader:
+    given: dict[str, Any] = {
+        "videos": store.videos,
+        "streams": ("rgb", "flow"),
+        "clips": CLIPS,
+        "policy": policy("small", flip=0.5),
+        "views_per_video": 2,
+        "batch": 4,
+        "seed": 5,
+        "executor": "opencv",
+        "threads": 1,
+    }
+    return ClipLoader(store, **(given | changes))
+
+
+def epochs(loader: ClipLoader, count: int) -> list[Batch]:
+    batches = [batch for _ in range(count) for batch in loader]
+    loader.close()
+    return batches
+
+
+def leaves(batch: Batch) -> dict[str, torch.Tensor]:
+    found = {"labels": batch.labels, "sources": batch.sources, "index": batch.index}
+    for name, streams in (("clips", batch.clips), ("affine", batch.affine)):
+        for stream, views in streams.items():
+            found |= {f"{name}.{stream}.{view}": tensor for view, tensor in enumerate(views)}
+    return found
+
+
+def assert_same(one: list[Batch], two: list[Batch]) -> None:
+    assert len(one) == len(two) > 0
+    for first, second in zip(one, two, strict=True):
+        first_leaves, second_leaves = leaves(first), leaves(second)
+        assert first_leaves.keys() == second_leaves.keys()
+        for name, tensor in first_leaves.items():
+            assert torch.equal(tensor, second_leaves[name]), name
+
+
+def joined(parts: list[Batch]) -> Batch:
+    """The slices of the ranks, in rank order, as one batch."""
+    merged = {name: torch.cat([leaves(part)[name] for part in parts]) for name in leaves(parts[0])}
+    views = {
+        kind: {stream: [merged[f"{kind}.{stream}.{view}"] for view in range(2)] for stream in ("rgb", "flow")}
+        for kind in ("clips", "affine")
+    }
+    return Batch(views["clips"], views["affine"], merged["labels"], merged["sources"], merged["index"])
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("clips", "reader"))}
+
+
+def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
+    loader = make(store)
+    batch = next(iter(loader))
+    order = loader.order(0)[:4]
+    assert batch.index.tolist() == order.tolist()
+    assert batch.labels.tolist() == [int(store.info(store.videos[index]).label[-1]) for index in order]
+    assert batch.sources.tolist() == order.tolist()  # in this store each video is a recording
+    assert {name: tuple(views[0].shape) for name, views in batch.clips.items()} == {
+        "rgb": (4, 3, 4, 16, 16),
+        "flow": (4, 2, 4, 16, 16),
+    }
+    for row, index in enumerate(order):
+        video = store.videos[index]
+        info = store.info(video)
+        plans = sample_plans(
+            loader.policy,
+            video,
+            info.length - 1,  # the frames that flow has, for rgb as well
+            4,
+            1,
+            frame_size=(info.height, info.width),
+            seed=5,
+            epoch=0,
+            sample=index,
+            count=2,
+        )
+        for view, plan in enumerate(plans):
+            for stream in ("rgb", "flow"):
+                [clip] = loader.executor.run(stream, [plan])
+                assert torch.equal(batch.clips[stream][view][row], clip)
+                assert np.array_equal(batch.affine[stream][view][row].numpy(), plan.colour[stream])
+    for stream in ("rgb", "flow"):
+        first, second = batch.views(stream)
+        assert torch.equal(first, normalise(batch.clips[stream][0], batch.affine[stream][0]))
+        assert first.dtype == torch.float32 and not torch.equal(first, second)
+    loader.close()
+
+
+def test_every_epoch_uses_each_video_once_in_another_order(store: VideoStore) -> None:
+    loader = make(store)
+    assert len(loader) == 3
+    used = [[batch.index.tolist() for batch in loader] for _ in range(3)]
+    flat = [sum(batches, []) for batches in used]
+    assert [len(batches) for batches in used] == [3, 3, 3]
+    assert all(len(set(videos)) == len(videos) == 12 and set(videos) < set(range(13)) for videos in flat)
+    assert len({tuple(videos) for videos in flat}) == 3
+    assert all(sorted(loader.order(epoch)) == list(range(13)) for epoch in range(5))
+    # The video that is left over is another one in other epochs, so that none is never seen.
+    assert len({int(loader.order(epoch)[-1]) for epoch in range(20)}) > 5
+    loader.close()
+
+
+def test_epochs_and_seeds_differ_in_frames_and_pixels_of_the_same_video(store: VideoStore) -> None:
+    def sample(seed: int, epoch: int) -> dict[str, torch.Tensor]:
+        loader = make(store, seed=seed, batch=13)
+        [place] = np.flatnonzero(loader.order(epoch) == 7)
+        batch = loader.load(epoch)
+        loader.close()
+        return {name: tensor[place] for name, tensor in leaves(batch).items()}
+
+    one, again, other_epoch, other_seed = sample(0, 0), sample(0, 0), sample(0, 1), sample(1, 0)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    for other in (other_epoch, other_seed):
+        assert one["index"] == other["index"]
+        for name in ("clips.rgb.0", "clips.flow.1", "affine.rgb.0", "affine.flow.1"):
+            assert not torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_the_same_batches(store: VideoStore, ranks: int) -> None:
+    alone = epochs(make(store), 2)
+    slices = [epochs(make(store, rank=rank, world_size=ranks), 2) for rank in range(ranks)]
+    assert all(len(batch.index) == 4 // ranks for batches in slices for batch in batches)
+    assert_same(alone, [joined(list(parts)) for parts in zip(*slices, strict=True)])
+
+
+def test_threads_do_not_change_batches(store: VideoStore) -> None:
+    assert_same(epochs(make(store), 2), epochs(make(store, threads=2), 2))
+
+
+def test_one_stream_has_the_clips_of_both(store: VideoStore) -> None:
+    """RGB alone shows the frames and windows that it shows beside flow, so that networks of either see the same."""
+    both, alone = epochs(make(store), 1), epochs(make(store, streams=("rgb",)), 1)
+    for one, two in zip(both, alone, strict=True):
+        assert set(two.clips) == set(two.affine) == {"rgb"}
+        for name, tensor in leaves(two).items():
+            assert torch.equal(leaves(one)[name], tensor)
+
+
+@pytest.mark.parametrize("done", [1, 2, 3, 4, 6])
+def test_position_is_kept_in_mid_epoch(store: VideoStore, done: int) -> None:
+    whole = epochs(make(store), 3)
+    first = make(store)
+    seen: list[Batch] = []
+    while len(seen) < done:
+        for batch in first:
+            seen.append(batch)
+            if len(seen) == done:
+                break
+    state = first.state_dict()
+    first.close()
+    assert state == {"delivered": done}
+    second = make(store)
+    second.load_state_dict(state)
+    rest = [batch for _ in range(3 - done // 3) for batch in second]
+    second.close()
+    assert_same(whole, seen + rest)
+
+
+def test_batches_in_preparation_are_not_counted_nor_lost(store: VideoStore) -> None:
+    """An iteration that is given up delivers what it delivered; the next one goes on behind it, to the epoch's end."""
+    whole = epochs(make(store), 1)
+    loader = make(store)
+    first = next(iter(loader))
+    assert loader.state_dict() == {"delivered": 1}
+    assert_same(whole, [first, *loader])
+    loader.close()
+
+
+def test_reading_ahead_ends_with_the_epoch(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    load = ClipLoader.load
+
+    def counted(self: ClipLoader, number: int) -> Batch:
+        asked.append(number)
+        return load(self, number)
+
+    monkeypatch.setattr(ClipLoader, "load", counted)
+    loader = make(store)
+    for batch in loader:
+        assert max(asked) <= loader.delivered + AHEAD
+        assert len(batch.index) == 4
+    assert asked == [0, 1, 2]
+    assert loader.waited > 0
+    assert sum(1 for _ in loader) == 3
+    assert asked == [0, 1, 2, 3, 4, 5]
+    loader.close()
+
+
+def test_iterations_that_end_early_leave_no_threads(store: VideoStore) -> None:
+    before = threads()
+    loader = make(store, threads=2)
+    for _ in range(3):
+        iterator = iter(loader)
+        next(iterator)
+        iterator.close()  # type: ignore[attr-defined]
+    assert not {thread for thread in threads() - before if thread.name.startswith("clips")}
+    loader.close()
+    assert threads() == before
+
+
+@pytest.fixture
+def damaged(store: VideoStore, tmp_path: Path) -> VideoStore:
+    """A copy of the store in which one byte of a frame of the video v05 has another value."""
+    shutil.copytree(store.root, tmp_path / "store")
+    copy = open_store(tmp_path / "store")
+    [shard] = [path for path in (copy.path("v05", "rgb") / "c").rglob("*") if path.is_file()]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 16
+    shard.write_bytes(content)
+    return copy
+
+
+@pytest.mark.parametrize("threads_of_reader", [1, 2])
+def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, threads_of_reader: int) -> None:
+    """Nobody skips it, replaces it or waits for it: the batches before come, and then the refusal."""
+    before = threads()
+    # Clips of all frames of the shortest videos, so that each video is read whole.
+    loader = make(damaged, clips=ClipSettings(6, 1, (16, 16)), views_per_video=8, threads=threads_of_reader)
+    [place] = np.flatnonzero(loader.order(0) == damaged.videos.index("v05")) // 4
+    assert place in (1, 2), "with this seed the damaged video is in the epoch, and not in its first batch"
+    delivered = 0
+    with pytest.raises(Refusal, match="(?s)video 'v05' is damaged.*where: .*v05.*make verify"):
+        for _ in loader:
+            delivered += 1
+    assert delivered == place
+    assert loader.state_dict() == {"delivered": place}
+    loader.close()
+    gc.collect()
+    assert threads() == before
+
+
+def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> None:
+    before = threads()
+
+    def refused(message: str, kind: type[Refusal] = Refusal, **changes: Any) -> None:
+        with pytest.raises(kind, match=message) as refusal:
+            make(store, **changes)
+        assert refusal.value.remedy
+
+    refused("(?s)no view 'pose'.*it has flow, rgb", streams=("rgb", "pose"))
+    refused("(?s)3 videos for training are fewer than one batch of 4.*smaller batch", videos=store.videos[:3])
+    refused("0 videos for training", videos=[])
+    refused("(?s)batch of 4 cannot be shared evenly by 3 processes.*multiple", UsageError, world_size=3)
+    refused("(?s)video 'nobody' is not in the store", videos=[*store.videos, "nobody"])
+    # The longest video has nine frames, and so eight of flow.
+    refused("(?s)spans 9 frames .9 x stride 1.*has 8", clips=ClipSettings(9, 1, (16, 16)))
+    refused("(?s)spans 10 frames .5 x stride 2", clips=ClipSettings(5, 2, (16, 16)))
+    make(store, clips=ClipSettings(4, 2, (16, 16))).close()
+    refused('(?s)unknown reader "opencvv".*did you mean "opencv"', UsageError, executor="opencvv")
+    refused("(?s)0 is out of range.*reader threads", UsageError, threads=0)
+    assert threads() == before
+
+
+def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
+    single = write_store(tmp_path / "store", {"a": (8, 20, 24), "b": (8, 20, 24), "still": (2, 20, 24)})
+    info = single.infos["still"]
+    object.__setattr__(info, "shapes", {"rgb": (1, 20, 24, 3), "flow": (0, 2, 13, 16)})
+    with pytest.raises(Refusal, match="(?s)video 'still' has no frame that all its views have.*one frame less"):
+        make(single, batch=2)
+
+
+def test_short_videos_are_trained_on_beside_long_ones(store: VideoStore, tmp_path: Path) -> None:
+    mixed = write_store(tmp_path / "store", {"long": (12, 20, 24), "short": (4, 20, 24)})
+    loader = make(mixed, clips=ClipSettings(8, 1, (16, 16)), batch=2)
+    [batch] = loader
+    assert batch.clips["rgb"][0].shape == (2, 3, 8, 16, 16)
+    loader.close()
+
+
+def test_store_without_flow_gives_rgb_of_all_frames(tmp_path: Path) -> None:
+    create_store(tmp_path / "store", ExtractionSettings({"rgb": RgbSettings()}).resolved())
+    empty = open_store(tmp_path / "store")
+    with pytest.raises(Refusal, match="(?s)no view 'flow'.*it has rgb"):
+        make(empty, streams=("flow",), videos=[])
+
+
+def test_clips_of_extracted_videos(synthetic_store: VideoStore) -> None:
+    """What the pipeline wrote, with labels, recordings and both views, without a hand in between."""
+    videos = [video for video, info in synthetic_store.infos.items() if info.split == "train"]
+    loader = make(synthetic_store, videos=videos, batch=3, clips=ClipSettings(4, 4, (24, 32)))
+    seen = list(loader)
+    loader.close()
+    assert len(seen) == 3
+    labels = [synthetic_store.classes[label] for batch in seen for label in batch.labels.tolist()]
+    assert labels == [synthetic_store.info(videos[index]).label for batch in seen for index in batch.index.tolist()]
+    for batch in seen:
+        flow = batch.views("flow")[0]
+        assert flow.shape == (3, 2, 4, 24, 32) and torch.isfinite(flow).all() and flow.std() > 0

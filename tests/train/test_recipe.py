@@ -1,0 +1,239 @@
+"""Recipes: what is shipped loads, what is written comes back, and what cannot be meant is refused by file and key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.errors import Refusal, UsageError
+from tests.train import runs
+from tests.train.runs import IN_BATCH, INFONCE
+from train import methods, recipe
+from train.recipe import FOLDER, Recipe
+
+SHIPPED = sorted(FOLDER.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_recipe_loads(path: Path) -> None:
+    loaded = recipe.load(path)
+    assert loaded.title and loaded.stages
+    assert path.stem in methods.METHODS.names
+    assert path.stem in [stage.method for stage in loaded.stages]
+    assert recipe.find(path.parent.name, path.stem) == path
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# "), "a recipe says at its top what it is for"
+
+
+def test_there_are_recipes() -> None:
+    assert FOLDER / "small" / "infonce.yaml" in SHIPPED
+
+
+def test_defaults_are_filled_in_and_come_back(tmp_path: Path) -> None:
+    """RUN/recipe.yaml, which says everything, is the same recipe."""
+    loaded = recipe.load(runs.write(tmp_path / "short.yaml", runs.settings(IN_BATCH, INFONCE)))
+    assert (loaded.precision, loaded.splits, loaded.evaluation.crop) == ("32-true", ["train", ""], "whole")
+    assert loaded.clips.size == (16, 16)
+    resolved = loaded.as_dict()
+    assert resolved["stages"][0] | {"epochs": 0} == resolved["stages"][0]
+    (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(resolved))
+    assert recipe.load(tmp_path / "resolved.yaml") == loaded
+
+
+def test_seed_replaces_the_files(tmp_path: Path) -> None:
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, seed=4))
+    assert (recipe.load(path).seed, recipe.load(path, 9).seed, recipe.load(path, 0).seed) == (4, 9, 0)
+    with pytest.raises(UsageError, match="(?s)-1 is out of range.*seed"):
+        recipe.load(path, -1)
+    with pytest.raises(UsageError, match="(?s)out of range.*seed"):
+        recipe.load(path, 2**32)
+
+
+def test_whole_number_serves_as_fraction(tmp_path: Path) -> None:
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, evaluation={"crop": 1}))
+    assert recipe.load(path).evaluation.crop == 1
+
+
+def at(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of a recipe: `value` at the place that `keys` lead to."""
+
+    def change(content: Any) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+def without(*keys: str | int) -> Callable[[dict[str, Any]], None]:
+    def change(content: Any) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    return change
+
+
+SETTINGS = ("stages", 0, "settings")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # a wrong key, at each level
+        (at("bacth", value=4), 'unknown key "bacth".*top level.*did you mean "batch"'),
+        (at("clips", "lenght", value=4), 'unknown key "lenght".*clips.*did you mean "length"'),
+        (at("augmentation", "nam", value="small"), 'unknown key "nam".*augmentation.*did you mean "name"'),
+        (at("augmentation", "settings", value={"strenght": 1}), 'unknown setting "strenght".*did you mean "strength"'),
+        (at("evaluation", value={"corp": 0.5}), 'unknown key "corp".*evaluation.*did you mean "crop"'),
+        (at("stages", 1, "epoch", value=4), r'unknown key "epoch".*stages\[1\].*did you mean "epochs"'),
+        (at(*SETTINGS, "steam", value="rgb"), r'unknown setting "steam".*stages\[0\].settings.*mean "stream"'),
+        (at(*SETTINGS, "optimiser", "lrr", value=1), r'unknown key "lrr".*stages\[0\].*optimiser.*mean "lr"'),
+        (
+            at(*SETTINGS, "backbone_settings", "widht", value=1),
+            r'unknown setting "widht".*stages\[0\].*backbone "small".*mean "width"',
+        ),
+        (at(True, value=4), 'unknown key "True"'),
+        # a wrong name
+        (at("augmentation", "name", value="smal"), 'unknown augmentation "smal".*augmentation.*did you mean "small"'),
+        (at("stages", 0, "method", value="infonse"), r'unknown method "infonse".*stages\[0\].*did you mean "infonce"'),
+        (at(*SETTINGS, "backbone", value="smal"), r'unknown backbone "smal".*stages\[0\].*did you mean "small"'),
+        (at(*SETTINGS, "stream", value="rbg"), r'unknown stream "rbg".*stages\[0\].*did you mean "rgb"'),
+        (at("precision", value="bf16_mixed"), 'unknown precision "bf16_mixed".*precision.*did you mean "bf16-mixed"'),
+        (at("splits", value=["train", "tets"]), 'unknown split "tets".*splits.*did you mean "test"'),
+        # something missing
+        (without("title"), "title is missing.*top level"),
+        (without("clips", "stride"), "stride is missing.*clips"),
+        (without("stages", 1, "name"), r"name is missing.*stages\[1\]"),
+        (without("stages"), "stages is missing"),
+        (without(*SETTINGS, "stream"), r"missing setting: stream.*stages\[0\].settings"),
+        # another type
+        (at("batch", value="4"), "'4' is not a whole number.*batch"),
+        (at("batch", value=4.0), "4.0 is not a whole number.*batch"),
+        (at("batch", value=True), "True is not a whole number.*batch"),
+        (at("batch", value=None), "None is not a whole number.*batch"),
+        (at("seed", value=False), "False is not a whole number.*seed"),
+        (at("title", value=["a"]), "is not text.*title"),
+        (at("title", value=True), "True is not text.*title"),
+        (at("clips", value=[4, 1]), "is not a mapping.*clips"),
+        (at("clips", "length", value="4 frames"), "'4 frames' is not a whole number.*clips.length"),
+        (at("clips", "size", value=16), "16 is not a list of 2, each a whole number.*clips.size"),
+        (at("clips", "size", value=[16]), "is not a list of 2.*clips.size"),
+        (at("clips", "size", value=[16, "16"]), "'16' is not a whole number.*clips.size"),
+        (at("splits", value="train"), "'train' is not a list.*splits"),
+        (at("splits", value=[1]), r"1 is not text.*splits\[0\]"),
+        (at("stages", value={}), "is not a list.*stages"),
+        (at("stages", 0, value="infonce"), r"'infonce' is not a mapping.*stages\[0\]"),
+        (at("stages", 0, "settings", value=None), r"None is not a mapping of names.*stages\[0\].settings"),
+        (at(*SETTINGS, 7, value=1), r"is not a mapping of names.*stages\[0\].settings"),
+        (at("stages", 0, "steps", value=True), r"True is not a whole number.*stages\[0\].steps"),
+        (at("evaluation", value={"crop": True}), "True is not a number or text.*evaluation.crop"),
+        (at(*SETTINGS, "queue", value=True), r"True is not a whole number.*stages\[0\].settings: method.queue"),
+        (at(*SETTINGS, "temperature", value=True), r"True is not a number.*stages\[0\].settings: method.temperature"),
+        (at(*SETTINGS, "optimiser", value="adam"), r"'adam' is not a mapping.*stages\[0\].settings: optimiser"),
+        # out of range
+        (at("batch", value=0), "0 is out of range.*batch"),
+        (at("seed", value=-1), "-1 is out of range.*seed"),
+        (at("clips", "stride", value=0), "0 is out of range.*clips.stride"),
+        (at("clips", "size", value=[16, 0]), "0 is out of range.*clips.size"),
+        (at("checkpoint_every", value=0), "0 is out of range.*checkpoint_every"),
+        (at("log_every", value=-5), "-5 is out of range.*log_every"),
+        (at("augmentation", "settings", value={"flip": 2}), "2 is out of range.*augmentation: flip"),
+        (at("evaluation", value={"crop": 1.5}), "1.5 is out of range.*evaluation: crop"),
+        (at("evaluation", value={"crop": "hole"}), "'hole' is text.*evaluation: crop"),
+        (at("stages", 0, "steps", value=-8), r"-8 is out of range.*stages\[0\].steps"),
+        (at(*SETTINGS, "temperature", value=0), r"0 is out of range.*stages\[0\].settings: method.temperature"),
+        # what does not go together
+        (at("stages", 0, "epochs", value=1), r"either epochs or steps.*stages\[0\]"),
+        (without("stages", 0, "steps"), r"either epochs or steps.*stages\[0\]"),
+        (at("stages", value=[]), "a recipe needs stages.*stages"),
+        (at("stages", 1, "name", value="pixels"), r"a name of its own.*stages.*\['pixels', 'pixels'\]"),
+        (at(*SETTINGS, "queue", value=6), r"queue of 6 keys.*batch of 4.*stages\[0\].settings: method.queue"),
+        (at("batch", value=1), r"at least two videos in a batch.*stages\[0\].settings"),
+    ],
+)
+def test_what_cannot_be_meant_fails(tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    content = runs.settings(IN_BATCH, INFONCE)
+    change(content)
+    path = runs.write(tmp_path / "my recipe.yaml", content)
+    with pytest.raises(UsageError, match=f"(?s){message}") as refusal:
+        recipe.load(path)
+    assert str(path) in refusal.value.where
+    assert refusal.value.remedy
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "a/b", "/a", "a\\b", "a b", "ä", "a.b", "recipe.yaml", "features", "a\n"]
+)
+def test_names_of_stages_that_are_no_plain_folders_fail(tmp_path: Path, name: str) -> None:
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"name": name}))
+    with pytest.raises(UsageError, match=r"(?s)cannot be the name.*stages\[0\].name"):
+        recipe.load(path)
+
+
+def test_exponent_without_a_point_is_explained(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1e-3 as text."""
+    path = tmp_path / "recipe.yaml"
+    text = yaml.safe_dump(runs.settings(IN_BATCH))
+    assert "lr: 0.003" in text
+    path.write_text(text.replace("lr: 0.003", "lr: 3e-3"))
+    with pytest.raises(UsageError, match=r"(?s)'3e-3' is text.*stages\[0\].settings: optimiser.lr.*write 1.0e-3"):
+        recipe.load(path)
+    path.write_text(text.replace("lr: 0.003", "lr: 3.0e-3"))
+    assert recipe.load(path).stages[0].settings["optimiser"]["lr"] == 0.003
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title: a\ntitle: b\n", "'title' is given twice"),
+        ("title: a\nclips: {length: 4, stride: 1, length: 8}\n", "'length' is given twice"),
+        ("title: [a\n", "the recipe cannot be read"),
+        ("title: !!python/object/apply:os.getcwd []\n", "the recipe cannot be read"),
+        ("- title\n", "is not a mapping.*top level"),
+        ("", "None is not a mapping.*top level"),
+    ],
+)
+def test_files_that_are_no_recipes_fail(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=f"(?s){message}") as refusal:
+        recipe.load(path)
+    assert str(path) in refusal.value.where
+
+
+def test_bytes_that_are_no_text_fail(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"title: \xff\xfe")
+    with pytest.raises(UsageError, match="the recipe cannot be read"):
+        recipe.load(tmp_path / "recipe.yaml")
+    with pytest.raises(UsageError, match="the recipe cannot be read"):
+        recipe.load(tmp_path)
+
+
+def test_merged_mappings_may_be_overridden(tmp_path: Path) -> None:
+    content = yaml.safe_dump(runs.settings(IN_BATCH))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content.replace("clips:\n", "clips:\n  <<: {length: 9}\n"))
+    assert recipe.load(path).clips.length == 4
+
+
+def test_recipes_are_found_by_name_or_path(tmp_path: Path) -> None:
+    path = runs.write(tmp_path / "mine.yaml", runs.settings(IN_BATCH))
+    assert recipe.find(str(path), "infonce") == path
+    assert recipe.find("small", "infonce") == FOLDER / "small" / "infonce.yaml"
+    with pytest.raises(UsageError, match="(?s)no such recipe.*nobody.yaml"):
+        recipe.find(str(tmp_path / "nobody.yaml"), "infonce")
+    with pytest.raises(Refusal, match='(?s)unknown recipe "smal".*did you mean "small"'):
+        recipe.find("smal", "infonce")
+    with pytest.raises(UsageError, match='(?s)unknown method in recipe small "infonse".*did you mean "infonce"'):
+        recipe.find("small", "infonse")
+
+
+def test_recipe_is_read_only() -> None:
+    loaded: Recipe = recipe.load(SHIPPED[0])
+    with pytest.raises(AttributeError):
+        loaded.batch = 8  # type: ignore[misc]

@@ -1,0 +1,184 @@
+"""Stage two from the command line: what it prints, where it leaves things, and its exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import cli
+from pipeline.store import VideoStore
+from tests.train import runs
+from tests.train.runs import IN_BATCH, INFONCE
+from tests.train.stores import write_store
+from train import checkpoints, stages
+from train.__main__ import COMMANDS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
+    return write_store(tmp_path_factory.mktemp("commands [1]") / "store", runs.VIDEOS)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        try:
+            code = cli.main(COMMANDS, "Stage two", "train")
+        except SystemExit as leaving:  # how the parser ends
+            code = int(leaving.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[object, ...]:
+    """Arguments of the command; `more` may replace options."""
+    small = ("--hardware.reader", "opencv", "--hardware.accelerator", "cpu", "--hardware.threads", 1)
+    return ("pretrain", "--method", "infonce", "--store", store, "--run", run, "--recipe", recipe, *small, *more)
+
+
+def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call: Run) -> None:
+    """With brackets in the paths, which are not to be taken for markup."""
+    run, recipe = tmp_path / "runs [b]" / "first", tmp_path / "recipe.yaml"
+    runs.write(recipe, runs.settings(IN_BATCH | {"steps": 3}, INFONCE | {"epochs": 1}))
+    command = pretrain(store.root, run, recipe)
+
+    with runs.signalled(1):
+        code, out, errors = call(*command)
+    assert code == 128 + signal.SIGTERM
+    assert out == ""
+    path = stages.checkpoint_path(run, "pixels")
+    assert f"stopped by SIGTERM in stage pixels at step 2; the same command continues there: {path}\n" in errors
+    assert f"pre-training 'a tiny run' (stages: pixels, motion) on 13 videos of {store.root}, into {run}\n" in errors
+
+    code, out, errors = call(*command)
+    assert code == 0
+    assert re.fullmatch(rf"pre-trained 2 stages in \d+ s: {re.escape(str(run))}\n", out)
+    assert "pixels 100%" in errors and "motion 100%" in errors and "clips/s=" in errors and "data wait=" in errors
+
+    before = path.read_bytes()
+    code, out, errors = call(*command)
+    assert code == 0
+    assert "stage pixels was finished already" in errors and "stage motion was finished already" in errors
+    assert path.read_bytes() == before
+
+    code, out, _ = call("export", "--checkpoint", path, "--stream", "rgb", "--out", tmp_path / "rgb.pt")
+    assert code == 0
+    assert out == f"wrote the rgb backbone to {tmp_path / 'rgb.pt'} and its description to {tmp_path / 'rgb.json'}\n"
+    assert torch.load(tmp_path / "rgb.pt", weights_only=True).keys() == (
+        checkpoints.load_method(path).encoders["rgb"].backbone.state_dict().keys()
+    )
+
+
+def test_interrupt_from_the_keyboard(store: VideoStore, tmp_path: Path, call: Run) -> None:
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH))
+    with runs.signalled(0, signal.SIGINT):
+        code, _, errors = call(*pretrain(store.root, tmp_path / "run", recipe))
+    assert code == 130
+    assert "stopped by SIGINT in stage pixels at step 1" in errors
+
+
+def test_work_that_is_refused_fails_with_one(store: VideoStore, tmp_path: Path, call: Run) -> None:
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"steps": 1}))
+
+    def refused(arguments: tuple[object, ...], *parts: str) -> None:
+        code, out, errors = call(*arguments)
+        assert code == 1
+        assert out == ""
+        assert f"train {arguments[0]}: " in errors and "where: " in errors and "to do: " in errors
+        assert "Traceback" not in errors
+        for part in parts:
+            assert part in errors
+
+    run = tmp_path / "run"
+    refused(pretrain(tmp_path / "nothing", run, recipe), "there is no store", str(tmp_path / "nothing"))
+    refused(pretrain(tmp_path, run, recipe), "this is not a costream store")
+    (tmp_path / "file").write_text("mine")
+    refused(pretrain(store.root, tmp_path / "file", recipe), "the run's path is a file")
+    refused(pretrain(store.root, store.root, recipe), "not empty and not a run")
+    long = runs.write(tmp_path / "long.yaml", runs.settings(IN_BATCH, clips={"length": 9, "stride": 3, "size": [8, 8]}))
+    refused(pretrain(store.root, run, long), "a clip spans 27 frames (9 x stride 3)", str(store.root))
+    assert not run.exists()
+
+    assert call(*pretrain(store.root, run, recipe))[0] == 0
+    other = runs.write(tmp_path / "other.yaml", runs.settings(IN_BATCH | {"steps": 2}))
+    refused(pretrain(store.root, run, other), "the run belongs to another recipe", '"steps": 2')
+    refused(pretrain(store.root, run, recipe, "--seed", 8), "seed: stored 3, asked 8", str(run / "recipe.yaml"))
+    last = stages.checkpoint_path(run, "pixels")
+    refused(("export", "--checkpoint", last, "--stream", "flow", "--out", tmp_path / "a.pt"), "it has rgb")
+    last.write_bytes(last.read_bytes()[:9000])
+    refused(("export", "--checkpoint", last, "--stream", "rgb", "--out", tmp_path / "a.pt"), "cannot be read")
+    refused(pretrain(store.root, run, recipe), "cannot be read", str(last))
+    assert not (tmp_path / "a.pt").exists()
+
+
+def test_wrong_usage_fails_with_two(store: VideoStore, tmp_path: Path, call: Run) -> None:
+    good = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH))
+    run = tmp_path / "run"
+
+    def refused(arguments: tuple[object, ...], *parts: str) -> None:
+        code, out, errors = call(*arguments)
+        assert code == 2
+        assert "Traceback" not in errors
+        for part in parts:
+            assert part in errors
+
+    wrong = runs.write(tmp_path / "wrong.yaml", runs.settings(IN_BATCH, bacth=3))
+    refused(pretrain(store.root, run, wrong), 'unknown key "bacth"', str(wrong), 'did you mean "batch"?')
+    refused(pretrain(store.root, run, "smal"), 'unknown recipe "smal"', 'did you mean "small"?')
+    refused(pretrain(store.root, run, tmp_path / "no.yaml"), "there is no such recipe", str(tmp_path / "no.yaml"))
+    refused(pretrain(store.root, run, "small", "--method", "infonse"), 'did you mean "infonce"?')
+    refused(pretrain(store.root, run, good, "--method", "vicc"), "no stage of the recipe trains 'vicc'", str(good))
+    refused(pretrain(store.root, run, good, "--hardware.threads", 0), "hardware.threads")
+    refused(pretrain(store.root, run, good, "--hardware.accelerator", "tpu"), "hardware.accelerator")
+    refused(pretrain(store.root, run, good, "--hardware.devices", 3), "cannot be shared evenly by 3 processes")
+    refused(pretrain(store.root, run, good, "--hardware.reader", "lmdb"), 'unknown reader "lmdb"', "opencv, dali")
+    refused(pretrain(store.root, run, good, "--seed", "one"), "seed")
+    refused(pretrain(store.root, run, good, "--sede", 1), "sede")
+    refused(("pretrain",), "pretrain.store")
+    refused((), "train")
+    assert not run.exists()
+
+
+def test_help_names_every_option(call: Run) -> None:
+    code, out, _ = call("pretrain", "--help")
+    assert code == 0
+    for option in ("--method", "--store", "--run", "--recipe", "--seed", "--hardware.reader", "--hardware.devices"):
+        assert option in out
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_command_itself(store: VideoStore, tmp_path: Path) -> None:
+    """Nothing is staged here: a signal from outside, at whatever step the run is when its bar is seen."""
+    steps = 400
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": steps}, checkpoint_every=steps)
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "train", *map(str, pretrain(store.root, run, tmp_path / "recipe.yaml"))]
+    environment = os.environ | runs.same_threads()
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    printed = ""
+    while "0%" not in printed and process.poll() is None:
+        printed += process.stderr.read(1)
+    process.send_signal(signal.SIGTERM)
+    printed += process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    done = checkpoints.metadata(stages.checkpoint_path(run, "pixels"))["step"]
+    assert 0 < done < steps
+    runs.run(recipe, store, run)
+    runs.run(recipe, store, tmp_path / "whole")
+    runs.assert_same_runs(tmp_path / "whole", run, "pixels")
