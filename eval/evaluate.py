@@ -20,11 +20,10 @@ from eval.published import counterpart
 from eval.report import bank_path, write_report
 from eval.results import NETWORKS, Record
 from eval.runs import Stage, stages, trained_on
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from train import checkpoints, reader
 from train.encoder import Encoder
-from train.settings import refuse_unknown
 
 TESTED, GALLERY = "test", "train"
 errors = Console(stderr=True, highlight=False)

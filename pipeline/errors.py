@@ -1,6 +1,10 @@
-"""The one exception that people are meant to read."""
+"""The exceptions that people are meant to read."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NoReturn
 
 
 class Refusal(RuntimeError):
@@ -32,6 +36,14 @@ class UsageError(Refusal):
     """A command line, recipe or settings file that cannot be meant."""
 
     exit_code = 2
+
+
+def refuse_unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> NoReturn:
+    """Raises UsageError: there is no `kind` called `name`; names the nearest spelling and all known ones."""
+    known = list(known)
+    nearest = difflib.get_close_matches(str(name), known, n=1)
+    meant = f'did you mean "{nearest[0]}"? ' if nearest else ""
+    raise UsageError(f'unknown {kind} "{name}"', where=where, remedy=f"{meant}known: {', '.join(known)}")
 
 
 def _rebuild(kind: type[Refusal], what: str, where: str, remedy: str) -> Refusal:

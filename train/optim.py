@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR
 
-from pipeline.errors import UsageError
-from train.settings import check_number, refuse_unknown
+from pipeline.errors import UsageError, refuse_unknown
+from train.settings import check_number
 
 OptimiserName = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "step", "one_cycle"]

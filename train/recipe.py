@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
 from train.loader import ClipSettings
-from train.settings import check_number, refuse_unknown
+from train.settings import check_number
 
 FOLDER = Path(__file__).parent / "recipes"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")

@@ -6,8 +6,7 @@ import importlib
 import inspect
 from typing import Any
 
-from pipeline.errors import UsageError
-from train.settings import refuse_unknown
+from pipeline.errors import UsageError, refuse_unknown
 
 
 class Registry:

@@ -1,21 +1,10 @@
-"""Refusals of settings that cannot be meant, in one wording for recipes, methods and networks."""
+"""Refusals of numbers that cannot be meant, in one wording for recipes, methods and networks."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable
-from typing import NoReturn
 
 from pipeline.errors import UsageError
-
-
-def refuse_unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> NoReturn:
-    """Raises UsageError: there is no `kind` called `name`; names the nearest spelling and all known ones."""
-    known = list(known)
-    nearest = difflib.get_close_matches(str(name), known, n=1)
-    meant = f'did you mean "{nearest[0]}"? ' if nearest else ""
-    raise UsageError(f'unknown {kind} "{name}"', where=where, remedy=f"{meant}known: {', '.join(known)}")
 
 
 def check_number(

@@ -68,7 +68,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
         module = checkpoints.create(stage.method, stage.settings, recipe.seed)
-        _StageData(recipe, module, store, videos, hardware).loader(0, hardware.devices).close()
+        make_loader(recipe, module, store, videos, hardware, world_size=hardware.devices).close()
 
 
 def prepare(run: Path, recipe: Recipe) -> None:
@@ -138,6 +138,35 @@ def training_videos(recipe: Recipe, store: VideoStore) -> list[str]:
     return chosen
 
 
+def make_loader(
+    recipe: Recipe,
+    module: Method,
+    store: VideoStore,
+    videos: list[str],
+    hardware: Hardware,
+    rank: int = 0,
+    world_size: int = 1,
+) -> ClipLoader:
+    """What a stage of the recipe reads on one rank. Raises Refusal as `ClipLoader` does."""
+    settings = dict(recipe.augmentation.settings)
+    if "flow" in store.settings:
+        settings["flow_bound"] = store.settings["flow"]["bound"]
+    return ClipLoader(
+        store,
+        videos,
+        module.streams,
+        recipe.clips,
+        augment.policy(recipe.augmentation.name, **settings),
+        module.views_per_video,
+        recipe.batch,
+        recipe.seed,
+        executor=hardware.reader,
+        threads=hardware.threads,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
 class _StageData(LightningDataModule):
     """Gives Lightning the loader of each rank."""
 
@@ -150,32 +179,14 @@ class _StageData(LightningDataModule):
 
     def train_dataloader(self) -> ClipLoader:
         assert self.trainer is not None
-        self.opened.append(self.loader(self.trainer.global_rank, self.trainer.world_size))
-        return self.opened[-1]
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        loader = make_loader(self.recipe, self.module, self.store, self.videos, self.hardware, rank, world_size)
+        self.opened.append(loader)
+        return loader
 
     def close(self) -> None:
         for loader in self.opened:
             loader.close()
-
-    def loader(self, rank: int, world_size: int) -> ClipLoader:
-        flow = self.store.settings.get("flow")
-        settings = dict(self.recipe.augmentation.settings)
-        if flow is not None:
-            settings["flow_bound"] = flow["bound"]
-        return ClipLoader(
-            self.store,
-            self.videos,
-            self.module.streams,
-            self.recipe.clips,
-            augment.policy(self.recipe.augmentation.name, **settings),
-            self.module.views_per_video,
-            self.recipe.batch,
-            self.recipe.seed,
-            executor=self.hardware.reader,
-            threads=self.hardware.threads,
-            rank=rank,
-            world_size=world_size,
-        )
 
 
 def _trainer(recipe: Recipe, steps: int, folder: Path, hardware: Hardware, keeper: Checkpoints) -> Trainer:

@@ -5,11 +5,10 @@ An estimator is one module and one line in ESTIMATORS; its packages are imported
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, refuse_unknown
 from pipeline.flow.estimator import FlowEstimator
 from pipeline.flow.quantisation import dequantise, quantise
 
@@ -30,12 +29,7 @@ def create(name: str, **settings: Any) -> FlowEstimator:
     if name == "tvl1":
         name = FASTEST_TVL1[0]
     if name not in ESTIMATORS:
-        known = ["tvl1", *ESTIMATORS]
-        near = difflib.get_close_matches(name, known, n=1)
-        raise UsageError(
-            f"there is no flow estimator {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-            remedy=f"known are {', '.join(known)}",
-        )
+        refuse_unknown("flow estimator", name, ["tvl1", *ESTIMATORS])
     module, _, kind = ESTIMATORS[name].partition(":")
     estimator = getattr(importlib.import_module(module), kind)
     try:

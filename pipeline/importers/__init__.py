@@ -6,13 +6,12 @@ the importer of each known data set.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from pathlib import Path
 
 import yaml
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import Manifest
 
 IMPORTERS = {"folder": "pipeline.importers.folder"}
@@ -34,13 +33,7 @@ def describe(dataset: str) -> dict:
     """The YAML description of a data set: title, importer, settings."""
     path = Path(dataset) if dataset.endswith((".yaml", ".yml")) else DATASETS / f"{dataset}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in DATASETS.glob("*.yaml"))
-        near = difflib.get_close_matches(dataset, known, n=1)
-        raise UsageError(
-            f"there is no data set called {dataset!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-            where=str(path),
-            remedy=f"known are {', '.join(known)}; data_manifests/README.md tells how to add one",
-        )
+        refuse_unknown("data set", dataset, sorted(file.stem for file in DATASETS.glob("*.yaml")), where=str(path))
     description = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(description, dict) or description.get("importer") not in IMPORTERS:
         raise UsageError(

@@ -68,7 +68,7 @@ def test_settings_that_cannot_be_meant_are_exit_code_two(run: Run, synthetic_vid
     extract = ("extract", "--videos", synthetic_videos, "--store", tmp_path / "store")
     code, _, err = run(*extract, "--flow.estimator", "tvl2")
     assert code == 2
-    assert "did you mean 'tvl1'" in err
+    assert 'did you mean "tvl1"' in err
     assert run(*extract, "--dataset", "foldr")[0] == 2
     assert run(*extract, "--rgb.short_side", "3")[0] == 2
     assert not (tmp_path / "store").exists()

@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_the_nearest_data_set_is_named() -> None:
-    with pytest.raises(UsageError, match="did you mean 'folder'"):
+    with pytest.raises(UsageError, match='did you mean "folder"'):
         importers.read("foldr", Path("videos"))
 
 

@@ -59,7 +59,7 @@ def test_differences_are_told_field_by_field() -> None:
         ({"rgb": RgbSettings(short_side=-1)}, "short side -1"),
         ({"rgb": RgbSettings(), "flow": FlowSettings(bound=0.0)}, "bound 0.0"),
         ({"rgb": RgbSettings(), "flow": FlowSettings(bound=float("nan"))}, "bound nan"),
-        ({"rgb": RgbSettings(), "flow": FlowSettings(estimator="tvl2")}, "did you mean 'tvl1'"),
+        ({"rgb": RgbSettings(), "flow": FlowSettings(estimator="tvl2")}, 'did you mean "tvl1"'),
         ({"rgb": RgbSettings(), "flow": FlowSettings(parameters={"wraps": 3})}, "wraps"),
         ({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis", parameters={"preset": "best"})}, "'best'"),
     ],

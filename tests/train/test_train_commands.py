@@ -163,7 +163,7 @@ def test_help_names_every_option(call: Run) -> None:
 @pytest.mark.slow
 def test_sigterm_to_the_command_itself(store: VideoStore, tmp_path: Path) -> None:
     """Nothing is staged here: a signal from outside, at whatever step the run is when its bar is seen."""
-    steps = 400
+    steps = 200
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": steps}, checkpoint_every=steps)
     run = tmp_path / "run"
     command = [sys.executable, "-m", "train", *map(str, pretrain(store.root, run, tmp_path / "recipe.yaml"))]

@@ -10,14 +10,14 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, refuse_unknown
 from train.collectives import encode_shuffled, gather_rows, world_size
 from train.encoder import STREAM_CHANNELS, Encoder, momentum_update
 from train.losses.nce import contrast_logits, in_batch_logits, own_key_accuracy, own_key_nce
 from train.methods.method import Method
 from train.optim import OptimiserSettings, make_optimiser, with_schedule
 from train.queue import Queue
-from train.settings import check_number, refuse_unknown
+from train.settings import check_number
 
 if TYPE_CHECKING:
     from train.loader import Batch
