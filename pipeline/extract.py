@@ -10,10 +10,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 # Workers that end with the run log lost connections as errors; read when distributed is imported, here and in them.
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
@@ -97,8 +96,12 @@ def extract(
             add_classes(store, manifest.classes)
             add_groups(store, todo)
         if todo:
-            with ExtractionBar(len(todo), len(summary.quarantined)) as bar, _cluster(min(workers, len(todo))) as client:
-                for outcome in _run(client, list(todo.values()), root, store, settings):
+            with (
+                ExtractionBar(len(todo), len(summary.quarantined)) as bar,
+                _cluster(min(workers, len(todo))) as client,
+                contextlib.closing(_run(client, list(todo.values()), root, store, settings)) as outcomes,
+            ):
+                for outcome in outcomes:
                     if outcome.status == "failed":
                         raise _cannot_go_on(outcome, store)
                     summary.count(outcome)
@@ -106,8 +109,8 @@ def extract(
                         _journal(store, outcome)
                     bar.advance(outcome)
                     todo.pop(outcome.video_id)
-                if todo:  # never end well with work undone
-                    raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
+            if todo:  # never end well with work undone
+                raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
         with writing_to(store):
             catalogue.save(store)
     summary.wall = time.perf_counter() - began
@@ -125,35 +128,43 @@ def _plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tup
     return todo, summary
 
 
-def _run(client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings) -> Iterator[Outcome]:
+def _run(
+    client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings
+) -> Generator[Outcome]:
     """Outcomes as they come, the largest files first: a long video that starts last would keep one worker busy alone.
 
     Dask cannot tell which of the videos that a dying worker held had killed it. All of them are done again when the
     others are through, each alone, so that only one that kills its worker once more is blamed and quarantined.
     """
     ordered = iter(sorted(todo, key=lambda row: (-_size(root / row.path), row.video_id)))
-    videos: dict[Any, Video] = {}
+    videos: dict[Future, Video] = {}
     arguments = settings.as_dict()
 
     def submit(count: int) -> list[Future]:
         futures = []
         for row in itertools.islice(ordered, count):
             future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
-            videos[future.key] = row
+            videos[future] = row
             futures.append(future)
         return futures
 
     ahead = IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     suspects = []
     running = as_completed(submit(ahead), with_results=True, raise_errors=False)
-    for future, result in running:
-        row = videos.pop(future.key)
-        if isinstance(result, Outcome):
-            yield result
-        else:
-            suspects.append(row)
-        for following in submit(1):
-            running.add(following)
+    try:
+        for future, result in running:
+            row = videos.pop(future)
+            if isinstance(result, Outcome):
+                yield result
+            else:
+                suspects.append(row)
+            for following in submit(1):
+                running.add(following)
+    finally:
+        # A run that stops early waits for what is on its way: Dask would print an error for each connection cut off.
+        client.cancel(list(videos))
+        for _ in running:
+            pass
     for row in suspects:
         future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
         error = future.exception()

@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -50,7 +51,7 @@ class Alternating:
         self.waiting: list[float] = []
 
     def __len__(self) -> int:
-        return self.rounds * (FILLING + 2 * self.steps)
+        return self.rounds * (FILLING + 2 * self.steps) + 1
 
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.rounds):
@@ -68,6 +69,7 @@ class Alternating:
             self.replaying.append((now() - turned) / self.steps)
             self.reading.append((read - began) / self.steps)
             self.waiting.append(waited / self.steps)
+        yield batch  # without another request the time of the last step would not be known
 
     def _endless(self) -> Iterator[Batch]:
         while True:
@@ -126,7 +128,9 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    trainer.fit(module, blocks)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # as `train.stages` does
+        trainer.fit(module, blocks)
     began = now()
     for number in range(arguments.steps):
         loader.load(number)
