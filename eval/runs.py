@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints, recipe
-from train.stages import checkpoint_path
+from train.stages import checkpoint_path, videos_hash
 
 
 @dataclass(frozen=True)
@@ -74,5 +73,4 @@ def stages(run: Path) -> list[Stage]:
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
     """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded them."""
     chosen = [video for video, info in store.infos.items() if info.split in recipe.load(run / "recipe.yaml").splits]
-    contents = json.dumps([(video, store.info(video).digest) for video in chosen], sort_keys=True)
-    return stage.metadata["store_videos_hash"] == hashlib.sha256(contents.encode()).hexdigest()[:16]
+    return stage.metadata["store_videos_hash"] == videos_hash(store, chosen)

@@ -24,9 +24,9 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         sub.add_function_arguments(function, as_group=False)
         subcommands.add_subcommand(name, sub, help=summary.split("\n")[0])
     chosen = parser.parse_args()
-    options = parser.instantiate(chosen)[chosen.command].as_dict()
-    options.pop("config", None)
     try:
+        options = parser.instantiate(chosen)[chosen.command].as_dict()
+        options.pop("config", None)
         return commands[chosen.command](**options) or 0
     except Refusal as refusal:
         print(f"{program} {chosen.command}: {refusal}", file=sys.stderr)

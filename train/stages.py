@@ -222,7 +222,6 @@ def _facts(
     recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method
 ) -> dict[str, Any]:
     """What a checkpoint records of where it comes from."""
-    contents = [(video, store.info(video).digest) for video in videos]
     clip = {
         "length": recipe.clips.length,
         "stride": recipe.clips.stride,
@@ -237,7 +236,7 @@ def _facts(
         "clip": clip,
         "recipe_hash": _hash(recipe.as_dict()),
         "store_settings_hash": store.settings_hash,
-        "store_videos_hash": _hash(contents),
+        "store_videos_hash": videos_hash(store, videos),
         "versions": environment.versions(),
     }
 
@@ -270,6 +269,11 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refusal("the run's recipe is damaged", where=str(path), remedy="give another RUN=")
     return found
+
+
+def videos_hash(store: VideoStore, videos: list[str]) -> str:
+    """Tells whether these videos, byte for byte, are what a checkpoint was trained on."""
+    return _hash([(video, store.info(video).digest) for video in videos])
 
 
 def _hash(content: Any) -> str:

@@ -21,6 +21,7 @@ from unittest import mock
 import train  # noqa: F401  (before torch and lightning)
 
 # isort: split
+import pytest
 import torch
 import yaml
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from train import checkpoints, recipe, stages
 from train.backbones import BACKBONES, Backbone
 from train.methods.infonce import InfoNCE
 from train.recipe import Recipe
-from train.stages import Hardware
+from train.stages import Hardware, Stopped
 
 EVENT = "TRAIN_EVENT"
 BATCH = 4
@@ -199,6 +200,16 @@ def main() -> int:
     # Lightning starts the followers of a leader by the same command.
     with event(int(step)) if os.environ.get("LOCAL_RANK", "0") == "0" else nullcontext():
         return cli.main(COMMANDS, "", "train")
+
+
+def last(folder: Path, stage: dict[str, Any] = IN_BATCH) -> Path:
+    return stages.checkpoint_path(folder, stage["name"])
+
+
+def stop(recipe: Recipe, store: VideoStore, folder: Path, done: int, number: int = signal.SIGTERM) -> Stopped:
+    with signalled(done - 1, number), pytest.raises(Stopped) as stopped:
+        run(recipe, store, folder)
+    return stopped.value
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,17 @@ import yaml
 from lightning.pytorch import LightningModule
 
 from pipeline import layout
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal
 from pipeline.store import VideoStore, open_store
 from tests.train import runs
-from tests.train.runs import IN_BATCH, INFONCE
+from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.stores import write_store
 from train import checkpoints, stages
 from train.backbones import BACKBONES
 from train.checkpoints import METADATA
 from train.methods.infonce import InfoNCE
 from train.recipe import Recipe
-from train.stages import Hardware, Stopped
+from train.stages import Hardware
 
 KINDS = {"queue, step schedule": INFONCE, "in batch, one cycle": IN_BATCH}
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,16 +55,6 @@ def undisturbed(request: Any, store: VideoStore, tmp_path_factory: pytest.TempPa
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return runs.load(tmp_path / "recipe.yaml", IN_BATCH)
-
-
-def last(folder: Path, stage: dict[str, Any] = IN_BATCH) -> Path:
-    return stages.checkpoint_path(folder, stage["name"])
-
-
-def stop(recipe: Recipe, store: VideoStore, folder: Path, done: int, number: int = signal.SIGTERM) -> Stopped:
-    with runs.signalled(done - 1, number), pytest.raises(Stopped) as stopped:
-        runs.run(recipe, store, folder)
-    return stopped.value
 
 
 # an epoch is three batches long and a checkpoint is written at every second step
@@ -314,152 +303,6 @@ def test_bfloat16_trains_and_continues(store: VideoStore, tmp_path: Path) -> Non
     stop(recipe, store, tmp_path / "parts", 3)
     runs.run(recipe, store, tmp_path / "parts")
     runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "pixels")
-
-
-def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
-    stages.prepare(tmp_path / "run", recipe)
-    written = (tmp_path / "run" / "recipe.yaml").read_bytes()
-    stages.prepare(tmp_path / "run", recipe)
-    other = runs.load(
-        tmp_path / "other.yaml", IN_BATCH | {"steps": 9}, batch=6, clips={"length": 5, "stride": 1, "size": [16, 16]}
-    )
-    with pytest.raises(Refusal) as refusal:
-        stages.prepare(tmp_path / "run", other)
-    for field in ("batch: stored 4, asked 6", "clips.length: stored 4, asked 5", "stages", "nothing was changed"):
-        assert field in str(refusal.value)
-    assert "seed" not in refusal.value.what
-    assert (tmp_path / "run" / "recipe.yaml").read_bytes() == written
-
-
-def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(Refusal, match="(?s)path is a file.*file"):
-        stages.prepare(tmp_path / "file", recipe)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("mine")
-    with pytest.raises(Refusal, match="(?s)not empty and not a run.*mine"):
-        stages.prepare(tmp_path / "mine", recipe)
-    assert [item.name for item in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
-    (tmp_path / "run").mkdir()
-    for damage in (b"", b"\xff\xfe", b"a: [", b"- 1"):
-        (tmp_path / "run" / "recipe.yaml").write_bytes(damage)
-        with pytest.raises(Refusal, match="(?s)recipe (cannot be read|is damaged).*recipe.yaml"):
-            stages.prepare(tmp_path / "run", recipe)
-        assert (tmp_path / "run" / "recipe.yaml").read_bytes() == damage
-
-
-def test_folder_of_a_run_killed_at_its_start_is_taken(recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "recipe.yaml.partial").write_text("title: a ti")
-    stages.prepare(tmp_path / "run", recipe)
-    assert [item.name for item in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
-
-
-@pytest.fixture(scope="module")
-def stopped(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
-    """A run of `IN_BATCH`, stopped after two steps; for copying."""
-    folder = tmp_path_factory.mktemp("stopped")
-    recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
-    stop(recipe, store, folder / "run", 2)
-    return recipe, folder / "run"
-
-
-def test_run_on_other_data_fails(
-    stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe, run = stopped
-    checkpoint = last(run).read_bytes()
-    videos = dict(runs.VIDEOS)
-    changed = write_store(tmp_path / "changed", {**videos, "v00": (9, 20, 24)})
-    with pytest.raises(Refusal, match="(?s)other videos: the store has changed since.*last.ckpt.*another RUN="):
-        runs.run(recipe, changed, run)
-    grown = write_store(tmp_path / "grown", {**videos, "w": (9, 20, 24)})
-    with pytest.raises(Refusal, match="other videos"):
-        runs.run(recipe, grown, run)
-    other = open_store(store.root)
-    monkeypatch.setattr(other, "settings_hash", "0123456789abcdef")
-    with pytest.raises(Refusal, match="a store with other settings"):
-        runs.run(recipe, other, run)
-    assert last(run).read_bytes() == checkpoint
-
-
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    content = torch.load(path, weights_only=True)
-    change(content)
-    torch.save(content, path)
-
-
-def test_checkpoints_of_something_else_fail(stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path) -> None:
-    recipe, source = stopped
-
-    def refusal(damage: Callable[[Path], object]) -> str:
-        run = tmp_path / "run"
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(source, run)
-        damage(last(run))
-        before = last(run).read_bytes()
-        with pytest.raises(Refusal) as refused:
-            runs.run(recipe, store, run)
-        assert last(run).read_bytes() == before
-        assert str(last(run)) in str(refused.value)
-        return str(refused.value)
-
-    key = "query_encoder.head.0.weight"
-    text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].pop(key)))
-    assert "another network" in text and f"missing {key}" in text
-    text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].update(extra=torch.zeros(1))))
-    assert "unexpected extra" in text
-    text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].update({key: torch.zeros(2, 3)})))
-    assert f"{key} is (2, 3), the network's is (" in text
-    text = refusal(lambda path: rewrite(path, lambda content: content[METADATA].update(recipe_hash="0")))
-    assert "made with another recipe" in text
-    text = refusal(lambda path: rewrite(path, lambda content: content[METADATA].update(stage="other")))
-    assert "made with another stage" in text
-    text = refusal(lambda path: path.write_bytes(path.read_bytes()[:5000]))
-    assert "cannot be read" in text
-    text = refusal(lambda path: torch.save({"state_dict": {}}, path))
-    assert "not a checkpoint of costream" in text
-
-
-def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore, tmp_path: Path) -> None:
-    def refused(
-        message: str,
-        *listed: dict[str, Any],
-        on: VideoStore = store,
-        hardware: Hardware = runs.HARDWARE,
-        **changes: Any,
-    ) -> None:
-        recipe = runs.load(tmp_path / "recipe.yaml", *listed, **changes)
-        with pytest.raises(Refusal, match=message):
-            runs.run(recipe, on, tmp_path / "run", hardware)
-        assert not (tmp_path / "run").exists()
-
-    clips = {"length": 5, "stride": 2, "size": [16, 16]}
-    refused("(?s)a clip spans 10 frames.*the longest video has 8.*shorter clips", IN_BATCH, clips=clips)
-    refused("13 videos for training are fewer than one batch of 14", IN_BATCH, batch=14)
-    refused("(?s)no video of the splits.*its videos are of the splits train", IN_BATCH, splits=["test"])
-    refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
-    several = Hardware(reader="opencv", accelerator="cpu", devices=3)
-    refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
-    without_flow = open_store(store.root)
-    del without_flow.settings["flow"]
-    refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE, on=without_flow)
-
-
-def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
-    for wrong in ({"threads": 0}, {"devices": 0}, {"devices": True}):
-        with pytest.raises(UsageError, match=f"hardware.{next(iter(wrong))}"):
-            stages.check(recipe, store, Hardware(**wrong))
-    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed")
-    with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
-        runs.run(recipe, store, tmp_path / "run")
-    assert not last(tmp_path / "run").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an NVIDIA GPU")
-def test_gpu_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="(?s)gpu.*where: hardware"):
-        runs.run(recipe, store, tmp_path / "run", Hardware(accelerator="gpu"))
 
 
 @pytest.mark.slow
