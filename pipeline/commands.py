@@ -29,8 +29,8 @@ from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 
 QUARANTINE_EXIT_CODE = 3
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def manifest(videos: Path, out: Path, dataset: str = "folder") -> None:
@@ -45,7 +45,7 @@ def manifest(videos: Path, out: Path, dataset: str = "folder") -> None:
     listed.save(out)
     splits = Counter(row.split or "no split" for row in listed.rows)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
-    console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {out}")
+    console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {escape(str(out))}")
 
 
 def extract(
@@ -79,7 +79,9 @@ def extract(
     settings = ExtractionSettings(views).resolved()
     count = workers or len(os.sched_getaffinity(0))
     estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
-    errors.print(f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {store}")
+    errors.print(
+        f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(str(store))}"
+    )
     summary = run_extraction(listed, videos, store, settings, count, retry_quarantined)
     _print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
@@ -132,7 +134,9 @@ def verify(store: Path, threads: int = 2) -> int:
         )
     rate = read / max(time.perf_counter() - began, 1e-9) / 2**20
     verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
-    console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({store})")
+    console.print(
+        f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({escape(str(store))})"
+    )
     return 1 if damage else 0
 
 
@@ -152,7 +156,9 @@ def preview(store: Path, out: Path = Path("preview"), videos: list[str] | None =
     if not videos:
         raise Refusal("the store holds no videos", where=str(store), remedy="run `make extract-flow` first")
     written = write_contact_sheets(opened, videos, out)
-    console.print(f"wrote {len(written)} contact sheets below {out}, the first is {written[0]}")
+    console.print(
+        f"wrote {len(written)} contact sheets below {escape(str(out))}, the first is {escape(str(written[0]))}"
+    )
 
 
 def probe(file: Path) -> int:
@@ -197,7 +203,7 @@ def make_synthetic(
             count,
             progress=lambda done, _: bar.update(task, completed=done),
         )
-    console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {out}")
+    console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {escape(str(out))}")
 
 
 def _open_for_verification(path: Path) -> VideoStore:
@@ -222,4 +228,4 @@ def _print_summary(summary: Summary, store: Path) -> None:
         parts.append(f"{summary.skipped} were there already")
     if summary.quarantined or summary.in_quarantine:
         parts.append(f"{len(summary.quarantined) + summary.in_quarantine} in quarantine")
-    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {store}")
+    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {escape(str(store))}")
