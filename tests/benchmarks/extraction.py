@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import tempfile
@@ -32,6 +31,7 @@ from pipeline.views import View
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import VideoWriter, create_store
+from tests.benchmarks.figures import write_figures
 
 WORK = ("decode", "flow", "encode")
 
@@ -159,12 +159,7 @@ def report(figures: dict[str, float], count: int, arguments: argparse.Namespace)
     )
     for name, value in figures.items():
         print(f"  {name:<48} {value:8.3f}")
-    if arguments.json:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-        machine = {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
-        content = {"settings": settings, "machine": machine, "videos": count, "figures": figures}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        print(f"wrote {arguments.json}")
+    write_figures(arguments, videos=count, figures=figures)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ at wall time there.)
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
 import time
@@ -28,6 +26,7 @@ from pipeline.store import VideoStore, open_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import create_store
+from tests.benchmarks.figures import write_figures
 from train import reader
 from train.augment import ClipPlan, generator, plan, policy
 from train.reader.affine import normalise
@@ -126,13 +125,7 @@ def report(figures: dict[str, dict[str, dict[str, float]]], arguments: argparse.
         for name, row in rows.items():
             speeds = f"{row['frames_per_cpu_second']:>12.0f} {row['frames_per_second']:>12.0f}"
             print(f"  {name:<22} {row['ratio']:>12.2f} {speeds}")
-    if arguments.json:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-        machine = {"processor": platform.processor() or platform.machine(), "gpu": device}
-        content = {"settings": settings, "machine": machine, "views": figures}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        print(f"wrote {arguments.json}")
+    write_figures(arguments, views=figures)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ step that is spent waiting for its batch, and how fast the loader alone is, with
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -32,6 +30,7 @@ from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from tests.benchmarks.figures import write_figures
 from train import checkpoints, stages
 from train import recipe as recipes
 from train.loader import AHEAD, Batch, ClipLoader
@@ -156,13 +155,7 @@ def report(figures: dict[str, dict[str, float]], recipe: Recipe, arguments: argp
         times = f"{1000 * row['step_time']:>9.0f} ms {row['clips_per_second']:>12.0f}"
         alone = f"{row['clips_per_second_of_loader_alone']:>10.0f} c/s"
         print(f"  {name:<12} {row['ratio']:>12.2f} {100 * row['waiting']:>10.1f} % {times} {alone}")
-    if arguments.json:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-        machine = {"processor": platform.processor() or platform.machine(), "gpu": device}
-        content = {"settings": settings, "machine": machine, "stages": figures}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        print(f"wrote {arguments.json}")
+    write_figures(arguments, stages=figures)
 
 
 if __name__ == "__main__":

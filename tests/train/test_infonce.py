@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.errors import Refusal
+from tests.train.steps import Recorder, Views
 from train import methods
 from train.losses.nce import in_batch_nce, info_nce
 from train.methods.infonce import InfoNCE
 from train.optim import OptimiserSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps")
-
-
-@dataclass
-class Views:
-    """A batch as methods see it."""
-
-    clips: list[Tensor]
-
-    def views(self, stream: str) -> list[Tensor]:
-        return self.clips
-
-
-class Recorder(Callback):
-    """Gradients (after averaging over ranks) and logged numbers of every step."""
-
-    def __init__(self) -> None:
-        self.gradients: list[dict[str, Tensor]] = []
-        self.logged: list[dict[str, float]] = []
-
-    def on_before_optimizer_step(self, trainer: Trainer, method: LightningModule, optimizer: Any) -> None:
-        named = method.named_parameters()
-        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def small_method(**settings: Any) -> InfoNCE:

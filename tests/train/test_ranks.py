@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ import train  # noqa: F401  lets lightning be imported beside a CPU build of tor
 # isort: split
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tests.train.steps import Recorder, Views
 from train.backbones import BACKBONES, Backbone
 from train.collectives import encode_shuffled, world_size
 from train.methods.infonce import InfoNCE
@@ -43,31 +43,6 @@ class Tiny(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         return torch.tanh(self.conv(clips))
-
-
-@dataclass
-class Views:
-    """A batch as methods see it."""
-
-    clips: list[Tensor]
-
-    def views(self, stream: str) -> list[Tensor]:
-        return self.clips
-
-
-class Recorder(Callback):
-    """Gradients (after averaging over ranks) and logged numbers of every step."""
-
-    def __init__(self) -> None:
-        self.gradients: list[dict[str, Tensor]] = []
-        self.logged: list[dict[str, float]] = []
-
-    def on_before_optimizer_step(self, trainer: Trainer, method: LightningModule, optimizer: Any) -> None:
-        named = method.named_parameters()
-        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def batches(rank: int, ranks: int) -> list[Views]:

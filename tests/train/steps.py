@@ -1,0 +1,37 @@
+"""What tests of methods give to a training step, and what they keep of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import train  # noqa: F401  (before torch and lightning)
+
+# isort: split
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+@dataclass
+class Views:
+    """A batch as methods see it."""
+
+    clips: list[Tensor]
+
+    def views(self, stream: str) -> list[Tensor]:
+        return self.clips
+
+
+class Recorder(Callback):
+    """Gradients (after averaging over ranks) and logged numbers of every step."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+        self.logged: list[dict[str, float]] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, method: LightningModule, optimizer: Any) -> None:
+        named = method.named_parameters()
+        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
