@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import codec, environment, layout, shard
+from pipeline import environment, layout, shard
 from pipeline.errors import Refusal
 from pipeline.settings import ExtractionSettings, differences, settings_hash
 from pipeline.store import VideoStore, open_store
@@ -166,10 +166,9 @@ def array_metadata(view: View, shape: tuple[int, ...]) -> bytes:
     frame = list(shape[1:])
     slots = max(1, min(shape[0], shard.FRAMES_PER_SHARD))
     crc32c = {"name": "crc32c"}
-    jpeg = {"name": codec.NAME, "configuration": {"quality": view.settings.quality, "layout": view.layout}}
     sharding = {
         "chunk_shape": [1, *frame],
-        "codecs": [jpeg, crc32c],
+        "codecs": [view.jpeg.to_dict(), crc32c],
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc32c],
         "index_location": "end",
     }

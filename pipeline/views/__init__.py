@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from pipeline.codec import Layout
+from pipeline.codec import JpegCodec, Layout
 from pipeline.views.flow import FlowView
 from pipeline.views.rgb import RgbView
 
@@ -23,7 +23,7 @@ class View(Protocol):
 
     name: ClassVar[str]
     layout: ClassVar[Layout]
-    settings: Any  # has `quality`
+    jpeg: JpegCodec  # how its frames are stored
     frame_shape: tuple[int, int, int]  # of one stored frame; known after the first block
     seconds: dict[str, float]  # spent, by kind of work
 

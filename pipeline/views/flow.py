@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline import codec, flow
+from pipeline import flow
+from pipeline.codec import JpegCodec, Layout
 from pipeline.errors import UsageError
 from pipeline.views.size import check_size_and_quality, shrink
 
@@ -45,11 +46,12 @@ class FlowView:
     """Estimates, quantises and encodes flow; carries the last frame of a block over to the next one."""
 
     name: ClassVar[str] = "flow"
-    layout: ClassVar[codec.Layout] = "stacked"
+    layout: ClassVar[Layout] = "stacked"
     Settings = FlowSettings
 
     def __init__(self, settings: FlowSettings) -> None:
         self.settings = settings
+        self.jpeg = JpegCodec(settings.quality, self.layout)
         self.estimator = flow.create(settings.estimator, **settings.parameters)
         self.last: np.ndarray | None = None
         self.frame_shape = (2, 0, 0)
@@ -74,7 +76,7 @@ class FlowView:
             pair = int(np.flatnonzero(~finite)[0])
             raise ValueError(f"{self.estimator.name} gave a flow that is not finite, for pair {pair} of a block")
         quantised = flow.quantise(values, self.settings.bound)
-        streams = [codec.encode(frame, self.layout, self.settings.quality) for frame in quantised]
+        streams = [self.jpeg.encode_frame(frame) for frame in quantised]
         self.seconds["flow"] += estimated - began
         self.seconds["encode"] += time.perf_counter() - estimated
         return streams

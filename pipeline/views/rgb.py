@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from pipeline import codec
+from pipeline.codec import Chroma, JpegCodec, Layout
+from pipeline.errors import UsageError
 from pipeline.views.size import check_size_and_quality, shrink
 
 
@@ -19,13 +20,17 @@ class RgbSettings:
     Args:
         short_side: Frames whose shorter side is longer than this many pixels are shrunk to it; 0 keeps the size.
         quality: JPEG quality, 1 to 100.
+        chroma: 4:2:0 keeps colour at half the height and width, 4:4:4 at full size (for videos that have it themselves).
     """
 
     short_side: int = 256
     quality: int = 95
+    chroma: Chroma = "4:2:0"
 
     def resolved(self) -> RgbSettings:
         check_size_and_quality("rgb", self.short_side, self.quality)
+        if self.chroma not in get_args(Chroma):
+            raise UsageError(f"rgb chroma {self.chroma!r} is not one of {', '.join(get_args(Chroma))}")
         return self
 
 
@@ -33,11 +38,12 @@ class RgbView:
     """Shrinks and encodes frames."""
 
     name: ClassVar[str] = "rgb"
-    layout: ClassVar[codec.Layout] = "rgb"
+    layout: ClassVar[Layout] = "rgb"
     Settings = RgbSettings
 
     def __init__(self, settings: RgbSettings) -> None:
         self.settings = settings
+        self.jpeg = JpegCodec(settings.quality, self.layout, settings.chroma)
         self.frame_shape = (0, 0, 3)
         self.seconds = {"encode": 0.0}
 
@@ -49,6 +55,6 @@ class RgbView:
         began = time.perf_counter()
         frames = shrink(frames, self.settings.short_side)
         self.frame_shape = (frames.shape[1], frames.shape[2], 3)
-        streams = [codec.encode(frame, self.layout, self.settings.quality) for frame in frames]
+        streams = [self.jpeg.encode_frame(frame) for frame in frames]
         self.seconds["encode"] += time.perf_counter() - began
         return streams

@@ -38,6 +38,18 @@ def test_colours_and_planes_keep_their_places() -> None:
     assert np.abs(codec.decode(codec.encode(flow, "stacked", 95), "stacked", flow.shape).astype(int) - flow).max() <= 1
 
 
+@pytest.mark.parametrize(("chroma", "sampling"), [("4:2:0", 0x22), ("4:4:4", 0x11)])
+def test_chroma_is_kept_at_half_or_full_size(chroma: codec.Chroma, sampling: int) -> None:
+    """Columns of two colours of one brightness: halved chroma smears them into one."""
+    stripes = np.empty((16, 16, 3), np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (150, 100, 60), (60, 120, 180)
+    stream = codec.encode(stripes, "rgb", 95, chroma)
+    frame_header = stream.tobytes().index(b"\xff\xc0")  # SOF0: size 2, bits 1, height 2, width 2, components 1, id 1
+    assert stream[frame_header + 11] == sampling
+    error = np.abs(codec.decode(stream, "rgb", stripes.shape).astype(int) - stripes).max()
+    assert error <= 6 if chroma == "4:4:4" else error > 40
+
+
 def test_flow_is_one_gray_image_of_u_over_v() -> None:
     stream = codec.encode(frame((2, 24, 40)), "stacked", 95)
     assert cv2.imdecode(stream, cv2.IMREAD_UNCHANGED).shape == (48, 40)
@@ -83,6 +95,11 @@ def test_zarr_decodes_what_it_encoded(tmp_path: Path, shape: tuple[int, ...], la
     expected = [codec.decode(codec.encode(one, layout, 95), layout, shape[1:]) for one in frames]
     assert np.array_equal(reopened[:], expected)
     assert np.array_equal(reopened[2, 3:9], expected[2][3:9])
+
+
+@pytest.mark.parametrize("jpeg", [JpegCodec(80), JpegCodec(95, "rgb", "4:4:4"), JpegCodec(90, "stacked")])
+def test_a_codec_comes_back_from_its_metadata(jpeg: JpegCodec) -> None:
+    assert JpegCodec.from_dict(jpeg.to_dict()) == jpeg
 
 
 def test_arrays_that_jpeg_cannot_hold_are_refused(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_differences_are_told_field_by_field() -> None:
         ({"flow": FlowSettings(estimator="dis")}, "rgb is always stored"),
         ({"rgb": RgbSettings(quality=0)}, "quality 0"),
         ({"rgb": RgbSettings(quality=101)}, "quality 101"),
+        ({"rgb": RgbSettings(chroma="4:1:1")}, "'4:1:1' is not one of 4:2:0, 4:4:4"),  # type: ignore[arg-type]
         ({"rgb": RgbSettings(short_side=15)}, "short side 15"),
         ({"rgb": RgbSettings(short_side=-1)}, "short side -1"),
         ({"rgb": RgbSettings(), "flow": FlowSettings(bound=0.0)}, "bound 0.0"),

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
-from pipeline import codec, layout, shard
-from pipeline.codec import JpegCodec
+from pipeline import layout, shard
+from pipeline.codec import Chroma
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views import View
@@ -35,16 +35,16 @@ def random_frames(view: View, length: int, height: int = 16, width: int = 24) ->
     return np.random.default_rng(length).integers(0, 256, (length, *shape), dtype=np.uint8)
 
 
-def write(root: Path, length: int, block: int = 100) -> VideoStore:
+def write(root: Path, length: int, block: int = 100, settings: ExtractionSettings = SETTINGS) -> VideoStore:
     """A store of one video of random frames, given to the writer in blocks."""
-    create_store(root, SETTINGS)
-    writer, views = VideoWriter(root, "v"), SETTINGS.create_views()
+    create_store(root, settings)
+    writer, views = VideoWriter(root, "v"), settings.create_views()
     writer.begin()
     for view in views:
         frames = random_frames(view, length - (view.name == "flow"))
         view.frame_shape = frames.shape[1:]
         for start in range(0, len(frames), block):
-            writer.add(view, [codec.encode(frame, view.layout, 95) for frame in frames[start : start + block]])
+            writer.add(view, [view.jpeg.encode_frame(frame) for frame in frames[start : start + block]])
     facts = {"label": "", "source": "v", "split": "", "fps": 25.0, "length": length}
     writer.commit(views, {**facts, "settings_hash": "", "file": {}})
     return open_store(root)
@@ -62,7 +62,7 @@ def write_with_zarr(path: Path, view: View, length: int) -> None:
         shards=(slots, *frames.shape[1:]),
         filters=[],
         compressors=[Crc32cCodec()],
-        serializer=JpegCodec(view.settings.quality, view.layout),
+        serializer=view.jpeg,
         fill_value=0,
         dimension_names=("frame", "y", "x", "channel") if view.layout == "rgb" else ("frame", "plane", "y", "x"),
         attributes=view.attributes,
@@ -76,10 +76,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_the_writer_makes_the_bytes_that_zarr_makes(tmp_path: Path, length: int) -> None:
-    store = write(tmp_path / "store", length)
-    for view in SETTINGS.create_views():
+def test_the_writer_makes_the_bytes_that_zarr_makes(tmp_path: Path, length: int, chroma: Chroma) -> None:
+    chosen = ExtractionSettings({**SETTINGS.views, "rgb": RgbSettings(chroma=chroma)})
+    store = write(tmp_path / "store", length, settings=chosen)
+    for view in chosen.create_views():
         count = length - (view.name == "flow")
         write_with_zarr(tmp_path / view.name, view, count)
         ours, theirs = files(store.path("v", view.name)), files(tmp_path / view.name)
