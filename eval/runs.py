@@ -72,5 +72,6 @@ def stages(run: Path) -> list[Stage]:
 
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
     """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded them."""
-    chosen = [video for video, info in store.infos.items() if info.split in recipe.load(run / "recipe.yaml").splits]
+    splits = recipe.load(run / "recipe.yaml").splits
+    chosen = [video for video, info in store.infos.items() if info.split in splits]
     return stage.metadata["store_videos_hash"] == videos_hash(store, chosen)
