@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import codec
+from pipeline.codec import Chroma
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views.flow import FlowSettings
@@ -23,10 +23,12 @@ def smooth_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return ((smooth.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8).reshape(shape)
 
 
-def write_store(root: Path, sizes: dict[str, tuple[int, int, int]], seed: int = 0) -> VideoStore:
+def write_store(
+    root: Path, sizes: dict[str, tuple[int, int, int]], seed: int = 0, chroma: Chroma = "4:2:0"
+) -> VideoStore:
     """A store of videos id -> (frames, height, width) with arbitrary rgb, and flow of two thirds of that size."""
     rng = np.random.default_rng(seed)
-    settings = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
+    settings = ExtractionSettings({"rgb": RgbSettings(chroma=chroma), "flow": FlowSettings(estimator="dis")}).resolved()
     create_store(root, settings)
     for i, (video_id, (length, height, width)) in enumerate(sizes.items()):
         rgb = smooth_noise(rng, length, height, width, 3)
@@ -34,7 +36,7 @@ def write_store(root: Path, sizes: dict[str, tuple[int, int, int]], seed: int = 
         writer, views = VideoWriter(root, video_id), settings.create_views()
         writer.begin()
         for view, frames in zip(views, (rgb, flow), strict=True):
-            writer.add(view, [codec.encode(np.ascontiguousarray(frame), view.layout, 95) for frame in frames])
+            writer.add(view, [view.jpeg.encode_frame(np.ascontiguousarray(frame)) for frame in frames])
             view.frame_shape = frames.shape[1:]
         facts = {"label": f"class {i % 2}", "source": video_id, "split": "train", "fps": 25.0, "length": length}
         writer.commit(views, facts)

@@ -14,6 +14,7 @@ import torch
 import zarr
 
 from pipeline import shard
+from pipeline.codec import Chroma
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore, open_store
 from tests.train.stores import write_store
@@ -121,10 +122,13 @@ def test_executors_agree_at_other_sizes(
         made.close()
 
 
-@views
+@pytest.mark.parametrize(("view", "chroma"), [("rgb", "4:2:0"), ("rgb", "4:4:4"), ("flow", "4:2:0")])
 @pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
-def test_whole_frames_equal_what_zarr_reads_bit_for_bit(store: VideoStore, view: str, kind: type, on_cpu: None) -> None:
+def test_whole_frames_equal_what_zarr_reads_bit_for_bit(
+    tmp_path: Path, view: str, chroma: Chroma, kind: type, on_cpu: None
+) -> None:
     """Nothing but the shard reader and the decoder: a window of the whole frame, resized to its own size."""
+    store = write_store(tmp_path, {"wide/b": VIDEOS["wide/b"]}, chroma=chroma)
     array = zarr.open_array(store.path("wide/b", view), mode="r")
     height, width = array.shape[1:3] if view == "rgb" else array.shape[2:]
     executor = kind(store, (height, width), 1)
