@@ -26,8 +26,7 @@ _GENERATOR_VERSION = 2
 _SPLITS = ("train", "test")
 # Encoding one video of 48 frames of 84x112 takes 14 ms with ultrafast and 33 ms with veryfast, and the faster one also
 # stays closer to the frames (4.5 against 4.8 grey levels), for files 2.5 times as large (104 against 41 kB).
-# Colour at full size: the usual halved chroma takes away what a small network learns from frames of this size
-# (linear probe of RGB InfoNCE, three seeds: see the README).
+# Colour at full size: halved chroma takes away what a small network learns from RGB frames of this size.
 _PIXELS = "yuv444p"
 _ENCODER = {"preset": "ultrafast", "crf": "18", "threads": "1"}
 
