@@ -78,7 +78,7 @@ def test_every_good_video_is_stored_and_every_other_one_has_its_reason(
         info = store.info(name)
         assert info.shapes == {"rgb": (index + 1, 32, 48, 3), "flow": (index, 2, 32, 48)}
         frames = np.concatenate(list(decode(messy_videos / f"{name}.mp4")))
-        assert np.abs(store.read(name, "rgb", slice(None)).astype(int) - frames).mean() < 6
+        assert np.abs(store.read(name, "rgb", slice(None)).astype(int) - frames).mean() < 8
 
 
 def test_quarantine_tells_how_to_see_it_again(messy_videos: Path, messy: tuple[Path, Summary]) -> None:
