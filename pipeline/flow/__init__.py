@@ -14,9 +14,10 @@ from pipeline.flow.quantisation import dequantise, quantise
 
 ESTIMATORS = {
     "tvl1-opencv": "pipeline.flow.tvl1_opencv:TVL1OpenCV",
+    "tvl1-cpu": "pipeline.flow.tvl1_cpu:TVL1CPU",
     "dis": "pipeline.flow.dis:DIS",
 }
-FASTEST_TVL1 = ("tvl1-opencv",)  # fastest first; "tvl1" takes the first that works here
+FASTEST_TVL1 = ("tvl1-cpu",)  # fastest first; "tvl1" takes the first that works here
 
 __all__ = ["FlowEstimator", "create", "dequantise", "quantise"]
 

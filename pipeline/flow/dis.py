@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import cv2
 import numpy as np
 
-from pipeline.flow.estimator import FlowEstimator
+from pipeline.flow.estimator import PairEstimator
 
 PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -18,7 +18,7 @@ PRESETS = {
 
 
 @dataclass
-class DIS(FlowEstimator):
+class DIS(PairEstimator):
     """For previews and demonstrations; not what the papers' numbers were made with."""
 
     name: ClassVar[str] = "dis"

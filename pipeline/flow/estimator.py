@@ -19,20 +19,37 @@ class FlowEstimator(ABC):
         """Every parameter by name, as recorded in the store."""
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Do what the first pair would wait for and other processes can share, such as compiling."""
+
     def estimate(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Flow from each frame of `first` to the frame of `second` with the same index.
 
         first, second: uint8 RGB (N, H, W, 3) or gray (N, H, W). Returns float32 (N, 2, H, W), in pixels: channel 0 is u
-        (right), channel 1 is v (down). Raises ValueError for other types, shapes or unequal sizes.
+        (right), channel 1 is v (down). The flow of a pair does not depend on the others. Raises ValueError for other types,
+        shapes or unequal sizes.
         """
         if first.dtype != np.uint8 or second.dtype != np.uint8:
             raise ValueError(f"frames must be uint8, not {first.dtype} and {second.dtype}")
         if first.shape != second.shape:
             raise ValueError(f"the frames of a pair differ in shape: {first.shape} and {second.shape}")
-        if first.ndim not in (3, 4) or (first.ndim == 4 and first.shape[-1] != 3):
+        if first.ndim not in (3, 4) or (first.ndim == 4 and first.shape[-1] != 3) or 0 in first.shape[1:]:
             raise ValueError(f"frames must be (N, H, W, 3) or (N, H, W), not {first.shape}")
+        if not len(first):
+            return np.empty((0, 2, *first.shape[1:3]), np.float32)
+        return self.batch(first, second)
+
+    @abstractmethod
+    def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """`estimate`, for frames that are known to be right and at least one pair."""
+
+
+class PairEstimator(FlowEstimator):
+    """An estimator that takes gray frames, one pair after the other."""
+
+    def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         flow = np.empty((len(first), 2, *first.shape[1:3]), np.float32)
-        for index, (one, two) in enumerate(zip(_gray(first), _gray(second), strict=True)):
+        for index, (one, two) in enumerate(zip(gray(first), gray(second), strict=True)):
             flow[index] = self.pair(one, two).transpose(2, 0, 1)
         return flow
 
@@ -41,7 +58,8 @@ class FlowEstimator(ABC):
         """Flow of one pair of gray uint8 frames (H, W), as (H, W, 2) float32."""
 
 
-def _gray(frames: np.ndarray) -> list[np.ndarray]:
+def gray(frames: np.ndarray) -> np.ndarray:
+    """uint8 (N, H, W) of RGB (N, H, W, 3) or gray frames."""
     if frames.ndim == 3:
-        return list(frames)
-    return [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+        return frames
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])

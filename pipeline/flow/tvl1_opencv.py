@@ -1,4 +1,4 @@
-"""TV-L1 of OpenCV's contrib package on the CPU: the reference (Zach, Pock and Bischof 2007; Sanchez et al. 2013)."""
+"""TV-L1 of OpenCV's contrib package on the CPU: the reference that the others are held against."""
 
 from __future__ import annotations
 
@@ -9,29 +9,25 @@ import cv2
 import numpy as np
 
 from pipeline.environment import require_optflow
-from pipeline.flow.estimator import FlowEstimator
+from pipeline.flow.estimator import PairEstimator
+from pipeline.flow.tvl1 import TVL1
 
 
 @dataclass
-class TVL1OpenCV(FlowEstimator):
-    """OpenCV's DualTVL1 with its defaults, every parameter named; one thread, as extraction runs a process per core."""
+class TVL1OpenCV(TVL1, PairEstimator):
+    """OpenCV's DualTVL1, every parameter named; one thread, as extraction runs a process per core.
+
+    Args:
+        gamma: Weight of OpenCV's own term for brightness that changes; 0 is none.
+    """
 
     name: ClassVar[str] = "tvl1-opencv"
 
-    tau: float = 0.25
-    lambda_: float = 0.15
-    theta: float = 0.3
-    nscales: int = 5
-    warps: int = 5
-    epsilon: float = 0.01
-    inner_iterations: int = 30
-    outer_iterations: int = 10
-    scale_step: float = 0.8
     gamma: float = 0.0
-    median_filtering: int = 5
     _solver: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_optflow()
         cv2.setNumThreads(1)
         self._solver = cv2.optflow.DualTVL1OpticalFlow.create(
