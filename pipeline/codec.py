@@ -1,17 +1,18 @@
-"""The JPEG codec for Zarr v3: one chunk = one frame = one JPEG stream.
+"""How a frame becomes a chunk of a Zarr v3 array: as JPEG, by a codec of our own, or without loss as zstd.
 
-Importing this module registers the codec; an installed costream registers it through the entry point `zarr.codecs`, so
-that any Zarr v3 client in the same environment reads the arrays.
+Importing this module registers the JPEG codec; an installed costream registers it through the entry point `zarr.codecs`,
+so that any Zarr v3 client in the same environment reads the arrays. Arrays in zstd need no costream.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cv2
 import numpy as np
+from numcodecs.zstd import Zstd
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.registry import register_codec
 
@@ -26,6 +27,19 @@ _SAMPLING = {
     "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 }
+
+
+class FrameCodec(Protocol):
+    """Frames <-> streams. A stream is what Zarr's codec chain gives for the frame's chunk before the checksum is added."""
+
+    def encode_frame(self, frame: np.ndarray) -> np.ndarray:
+        """The stream of one uint8 frame, 1-D uint8."""
+
+    def decode_frame(self, stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The frame, uint8 of that shape. Raises ValueError when the stream does not hold one."""
+
+    def chain(self) -> list[dict[str, Any]]:
+        """The codecs for the array's zarr.json."""
 
 
 def encode(frame: np.ndarray, layout: Layout, quality: int, chroma: Chroma = "4:2:0") -> np.ndarray:
@@ -83,6 +97,12 @@ class JpegCodec(ArrayBytesCodec):
         """`encode` with these settings."""
         return encode(frame, self.layout, self.quality, self.chroma)
 
+    def decode_frame(self, stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return decode(stream, self.layout, shape)
+
+    def chain(self) -> list[dict[str, Any]]:
+        return [self.to_dict()]
+
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
         if dtype.to_native_dtype() != np.uint8:
             raise ValueError(f"{NAME} stores uint8 arrays, not {dtype}")
@@ -101,6 +121,28 @@ class JpegCodec(ArrayBytesCodec):
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         raise NotImplementedError("the size of a JPEG stream is known only once it is made")
+
+
+@dataclass(frozen=True)
+class ZstdFrames:
+    """Frames without loss. Level 1 without shuffling: on flow bytes higher levels and filters are larger (specs/tvl1.md)."""
+
+    level: int = 1
+
+    def encode_frame(self, frame: np.ndarray) -> np.ndarray:
+        return np.frombuffer(Zstd(self.level).encode(np.ascontiguousarray(frame)), np.uint8)
+
+    def decode_frame(self, stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            values = np.frombuffer(Zstd().decode(np.ascontiguousarray(stream)), np.uint8)
+        except RuntimeError as error:
+            raise ValueError(f"a zstd stream cannot be decompressed: {error}") from error
+        if values.size != np.prod(shape):
+            raise ValueError(f"a zstd stream should hold a frame of shape {shape} and holds {values.size} bytes")
+        return values.reshape(shape)
+
+    def chain(self) -> list[dict[str, Any]]:
+        return [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": self.level, "checksum": False}}]
 
 
 register_codec(NAME, JpegCodec)

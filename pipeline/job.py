@@ -101,6 +101,8 @@ def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSe
         "file": {"path": video.path, **_identity(file)},
         "settings_hash": settings_hash(settings.as_dict()),
     }
+    for view in views:
+        facts.update(view.facts)
     mark = time.perf_counter()
     writer.commit(views, facts)
     _lap(seconds, "write", mark)

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import catalogue, codec, layout, shard
+from pipeline import catalogue, layout, shard
+from pipeline.codec import FrameCodec
 from pipeline.errors import Refusal
-from pipeline.flow.quantisation import dequantise
-from pipeline.views import VIEWS
+from pipeline.flow.quantisation import dequantise, linear_values
+from pipeline.views import VIEWS, ViewSettings
 
 Frames = slice | Sequence[int] | np.ndarray
 
@@ -26,7 +27,8 @@ class VideoInfo:
     """What is known of one stored video.
 
     length: frames of the video (the view flow has one less). height, width: of a stored rgb frame. fps: average rate of
-    the file. shapes: of each view's array, (frames, ...). digest: of the commit record, hence of every stored byte.
+    the file. shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
+    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte.
     """
 
     length: int
@@ -37,6 +39,7 @@ class VideoInfo:
     source: str
     split: str
     shapes: dict[str, tuple[int, ...]]
+    cuts: tuple[int, ...]
     digest: str
 
     @property
@@ -48,7 +51,8 @@ class VideoInfo:
         shapes = {name: tuple(record["shapes"][name]) for name in VIEWS if name in record["shapes"]}
         length, height, width, _ = shapes["rgb"]
         facts = {key: record[key] for key in ("fps", "label", "source", "split", "digest")}
-        return cls(length=length, height=height, width=width, shapes=shapes, **facts)
+        cuts = tuple(record.get("cuts", ()))
+        return cls(length=length, height=height, width=width, shapes=shapes, cuts=cuts, **facts)
 
 
 def open_store(path: str | os.PathLike) -> VideoStore:
@@ -134,6 +138,11 @@ class VideoStore:
             remedy="`make status STORE=...` lists what is there",
         )
 
+    def codec(self, view: str) -> FrameCodec:
+        """What decodes the view's streams."""
+        settings: ViewSettings = VIEWS[view].Settings(**self.settings[view])
+        return settings.frame_codec
+
     def path(self, video_id: str, view: str) -> Path:
         """The folder of a view's array."""
         return layout.video_folder(self.root, video_id) / view
@@ -159,7 +168,7 @@ class VideoStore:
         return numbers.tolist()
 
     def encoded(self, video_id: str, view: str, frames: Frames) -> list[np.ndarray]:
-        """JPEG streams of the frames, 1-D uint8, each checked against its CRC32C.
+        """Streams of the frames (JPEG; zstd of flow stored so), 1-D uint8, each checked against its CRC32C.
 
         Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
         """
@@ -189,13 +198,19 @@ class VideoStore:
         if not streams:
             return np.empty((0, *shape[1:]), np.uint8)
         try:
-            return np.stack([codec.decode(stream, VIEWS[view].layout, shape[1:]) for stream in streams])
+            decode = self.codec(view).decode_frame
+            return np.stack([decode(stream, shape[1:]) for stream in streams])
         except ValueError as error:
             raise corrupt(self.root, video_id, self.path(video_id, view), error) from error
 
     def flow(self, video_id: str, frames: Frames) -> np.ndarray:
         """Flow in pixels of the stored size, float32 (T, 2, H, W): u right, v down; flow[t] maps frame t to t+1."""
-        return dequantise(self.read(video_id, "flow", frames), self.settings["flow"]["bound"])
+        values = self.read(video_id, "flow", frames)
+        return dequantise(values, self.settings["flow"]["bound"], self.settings["flow"]["mapping"])
+
+    def linear_values(self, view: str) -> np.ndarray | None:
+        """What each byte of the view stands for in steps of equal size: float32 (256,); None where it is the byte itself."""
+        return linear_values(self.settings[view]["mapping"]) if view == "flow" else None
 
 
 def _damaged_root(root: Path, how: str) -> Refusal:

@@ -168,7 +168,7 @@ def array_metadata(view: View, shape: tuple[int, ...]) -> bytes:
     crc32c = {"name": "crc32c"}
     sharding = {
         "chunk_shape": [1, *frame],
-        "codecs": [view.jpeg.to_dict(), crc32c],
+        "codecs": [*view.codec.chain(), crc32c],
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc32c],
         "index_location": "end",
     }

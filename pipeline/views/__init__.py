@@ -6,13 +6,17 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from pipeline.codec import JpegCodec, Layout
+from pipeline.codec import FrameCodec, Layout
 from pipeline.views.flow import FlowView
 from pipeline.views.rgb import RgbView
 
 
 class ViewSettings(Protocol):
     """A frozen dataclass of plain values; part of the store's settings hash."""
+
+    @property
+    def frame_codec(self) -> FrameCodec:
+        """How frames are stored."""
 
     def resolved(self) -> ViewSettings:
         """With every choice spelled out and every value checked. Raises UsageError."""
@@ -23,13 +27,17 @@ class View(Protocol):
 
     name: ClassVar[str]
     layout: ClassVar[Layout]
-    jpeg: JpegCodec  # how its frames are stored
+    codec: FrameCodec  # how its frames are stored
     frame_shape: tuple[int, int, int]  # of one stored frame; known after the first block
     seconds: dict[str, float]  # spent, by kind of work
 
     @property
     def attributes(self) -> dict[str, Any]:
         """For the array's zarr.json, so that any Zarr client can tell what the bytes mean."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the video's commit record, once all frames are added."""
 
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         """Streams (1-D uint8) that the next frames, uint8 RGB (n, H, W, 3), complete."""

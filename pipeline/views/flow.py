@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from pipeline import flow
-from pipeline.codec import JpegCodec, Layout
+from pipeline.codec import FrameCodec, JpegCodec, Layout, ZstdFrames
+from pipeline.cuts import CutFinder
 from pipeline.errors import UsageError
+from pipeline.flow.quantisation import Mapping
 from pipeline.views.size import check_size_and_quality, shrink
+
+Codec = Literal["jpeg", "zstd"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,13 @@ class FlowSettings:
     """How flow is computed and stored.
 
     Args:
-        estimator: tvl1 (the fastest TV-L1 there is), tvl1-opencv or dis.
+        estimator: tvl1 is the fastest TV-L1 that works here; all others: `python -m pipeline bench-flow --help`.
         parameters: Settings of the estimator that differ from its defaults.
         short_side: Flow is computed at this size and stored in pixels of it; 0 keeps the video's size.
         bound: Flow is clipped to -bound..bound pixels before it becomes bytes.
+        mapping: linear is the papers' mapping to bytes; sqrt has finer steps for slow motion, with a third of the error,
+            and makes files nearly twice as large.
+        codec: jpeg, or zstd, which keeps every byte (twice the size of JPEG at quality 95).
         quality: JPEG quality, 1 to 100.
     """
 
@@ -31,13 +38,22 @@ class FlowSettings:
     parameters: dict[str, Any] = field(default_factory=dict)
     short_side: int = 256
     bound: float = 20.0
+    mapping: Mapping = "linear"
+    codec: Codec = "jpeg"
     quality: int = 95
+
+    @property
+    def frame_codec(self) -> FrameCodec:
+        return ZstdFrames() if self.codec == "zstd" else JpegCodec(self.quality, "stacked")
 
     def resolved(self) -> FlowSettings:
         """With the estimator's real name and all its parameters."""
         check_size_and_quality("flow", self.short_side, self.quality)
         if not self.bound > 0:
             raise UsageError(f"flow bound {self.bound} is not positive")
+        for name, choice, choices in (("mapping", self.mapping, Mapping), ("codec", self.codec, Codec)):
+            if choice not in get_args(choices):
+                raise UsageError(f"flow {name} {choice!r} is not one of {', '.join(get_args(choices))}")
         estimator = flow.create(self.estimator, **self.parameters)
         return dataclasses.replace(self, estimator=estimator.name, parameters=estimator.settings)
 
@@ -51,16 +67,22 @@ class FlowView:
 
     def __init__(self, settings: FlowSettings) -> None:
         self.settings = settings
-        self.jpeg = JpegCodec(settings.quality, self.layout)
+        self.codec = settings.frame_codec
         self.estimator = flow.create(settings.estimator, **settings.parameters)
+        self.cuts = CutFinder()
         self.last: np.ndarray | None = None
         self.frame_shape = (2, 0, 0)
         self.seconds = {"flow": 0.0, "encode": 0.0}
 
     @property
     def attributes(self) -> dict[str, Any]:
-        mapping = "byte = round((clip(pixels, -bound, bound) + bound) * 255 / (2 * bound))"
+        flow = {"linear": "clipped", "sqrt": "sign(clipped) * sqrt(abs(clipped) * bound)"}[self.settings.mapping]
+        mapping = f"byte = round(({flow} + bound) * 255 / (2 * bound)), clipped = clip(pixels, -bound, bound)"
         return {"bound": self.settings.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"cuts": self.cuts.found()}
 
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         began = time.perf_counter()
@@ -69,14 +91,15 @@ class FlowView:
         if self.last is not None:
             frames = np.concatenate([self.last[None], frames])
         self.last = frames[-1]
+        self.cuts.add(frames)
         values = self.estimator.estimate(frames[:-1], frames[1:])
         estimated = time.perf_counter()
         finite = np.isfinite(values).all(axis=(1, 2, 3))
         if not finite.all():
             pair = int(np.flatnonzero(~finite)[0])
             raise ValueError(f"{self.estimator.name} gave a flow that is not finite, for pair {pair} of a block")
-        quantised = flow.quantise(values, self.settings.bound)
-        streams = [self.jpeg.encode_frame(frame) for frame in quantised]
+        quantised = flow.quantise(values, self.settings.bound, self.settings.mapping)
+        streams = [self.codec.encode_frame(frame) for frame in quantised]
         self.seconds["flow"] += estimated - began
         self.seconds["encode"] += time.perf_counter() - estimated
         return streams

@@ -27,6 +27,10 @@ class RgbSettings:
     quality: int = 95
     chroma: Chroma = "4:2:0"
 
+    @property
+    def frame_codec(self) -> JpegCodec:
+        return JpegCodec(self.quality, "rgb", self.chroma)
+
     def resolved(self) -> RgbSettings:
         check_size_and_quality("rgb", self.short_side, self.quality)
         if self.chroma not in get_args(Chroma):
@@ -43,7 +47,7 @@ class RgbView:
 
     def __init__(self, settings: RgbSettings) -> None:
         self.settings = settings
-        self.jpeg = JpegCodec(settings.quality, self.layout, settings.chroma)
+        self.codec = settings.frame_codec
         self.frame_shape = (0, 0, 3)
         self.seconds = {"encode": 0.0}
 
@@ -51,10 +55,14 @@ class RgbView:
     def attributes(self) -> dict[str, Any]:
         return {}
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {}
+
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         began = time.perf_counter()
         frames = shrink(frames, self.settings.short_side)
         self.frame_shape = (frames.shape[1], frames.shape[2], 3)
-        streams = [self.jpeg.encode_frame(frame) for frame in frames]
+        streams = [self.codec.encode_frame(frame) for frame in frames]
         self.seconds["encode"] += time.perf_counter() - began
         return streams

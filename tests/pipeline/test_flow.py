@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from pipeline import codec, flow, job, synthetic
 from pipeline.errors import UsageError
 from pipeline.flow.colour import colour_code, key
+from pipeline.flow.quantisation import linear_values
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
@@ -110,6 +111,31 @@ def test_quantisation_is_the_papers_mapping() -> None:
     assert flow.dequantise(np.uint8([0, 128, 255])) == pytest.approx([-20, 20 / 255, 20], abs=1e-6)
     assert flow.dequantise(np.uint8([0, 255]), bound=5).tolist() == [-5, 5]
     assert flow.dequantise(np.uint8([1])).dtype == np.float32
+
+
+def test_the_square_root_mapping_is_finer_for_slow_motion() -> None:
+    values = np.linspace(-25, 25, 2001, dtype=np.float32)
+    back = flow.dequantise(flow.quantise(values, mapping="sqrt"), mapping="sqrt")
+    expected = np.clip(values, -20, 20)
+    # half a step of the root is 20/255; back in pixels it grows with the root of the length
+    assert np.all(
+        np.abs(back - expected) <= 2 * np.sqrt(np.abs(expected) / 20) * (20 / 255) + (20 / 255) ** 2 / 20 + 1e-5
+    )
+    assert np.abs(flow.dequantise(flow.quantise(np.zeros(1), mapping="sqrt"), mapping="sqrt"))[0] < 4e-4
+    every = np.arange(256, dtype=np.uint8)  # so that readers turn u around on bytes
+    np.testing.assert_allclose(
+        flow.dequantise(255 - every, mapping="sqrt"), -flow.dequantise(every, mapping="sqrt"), atol=1e-5
+    )
+
+
+def test_values_for_resizing_are_linear_in_the_flow() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    values = linear_values("sqrt")
+    assert values is not None and values.dtype == np.float32
+    for bound in (1.0, 20.0):
+        expected = flow.dequantise(every, bound, "sqrt")
+        np.testing.assert_allclose(values * (2 * bound / 255) - bound, expected, atol=1e-5 * bound)
+    assert linear_values("linear") is None
 
 
 @given(

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.flow import create
 from pipeline.settings import ExtractionSettings, differences, settings_hash
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
@@ -18,7 +19,7 @@ def settings(**flow: object) -> ExtractionSettings:
 
 def test_resolving_spells_every_choice_out() -> None:
     resolved = settings(estimator="tvl1").resolved().as_dict()
-    assert resolved["flow"]["estimator"] == "tvl1-opencv"
+    assert resolved["flow"]["estimator"] == create("tvl1").name != "tvl1"
     assert resolved["flow"]["parameters"]["warps"] == 5
     assert settings(estimator="tvl1").resolved() == settings(estimator="tvl1-opencv").resolved()
     assert settings(estimator="dis").resolved().resolved() == settings(estimator="dis").resolved()

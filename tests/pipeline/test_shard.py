@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,18 +16,25 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
+from zarr.registry import get_codec_class
 
 from pipeline import layout, shard
 from pipeline.codec import Chroma
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views import View
-from pipeline.views.flow import FlowSettings
+from pipeline.views.flow import Codec, FlowSettings, FlowView
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import VideoWriter, create_store
 
 LENGTHS = (1, 2, 255, 256, 257, 600)
-SETTINGS = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
+
+
+def flow_settings(codec: Codec = "jpeg") -> FlowSettings:
+    return FlowSettings(estimator="dis", codec=codec).resolved()
+
+
+SETTINGS = ExtractionSettings({"rgb": RgbSettings(), "flow": flow_settings()})
 
 
 def random_frames(view: View, length: int, height: int = 16, width: int = 24) -> np.ndarray:
@@ -44,7 +52,7 @@ def write(root: Path, length: int, block: int = 100, settings: ExtractionSetting
         frames = random_frames(view, length - (view.name == "flow"))
         view.frame_shape = frames.shape[1:]
         for start in range(0, len(frames), block):
-            writer.add(view, [view.jpeg.encode_frame(frame) for frame in frames[start : start + block]])
+            writer.add(view, [view.codec.encode_frame(frame) for frame in frames[start : start + block]])
     facts = {"label": "", "source": "v", "split": "", "fps": 25.0, "length": length}
     writer.commit(views, {**facts, "settings_hash": "", "file": {}})
     return open_store(root)
@@ -54,6 +62,7 @@ def write_with_zarr(path: Path, view: View, length: int) -> None:
     """The array as zarr-python makes it, codec and sharding and all."""
     frames = random_frames(view, length)
     slots = max(1, min(length, shard.FRAMES_PER_SHARD))
+    serializer, *compressors = [get_codec_class(one["name"]).from_dict(one) for one in view.codec.chain()]
     array = zarr.create_array(
         str(path),
         shape=frames.shape,
@@ -61,8 +70,8 @@ def write_with_zarr(path: Path, view: View, length: int) -> None:
         chunks=(1, *frames.shape[1:]),
         shards=(slots, *frames.shape[1:]),
         filters=[],
-        compressors=[Crc32cCodec()],
-        serializer=view.jpeg,
+        compressors=[*compressors, Crc32cCodec()],
+        serializer=serializer,
         fill_value=0,
         dimension_names=("frame", "y", "x", "channel") if view.layout == "rgb" else ("frame", "plane", "y", "x"),
         attributes=view.attributes,
@@ -76,10 +85,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
+@pytest.mark.parametrize(("chroma", "codec"), [("4:2:0", "jpeg"), ("4:4:4", "zstd")])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_the_writer_makes_the_bytes_that_zarr_makes(tmp_path: Path, length: int, chroma: Chroma) -> None:
-    chosen = ExtractionSettings({**SETTINGS.views, "rgb": RgbSettings(chroma=chroma)})
+def test_the_writer_makes_the_bytes_that_zarr_makes(tmp_path: Path, length: int, chroma: Chroma, codec: Codec) -> None:
+    chosen = ExtractionSettings({"rgb": RgbSettings(chroma=chroma), "flow": flow_settings(codec)})
     store = write(tmp_path / "store", length, settings=chosen)
     for view in chosen.create_views():
         count = length - (view.name == "flow")
@@ -90,9 +99,14 @@ def test_the_writer_makes_the_bytes_that_zarr_makes(tmp_path: Path, length: int,
         assert len(ours) == 1 + -(-count // shard.FRAMES_PER_SHARD)
 
 
+@pytest.mark.parametrize("codec", get_args(Codec))
 @pytest.mark.parametrize("length", LENGTHS)
-def test_raw_reads_equal_what_zarr_decodes(tmp_path: Path, length: int) -> None:
-    store = write(tmp_path, length)
+def test_raw_reads_equal_what_zarr_decodes(tmp_path: Path, length: int, codec: Codec) -> None:
+    store = write(tmp_path, length, settings=ExtractionSettings({**SETTINGS.views, "flow": flow_settings(codec)}))
+    if codec == "zstd":
+        assert np.array_equal(
+            store.read("v", "flow", slice(None)), random_frames(FlowView(flow_settings()), length - 1)
+        )
     for view in SETTINGS.create_views():
         decoded = zarr.open_array(str(store.path("v", view.name)), mode="r")[:]
         assert decoded.shape == store.info("v").shapes[view.name]

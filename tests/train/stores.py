@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,11 +25,13 @@ def smooth_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def write_store(
-    root: Path, sizes: dict[str, tuple[int, int, int]], seed: int = 0, chroma: Chroma = "4:2:0"
+    root: Path, sizes: dict[str, tuple[int, int, int]], seed: int = 0, chroma: Chroma = "4:2:0", **flow_settings: Any
 ) -> VideoStore:
     """A store of videos id -> (frames, height, width) with arbitrary rgb, and flow of two thirds of that size."""
     rng = np.random.default_rng(seed)
-    settings = ExtractionSettings({"rgb": RgbSettings(chroma=chroma), "flow": FlowSettings(estimator="dis")}).resolved()
+    settings = ExtractionSettings(
+        {"rgb": RgbSettings(chroma=chroma), "flow": FlowSettings(estimator="dis", **flow_settings)}
+    ).resolved()
     create_store(root, settings)
     for i, (video_id, (length, height, width)) in enumerate(sizes.items()):
         rgb = smooth_noise(rng, length, height, width, 3)
@@ -36,7 +39,7 @@ def write_store(
         writer, views = VideoWriter(root, video_id), settings.create_views()
         writer.begin()
         for view, frames in zip(views, (rgb, flow), strict=True):
-            writer.add(view, [view.jpeg.encode_frame(np.ascontiguousarray(frame)) for frame in frames])
+            writer.add(view, [view.codec.encode_frame(np.ascontiguousarray(frame)) for frame in frames])
             view.frame_shape = frames.shape[1:]
         facts = {"label": f"class {i % 2}", "source": video_id, "split": "train", "fps": 25.0, "length": length}
         writer.commit(views, facts)

@@ -16,6 +16,7 @@ import zarr
 from pipeline import shard
 from pipeline.codec import Chroma
 from pipeline.errors import Refusal, UsageError
+from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store
 from tests.train.stores import write_store
 from train import reader
@@ -135,6 +136,30 @@ def test_whole_frames_equal_what_zarr_reads_bit_for_bit(
     (clip,) = executor.run(view, [ClipPlan("wide/b", np.arange(20), (0.0, 0.0, 1.0, 1.0), False, base_affine())])
     frames = clip.permute(1, 2, 3, 0) if view == "rgb" else clip.transpose(0, 1)
     np.testing.assert_array_equal(frames.numpy(), array[:20])
+    executor.close()
+
+
+@pytest.mark.parametrize(("mapping", "codec"), [("linear", "zstd"), ("sqrt", "jpeg"), ("sqrt", "zstd")])
+@pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
+def test_other_ways_to_store_flow_are_resized_in_even_steps(
+    tmp_path: Path, mapping: Mapping, codec: str, kind: type, on_cpu: None
+) -> None:
+    """Against flow in pixels from the store, cut and resized in floats."""
+    store = write_store(tmp_path, {"wide/b": VIDEOS["wide/b"]}, mapping=mapping, codec=codec)
+    window, number = (0.1, 0.2, 0.7, 0.6), 5
+    pixels = store.flow("wide/b", [number])[0]
+    top, left, height, width = pixel_window(window, *pixels.shape[1:])
+    cut = pixels[:, top : top + height, left : left + width]
+    expected = np.stack([cv2.resize(plane, SIZE[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])
+    executor = kind(store, SIZE, 1)
+    for flip in (False, True):
+        (clip,) = executor.run("flow", [ClipPlan("wide/b", np.array([number]), window, flip, base_affine())])
+        assert clip.dtype == (torch.uint8 if mapping == "linear" else torch.float32)
+        found = clip[:, 0].numpy() * np.float32(40 / 255) - 20
+        if flip:
+            found = found[:, :, ::-1] * np.array([-1, 1])[:, None, None]
+        tolerance = 0.16 if mapping == "linear" else 1e-3  # a byte, or rounding
+        np.testing.assert_allclose(found, expected, atol=tolerance)
     executor.close()
 
 

@@ -28,7 +28,9 @@ class Executor(Protocol):
     """Turns plans into clips."""
 
     def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
-        """Clips of `view`, uint8, logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, 2 (u, v) for flow.
+        """Clips of `view`, logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, 2 (u, v) for flow.
+
+        uint8; float32 in 0..255 for flow whose bytes are not even steps (`VideoStore.linear_values`).
 
         Raises Refusal, naming the video, for bytes that are not what was written or do not decode, IndexError for a
         frame that the view does not have, and ValueError for clips of different lengths.

@@ -16,14 +16,13 @@ import torch
 from nvidia.dali import Pipeline, fn
 from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 
-from pipeline import codec
+from pipeline.codec import JpegCodec
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore, corrupt
-from pipeline.views import VIEWS
 from train.augment import ClipPlan, clip_length, pixel_window
 from train.reader.shard import ShardReader
 
-Streams = list[dict[int, np.ndarray]]  # of each clip: frame number -> JPEG stream
+Streams = list[dict[int, np.ndarray]]  # of each clip: frame number -> its stream, or the frame itself if it is no JPEG
 
 
 class DaliExecutor:
@@ -49,6 +48,8 @@ class DaliExecutor:
         )
         # of the frames of each clip: (H, W, 3) of rgb, (2, H, W) of flow
         shapes = np.array([self.store.info(plan.video_id).shapes[view][1:] for plan in plans])
+        if not self._is_jpeg(view):
+            streams = self._decompressed(view, plans, streams)
         inputs = _inputs(view, plans, streams, shapes)
         expected = np.repeat(shapes, [len(found) for found in streams], axis=0)
         with self._lock:
@@ -73,22 +74,41 @@ class DaliExecutor:
         self._pipelines.clear()
 
     def _execute(self, view: str, inputs: Mapping[str, object], expected: np.ndarray, capacity: int) -> torch.Tensor:
-        """Frames of the distinct items, uint8: rgb (N, h, w, 3), flow (N, 2, h, w, 1); memory of DALI's own."""
+        """Frames of the distinct items, with the dtype of `Executor.run`: rgb (N, h, w, 3), flow (N, 2, h, w, 1); memory of DALI's own."""
         pipeline = self._pipelines.get(view)
         if pipeline is None or pipeline.max_batch_size < capacity:
-            pipeline = self._pipelines[view] = _pipeline(view, self.size, capacity, self.threads, self.device_id)
+            made = Pipeline(capacity, self.threads, self.device_id, prefetch_queue_depth=1, seed=0)
+            _define(made, view, self.size, self._is_jpeg(view), self.store.linear_values(view))
+            pipeline = self._pipelines[view] = made
         outputs: Any = pipeline.run(**inputs)  # declared as on either device; the second is always on the CPU
         frames, decoded = outputs
         if not np.array_equal(decoded.as_array()[:, :3], expected):
             raise RuntimeError("frames decode to another size than the store records")
         return torch.from_dlpack(frames.as_tensor())
 
+    def _is_jpeg(self, view: str) -> bool:
+        return isinstance(self.store.codec(view), JpegCodec)
+
+    def _decompressed(self, view: str, plans: list[ClipPlan], streams: Streams) -> Streams:
+        """Frames of flow as images (2H, W, 1), as JPEG holds them: DALI does not know zstd."""
+        decode = self.store.codec(view).decode_frame
+
+        def frames(plan: ClipPlan, found: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+            shape = self.store.info(plan.video_id).shapes[view][1:]
+            try:
+                return {n: decode(stream, shape).reshape(-1, shape[-1], 1) for n, stream in found.items()}
+            except ValueError as error:
+                raise corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), error) from error
+
+        return list(self._pool.map(frames, plans, streams))
+
     def _refusal(self, view: str, plans: list[ClipPlan], streams: Streams, error: Exception) -> Refusal:
         """DALI names an item at most, and not always: find the video whose frames do not decode."""
+        codec = self.store.codec(view)
         for plan, found in zip(plans, streams, strict=True):
             for stream in found.values():
                 try:
-                    codec.decode(stream, VIEWS[view].layout, self.store.info(plan.video_id).shapes[view][1:])
+                    codec.decode_frame(stream, self.store.info(plan.video_id).shapes[view][1:])
                 except ValueError as reason:
                     return corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), reason)
         videos = sorted({plan.video_id for plan in plans})
@@ -100,7 +120,7 @@ class DaliExecutor:
 
 
 def _inputs(view: str, plans: list[ClipPlan], streams: Streams, shapes: np.ndarray) -> Mapping[str, object]:
-    """A batch for the pipeline, an item a distinct frame: JPEG streams, integer windows, flips, and u's mask."""
+    """A batch for the pipeline, an item a distinct frame: streams, integer windows, flips, and u's mask."""
     counts = [len(found) for found in streams]
     sizes = (shapes[:, :2] if view == "rgb" else shapes[:, 1:]).tolist()
     windows = [pixel_window(plan.window, *size) for plan, size in zip(plans, sizes, strict=True)]
@@ -127,25 +147,36 @@ def _places(plans: list[ClipPlan], streams: Streams) -> np.ndarray:
     return np.array(places)
 
 
-def _pipeline(view: str, size: tuple[int, int], capacity: int, threads: int, device_id: int | None) -> Pipeline:
-    # One batch at a time, so that inputs are given to `run`; DALI's default execution lets outputs outlive the next run.
-    pipeline = Pipeline(capacity, threads, device_id, prefetch_queue_depth=1, seed=0)
+def _define(pipeline: Pipeline, view: str, size: tuple[int, int], jpeg: bool, table: np.ndarray | None) -> None:
+    """One batch at a time, so that inputs are given to `run`; DALI's default execution lets outputs outlive the next run."""
+    on_cpu = pipeline.device_id is None
     with pipeline:
-        streams = fn.external_source(name="streams", dtype=DALIDataType.UINT8, ndim=1)
         windows = fn.external_source(name="windows", dtype=DALIDataType.INT32, ndim=1)
         flips = fn.external_source(name="flips", dtype=DALIDataType.INT32, ndim=0)
-        decoder = {"device": "cpu"} if device_id is None else {"device": "mixed", "jpeg_fancy_upsampling": True}
-        colours = DALIImageType.RGB if view == "rgb" else DALIImageType.GRAY
-        frames: Any = fn.decoders.image(streams, output_type=colours, adjust_orientation=False, **decoder)
+        frames: Any = _decoded(view, jpeg, on_cpu)
         if view == "flow":  # u over v in one image: a sequence of two
             frames = fn.reshape(fn.expand_dims(frames, axes=[0]), rel_shape=[2, 0.5, 1, 1], layout="FHWC")
+            masks = fn.external_source(name="masks", dtype=DALIDataType.UINT8, ndim=4)
+            masks = masks if on_cpu else masks.gpu()
         decoded = frames.shape()
+        if table is not None:  # v ^ 255 = 255 - v, and the table is odd about the middle
+            values = table.tolist()
+            frames = fn.lookup_table(frames ^ masks, keys=list(range(256)), values=values, dtype=DALIDataType.FLOAT)
         # Not resize's own region of interest, which reads pixels outside it: up to 5 gray levels off.
         frames = fn.slice(frames, start=windows[:2], shape=windows[2:], axis_names="HW")
         frames = fn.resize(frames, size=size, interp_type=DALIInterpType.INTERP_LINEAR, antialias=False)
         frames = fn.flip(frames, horizontal=flips)
-        if view == "flow":
-            masks = fn.external_source(name="masks", dtype=DALIDataType.UINT8, ndim=4)
-            frames = frames ^ (masks if device_id is None else masks.gpu())  # v ^ 255 = 255 - v
+        if view == "flow" and table is None:
+            frames = frames ^ masks
         pipeline.set_outputs(frames, decoded)
-    return pipeline
+
+
+def _decoded(view: str, jpeg: bool, on_cpu: bool) -> Any:
+    """Images HWC on the device: of JPEG streams, or of the images themselves."""
+    if not jpeg:
+        images: Any = fn.external_source(name="streams", dtype=DALIDataType.UINT8, ndim=3, layout="HWC")
+        return images if on_cpu else images.gpu()
+    streams = fn.external_source(name="streams", dtype=DALIDataType.UINT8, ndim=1)
+    decoder = {"device": "cpu"} if on_cpu else {"device": "mixed", "jpeg_fancy_upsampling": True}
+    colours = DALIImageType.RGB if view == "rgb" else DALIImageType.GRAY
+    return fn.decoders.image(streams, output_type=colours, adjust_orientation=False, **decoder)

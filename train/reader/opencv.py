@@ -8,9 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline import codec
 from pipeline.store import VideoStore, corrupt
-from pipeline.views import VIEWS
 from train.augment import ClipPlan, clip_length, pixel_window
 from train.reader.shard import ShardReader
 
@@ -30,22 +28,23 @@ class OpenCVExecutor:
 
     def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
         batch, frames = len(plans), clip_length(plans)
+        table = self.store.linear_values(view)
         if view == "rgb":
             # Interleaved, as OpenCV works; the training device makes it planar while it normalises.
             clips = np.empty((batch, 1, frames, *self.size, 3), np.uint8)
             shown = clips[:, 0].transpose(0, 4, 1, 2, 3)
         else:
-            shown = clips = np.empty((batch, 2, frames, *self.size), np.uint8)
-        list(self._pool.map(lambda plan, clip: self._fill(view, plan, clip), plans, clips))
+            shown = clips = np.empty((batch, 2, frames, *self.size), np.uint8 if table is None else np.float32)
+        list(self._pool.map(lambda plan, clip: self._fill(view, plan, clip, table), plans, clips))
         return torch.from_numpy(shown)
 
     def close(self) -> None:
         self._pool.shutdown()
 
-    def _fill(self, view: str, plan: ClipPlan, clip: np.ndarray) -> None:
+    def _fill(self, view: str, plan: ClipPlan, clip: np.ndarray, table: np.ndarray | None) -> None:
         """Decode, cut and resize one clip into `clip` (images a frame, T, h, w[, 3]): rgb is one image, flow is two."""
         streams = self._shards.encoded(plan.video_id, view, plan.frames)
-        shape, layout = self.store.info(plan.video_id).shapes[view][1:], VIEWS[view].layout
+        shape, decode = self.store.info(plan.video_id).shapes[view][1:], self.store.codec(view).decode_frame
         top, left, height, width = pixel_window(plan.window, *(shape[:2] if view == "rgb" else shape[1:]))
         rows, columns = slice(top, top + height), slice(left, left + width)
         size = (self.size[1], self.size[0])
@@ -55,9 +54,11 @@ class OpenCVExecutor:
                 clip[:, place] = clip[:, first[number]]
                 continue
             try:
-                frame = codec.decode(streams[number], layout, shape)
+                frame = decode(streams[number], shape)
             except ValueError as error:
                 raise corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), error) from error
+            if table is not None:
+                frame = table[frame]
             for image, target in zip((frame,) if view == "rgb" else frame, clip[:, place], strict=True):
                 cv2.resize(image[rows, columns], size, dst=target, interpolation=cv2.INTER_LINEAR)
                 if plan.flip:
