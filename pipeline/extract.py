@@ -24,7 +24,7 @@ from pipeline import catalogue, job
 from pipeline.errors import Refusal
 from pipeline.job import Outcome
 from pipeline.manifest import Manifest, Video
-from pipeline.progress import ExtractionBar
+from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore
 from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
@@ -96,6 +96,9 @@ def extract(
             add_classes(store, manifest.classes)
             add_groups(store, todo)
         if todo:
+            with preparing():
+                for view in settings.create_views():
+                    view.prepare()
             with (
                 ExtractionBar(len(todo), len(summary.quarantined)) as bar,
                 _cluster(min(workers, len(todo))) as client,

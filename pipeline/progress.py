@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
 
 from pipeline.job import Outcome
 
@@ -54,3 +55,8 @@ class ExtractionBar:
             self.printed = now
             left = spent / self.videos * (self.total - self.videos)
             self.console.print(f"extract  {self.videos}/{self.total} videos  {rates}  {left:.0f} s left")
+
+
+def preparing() -> Status:
+    """A line that is there while the views prepare themselves: a first use on a machine may compile for half a minute."""
+    return Console(stderr=True).status("preparing; the first time on a machine takes half a minute")

@@ -31,6 +31,9 @@ class View(Protocol):
     frame_shape: tuple[int, int, int]  # of one stored frame; known after the first block
     seconds: dict[str, float]  # spent, by kind of work
 
+    def prepare(self) -> None:
+        """What every worker would wait for before its first video and can be done once for all, such as compiling."""
+
     @property
     def attributes(self) -> dict[str, Any]:
         """For the array's zarr.json, so that any Zarr client can tell what the bytes mean."""

@@ -74,6 +74,9 @@ class FlowView:
         self.frame_shape = (2, 0, 0)
         self.seconds = {"flow": 0.0, "encode": 0.0}
 
+    def prepare(self) -> None:
+        self.estimator.prepare()
+
     @property
     def attributes(self) -> dict[str, Any]:
         flow = {"linear": "clipped", "sqrt": "sign(clipped) * sqrt(abs(clipped) * bound)"}[self.settings.mapping]

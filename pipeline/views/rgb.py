@@ -51,6 +51,9 @@ class RgbView:
         self.frame_shape = (0, 0, 3)
         self.seconds = {"encode": 0.0}
 
+    def prepare(self) -> None:
+        pass
+
     @property
     def attributes(self) -> dict[str, Any]:
         return {}

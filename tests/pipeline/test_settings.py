@@ -21,7 +21,7 @@ def test_resolving_spells_every_choice_out() -> None:
     resolved = settings(estimator="tvl1").resolved().as_dict()
     assert resolved["flow"]["estimator"] == create("tvl1").name != "tvl1"
     assert resolved["flow"]["parameters"]["warps"] == 5
-    assert settings(estimator="tvl1").resolved() == settings(estimator="tvl1-opencv").resolved()
+    assert settings(estimator="tvl1").resolved() == settings(estimator=create("tvl1").name).resolved()
     assert settings(estimator="dis").resolved().resolved() == settings(estimator="dis").resolved()
 
 
