@@ -17,6 +17,8 @@ ESTIMATORS = {
     "tvl1-cpu": "pipeline.flow.tvl1_cpu:TVL1CPU",
     "dis": "pipeline.flow.dis:DIS",
     "farneback": "pipeline.flow.farneback:Farneback",
+    "raft": "pipeline.flow.raft:RAFT",
+    "raft-small": "pipeline.flow.raft:RAFTSmall",
 }
 FASTEST_TVL1 = ("tvl1-cpu",)  # fastest first; "tvl1" takes the first that works here
 
@@ -26,7 +28,7 @@ __all__ = ["FlowEstimator", "create", "dequantise", "quantise"]
 def create(name: str, **settings: Any) -> FlowEstimator:
     """The estimator of that name with its settings.
 
-    "tvl1" is the fastest TV-L1 available; `.name` says which it is.
+    "tvl1" is the fastest TV-L1 available, "ptlflow:NAME" the model NAME of the package ptlflow; `.name` says which it is.
     Raises UsageError for an unknown name or setting.
     """
     estimator = _named(FASTEST_TVL1[0] if name == "tvl1" else name)
@@ -37,7 +39,10 @@ def create(name: str, **settings: Any) -> FlowEstimator:
 
 
 def _named(name: str) -> type[FlowEstimator]:
+    package, _, model = name.partition(":")
+    if package == "ptlflow":
+        return importlib.import_module("pipeline.flow.raft").named(model)
     if name not in ESTIMATORS:
-        refuse_unknown("flow estimator", name, ["tvl1", *ESTIMATORS])
+        refuse_unknown("flow estimator", name, ["tvl1", *ESTIMATORS, "ptlflow:NAME"])
     module, _, kind = ESTIMATORS[name].partition(":")
     return getattr(importlib.import_module(module), kind)
