@@ -1,15 +1,55 @@
-"""Known traps of the packages, checked at start with a message that says how to repair them."""
+"""Known traps of the packages: put right here, or checked at start with a message that says how to repair them."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+from typing import Any
 
 import cv2
 
 from pipeline.errors import Refusal
 
-RECORDED = ("costream", "numpy", "av", "opencv-contrib-python", "zarr", "torch", "lightning", "nvidia-dali-cuda130")
+# OpenMP threads that spin while they wait make training 2 to 10 times slower on a machine that has other work to do.
+# Read when torch is loaded, so this module is imported before torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+RECORDED = (
+    "costream",
+    "numpy",
+    "av",
+    "opencv-contrib-python",
+    "zarr",
+    "torch",
+    "lightning",
+    "ptlflow",
+    "nvidia-dali-cuda130",
+)
+
+_library: Any = None  # torchvision's missing operators live as long as this handle does
+
+
+def repair_torchvision() -> None:
+    """Let torchvision import beside a CPU build of torch. Before the first import of lightning, torchmetrics or ptlflow.
+
+    torchvision's wheel carries operators compiled against CUDA torch; beside a CPU build they do not load, and its
+    import dies with "operator torchvision::nms does not exist". The three import it whenever it is installed. Nothing
+    here uses the two operators, so declaring them (without a kernel) is enough: calling one would still raise.
+    """
+    global _library
+    import torch  # here, as most of what imports this module has no use for it
+
+    if _library is not None or torch.version.cuda is not None:
+        return
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        _library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def require_optflow() -> None:

@@ -1,5 +1,5 @@
 """Stage two: store -> checkpoint."""
 
-from train import environment
+from pipeline import environment
 
 environment.repair_torchvision()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import cv2
@@ -56,6 +57,19 @@ class PairEstimator(FlowEstimator):
     @abstractmethod
     def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Flow of one pair of gray uint8 frames (H, W), as (H, W, 2) float32."""
+
+
+def require_numbers(settings: Any) -> None:
+    """Raise TypeError if a field of this dataclass that is declared `float` holds no number, or one declared `int` no
+    whole number above 0."""
+    for field in fields(settings):
+        value, kind = getattr(settings, field.name), str(field.type).removesuffix(" | None")
+        if kind not in ("int", "float") or (value is None and kind != field.type):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{field.name} {value!r} is not a number")
+        if kind == "int" and (not isinstance(value, int) or value < 1):
+            raise TypeError(f"{field.name} {value!r} is not a whole number above 0")
 
 
 def gray(frames: np.ndarray) -> np.ndarray:

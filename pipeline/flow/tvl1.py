@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from pipeline.flow.estimator import require_numbers
 
 SMALLEST = 16  # pixels: no level of the pyramid has a shorter side (the frame itself may)
 
@@ -38,12 +40,7 @@ class TVL1:
     median_filtering: int = 5
 
     def __post_init__(self) -> None:
-        for field in (field for field in fields(self) if field.init):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{field.name} {value!r} is not a number")
-            if field.type == "int" and (not isinstance(value, int) or value < 1):
-                raise TypeError(f"{field.name} {value!r} is not a whole number above 0")
+        require_numbers(self)
         if not (self.tau > 0 and self.lambda_ > 0 and self.theta > 0 and self.epsilon >= 0):
             raise TypeError("tau, lambda_ and theta must be positive, and epsilon not negative")
         if not 0 < self.scale_step < 1:

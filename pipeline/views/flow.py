@@ -24,7 +24,7 @@ class FlowSettings:
     """How flow is computed and stored.
 
     Args:
-        estimator: tvl1 is the fastest TV-L1 that works here; all others: `python -m pipeline bench-flow --help`.
+        estimator: tvl1 (the fastest TV-L1 that works here), another name in `pipeline.flow.ESTIMATORS`, or ptlflow:NAME.
         parameters: Settings of the estimator that differ from its defaults.
         short_side: Flow is computed at this size and stored in pixels of it; 0 keeps the video's size.
         bound: Flow is clipped to -bound..bound pixels before it becomes bytes.

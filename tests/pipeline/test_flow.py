@@ -23,6 +23,7 @@ from pipeline.views.flow import FlowSettings, FlowView
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import create_store
 
+WITHOUT_WEIGHTS = [name for name in flow.ESTIMATORS if not name.startswith("raft")]  # those: test_raft.py
 RIGHT, UP = 3, -2  # pixels that the texture moves from one frame to the next
 
 
@@ -39,7 +40,7 @@ def moving(frames: int, height: int = 64, width: int = 80) -> np.ndarray:
     return np.repeat(np.stack(moved)[..., None], 3, axis=-1)
 
 
-@pytest.mark.parametrize("name", flow.ESTIMATORS)
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_u_is_right_and_v_is_down(name: str) -> None:
     found = flow.create(name).estimate(moving(3)[:-1], moving(3)[1:])
     assert found.dtype == np.float32
@@ -49,7 +50,7 @@ def test_u_is_right_and_v_is_down(name: str) -> None:
     assert np.abs(inner[:, 1] - UP).mean() < 0.1
 
 
-@pytest.mark.parametrize("name", flow.ESTIMATORS)
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_a_pair_does_not_depend_on_the_pairs_before_it(name: str) -> None:
     frames = synthetic.video(synthetic.CLASSES[0], 1, frames=4, height=32, width=48)
     estimator = flow.create(name)
@@ -58,7 +59,7 @@ def test_a_pair_does_not_depend_on_the_pairs_before_it(name: str) -> None:
     assert np.array_equal(together[[2, 0, 1]], alone)
 
 
-@pytest.mark.parametrize("name", flow.ESTIMATORS)
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_gray_and_rgb_frames_give_the_same(name: str) -> None:
     frames, estimator = moving(2), flow.create(name)
     assert np.array_equal(
@@ -66,7 +67,7 @@ def test_gray_and_rgb_frames_give_the_same(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", flow.ESTIMATORS)
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_no_pairs_give_no_flow(name: str) -> None:
     none = np.empty((0, 32, 48, 3), np.uint8)
     assert flow.create(name).estimate(none, none).shape == (0, 2, 32, 48)
@@ -95,6 +96,35 @@ def test_unknown_estimators_and_settings_are_named() -> None:
         flow.create("zzz")
     with pytest.raises(UsageError, match="lambda"):
         flow.create("tvl1-opencv", **{"lambda": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("pyr_scale", 1.0, "pyr_scale 1.0 is not between 0 and 1"),
+        ("pyr_scale", float("nan"), "pyr_scale nan"),
+        ("levels", 0, "levels 0 is not a whole number above 0"),
+        ("winsize", 15.0, "winsize 15.0"),
+        ("iterations", True, "iterations True is not a number"),
+        ("poly_n", "5", "poly_n '5' is not a number"),
+        ("poly_sigma", 0.0, "poly_sigma 0.0 is not positive"),
+        ("gaussian", 1, "gaussian 1 is neither"),
+    ],
+)
+def test_farneback_refuses_settings_that_cannot_be_meant(setting: str, value: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        flow.create("farneback", **{setting: value})
+
+
+def test_farneback_does_as_it_is_set() -> None:
+    frames = synthetic.video(synthetic.CLASSES[0], 1, frames=2, height=48, width=64)
+    one, two = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames)
+    settings = {"pyr_scale": 0.6, "levels": 2, "winsize": 11, "iterations": 2, "poly_n": 7, "poly_sigma": 1.5}
+    found = flow.create("farneback", gaussian=True, **settings).estimate(frames[:1], frames[1:])
+    none = np.zeros((48, 64, 2), np.float32)  # unread
+    expected = cv2.calcOpticalFlowFarneback(one, two, none, flags=cv2.OPTFLOW_FARNEBACK_GAUSSIAN, **settings)
+    assert np.array_equal(found[0], expected.transpose(2, 0, 1))
+    assert not np.array_equal(found, flow.create("farneback", **settings).estimate(frames[:1], frames[1:]))
 
 
 def test_every_setting_is_recorded() -> None:
