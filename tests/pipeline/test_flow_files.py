@@ -72,7 +72,7 @@ def test_a_kitti_file_holds_u_v_and_validity(folder: Path) -> None:
     stored = cv2.imread(str(folder / "x.png"), cv2.IMREAD_UNCHANGED)[..., ::-1]  # red, green, blue
     assert stored[0].tolist() == [[2**15 + 96, 2**15 - 128, 1], [0, 0, 0]]
     assert files.is_kitti(folder / "x.png")
-    with pytest.raises(Refusal, match="up to 512 pixels, and this flow has 513"):
+    with pytest.raises(Refusal, match="up to 512 pixels, and this flow has 684"):
         files.write(folder / "x.png", flow * -342)
 
 
