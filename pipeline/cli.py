@@ -22,11 +22,11 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
     positional-only parameters are given by their place. A command returns an exit code, or None for 0. A Refusal is
     printed without a traceback.
     """
-    parser = jsonargparse.ArgumentParser(prog=program, description=description)
+    parser = jsonargparse.ArgumentParser(prog=program, description=description, formatter_class=_HelpFormatter)
     subcommands = parser.add_subcommands(required=True, dest="command")
     for name, function in commands.items():
         described = docstring_parser.parse(function.__doc__ or "")
-        sub = jsonargparse.ArgumentParser(description=_paragraphs(described), formatter_class=_HelpFormatter)
+        sub = jsonargparse.ArgumentParser(description=_paragraphs(described))
         _add_arguments(sub, function, {p.arg_name: p.description or "" for p in described.params})
         subcommands.add_subcommand(name, sub, help=described.short_description)
     chosen = parser.parse_args()

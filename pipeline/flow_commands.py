@@ -129,15 +129,15 @@ def bench_flow(
         if not chosen:
             raise Refusal("no video gave a pair of frames", where=source, remedy="give a folder of whole videos")
         results = _measure(chosen, names)
-        _print_results(f"{len(chosen)} pairs of {source}, {name}", results, with_cost=not pairs)
+        _print_results(f"{_counted(len(chosen))} of {source}, {name}", results, with_cost=not pairs)
         if pairs:
             _print_errors(chosen, results)
         figures[name] = {result.name: result.figures(results[0]) for result in results}
     if json:
         _write_figures(json, source, figures)
     told = f", figures in {escape(str(json))}" if json else ""
-    pairs_done = sum(len(chosen) for chosen, _ in sets.values())
-    console.print(f"measured {len(results)} estimators on {pairs_done} pairs{told}")
+    total = _counted(sum(len(chosen) for chosen, _ in sets.values()))
+    console.print(f"measured {len(results)} estimators on {total}{told}")
 
 
 class _Tally:
@@ -156,9 +156,12 @@ class _Tally:
         self.size = f"{flow.shape[3]}x{flow.shape[2]}"
 
     def told(self, estimator: str) -> str:
-        pairs = f"{self.pairs} pair{'s' if self.pairs > 1 else ''} of {self.size}"
         mean, speed = self.sum / self.pairs, 1e3 * self.seconds / self.pairs
-        return f"{estimator} flow of {pairs}, {speed:.1f} ms a pair, mean {mean:.2f} px, largest {self.largest:.2f} px"
+        return f"{estimator} flow of {_counted(self.pairs)} of {self.size}, {speed:.1f} ms a pair, mean {mean:.2f} px, largest {self.largest:.2f} px"
+
+
+def _counted(pairs: int) -> str:
+    return f"{pairs} pair{'s' if pairs != 1 else ''}"
 
 
 def _flow_of_video(estimator: FlowEstimator, video: Path, output: Output, tally: _Tally) -> None:

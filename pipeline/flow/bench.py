@@ -160,10 +160,14 @@ class _Runner:
         chosen = [pairs[i % len(pairs)] for i in range(GPU_BATCH)]
         first, second = np.stack([pair.first for pair in chosen]), np.stack([pair.second for pair in chosen])
         spent = []
-        for _ in range(1 + GPU_ROUNDS):
-            began = time.perf_counter()
-            self.estimator.estimate(first, second)
-            spent.append(time.perf_counter() - began)
+        try:
+            for _ in range(1 + GPU_ROUNDS):
+                began = time.perf_counter()
+                self.estimator.estimate(first, second)
+                spent.append(time.perf_counter() - began)
+        except Exception as error:  # noqa: BLE001  as above; the time of single pairs is told then
+            self.result.failures[f"a batch of {len(chosen)}"] = _one_line(error)
+            return
         self.result.batch_seconds = statistics.median(spent[1:]) / len(chosen)
 
 
