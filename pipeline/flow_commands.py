@@ -129,7 +129,9 @@ def bench_flow(
         if not chosen:
             raise Refusal("no video gave a pair of frames", where=source, remedy="give a folder of whole videos")
         results = _measure(chosen, names)
-        _print_results(f"{_counted(len(chosen))} of {source}, {name}", results, with_cost=not pairs)
+        _print_results(
+            f"{_counted(len(chosen))} of {source}, {name}, against {bench.REFERENCE}", results, with_cost=not pairs
+        )
         if pairs:
             _print_errors(chosen, results)
         figures[name] = {result.name: result.figures(results[0]) for result in results}
@@ -157,7 +159,8 @@ class _Tally:
 
     def told(self, estimator: str) -> str:
         mean, speed = self.sum / self.pairs, 1e3 * self.seconds / self.pairs
-        return f"{estimator} flow of {_counted(self.pairs)} of {self.size}, {speed:.1f} ms a pair, mean {mean:.2f} px, largest {self.largest:.2f} px"
+        lengths = f"mean {mean:.2f} px, largest {self.largest:.2f} px"
+        return f"{estimator} flow of {_counted(self.pairs)} of {self.size}, {speed:.1f} ms a pair, {lengths}"
 
 
 def _counted(pairs: int) -> str:
@@ -171,11 +174,13 @@ def _flow_of_video(estimator: FlowEstimator, video: Path, output: Output, tally:
         remedy = "give two images, or one video"
         raise Refusal(error.reason, where=str(video), remedy=remedy) from error
     claimed = (header.frames or round(header.duration * header.fps)) - 1
-    columns = (MofNCompleteColumn(), TextColumn("pairs  {task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"))
     with Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
-        *columns,
+        MofNCompleteColumn(),
+        TextColumn("pairs  {task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(compact=True),
         console=errors,
         disable=not errors.is_terminal,
@@ -258,7 +263,7 @@ def _print_results(title: str, results: list[bench.Result], with_cost: bool) -> 
 def _print_errors(pairs: list[Pair], results: list[bench.Result]) -> None:
     """Of every pair: the mean distance to its true flow, beside the mean length of that, which is the error of no flow."""
     table = Table(title="error, px", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("pair")
+    table.add_column("pair", overflow="fold")
     shown = [result for result in results if not result.problem]
     for heading in ("size", "known", "no flow", *(result.name for result in shown)):
         table.add_column(heading, justify="right")

@@ -19,7 +19,7 @@ from pipeline.flow.colour import colour_code
 ARRAY, PICTURE, KITTI = ".npy", ".png", ".kitti.png"
 ENDINGS = (KITTI, PICTURE, ".flo", ARRAY)  # the longer ones first
 FULL_COLOUR = 99  # percentile of the lengths that gets full colour, as in `preview`
-MEASURED = 64  # pairs of a video, evenly over it, that tell that length
+MEASURED = 64  # pairs of a video, evenly over it, in which that length is measured
 SHORTEST = 0.5  # pixels: full colour for less would show noise
 
 
@@ -34,14 +34,17 @@ def ending_of(out: Path) -> str:
 
 
 class Output:
-    """Takes the flow of pair after pair; nothing is under its name before `finish`, and then all of it.
+    """Takes the flow of pair after pair, in little memory; nothing is under its name before `finish`, and then all of it.
 
     A single pair gives one file. The pairs of a video give one array as `.npy`; otherwise a folder named like `out` without
     its ending, in which files are numbered like the first frames of their pairs.
     """
 
     def __init__(self, out: Path, single: bool, longest: float = 0.0) -> None:
-        """`longest`: pixels that get full colour in pictures; 0 measures it. Raises UsageError, and Refusal where nothing can be written."""
+        """`longest`: pixels that get full colour in pictures; 0 measures it.
+
+        Raises UsageError for an unknown ending, and Refusal where nothing can be written.
+        """
         self.ending = ending_of(out)
         self.single, self.longest = single, longest
         self.folder = not single and self.ending != ARRAY
