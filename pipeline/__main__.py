@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from pipeline import cli, commands
+from pipeline import cli, commands, flow_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "manifest": commands.manifest,
@@ -13,6 +13,8 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "verify": commands.verify,
     "preview": commands.preview,
     "probe": commands.probe,
+    "flow": flow_commands.flow,
+    "bench-flow": flow_commands.bench_flow,
 }
 
 if __name__ == "__main__":

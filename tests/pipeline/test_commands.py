@@ -11,29 +11,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import __main__ as program
-from pipeline import catalogue, cli, commands, layout, shard, synthetic
+from pipeline import catalogue, commands, layout, shard, synthetic
 from pipeline.manifest import Manifest
 from pipeline.store import VideoStore, open_store
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Run:
-    """Runs `python -m pipeline` in this process; returns exit code, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["pipeline", *map(str, arguments)])
-        try:
-            code = cli.main(program.COMMANDS, "stage one", "pipeline")
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out.replace("\n", " "), captured.err.replace("\n", " ")
-
-    monkeypatch.setattr(commands.console, "width", 10_000)
-    monkeypatch.setattr(commands.errors, "width", 10_000)
-    return call
 
 
 @pytest.fixture
