@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import flow, synthetic
 from pipeline.errors import UsageError
+from pipeline.flow import files
 from pipeline.flow.kernels import inner, median, warp
 from pipeline.flow.tvl1 import TVL1, level_sizes
 
@@ -228,3 +229,11 @@ def test_real_clips_are_equal_to_the_bit(shared: Path) -> None:
         path = sorted((shared / "data" / "actions" / kind).glob("*/*.mp4"))[3]
         frames = np.concatenate(list(decode(path)))[[10, 11, 30, 31]]
         assert np.array_equal(cpu.estimate(frames[::2], frames[1::2]), reference.estimate(frames[::2], frames[1::2]))
+
+
+def test_rubber_whale_has_opencvs_end_point_error(shared: Path) -> None:
+    folder = shared / "data" / "flow-gt" / "middlebury-rubberwhale"
+    first, second = (cv2.imread(str(folder / f"frame{number}.png"), cv2.IMREAD_COLOR_RGB)[None] for number in (1, 2))
+    truth = files.read(folder / "flow_gt.flo")
+    error = np.hypot(*(flow.create("tvl1-cpu").estimate(first, second)[0] - truth))
+    assert np.nanmean(error) == pytest.approx(0.156, rel=0.02)  # OpenCV's, as stated beside the reference
