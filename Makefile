@@ -10,6 +10,11 @@ OTHER_FAISS := $(if $(filter gpu,$(FAISS)),faiss-cpu,faiss-gpu)
 STAMP  := $(VENV)/.installed-$(FAISS)
 
 DATASET ?= folder
+# How its official lists are read; empty leaves it to data_manifests/.
+SPLIT   ?=
+LISTS   ?=
+CLASSES ?=
+from_lists = $(if $(SPLIT),--split $(SPLIT)) $(if $(LISTS),--lists "$(LISTS)") $(if $(CLASSES),--classes "$(CLASSES)")
 FLOW    ?= tvl1
 METHOD  ?= infonce
 RECIPE  ?= small
@@ -80,14 +85,14 @@ bench: setup ## Measure against the limits: extraction, flow, reader, training s
 	$(PY) -m tests.benchmarks.reader --json runs/bench/reader.json
 	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
 
-manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder]
+manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
-	$(PY) -m pipeline manifest --videos "$(VIDEOS)" --out "$(OUT)" --dataset "$(DATASET)" $(ARGS)
+	$(PY) -m pipeline manifest --videos "$(VIDEOS)" --out "$(OUT)" --dataset "$(DATASET)" $(from_lists) $(ARGS)
 
-extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder MANIFEST= FLOW=tvl1 WORKERS=]
+extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= FLOW=tvl1 WORKERS=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
 	$(PY) -m pipeline extract --videos "$(VIDEOS)" --store "$(STORE)" --dataset "$(DATASET)" --flow.estimator "$(FLOW)" \
-	    $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+	    $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
 
 status: setup ## What is in a store: STORE=
 	$(call need,STORE,STORE=/path/to/store)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pipeline import catalogue, importers, synthetic
 from pipeline import verify as verification
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, UsageError
 from pipeline.extract import Summary
 from pipeline.extract import extract as run_extraction
 from pipeline.manifest import Manifest
@@ -33,16 +33,27 @@ console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def manifest(videos: Path, out: Path, dataset: str = "folder") -> None:
-    """List the videos of a data set in a manifest (CSV), with labels and splits.
+def manifest(
+    videos: Path,
+    out: Path,
+    dataset: str = "folder",
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
+) -> None:
+    """List the videos of a data set in a manifest (CSV), with labels and splits; tell what lists and folder don't share.
 
     Args:
         videos: Folder that holds the videos.
         out: Manifest to write; its class list is written beside it.
         dataset: Name of a file in data_manifests/, or the path of one like those.
+        split: Which of the official splits, for data sets that have several.
+        lists: Folder of the official lists; by default they are looked for in and beside `videos`.
+        classes: Class list, one class a line, where its order is not official or not in the lists.
     """
-    listed = importers.read(dataset, videos)
+    listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
     listed.save(out)
+    _print_notes(listed)
     splits = Counter(row.split or "no split" for row in listed.rows)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
     console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {escape(str(out))}")
@@ -52,6 +63,9 @@ def extract(
     videos: Path,
     store: Path,
     dataset: str = "folder",
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
     manifest: Path | None = None,
     rgb: RgbSettings = RgbSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
     flow: FlowSettings | None = FlowSettings(),  # noqa: B008
@@ -66,13 +80,26 @@ def extract(
         videos: Folder that holds the videos.
         store: Folder of the store; made if it is not there.
         dataset: How the folder is read: a name in data_manifests/, or the path of a file like those.
+        split: Which of the official splits, for data sets that have several.
+        lists: Folder of the official lists; by default they are looked for in and beside `videos`.
+        classes: Class list, one class a line, where its order is not official or not in the lists.
         manifest: Use this manifest instead; its paths are relative to `videos`.
         rgb: How frames are stored.
         flow: How flow is computed and stored; `--flow null` stores none.
         workers: Processes, each on one core; 0 takes all cores.
         retry_quarantined: Try the videos again that earlier runs refused.
     """
-    listed = Manifest.load(manifest) if manifest else importers.read(dataset, videos)
+    if manifest is None:
+        listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
+        _print_notes(listed)
+    elif (split, lists, classes) != (None, None, None):
+        raise UsageError(
+            "a manifest says already what --split, --lists and --classes would",
+            where=str(manifest),
+            remedy="leave them out, or the manifest",
+        )
+    else:
+        listed = Manifest.load(manifest)
     views: dict[str, ViewSettings] = {"rgb": rgb}
     if flow is not None:
         views["flow"] = flow
@@ -204,6 +231,11 @@ def make_synthetic(
             progress=lambda done, _: bar.update(task, completed=done),
         )
     console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {escape(str(out))}")
+
+
+def _print_notes(listed: Manifest) -> None:
+    for note in listed.notes:
+        errors.print(f"[yellow]note[/yellow] {escape(note)}")
 
 
 def _open_for_verification(path: Path) -> VideoStore:

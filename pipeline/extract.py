@@ -77,7 +77,7 @@ def extract(
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
-    Raises Refusal when nothing can be done (no such folder, other settings) or nothing more (disk full).
+    Raises Refusal when nothing can be done (no such folder, other settings or splits) or nothing more (disk full).
     """
     if not manifest.rows:
         raise Refusal(
@@ -91,6 +91,7 @@ def extract(
     began = time.perf_counter()
     opened = create_store(store, settings)
     with _only_writer(store):
+        _refuse_other_facts(manifest, opened)
         todo, summary = _plan(manifest, opened, retry_quarantined)
         with writing_to(store):
             add_classes(store, manifest.classes)
@@ -118,6 +119,22 @@ def extract(
             catalogue.save(store)
     summary.wall = time.perf_counter() - began
     return summary
+
+
+def _refuse_other_facts(manifest: Manifest, store: VideoStore) -> None:
+    """Raises Refusal where stored videos have another label, source or split: skipping them would keep the old ones."""
+    other = []
+    for row in manifest.rows:
+        info = store.infos.get(row.video_id)
+        wanted = (row.label, row.source or row.video_id, row.split)
+        if info and (info.label, info.source, info.split) != wanted:
+            other.append(f"{row.video_id}: stored {info.label, info.source, info.split}, the manifest has {wanted}")
+    if other:
+        raise Refusal(
+            f"{len(other)} stored videos have another label, source or split than the manifest, the first is {other[0]}",
+            where=str(store.root),
+            remedy="a store holds one split of a data set: extract into another one, or give the manifest of this one",
+        )
 
 
 def _plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tuple[dict[str, Video], Summary]:

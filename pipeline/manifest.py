@@ -12,7 +12,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from pipeline import layout
@@ -37,15 +37,19 @@ class Video:
     split: str = ""
 
 
-COLUMNS = tuple(field.name for field in fields(Video))
+COLUMNS = tuple(column.name for column in fields(Video))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows, and the class names in official order."""
+    """The rows, and the class names in official order.
+
+    notes: what an importer noticed, for people: listed videos that are not there and the like. They are not saved.
+    """
 
     rows: list[Video]
     classes: list[str]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         _validate(self.rows, self.classes, "the manifest")

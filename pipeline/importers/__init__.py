@@ -1,42 +1,83 @@
 """Importers turn what a data set ships (folders, official lists) into a Manifest.
 
-An importer is one module with `read(videos: Path) -> Manifest` and one line here. `data_manifests/<data set>.yaml` names
-the importer of each known data set.
+An importer is one module with `read(videos: Path, ...) -> Manifest` and one line here. What else `read` takes is what can
+be set: `settings` of `data_manifests/<data set>.yaml`, and of these `split`, `lists` and `classes` on the command line.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import Manifest
 
-IMPORTERS = {"folder": "pipeline.importers.folder"}
+IMPORTERS = {
+    "coclr": "pipeline.importers.coclr",
+    "folder": "pipeline.importers.folder",
+    "hmdb51": "pipeline.importers.hmdb51",
+    "kinetics400": "pipeline.importers.kinetics400",
+    "mmaction": "pipeline.importers.mmaction",
+    "ucf101": "pipeline.importers.ucf101",
+}
 DATASETS = Path(__file__).resolve().parents[2] / "data_manifests"
+PATHS = ("lists", "classes")  # in a YAML file they are relative to it
 
 
-def read(dataset: str, videos: Path) -> Manifest:
+def read(
+    dataset: str, videos: Path, *, split: int | None = None, lists: Path | None = None, classes: Path | None = None
+) -> Manifest:
     """The Manifest of a data set below the folder `videos`.
 
-    dataset: a name in `data_manifests/` or the path of a YAML file like those. Raises Refusal (folder missing or empty)
-    and UsageError (no such data set).
+    dataset: a name in `data_manifests/` or the path of a YAML file like those. split: which of the official splits.
+    lists: where the official lists are. classes: a class list. None leaves a setting as the data set's file has it.
+    Raises Refusal (folder or lists missing, nothing found) and UsageError (no such data set, or it takes no such setting).
     """
     description = describe(dataset)
     module = importlib.import_module(IMPORTERS[description["importer"]])
-    return module.read(videos, **description.get("settings", {}))
+    taken = list(inspect.signature(module.read).parameters)[1:]
+    settings = _settings(description, taken)
+    for name, value in {"split": split, "lists": lists, "classes": classes}.items():
+        if value is None:
+            continue
+        if name not in taken:
+            raise UsageError(
+                f'data set "{dataset}" takes no --{name}',
+                where=f"importer {description['importer']}",
+                remedy=f"leave it out, or choose another data set as DATASET= (--dataset); known: {', '.join(names())}",
+            )
+        settings[name] = value
+    return module.read(videos, **settings)
 
 
-def describe(dataset: str) -> dict:
+def names() -> list[str]:
+    """The data sets in `data_manifests/`."""
+    return sorted(file.stem for file in DATASETS.glob("*.yaml"))
+
+
+def describe(dataset: str) -> dict[str, Any]:
     """The YAML description of a data set: title, importer, settings."""
     path = Path(dataset) if dataset.endswith((".yaml", ".yml")) else DATASETS / f"{dataset}.yaml"
     if not path.is_file():
-        refuse_unknown("data set", dataset, sorted(file.stem for file in DATASETS.glob("*.yaml")), where=str(path))
+        refuse_unknown("data set", dataset, names(), where=str(path))
     description = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(description, dict) or description.get("importer") not in IMPORTERS:
         raise UsageError(
             "it does not name an importer", where=str(path), remedy=f"importer: one of {', '.join(IMPORTERS)}"
         )
-    return description
+    return {**description, "file": path}
+
+
+def _settings(description: dict[str, Any], taken: list[str]) -> dict[str, Any]:
+    """The settings of a description, checked by name; its paths start at its own folder."""
+    settings, file = description.get("settings") or {}, description["file"]
+    if not isinstance(settings, dict):
+        raise UsageError("`settings` is not a mapping", where=str(file), remedy="write each as `name: value`")
+    for name in settings:
+        if name not in taken:
+            refuse_unknown("setting", name, taken, where=f"{file}, settings")
+    return {name: file.parent / value if name in PATHS else value for name, value in settings.items()}

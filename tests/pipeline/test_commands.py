@@ -124,6 +124,71 @@ def test_a_manifest_is_listed(run: Run, synthetic_videos: Path, tmp_path: Path) 
     assert "the manifest cannot be written" in err
 
 
+@pytest.fixture
+def official(synthetic_videos: Path, tmp_path: Path) -> Path:
+    """Two videos and one missing in the layout of UCF101; its split 2 is its split 1 turned round."""
+    lists = tmp_path / "ucf" / "ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    (lists / "classInd.txt").write_text("1 Jump\n2 Walk\n")
+    for split, (train, test) in {1: ("Jump", "Walk"), 2: ("Walk", "Jump")}.items():
+        (lists / f"trainlist0{split}.txt").write_text(f"{train}/v_{train}_g01_c01.avi {1 + (train == 'Walk')}\n")
+        (lists / f"testlist0{split}.txt").write_text(f"{test}/v_{test}_g01_c01.avi\nWalk/v_Walk_g01_c09.avi\n")
+    for name in ("Jump", "Walk"):
+        (tmp_path / "ucf" / name).mkdir()
+        shutil.copy(next(synthetic_videos.rglob("*.mp4")), tmp_path / "ucf" / name / f"v_{name}_g01_c01.mp4")
+    return tmp_path / "ucf"
+
+
+def test_a_manifest_of_official_lists_tells_what_is_missing(run: Run, official: Path, tmp_path: Path) -> None:
+    listing = ("manifest", "--dataset", "ucf101", "--videos", official, "--out", tmp_path / "list.csv")
+    code, out, err = run(*listing)
+    assert code == 0
+    assert "listed 2 videos (1 test, 1 train) of 2 classes" in out
+    assert "note 1 of 3 listed videos are not there: Walk/v_Walk_g01_c09.avi" in err
+    assert "note UCF101, split 1, has 13,320 videos" in err
+    assert [row.split for row in Manifest.load(tmp_path / "list.csv").rows] == ["train", "test"]
+    assert run(*listing, "--split", 2)[0] == 0
+    assert [row.split for row in Manifest.load(tmp_path / "list.csv").rows] == ["test", "train"]
+    for wrong in (("--split", 4), ("--split", "one"), ("--dataset", "folder", "--split", 1), ("--classes", "list")):
+        assert run(*listing, *wrong)[0] == 2
+    code, _, err = run(*listing, "--lists", tmp_path / "none")
+    assert code == 1
+    assert "there are no official lists of UCF101" in err
+
+
+def test_official_lists_are_extracted_and_one_store_holds_one_split(run: Run, official: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    extract = (
+        "extract",
+        "--videos",
+        official,
+        "--store",
+        store,
+        "--dataset",
+        "ucf101",
+        "--flow",
+        "null",
+        "--workers",
+        1,
+    )
+    code, out, err = run(*extract)
+    assert code == 0
+    assert "note 1 of 3 listed videos are not there" in err
+    assert "stored 2 videos" in out
+    assert open_store(store).info("Walk/v_Walk_g01_c01").split == "test"
+    assert open_store(store).info("Walk/v_Walk_g01_c01").source == "Walk_g01"
+    code, out, _ = run(*extract, "--split", 1)
+    assert code == 0
+    assert "2 were there already" in out
+    code, _, err = run(*extract, "--split", 2)
+    assert code == 1
+    assert "2 stored videos have another label, source or split than the manifest, the first is Jump/v_Jump" in err
+    assert open_store(store).info("Walk/v_Walk_g01_c01").split == "test"
+    code, _, err = run(*extract, "--split", 1, "--manifest", tmp_path / "list.csv")
+    assert code == 2
+    assert "a manifest says already what --split" in err
+
+
 def test_status_tells_what_is_there(run: Run, store: Path) -> None:
     code, out, _ = run("status", "--store", store)
     assert code == 0

@@ -1,0 +1,74 @@
+"""Kinetics-400 by its CSVs (`label,youtube_id,time_start,time_end,split`), wherever the copy at hand put its files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.importers import lists as official
+from pipeline.importers.matching import Entry, Known, match
+from pipeline.manifest import Manifest
+
+FOLDER = "annotations"
+SHAPE = "label,youtube_id,time_start,time_end,split"
+# Videos vanish from YouTube, so no two copies are alike; this one made the published numbers of CoCLR.
+KNOWN = Known("CoCLR's copy of Kinetics-400", classes=400, splits={"train": 232_422, "val": 19_141})
+
+
+def read(videos: Path, lists: Path | None = None, classes: Path | None = None) -> Manifest:
+    """The videos that the CSVs name and that are there.
+
+    A file is `<youtube_id>_<start, 6 digits>_<end, 6 digits>` or `<youtube_id>`, with any extension of a video, in
+    `<class>/` (with blanks or underscores) or flat, at any depth below `train/`, `val/` or `test/`.
+
+    lists: one CSV, or a folder of them; without it they are looked for in and beside `videos`, also in `annotations/`.
+    classes: a class list whose order is taken; by default labels are sorted, which is the usual order. Raises Refusal.
+    """
+    found = official.find(
+        videos, lists, _is_kinetics, f"CSVs of Kinetics with the columns {SHAPE}", (FOLDER,), one_will_do=True
+    )
+    rows = [(path, number, row) for path in found for number, row in _rows(path)]
+    labels = {row["label"] for _, _, row in rows if row.get("label")}
+    names = official.class_names(classes) if classes else sorted(labels)
+    by_spelling = official.official_names(names)
+    entries = [_entry(path, number, row, by_spelling) for path, number, row in rows]
+    return match(videos, entries, names, known=KNOWN, case_matters=True)  # it does in the ids of YouTube
+
+
+def _is_kinetics(path: Path) -> bool:
+    if path.suffix.lower() != ".csv":
+        return False
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return "youtube_id" in file.readline()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            for row in reader:
+                yield reader.line_num, {(key or "").strip(): value.strip() for key, value in row.items() if value}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise official.unreadable(path, error) from error
+
+
+def _entry(path: Path, number: int, row: dict[str, str], by_spelling: dict[str, str]) -> Entry:
+    video, label = row.get("youtube_id", ""), row.get("label", "")
+    if not video or "/" in video:
+        raise official.bad_line(path, number, f"{video!r} is no YouTube id", SHAPE)
+    label = official.official_name(label, by_spelling, f"{path}, line {number}") if label else ""
+    split = official.SPLITS.get(row["split"].lower()) if row.get("split") else official.split_in_name(path)
+    if split is None:
+        raise official.bad_line(path, number, f"split {row['split']!r} is none of train, validate or test", SHAPE)
+    folder = f"{label}/" if label else ""
+    name = video
+    if row.get("time_start") and row.get("time_end"):
+        try:
+            name += "".join(f"_{int(float(row[key])):06d}" for key in ("time_start", "time_end"))
+        except ValueError as error:
+            raise official.bad_line(path, number, "the times are not numbers of seconds", SHAPE) from error
+    return Entry(f"{folder}{name}.mp4", label, split, source=video, other_name=f"{folder}{video}.mp4")

@@ -1,0 +1,115 @@
+"""The lists that data sets ship: where they lie, their lines, the class names and splits they give."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pipeline.errors import Refusal, refuse_unknown
+from pipeline.importers.inventory import spelling
+
+NUMBERED = re.compile(r"\d+(?:[ \t]+|,)(?=\S)")  # "1 ApplyEyeMakeup" or "1,ApplyEyeMakeup"
+SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|validation|test)(?:ing)?(?![a-z])", re.IGNORECASE)
+SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+
+
+def find(
+    videos: Path,
+    lists: Path | None,
+    is_list: Callable[[Path], bool],
+    what: str,
+    folders: Sequence[str] = (),
+    one_will_do: bool = False,
+) -> list[Path]:
+    """The lists of a data set, sorted: those of the first folder that holds any.
+
+    lists: a folder that the user named; without it they are looked for in and beside the folder of videos. folders: names
+    that the folder of lists usually has. one_will_do: the user may name a list instead of a folder, and it is taken
+    whatever its name. Raises Refusal, with `what` was looked for, when there are none.
+    """
+    if one_will_do and lists is not None and lists.is_file():
+        return [lists]
+    # Not videos.parent: that of "." would be "." again.
+    bases = [lists] if lists is not None else [videos, Path(os.path.abspath(videos)).parent]
+    places = [place for base in bases for place in (*(base / name for name in folders), base)]
+    for place in places:
+        found = sorted(path for path in _files_in(place) if is_list(path))
+        if found:
+            return found
+    raise Refusal(
+        f"there are no {what}",
+        where=", ".join(map(str, places)),
+        remedy="put them into the folder of videos or beside it, or say where they are: LISTS=/path (--lists)",
+    )
+
+
+def lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of every line that is not blank, without blanks around it. Raises Refusal."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            stripped = [(number, line.strip(" \t\r\n")) for number, line in enumerate(file, start=1)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+    return [(number, line) for number, line in stripped if line]
+
+
+def unreadable(path: Path, error: Exception) -> Refusal:
+    return Refusal(f"the list cannot be read: {error}", where=str(path), remedy="give a readable text file (UTF-8)")
+
+
+def bad_line(path: Path, number: int, what: str, shape: str) -> Refusal:
+    return Refusal(what, where=f"{path}, line {number}", remedy=f"a line of this list reads: {shape}")
+
+
+def class_names(path: Path) -> list[str]:
+    """The classes of a class list in its order: one a line, with or without a number before each."""
+    names = [line for _, line in lines(path)]
+    if not names:
+        raise Refusal("the class list is empty", where=str(path), remedy="list one class a line")
+    if all(NUMBERED.match(name) for name in names):
+        names = [NUMBERED.sub("", name, count=1) for name in names]
+    return names
+
+
+def class_list_beside(lists: Iterable[Path]) -> Path | None:
+    """The `ClassInd.txt`, in any case, in the folder of these lists."""
+    folder = next(iter(lists)).parent
+    return next((path for path in _files_in(folder) if path.name.lower() == "classind.txt"), None)
+
+
+def official_names(classes: Iterable[str]) -> dict[str, str]:
+    """Class names by their spelling."""
+    return {spelling(name): name for name in classes}
+
+
+def official_name(name: str, official: dict[str, str], where: str) -> str:
+    """A class as the class list writes it. Raises Refusal where it is not listed."""
+    if spelling(name) not in official:
+        raise Refusal(
+            f'"{name}" is not in the class list',
+            where=where,
+            remedy=f"give the class list that belongs to these lists; this one begins with {next(iter(official.values()))}",
+        )
+    return official[spelling(name)]
+
+
+def split_in_name(path: Path) -> str:
+    """The split that the name of a list tells: train, val, test, or empty."""
+    word = SPLIT_WORD.search(path.stem)
+    return SPLITS[word[1].lower()] if word else ""
+
+
+def check_number(split: int) -> int:
+    """One of the three official splits. Raises UsageError."""
+    if split not in (1, 2, 3):
+        refuse_unknown("split", split, ["1", "2", "3"])
+    return split
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError:  # not there, or nothing that can be listed: no lists in it
+        return []

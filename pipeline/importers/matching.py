@@ -1,0 +1,177 @@
+"""Lists meet the folder: every listed video is looked for on disk, and what does not fit is told in notes."""
+
+from __future__ import annotations
+
+import itertools
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import Refusal
+from pipeline.importers.inventory import is_surely_video, spelling, split_folder, stem, videos_below
+from pipeline.manifest import SPLITS, Manifest, Video, unique_ids
+
+NAMED = 5  # of many missing files, these are named
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a list says about one video.
+
+    path: as listed, with the class folder. label, split: as in a Manifest. source: the original recording; empty where
+    the list does not tell. other_name: a second path that the video may have.
+    """
+
+    path: str
+    label: str = ""
+    split: str = ""
+    source: str = ""
+    other_name: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a whole data set. People use subsets, so that a difference is told but never refused."""
+
+    name: str
+    classes: int
+    splits: Mapping[str, int]
+
+
+def match(
+    videos: Path,
+    entries: Iterable[Entry],
+    classes: list[str],
+    notes: Iterable[str] = (),
+    known: Known | None = None,
+    case_matters: bool = False,
+) -> Manifest:
+    """The Manifest of the listed videos that lie below `videos`, sorted by path; its notes tell what does not fit.
+
+    A file answers to an entry when its path ends with the listed one, or when it lies flat (without class folders) and
+    has the name. Its extension may be another (people convert), case and blanks of its folders too, and, unless
+    case_matters, that of its name. What agrees more comes first, and no file answers to two entries. Raises Refusal when
+    none is found.
+    """
+    wanted = _merged(entries)
+    files = videos_below(videos)
+    found = _found(wanted, files, case_matters)
+    if not found:
+        raise Refusal(
+            f"none of the {len(wanted):,} listed videos is there, the first is {_text(wanted[0].path)}"
+            if wanted
+            else "the lists name no video",
+            where=f"{videos} ({len(files):,} files that may be videos)",
+            remedy="give the folder that holds the videos themselves, not frames of them: VIDEOS=/path/to/folder",
+        )
+    ids = unique_ids(found.values())
+    rows = [_row(entry, path, ids[path]) for entry, path in sorted(found.items(), key=lambda item: item[1])]
+    taken = set(found.values())
+    missing = [entry.path for entry in wanted if entry not in found]
+    unlisted = [file for file in files if file not in taken and is_surely_video(file)]
+    notes = list(notes)
+    if missing:
+        notes.append(f"{len(missing):,} of {len(wanted):,} listed videos are not there: {_some(missing)}")
+    if unlisted:
+        notes.append(f"{len(unlisted):,} videos in the folder are in no list and are left out: {_some(unlisted)}")
+    if known:
+        notes += _differences(rows, known)
+    return Manifest(rows, classes, tuple(notes))
+
+
+def _merged(entries: Iterable[Entry]) -> list[Entry]:
+    """Each video once. Raises Refusal where lists contradict each other: a test video must not be trained on."""
+    by_path: dict[str, Entry] = {}
+    for entry in entries:
+        other = by_path.setdefault(entry.path, entry)
+        if other != entry:
+            raise Refusal(
+                "the lists contradict each other: "
+                + " and ".join(f"({item.label or 'no label'}, {item.split or 'no split'})" for item in (other, entry)),
+                where=_text(entry.path),
+                remedy="list every video once, or give one list instead of a folder of them as LISTS=",
+            )
+    return list(by_path.values())
+
+
+def _found(entries: list[Entry], files: list[str], case_matters: bool) -> dict[Entry, str]:
+    """The file of each entry, where there is one: first what agrees to the letter, for all entries, then what is near."""
+    free = dict.fromkeys(files)
+    found: dict[Entry, str] = {}
+    for entry in entries:
+        path = posixpath.normpath(entry.path)
+        if path in free:
+            found[entry] = path
+            del free[path]
+    cases: tuple[Callable[[str], str], ...] = (str,) if case_matters else (str, str.casefold)
+    for (file_keys, entry_key), case in itertools.product(((_tails, _tail), (_flat, _name)), cases):
+        index = defaultdict(list)
+        for file in free:
+            for key in file_keys(file):
+                index[case(key)].append(file)
+        for entry in entries:
+            names = [name for name in (entry.path, entry.other_name) if name and entry not in found]
+            candidates = [file for name in names for file in index.get(case(entry_key(name)), ()) if file in free]
+            if candidates:
+                found[entry] = min(candidates, key=lambda file: _unlikeness(entry, file))
+                del free[found[entry]]
+    return found
+
+
+def _unlikeness(entry: Entry, file: str) -> tuple:
+    """Sorts the files that could be one video: of its first name, in the folder of its split, of the listed extension."""
+    folder = split_folder(file)
+    first_name = _name(entry.path).casefold() == _name(file).casefold()
+    same_extension = posixpath.splitext(entry.path)[1] == posixpath.splitext(file)[1]
+    return (not first_name, bool(folder) and folder != entry.split, not same_extension, file)
+
+
+def _tail(path: str) -> str:
+    """A path as it is compared: its folders by their spelling, its name without extension."""
+    folders, name = posixpath.split(posixpath.normpath(path))
+    return posixpath.join(spelling(folders), stem(name))
+
+
+def _tails(file: str) -> list[str]:
+    """What a list may call a file: its path from any of its folders on."""
+    parts = _tail(file).split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts) - 1)]
+
+
+def _name(path: str) -> str:
+    return stem(posixpath.basename(path))
+
+
+def _flat(file: str) -> list[str]:
+    """The name of a file that lies in no class folder: at the top, or directly in `train/`, `val/` or `test/`."""
+    folders = posixpath.dirname(file)
+    return [_name(file)] if not folders or (split_folder(file) and "/" not in folders) else []
+
+
+def _row(entry: Entry, path: str, video_id: str) -> Video:
+    return Video(video_id, path, entry.label, entry.source or video_id, entry.split)
+
+
+def _differences(rows: list[Video], known: Known) -> list[str]:
+    here = dict(Counter(row.split for row in rows))
+    classes = len({row.label for row in rows if row.label})
+    if (here, classes) == (dict(known.splits), known.classes):
+        return []
+    return [f"{known.name} has {_counts(known.splits, known.classes)}; here are {_counts(here, classes)}"]
+
+
+def _counts(splits: Mapping[str, int], classes: int) -> str:
+    parts = [f"{splits[split]:,} {split or 'no split'}" for split in SPLITS if split in splits]
+    return f"{sum(splits.values()):,} videos of {classes} classes ({', '.join(parts)})"
+
+
+def _some(names: list[str]) -> str:
+    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(map(_text, names[:NAMED])) + more
+
+
+def _text(name: str) -> str:
+    """A file's name for a terminal, whatever bytes it holds."""
+    return name.encode("utf-8", "backslashreplace").decode()

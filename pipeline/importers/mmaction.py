@@ -1,0 +1,113 @@
+"""Lists as mmaction has them: `path label` for videos, `path total_frames label` for folders of frames."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import Refusal, refuse_unknown
+from pipeline.importers import lists as official
+from pipeline.importers.inventory import is_surely_video
+from pipeline.importers.matching import Entry, match
+from pipeline.importers.ucf101 import recording
+from pipeline.manifest import Manifest
+
+SHAPE = "path label, or path total_frames label; the label is a number from 0"
+NUMBERED = re.compile(r"split_?0?(\d)(?!\d)")
+
+
+@dataclass(frozen=True)
+class _Line:
+    list: Path
+    number: int
+    path: str
+    label: int
+
+
+def read(
+    videos: Path,
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
+    val_is: str = "val",
+) -> Manifest:
+    """The listed videos. Lists of frame folders are matched with the videos that the frames were taken from.
+
+    split: which of the lists that have `split_N` in their names; the first by default. lists: one list, or a folder of
+    lists whose names tell train, val or test; without it they are looked for in and beside `videos`. classes: a class
+    list; by default the folder of each label's videos, or the number itself. val_is: the split that `val` lists stand
+    for; `test` for UCF101 and HMDB51, where they are the official test lists. Raises Refusal.
+    """
+    if val_is not in ("val", "test"):
+        refuse_unknown("split", val_is, ["val", "test"], where="setting val_is")
+    found = official.find(
+        videos, lists, _is_list, "lists (.txt) with train, val or test in their names", one_will_do=True
+    )
+    parsed = [line for path in _chosen(found, split) for line in _lines(path)]
+    names = official.class_names(classes) if classes else _names_of(parsed)
+    entries = []
+    for line in parsed:
+        if line.label >= len(names):
+            what = f"label {line.label} is beyond the {len(names)} classes of the class list"
+            raise official.bad_line(line.list, line.number, what, SHAPE)
+        told = official.split_in_name(line.list)
+        path, label = _relative(line.path, videos), names[line.label]
+        source = recording(label, posixpath.splitext(posixpath.basename(path))[0])
+        entries.append(Entry(path, label, val_is if told == "val" else told, source))
+    return match(videos, entries, names, case_matters=True)  # these are anybody's names
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and bool(official.split_in_name(path))
+
+
+def _chosen(found: list[Path], split: int | None) -> list[Path]:
+    """The lists of one split; of videos, where there are lists of frames too."""
+    of_videos = [path for path in found if "rawframes" not in path.name]
+    numbers = {path: NUMBERED.search(path.name) for path in of_videos or found}
+    present = sorted({int(number[1]) for number in numbers.values() if number})
+    first = present[0] if present else None
+    wanted = first if split is None else split
+    chosen = [path for path, number in numbers.items() if (int(number[1]) if number else None) == wanted]
+    if not chosen:
+        raise Refusal(
+            f"there are no lists of split {split}",
+            where=str(found[0].parent),
+            remedy=f"there are: {', '.join(path.name for path in numbers)}",
+        )
+    return chosen
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    rows = official.lines(path)
+    of_frames = all(re.search(r"\s\d+\s+\d+$", line) for _, line in rows)
+    for number, line in rows:
+        *before, label = line.rsplit(None, 2 if of_frames else 1)
+        if not before or not label.isdecimal():
+            raise official.bad_line(path, number, f"{line!r} does not end in a label", SHAPE)
+        video = before[0]
+        if any(is_surely_video(part) for part in (video.split() if of_frames else video.split()[:-1])):
+            raise official.bad_line(path, number, f"{line!r} has several labels, and a video here has one", SHAPE)
+        yield _Line(path, number, posixpath.normpath(video), int(label))
+
+
+def _relative(path: str, videos: Path) -> str:
+    """A listed path that starts at the root of the file system, from the folder of videos on."""
+    top = f"{videos.absolute()}/"
+    return path.removeprefix(top)
+
+
+def _names_of(parsed: list[_Line]) -> list[str]:
+    """Class names from the folders, where each label has one of its own; else the numbers."""
+    folders = defaultdict(set)
+    for line in parsed:
+        folders[line.label].add(posixpath.basename(posixpath.dirname(line.path)))
+    only = {label: next(iter(names)) for label, names in folders.items() if len(names) == 1}
+    count = max(folders, default=-1) + 1
+    if sorted(only) == list(range(count)) and len(set(only.values())) == count and all(only.values()):
+        return [only[label] for label in range(count)]
+    return [str(label) for label in range(count)]
