@@ -128,6 +128,8 @@ def status(store: Path) -> None:
     table.add_row("videos", f"{len(opened.videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
     table.add_row("frames", f"{sum(info.length for info in infos)}  ({seconds / 3600:.2f} hours)")
     table.add_row("classes", str(len(opened.classes)))
+    if cuts := sum(len(info.cuts) for info in infos):
+        table.add_row("cuts", f"{cuts} between shots, in {sum(bool(info.cuts) for info in infos)} videos")
     table.add_row("size", f"{_bytes_below(store / 'videos') / 2**20:.1f} MiB")
     for name, settings in opened.settings.items():
         table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -68,7 +70,7 @@ class FlowView:
     def __init__(self, settings: FlowSettings) -> None:
         self.settings = settings
         self.codec = settings.frame_codec
-        self.estimator = flow.create(settings.estimator, **settings.parameters)
+        self.estimator = _estimator(settings.estimator, json.dumps(settings.parameters))
         self.cuts = CutFinder()
         self.last: np.ndarray | None = None
         self.frame_shape = (2, 0, 0)
@@ -106,3 +108,9 @@ class FlowView:
         self.seconds["flow"] += estimated - began
         self.seconds["encode"] += time.perf_counter() - estimated
         return streams
+
+
+@functools.lru_cache(maxsize=1)
+def _estimator(name: str, parameters: str) -> flow.FlowEstimator:
+    """One for all videos of a process: networks keep their weights in it, GPU kernels their recorded launches."""
+    return flow.create(name, **json.loads(parameters))
