@@ -64,7 +64,7 @@ def find_weights(model: str, weights: str, recorded: str | None) -> tuple[Path, 
     return path, digest
 
 
-@functools.lru_cache(maxsize=1)  # extraction creates the estimator anew for every video
+@functools.lru_cache(maxsize=1)  # the estimator that resolves settings and the one that works share it
 def load(model: str, iterations: int | None, path: Path, digest: str) -> Any:
     """The network with the weights in the file, on the CPU, ready to estimate. `digest` tells files at one path apart.
 
