@@ -15,6 +15,7 @@ from pipeline.flow.quantisation import dequantise, quantise
 ESTIMATORS = {
     "tvl1-opencv": "pipeline.flow.tvl1_opencv:TVL1OpenCV",
     "tvl1-cpu": "pipeline.flow.tvl1_cpu:TVL1CPU",
+    "tvl1-torch": "pipeline.flow.tvl1_torch:TVL1Torch",
     "dis": "pipeline.flow.dis:DIS",
 }
 FASTEST_TVL1 = ("tvl1-cpu",)  # fastest first; "tvl1" takes the first that works here
