@@ -6,6 +6,8 @@ An estimator is one module and one line in ESTIMATORS; its packages are imported
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError, refuse_unknown
@@ -16,9 +18,11 @@ ESTIMATORS = {
     "tvl1-opencv": "pipeline.flow.tvl1_opencv:TVL1OpenCV",
     "tvl1-cpu": "pipeline.flow.tvl1_cpu:TVL1CPU",
     "tvl1-torch": "pipeline.flow.tvl1_torch:TVL1Torch",
+    "tvl1-cuda": "pipeline.flow.tvl1_cuda:TVL1CUDA",
     "dis": "pipeline.flow.dis:DIS",
 }
-FASTEST_TVL1 = ("tvl1-cpu",)  # fastest first; "tvl1" takes the first that works here
+FASTEST_TVL1 = ("tvl1-cuda", "tvl1-cpu")  # fastest first; "tvl1" takes the first that works here
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 __all__ = ["FlowEstimator", "create", "dequantise", "quantise"]
 
@@ -29,7 +33,7 @@ def create(name: str, **settings: Any) -> FlowEstimator:
     Raises UsageError for an unknown name or setting.
     """
     if name == "tvl1":
-        name = FASTEST_TVL1[0]
+        name = next(name for name in FASTEST_TVL1 if name != "tvl1-cuda" or _cuda_works())
     if name not in ESTIMATORS:
         refuse_unknown("flow estimator", name, ["tvl1", *ESTIMATORS])
     module, _, kind = ESTIMATORS[name].partition(":")
@@ -38,3 +42,10 @@ def create(name: str, **settings: Any) -> FlowEstimator:
         return estimator(**settings)
     except TypeError as error:
         raise UsageError(f"flow estimator {name!r} does not take these settings: {error}") from error
+
+
+def _cuda_works() -> bool:
+    """Without a driver this takes no time; with one it imports torch to ask further."""
+    if not NVIDIA_DRIVER.exists() or not importlib.util.find_spec("triton"):
+        return False
+    return importlib.import_module("pipeline.flow.tvl1_cuda").available()

@@ -20,7 +20,7 @@ class FlowSettings:
     """How flow is computed and stored.
 
     Args:
-        estimator: tvl1 (the fastest TV-L1 there is), tvl1-opencv or dis.
+        estimator: tvl1 (the fastest TV-L1 that works here), tvl1-cuda, tvl1-cpu, tvl1-torch, tvl1-opencv or dis.
         parameters: Settings of the estimator that differ from its defaults.
         short_side: Flow is computed at this size and stored in pixels of it; 0 keeps the video's size.
         bound: Flow is clipped to -bound..bound pixels before it becomes bytes.
