@@ -78,6 +78,7 @@ bench: setup ## Measure against the limits: extraction, reader, training step (r
 	$(PY) -m tests.benchmarks.extraction --json runs/bench/extraction.json
 	$(PY) -m tests.benchmarks.reader --json runs/bench/reader.json
 	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
+	test ! -e /proc/driver/nvidia/version || $(PY) -m tests.benchmarks.flow_gpu --json runs/bench/flow_gpu.json
 
 manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
