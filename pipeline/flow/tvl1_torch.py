@@ -51,16 +51,14 @@ class TVL1Torch(OwnTVL1, FlowEstimator):
         return flow.cpu().numpy()
 
     def _pyramid(self, frames: np.ndarray) -> list[Tensor]:
-        levels = [torch.from_numpy(gray(frames)).to(self.device, torch.float32)]
+        levels = [torch.tensor(gray(frames), dtype=torch.float32, device=self.device)]
         for size in level_sizes(frames.shape[1:3], self)[1:]:
             levels.append(resize(levels[-1], size, (1 / self.scale_step, 1 / self.scale_step)))
         return levels
 
     def solve(self, first: Tensor, second: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Flow of one level from `flow` (B, 2, H, W), the flow of the coarser one; with each pair's iterations, (B,)."""
-        duals = flow.new_zeros(
-            len(flow), 2, 2, *flow.shape[2:]
-        )  # [pair, component of u, direction]; kept between warps
+        duals = flow.new_zeros(len(flow), 2, 2, *flow.shape[2:])  # [pair, component of u, direction]; warps share them
         iterations = torch.zeros(len(flow), dtype=torch.int64, device=flow.device)
         planes = torch.stack([second, *gradients(second)], dim=1)
         for _ in range(self.warps):
