@@ -84,6 +84,7 @@ bench: setup ## Measure against the limits: extraction, flow, reader, training s
 	$(PY) -m tests.benchmarks.flow --json runs/bench/flow.json
 	$(PY) -m tests.benchmarks.reader --json runs/bench/reader.json
 	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
+	test ! -e /proc/driver/nvidia/version || $(PY) -m tests.benchmarks.flow_gpu --json runs/bench/flow_gpu.json
 
 manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)

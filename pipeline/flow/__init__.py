@@ -6,6 +6,8 @@ An estimator is one module and one line in ESTIMATORS; its packages are imported
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError, refuse_unknown
@@ -15,12 +17,15 @@ from pipeline.flow.quantisation import dequantise, quantise
 ESTIMATORS = {
     "tvl1-opencv": "pipeline.flow.tvl1_opencv:TVL1OpenCV",
     "tvl1-cpu": "pipeline.flow.tvl1_cpu:TVL1CPU",
+    "tvl1-torch": "pipeline.flow.tvl1_torch:TVL1Torch",
+    "tvl1-cuda": "pipeline.flow.tvl1_cuda:TVL1CUDA",
     "dis": "pipeline.flow.dis:DIS",
     "farneback": "pipeline.flow.farneback:Farneback",
     "raft": "pipeline.flow.raft:RAFT",
     "raft-small": "pipeline.flow.raft:RAFTSmall",
 }
-FASTEST_TVL1 = ("tvl1-cpu",)  # fastest first; "tvl1" takes the first that works here
+FASTEST_TVL1 = ("tvl1-cuda", "tvl1-cpu")  # fastest first; "tvl1" takes the first that works here
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 __all__ = ["FlowEstimator", "create", "dequantise", "quantise"]
 
@@ -31,7 +36,9 @@ def create(name: str, **settings: Any) -> FlowEstimator:
     "tvl1" is the fastest TV-L1 available, "ptlflow:NAME" the model NAME of the package ptlflow; `.name` says which it is.
     Raises UsageError for an unknown name or setting.
     """
-    estimator = _named(FASTEST_TVL1[0] if name == "tvl1" else name)
+    if name == "tvl1":
+        name = next(name for name in FASTEST_TVL1 if name != "tvl1-cuda" or _cuda_works())
+    estimator = _named(name)
     try:
         return estimator(**settings)
     except TypeError as error:
@@ -46,3 +53,10 @@ def _named(name: str) -> type[FlowEstimator]:
         refuse_unknown("flow estimator", name, ["tvl1", *ESTIMATORS, "ptlflow:NAME"])
     module, _, kind = ESTIMATORS[name].partition(":")
     return getattr(importlib.import_module(module), kind)
+
+
+def _cuda_works() -> bool:
+    """Without a driver this takes no time; with one it imports torch to ask further."""
+    if not NVIDIA_DRIVER.exists() or not importlib.util.find_spec("triton"):
+        return False
+    return importlib.import_module("pipeline.flow.tvl1_cuda").available()

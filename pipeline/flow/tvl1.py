@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.flow.estimator import require_numbers
 
 SMALLEST = 16  # pixels: no level of the pyramid has a shorter side (the frame itself may)
@@ -75,3 +77,20 @@ def level_sizes(size: tuple[int, ...], parameters: TVL1) -> list[tuple[int, int]
             break
         sizes.append((height, width))
     return sizes
+
+
+def linear_taps(length: int, resized: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where OpenCV 5 samples `length` pixels for `resized` ones: index of the left neighbour (int32) and its distance (float32).
+
+    scale: pixels of the one per pixel of the other. The value is left + distance * (right - left), in one rounding. Centres of
+    pixels lie at halves and borders repeat; beyond the last centre OpenCV goes the whole way from the last pixel but one when
+    it shrinks, and stays on the last when it enlarges, which differs in the last bit.
+    """
+    position = (np.arange(resized) + 0.5) * scale - 0.5
+    index = np.floor(position).astype(np.int32)
+    distance = (position - index).astype(np.float32)
+    before, beyond = index < 0, index >= length - 1
+    index[before], distance[before] = 0, 0
+    whole_way = scale > 1 and length > 1
+    index[beyond], distance[beyond] = (length - 2, 1) if whole_way else (length - 1, 0)
+    return index, distance

@@ -26,6 +26,10 @@ from pipeline.writer import create_store
 WITHOUT_WEIGHTS = [name for name in flow.ESTIMATORS if not name.startswith("raft")]  # those: test_raft.py
 RIGHT, UP = 3, -2  # pixels that the texture moves from one frame to the next
 
+every_estimator = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.gpu if name == "tvl1-cuda" else ()) for name in WITHOUT_WEIGHTS]
+)
+
 
 def texture(height: int = 64, width: int = 80) -> np.ndarray:
     """A smooth random gray image, the same every time."""
@@ -40,7 +44,7 @@ def moving(frames: int, height: int = 64, width: int = 80) -> np.ndarray:
     return np.repeat(np.stack(moved)[..., None], 3, axis=-1)
 
 
-@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+@every_estimator
 def test_u_is_right_and_v_is_down(name: str) -> None:
     found = flow.create(name).estimate(moving(3)[:-1], moving(3)[1:])
     assert found.dtype == np.float32
@@ -50,7 +54,7 @@ def test_u_is_right_and_v_is_down(name: str) -> None:
     assert np.abs(inner[:, 1] - UP).mean() < 0.1
 
 
-@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+@every_estimator
 def test_a_pair_does_not_depend_on_the_pairs_before_it(name: str) -> None:
     frames = synthetic.video(synthetic.CLASSES[0], 1, frames=4, height=32, width=48)
     estimator = flow.create(name)
@@ -59,7 +63,7 @@ def test_a_pair_does_not_depend_on_the_pairs_before_it(name: str) -> None:
     assert np.array_equal(together[[2, 0, 1]], alone)
 
 
-@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+@every_estimator
 def test_gray_and_rgb_frames_give_the_same(name: str) -> None:
     frames, estimator = moving(2), flow.create(name)
     assert np.array_equal(
@@ -67,7 +71,7 @@ def test_gray_and_rgb_frames_give_the_same(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+@every_estimator
 def test_no_pairs_give_no_flow(name: str) -> None:
     none = np.empty((0, 32, 48, 3), np.uint8)
     assert flow.create(name).estimate(none, none).shape == (0, 2, 32, 48)

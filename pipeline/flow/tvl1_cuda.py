@@ -1,0 +1,223 @@
+"""TV-L1 on an NVIDIA GPU, ours, in Triton: many pairs at once, each of which stops by itself (specs/tvl1.md section 4).
+
+All launches of a batch are known beforehand: how long a pair iterates is decided on the GPU, and launches that come too
+late for a settled pair return at once. So they are recorded once for each size of frames, as a CUDA graph, and nothing
+waits for the host in between.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import Refusal, UsageError
+from pipeline.flow.estimator import FlowEstimator, gray
+from pipeline.flow.tvl1 import OwnTVL1, level_sizes, linear_taps
+
+try:
+    import triton
+
+    from pipeline.flow.kernels import triton_inner, triton_median, triton_pyramid, triton_warp
+except ModuleNotFoundError as missing:
+    problem = f"tvl1-cuda needs Triton, which cannot be imported here: {missing}"
+    raise UsageError(problem, remedy="use tvl1-cpu; Triton comes for Linux on x86-64") from missing
+
+OLDEST = (8, 0)  # compute capability; what the kernels are compiled for in the tests
+SOLVERS = 4  # kept, so that videos of a few sizes, and last batches, do not record their launches again and again
+
+# Warps of a program, which computes as many pixels as it has threads. With several pixels a thread Triton spreads planes over
+# the threads in different ways and exchanges values through shared memory: up to 14 barriers a step of `iterate` in place
+# of one, and twice the registers. `iterate` needs 32 registers (40 in half precision), so that four programs (three) share a
+# multiprocessor.
+WARPS = {"resize": 4, "differentiate": 4, "linearise": 4, "median5": 4, "iterate": 16}
+
+
+def available() -> bool:
+    """Whether there is a GPU that the kernels are made for, and the C compiler that Triton needs to start them."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < OLDEST:
+        return False
+    return "CC" in os.environ or any(shutil.which(compiler) for compiler in ("gcc", "clang"))
+
+
+@dataclass
+class TVL1CUDA(OwnTVL1, FlowEstimator):
+    """As `tvl1-cpu` but for the order of one sum, and rare last bits of square roots; on the current CUDA device.
+
+    Args:
+        batch_size: Pairs computed at once, at most; a GPU of 132 multiprocessors is full from about 512.
+        half_precision: Store duals and data term in half precision and compute in single: 38 bytes to move instead of 60.
+            At 128 x 171 this moves the flow by .004 to .007 px on average on real clips and .07 px on synthetic ones (rounding
+            emulated in PyTorch), less than what changing one pixel in a hundred by 1 does (.008, .009 and .09 px).
+    """
+
+    name: ClassVar[str] = "tvl1-cuda"
+
+    batch_size: int = 512
+    half_precision: bool = False
+    _solvers: OrderedDict[tuple[int, ...], Solver] = field(default_factory=OrderedDict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.half_precision, bool):
+            raise TypeError(f"half_precision {self.half_precision!r} is neither true nor false")
+        if not triton.knobs.runtime.interpret and not torch.cuda.is_available():
+            remedy = "use tvl1-cpu here, or see what `nvidia-smi` and PyTorch's installation say"
+            raise UsageError("tvl1-cuda needs an NVIDIA GPU, and PyTorch finds none on this machine", remedy=remedy)
+
+    def prepare(self) -> None:
+        none = np.zeros((1, 24, 24), np.uint8)  # two levels, so that every kernel runs
+        self.batch(none, none)
+
+    def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        first, second = gray(first), gray(second)
+        flow = np.empty((len(first), 2, *first.shape[1:]), np.float32)
+        for start in range(0, len(first), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            flow[part] = self._solver(len(first[part]), first.shape[1:]).solve(first[part], second[part])
+        return flow
+
+    def _solver(self, pairs: int, size: tuple[int, ...]) -> Solver:
+        """A solver for this many pairs or up to twice as many, so that last batches of all lengths share a few solvers."""
+        capacity = min(self.batch_size, triton.next_power_of_2(pairs))
+        key = (capacity, *size)
+        if key not in self._solvers:
+            while len(self._solvers) >= SOLVERS:
+                self._solvers.popitem(last=False)
+            self._solvers[key] = Solver(self, capacity, size, self.half_precision)
+        self._solvers.move_to_end(key)
+        return self._solvers[key]
+
+
+class Level:
+    """One level of the pyramid of a batch: its frames, its flow, and how to come here from the level before."""
+
+    def __init__(self, pairs: int, size: tuple[int, int], device: torch.device) -> None:
+        self.size = size
+        self.frames = torch.zeros(2, pairs, *size, device=device)
+        self.flow = torch.zeros(pairs, 2, *size, device=device)
+
+    def taps(self, size: tuple[int, int], scale: tuple[float, float]) -> list[Tensor]:
+        """What the kernel `resize` needs to know of rows and columns to make planes of `size` from planes of this level."""
+        both = [linear_taps(self.size[axis], size[axis], scale[axis]) for axis in (0, 1)]
+        return [torch.from_numpy(values).to(self.frames.device) for axis in both for values in axis]
+
+
+class Solver:
+    """Solves batches of one size, up to `pairs` pairs of frames (H, W) each; holds all memory that this takes.
+
+    That is 21 planes of H x W floats a pair (18 in half precision): a gigabyte for 512 pairs of 128 x 171.
+    """
+
+    def __init__(self, parameters: OwnTVL1, pairs: int, size: tuple[int, ...], half_precision: bool = False) -> None:
+        self.parameters, self.pairs = parameters, pairs
+        self.device = torch.device("cpu" if triton.knobs.runtime.interpret else "cuda")
+        self.graph: Any = None
+        try:
+            self._allocate(size, torch.float16 if half_precision else torch.float32)
+            if self.device.type == "cuda":
+                self._record()
+        except torch.OutOfMemoryError as error:
+            problem = f"the GPU has too little memory free for {pairs} pairs of {size[0]} x {size[1]} pixels"
+            raise Refusal(problem, remedy="set the estimator's batch_size lower, or use fewer workers") from error
+
+    def _allocate(self, size: tuple[int, ...], small: torch.dtype) -> None:
+        step = self.parameters.scale_step
+        sizes = level_sizes(size, self.parameters)
+        self.levels = [Level(self.pairs, each, self.device) for each in sizes]
+        joints = zip(self.levels, self.levels[1:], strict=False)
+        self.joints = [
+            (
+                fine.taps(coarse.size, (1 / step, 1 / step)),
+                coarse.taps(fine.size, (coarse.size[0] / fine.size[0], coarse.size[1] / fine.size[1])),
+            )
+            for fine, coarse in joints
+        ]
+        plane = self.pairs * size[0] * size[1]
+        self.medians = torch.empty(2 * plane, device=self.device)
+        self.gradients = torch.empty(2 * plane, device=self.device)
+        self.data = torch.empty(3 * plane, device=self.device, dtype=small)
+        self.duals = torch.empty(4 * plane, device=self.device, dtype=small)
+        self.left = torch.zeros(self.pairs, device=self.device, dtype=torch.int32)
+        self.counts = torch.zeros(len(sizes), self.pairs, device=self.device, dtype=torch.int32)
+
+    def _record(self) -> None:
+        self._launch()  # compiles and loads the kernels, which must not happen while launches are recorded
+        torch.cuda.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._launch()
+
+    def solve(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Flow (n, 2, H, W) between gray frames (n, H, W) uint8, n being at most `pairs`."""
+        finest, count = self.levels[0], len(first)
+        for frames, given in zip(finest.frames, (first, second), strict=True):
+            frames[:count] = torch.tensor(given, device=self.device)
+            frames[count:] = 0  # black pairs settle in the first iteration
+        if self.graph:
+            self.graph.replay()
+        else:
+            self._launch()
+        return finest.flow[:count].cpu().numpy()
+
+    def pixel_iterations(self) -> int:
+        """How many pixels the inner loop has gone over in the last batch, all iterations of all pairs together."""
+        counts = self.counts.sum(dim=1).tolist()
+        return sum(count * level.size[0] * level.size[1] for count, level in zip(counts, self.levels, strict=True))
+
+    def _launch(self) -> None:
+        self.counts.zero_()
+        for index, (down, _) in enumerate(self.joints):
+            self._resize(self.levels[index].frames, self.levels[index + 1].frames, down, 1.0)
+        self.levels[-1].flow.zero_()
+        for index in reversed(range(len(self.levels))):
+            self._solve_level(self.levels[index], self.counts[index])
+            if index:
+                up = self.joints[index - 1][1]
+                self._resize(self.levels[index].flow, self.levels[index - 1].flow, up, 1 / self.parameters.scale_step)
+
+    def _solve_level(self, level: Level, counts: Tensor) -> None:
+        parameters, (height, width) = self.parameters, level.size
+        firsts, seconds = level.frames
+        pixels = height * width
+        self.duals[: 4 * self.pairs * pixels].zero_()  # kept between warps
+        run(triton_pyramid.differentiate, self.pairs, pixels, seconds, self.gradients, height, width)
+        rounds = -(-parameters.max_iterations_per_warp // parameters.inner_iterations)
+        for _ in range(parameters.warps):
+            run(
+                triton_warp.linearise, self.pairs, pixels,
+                firsts, seconds, self.gradients, level.flow, self.data, self.left,
+                height, width, parameters.max_iterations_per_warp,
+            )  # fmt: skip
+            for _ in range(min(parameters.outer_iterations, rounds)):
+                source = level.flow
+                if parameters.median_filtering > 1:
+                    source = self.medians
+                    blocks = -(-height // 2) * width
+                    run(triton_median.median5, 2 * self.pairs, blocks, level.flow, source, self.left, height, width)
+                run(
+                    triton_inner.iterate, self.pairs, 1,
+                    self.data, source, level.flow, self.duals, self.left, counts,
+                    height, width, parameters.inner_iterations,
+                    float(np.float32(parameters.epsilon * parameters.epsilon * height * width)),
+                    parameters.lambda_ * parameters.theta, parameters.theta, parameters.tau / parameters.theta,
+                )  # fmt: skip
+
+    def _resize(self, planes: Tensor, resized: Tensor, taps: list[Tensor], factor: float) -> None:
+        count = planes.shape[0] * planes.shape[1]
+        sizes = (*planes.shape[2:], *resized.shape[2:])
+        run(triton_pyramid.resize, count, resized[0, 0].numel(), planes, resized, *taps, *sizes, FACTOR=factor)
+
+
+def run(kernel: Any, programs: int, pixels: int, *arguments: Any, **constants: Any) -> None:
+    """Launch a kernel on `programs` planes or pairs, in blocks that cover `pixels`; nothing is fused that is not written so."""
+    warps = WARPS[kernel.__name__]
+    block = 32 * warps
+    grid = (programs, triton.cdiv(pixels, block))
+    kernel[grid](*arguments, **constants, BLOCK=block, num_warps=warps, enable_fp_fusion=False)

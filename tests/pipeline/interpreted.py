@@ -1,0 +1,147 @@
+"""Runs tvl1-cuda's kernels on a CPU, in Triton's interpreter, one by one and together, and writes what they gave.
+
+TRITON_INTERPRET=1 python -m tests.pipeline.interpreted OUT.npz: a process of its own, because the variable must be set
+before the kernels are defined, and no other test may meet it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline import flow, synthetic
+from pipeline.flow.tvl1 import linear_taps
+
+SIZE = (21, 27)
+FACTOR = 1 / 0.7
+PAIRS = 3
+SETTLED = 1  # the pair that has no iterations left
+LEFT = [7, 0, 100]
+DONE = [0, 40, 5]  # iterations
+MOST = 9
+EPSILON = 0.01
+WHOLE: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
+    "two levels": ((20, 21), {"warps": 1, "inner_iterations": 2, "outer_iterations": 2}),
+    "no median, own stop": ((9, 13), {"warps": 2, "median_filtering": 1, "epsilon": 0.05}),
+    "capped": ((9, 13), {"warps": 1, "inner_iterations": 3, "epsilon": 0.0, "max_iterations_per_warp": 5}),
+    "half": ((9, 13), {"warps": 2, "inner_iterations": 4, "outer_iterations": 2, "half_precision": True}),
+}
+
+
+def inputs() -> dict[str, torch.Tensor]:
+    """Planes for three pairs, the same every time. The flow of pair 0 leads far out of the image in some places."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:
+        return scale * torch.randn(*shape, *SIZE, generator=generator)
+
+    planes = {
+        "first": 128 + normal(PAIRS, scale=40),
+        "second": 128 + normal(PAIRS, scale=40),
+        "flow": normal(PAIRS, 2, scale=3),
+        "gradient": normal(PAIRS, 2, scale=10),
+        "rho": normal(PAIRS, scale=10),
+        "duals": normal(PAIRS, 4, scale=0.3),
+    }
+    planes["flow"][0, :, :4] -= 100
+    planes["gradient"][:, :, 3] = 0  # no texture: no data term
+    for name in ("gradient", "rho", "duals"):
+        planes[name][2] *= 0.01  # this pair settles soon
+    planes["flow"][2] = 0
+    return planes
+
+
+def frames(size: tuple[int, int]) -> np.ndarray:
+    return synthetic.video(synthetic.CLASSES[0], 2, frames=3, height=size[0], width=size[1])
+
+
+def one_by_one(results: dict[str, Any]) -> None:
+    from pipeline.flow.kernels import triton_inner, triton_median, triton_pyramid, triton_warp
+    from pipeline.flow.tvl1_cuda import run
+
+    planes = inputs()
+    pixels = SIZE[0] * SIZE[1]
+
+    def taps(sizes: tuple[int, int], scales: tuple[float, float]) -> list[torch.Tensor]:
+        both = [linear_taps(SIZE[axis], sizes[axis], scales[axis]) for axis in (0, 1)]
+        return [torch.from_numpy(values) for axis in both for values in axis]
+
+    smaller, larger = (17, 22), (30, 39)
+    results["smaller"] = torch.empty(PAIRS, *smaller)
+    scale = (1.25, 1.25)
+    run(
+        triton_pyramid.resize, PAIRS, 17 * 22, planes["first"], results["smaller"], *taps(smaller, scale), *SIZE, *smaller,
+        FACTOR=1.0,
+    )  # fmt: skip
+    results["larger"] = torch.empty(PAIRS, *larger)
+    scale = (SIZE[0] / larger[0], SIZE[1] / larger[1])
+    run(
+        triton_pyramid.resize, PAIRS, 30 * 39, planes["first"], results["larger"], *taps(larger, scale), *SIZE, *larger,
+        FACTOR=FACTOR,
+    )  # fmt: skip
+
+    results["gradients"] = gradients = torch.empty(PAIRS, 2, *SIZE)
+    run(triton_pyramid.differentiate, PAIRS, pixels, planes["second"], gradients, *SIZE)
+    results["data"], results["left by linearise"] = torch.empty(PAIRS, 3, *SIZE), torch.zeros(PAIRS, dtype=torch.int32)
+    run(
+        triton_warp.linearise, PAIRS, pixels, planes["first"], planes["second"], gradients, planes["flow"],
+        results["data"], results["left by linearise"], *SIZE, MOST,
+    )  # fmt: skip
+
+    left = torch.tensor(LEFT, dtype=torch.int32)
+    results["medians"] = torch.zeros(PAIRS, 2, *SIZE)
+    blocks = (SIZE[0] + 1) // 2 * SIZE[1]
+    run(triton_median.median5, 2 * PAIRS, blocks, planes["flow"], results["medians"], left, *SIZE)
+
+    for kind in (torch.float32, torch.float16):
+        data = torch.cat([planes["gradient"], planes["rho"][:, None]], dim=1).to(kind)
+        found = torch.zeros(PAIRS, 2, *SIZE)
+        duals, remaining, counts = (
+            planes["duals"].to(kind, copy=True),
+            left.clone(),
+            torch.tensor(DONE, dtype=torch.int32),
+        )
+        run(
+            triton_inner.iterate, PAIRS, 1, data, planes["flow"], found, duals, remaining, counts, *SIZE, MOST,
+            float(np.float32(EPSILON * EPSILON * pixels)), 0.15 * 0.3, 0.3, 0.25 / 0.3,
+        )  # fmt: skip
+        for name, tensor in {"flow": found, "duals": duals, "left": remaining, "counts": counts}.items():
+            results[f"{name} {kind}"] = tensor
+
+
+def together(results: dict[str, Any]) -> None:
+    for name, (size, settings) in WHOLE.items():
+        moving = frames(size)
+        estimator: Any = flow.create("tvl1-cuda", batch_size=2, **settings)
+        results[name] = torch.from_numpy(estimator.estimate(moving[:-1], moving[1:]))
+        (solver,) = estimator._solvers.values()
+        results[f"counts {name}"] = solver.counts
+        results[f"pixel iterations {name}"] = torch.tensor(solver.pixel_iterations())
+
+
+def main() -> None:
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    from pipeline.flow import tvl1_cuda
+
+    def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
+        """The interpreter rounds the product of a fused multiply-add, a GPU does not."""
+        exact = a.data.astype(np.float64) * b.data.astype(np.float64) + c.data
+        return TensorHandle(exact.astype(np.float32), c.dtype.scalar)
+
+    InterpreterBuilder.create_fma = fused
+    for kernel in tvl1_cuda.WARPS:
+        tvl1_cuda.WARPS[kernel] = (
+            8  # still several blocks an image; the interpreter's time goes by blocks, not by pixels
+        )
+    results: dict[str, Any] = {}
+    one_by_one(results)
+    together(results)
+    np.savez(sys.argv[1], **{name: tensor.numpy() for name, tensor in results.items()})
+
+
+if __name__ == "__main__":
+    main()
