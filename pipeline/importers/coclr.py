@@ -37,7 +37,8 @@ def read(videos: Path, split: int | None = None, lists: Path | None = None, clas
     CoCLR's classifiers have; by default the ClassInd.txt beside the CSVs, or else labels in alphabetical order. Clips of
     one recording are told by video_source.json beside the CSVs, or for UCF101 by their names. Raises Refusal.
     """
-    found = _chosen(official.find(videos, lists, _is_list, f"CSVs of CoCLR ({LIST.pattern})", one_will_do=True), split)
+    listed = official.find(videos, lists, _is_list, f"CSVs of CoCLR ({LIST.pattern})", one_will_do=True)
+    found = official.of_split({path: _number(path) for path in listed}, split)
     rows = [row for path in found for row in _rows(path)]
     class_list = classes or official.class_list_beside(found)
     notes = []
@@ -66,20 +67,10 @@ def _is_list(path: Path) -> bool:
     return bool(LIST.fullmatch(path.name))
 
 
-def _chosen(found: list[Path], split: int | None) -> list[Path]:
-    """The lists of one split."""
-    numbers = [name[2] if (name := LIST.fullmatch(path.name)) else None for path in found]
-    present = [number for number in numbers if number]
-    first = None if None in numbers else min(present)
-    wanted = first if split is None else f"{split:02d}"
-    chosen = [path for path, number in zip(found, numbers, strict=True) if number == wanted]
-    if not chosen:
-        raise Refusal(
-            f"there are no lists of split {split}",
-            where=str(found[0].parent),
-            remedy=f"there are: {', '.join(path.name for path in found)}",
-        )
-    return chosen
+def _number(path: Path) -> int | None:
+    """The split that a list is of; Kinetics has one, without a number."""
+    name = LIST.fullmatch(path.name)
+    return int(name[2]) if name and name[2] else None
 
 
 def _rows(path: Path) -> Iterator[_Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import Refusal, refuse_unknown
@@ -43,6 +43,23 @@ def find(
         where=", ".join(map(str, places)),
         remedy="put them into the folder of videos or beside it, or say where they are: LISTS=/path (--lists)",
     )
+
+
+def of_split(numbers: Mapping[Path, int | None], split: int | None) -> list[Path]:
+    """The lists of one split, from the number that each list bears; without a choice those that bear none, or the first's.
+
+    Raises Refusal when there are none.
+    """
+    borne = set(numbers.values())
+    wanted = split if split is not None or None in borne else min(number for number in borne if number is not None)
+    chosen = [path for path, number in numbers.items() if number == wanted]
+    if not chosen:
+        raise Refusal(
+            f"there are no lists of split {split}",
+            where=str(next(iter(numbers)).parent),
+            remedy=f"there are: {', '.join(path.name for path in numbers)}",
+        )
+    return chosen
 
 
 def lines(path: Path) -> list[tuple[int, str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import Refusal, refuse_unknown
+from pipeline.errors import refuse_unknown
 from pipeline.importers import lists as official
 from pipeline.importers.inventory import is_surely_video
 from pipeline.importers.matching import Entry, match
@@ -47,7 +47,7 @@ def read(
     found = official.find(
         videos, lists, _is_list, "lists (.txt) with train, val or test in their names", one_will_do=True
     )
-    parsed = [line for path in _chosen(found, split) for line in _lines(path)]
+    parsed = [line for path in official.of_split(_numbers(found), split) for line in _lines(path)]
     names = official.class_names(classes) if classes else _names_of(parsed)
     entries = []
     for line in parsed:
@@ -65,21 +65,11 @@ def _is_list(path: Path) -> bool:
     return path.suffix.lower() == ".txt" and bool(official.split_in_name(path))
 
 
-def _chosen(found: list[Path], split: int | None) -> list[Path]:
-    """The lists of one split; of videos, where there are lists of frames too."""
+def _numbers(found: list[Path]) -> dict[Path, int | None]:
+    """The split that each list is of; lists of frames only where there are none of videos."""
     of_videos = [path for path in found if "rawframes" not in path.name]
     numbers = {path: NUMBERED.search(path.name) for path in of_videos or found}
-    present = sorted({int(number[1]) for number in numbers.values() if number})
-    first = present[0] if present else None
-    wanted = first if split is None else split
-    chosen = [path for path, number in numbers.items() if (int(number[1]) if number else None) == wanted]
-    if not chosen:
-        raise Refusal(
-            f"there are no lists of split {split}",
-            where=str(found[0].parent),
-            remedy=f"there are: {', '.join(path.name for path in numbers)}",
-        )
-    return chosen
+    return {path: int(number[1]) if number else None for path, number in numbers.items()}
 
 
 def _lines(path: Path) -> Iterator[_Line]:
