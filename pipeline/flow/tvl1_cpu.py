@@ -45,20 +45,18 @@ class TVL1CPU(OwnTVL1, FlowEstimator):
 
     def _pair(self, first: np.ndarray, second: np.ndarray, planes: np.ndarray, interleaved: np.ndarray) -> np.ndarray:
         firsts, seconds = self._pyramid(first), self._pyramid(second)
-        flow = np.zeros((2, *firsts[-1].shape), np.float32)
+        flow, scale = np.zeros((2, *firsts[-1].shape), np.float32), 1.0
         for level in reversed(range(len(firsts))):
             height, width = firsts[level].shape
             threshold = float(np.float32(self.epsilon * self.epsilon * height * width))
+            u, v = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in flow)
             flow = _solve(
-                firsts[level], seconds[level], flow, planes, interleaved,
+                firsts[level], seconds[level], u, v, scale, planes, interleaved,
                 np.float32(self.lambda_ * self.theta), np.float32(self.theta), np.float32(self.tau / self.theta), threshold,
                 self.warps, self.outer_iterations, self.inner_iterations, self.max_iterations_per_warp,
                 self.median_filtering > 1,
             )  # fmt: skip
-            if level:
-                height, width = firsts[level - 1].shape
-                flow = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in flow])
-                flow = np.multiply(flow, 1 / self.scale_step, dtype=np.float64).astype(np.float32)
+            scale = 1 / self.scale_step
         return flow
 
     def _pyramid(self, frame: np.ndarray) -> list[np.ndarray]:
@@ -76,17 +74,19 @@ def _plane_size(height: int, width: int) -> int:
 
 @njit(**OPTIONS)
 def _solve(
-    first, second, flow, space, interleaved, limit, theta, step, threshold, warps, outer, inner, most, median
+    first, second, u, v, scale, space, interleaved, limit, theta, step, threshold, warps, outer, inner, most, median
 ):  # pragma: no cover - compiled
-    """Flow of one level from `flow`, the flow of the coarser one at this size; (2, height, width)."""
+    """Flow of one level, (2, height, width), from that of the coarser one at this size, u and v, times `scale`."""
     height, width = first.shape
     stride = whole_vectors(width) + VECTOR
     size = (height + 1) * stride
     planes = space[: _PLANES * size].reshape((_PLANES, height + 1, stride))
     planes[:] = 0  # the duals start at zero on each level and go on from warp to warp
     ix, iy, rho, squared, changes, u1, u2, v1, v2, p11, p12, p21, p22 = planes
-    u1[:height, :width] = flow[0]
-    u2[:height, :width] = flow[1]
+    for y in range(height):
+        for x in range(width):
+            u1[y, x] = np.float64(u[y, x]) * scale  # rounded once, as by OpenCV
+            u2[y, x] = np.float64(v[y, x]) * scale
     interleave(second, height, width, interleaved)
     for _ in range(warps):
         warp(first, interleaved, u1, u2, height, width, ix, iy, rho, squared)
