@@ -11,10 +11,9 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-from numba import njit
 
 from pipeline.flow.estimator import FlowEstimator, gray
-from pipeline.flow.kernels import OPTIONS, VECTOR, whole_vectors
+from pipeline.flow.kernels import VECTOR, kernel, whole_vectors
 from pipeline.flow.kernels.inner import iterate
 from pipeline.flow.kernels.median import median5
 from pipeline.flow.kernels.warp import interleave, interleaved_size, warp
@@ -72,7 +71,7 @@ def _plane_size(height: int, width: int) -> int:
     return (height + 1) * (-(-width // VECTOR) + 1) * VECTOR
 
 
-@njit(**OPTIONS)
+@kernel
 def _solve(
     first, second, u, v, scale, space, interleaved, limit, theta, step, threshold, warps, outer, inner, most, median
 ):  # pragma: no cover - compiled

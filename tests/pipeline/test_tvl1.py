@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numba
 import numpy as np
 import pytest
 
 from pipeline import flow, synthetic
 from pipeline.errors import UsageError
-from pipeline.flow import files
+from pipeline.flow import files, kernels
 from pipeline.flow.kernels import inner, median, warp
 from pipeline.flow.tvl1 import TVL1, level_sizes
 
@@ -218,6 +219,27 @@ def test_another_process_loads_the_compiled_code() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "0\n", run.stderr
+
+
+def doubled(x: float) -> float:
+    return 2 * x
+
+
+def test_compiled_code_is_stale_once_any_kernel_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba looks at the function's own file alone, although parts from other files are in its code."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def compiled_anew() -> bool:
+        made = kernels.kernel(doubled)
+        assert made(2.0) == 4.0
+        return made.stats.cache_hits.total() == 0
+
+    assert compiled_anew()
+    assert not compiled_anew()
+    monkeypatch.setattr(kernels, "sources_digest", lambda: "another")
+    assert compiled_anew()
+    assert not compiled_anew()
+    assert not numba.config.CACHE_LOCATOR_CLASSES  # other packages' functions are none of our business
 
 
 def test_real_clips_are_equal_to_the_bit(shared: Path) -> None:

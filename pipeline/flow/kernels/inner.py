@@ -8,9 +8,8 @@ So both go down the image together, one row apart, and every plane is read and w
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from pipeline.flow.kernels import OPTIONS, whole_vectors
+from pipeline.flow.kernels import kernel, part, reordered_part, whole_vectors
 from pipeline.flow.kernels.instructions import peek, poke
 
 DATA, U1, U2, P11, P12, P21, P22, OTHER = 0, 1, 2, 3, 4, 5, 6, 7  # planes, see `instructions`
@@ -21,7 +20,7 @@ ZERO = np.float32(0)
 MARGIN = 0.02
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _new_flow(a, b, rho, squared, u, v, divergence1, divergence2, limit, theta):  # pragma: no cover - compiled
     """u + d + theta div p of one pixel, d being the thresholded step along the gradient (a, b)."""
     residual = rho + (a * u + b * v)
@@ -32,7 +31,7 @@ def _new_flow(a, b, rho, squared, u, v, divergence1, divergence2, limit, theta):
     return (u + step * a) + theta * divergence1, (v + step * b) + theta * divergence2
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _update_flow(
     ix, iy, rho, squared, u1, u2, p11, p12, p12_above, p21, p22, p22_above, changes, width, limit, theta
 ):  # pragma: no cover - compiled
@@ -63,7 +62,7 @@ def _update_flow(
     poke(changes, 0, (new_u - first_u) * (new_u - first_u) + (new_v - first_v) * (new_v - first_v), OTHER)
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _length(a, b):  # pragma: no cover - compiled
     """As the C library's hypotf, by way of doubles."""
     a = np.float64(a)
@@ -71,7 +70,7 @@ def _length(a, b):  # pragma: no cover - compiled
     return np.float32(np.sqrt(a * a + b * b))
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _update_duals(u1, u2, u1_below, u2_below, p11, p12, p21, p22, width, step):  # pragma: no cover - compiled
     """p of one row: (p + step grad u) / (1 + step |grad u|)."""
     one = np.float32(1)
@@ -90,7 +89,7 @@ def _update_duals(u1, u2, u1_below, u2_below, p11, p12, p21, p22, width, step): 
         poke(p22, x, (peek(p22, x, P22) + step * y2) / norm2, P22)
 
 
-@njit(forceinline=True, **{**OPTIONS, "fastmath": True})
+@reordered_part
 def _sum_in_any_order(row, width):  # pragma: no cover - compiled
     total = np.float32(0)
     for x in range(width):
@@ -98,7 +97,7 @@ def _sum_in_any_order(row, width):  # pragma: no cover - compiled
     return total
 
 
-@njit(**OPTIONS)
+@kernel
 def _sum_in_order(changes, height, width):  # pragma: no cover - compiled
     total = np.float32(0)
     for y in range(height):
@@ -107,7 +106,7 @@ def _sum_in_order(changes, height, width):  # pragma: no cover - compiled
     return total
 
 
-@njit(**OPTIONS)
+@kernel
 def iterate(
     ix, iy, rho, squared, u1, u2, p11, p12, p21, p22, changes, height, width, limit, theta, step, threshold, most
 ):  # pragma: no cover - compiled

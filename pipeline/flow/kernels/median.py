@@ -10,21 +10,20 @@ go through one by one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from pipeline.flow.kernels import OPTIONS
+from pipeline.flow.kernels import kernel, part
 from pipeline.flow.kernels.instructions import peek, poke
 
 RADIUS = 2
 IN, OUT, UPPER, LOWER = 0, 1, 2, 3  # planes, see `instructions`
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _order(a, b):  # pragma: no cover - compiled
     return min(a, b), max(a, b)
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _sort_windows(row, width, out):  # pragma: no cover - compiled
     """out[k * width + x] = the k-th smallest of row[x : x + 5]; row is padded by RADIUS on both sides."""
     width2, width3, width4 = 2 * width, 3 * width, 4 * width
@@ -52,7 +51,7 @@ def _sort_windows(row, width, out):  # pragma: no cover - compiled
         poke(out, x + width4, e, OUT)
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _sort4(a, b, c, d):  # pragma: no cover - compiled
     a, b = _order(a, b)
     c, d = _order(c, d)
@@ -62,7 +61,7 @@ def _sort4(a, b, c, d):  # pragma: no cover - compiled
     return a, b, c, d
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _sixth(six, r0, r1, r2, r3, r4):  # pragma: no cover - compiled
     """The sixth smallest of six sorted and five sorted values: the least bound that i of one and 6 - i of the other share."""
     s0, s1, s2, s3, s4, s5 = six
@@ -70,7 +69,7 @@ def _sixth(six, r0, r1, r2, r3, r4):  # pragma: no cover - compiled
     return min(low, min(max(s4, r0), s5))
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def middle_six(m02, m03, m04, m11, m12, m13, m14, m20, m21, m22, m23, m30, m31, m32):  # pragma: no cover - compiled
     """Ranks 8 to 13 of a 4 x 5 matrix whose rows and columns ascend; the six other values cannot have those ranks.
 
@@ -101,7 +100,7 @@ def middle_six(m02, m03, m04, m11, m12, m13, m14, m20, m21, m22, m23, m30, m31, 
     return m12, m13, m14, m20, m21, m22
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _two_rows(above, a, b, c, d, below, width, upper, lower):  # pragma: no cover - compiled
     """Medians of two rows from the sorted windows of six, (5, width) each and flat; a to d belong to both."""
     for x in range(width):
@@ -128,7 +127,7 @@ def _two_rows(above, a, b, c, d, below, width, upper, lower):  # pragma: no cove
         )  # fmt: skip
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _sorted_row(plane, y, height, width, padded, out):  # pragma: no cover - compiled
     row = plane[min(max(y, 0), height - 1)]
     padded[RADIUS : RADIUS + width] = row[:width]
@@ -137,7 +136,7 @@ def _sorted_row(plane, y, height, width, padded, out):  # pragma: no cover - com
     _sort_windows(padded, width, out)
 
 
-@njit(**OPTIONS)
+@kernel
 def median5(plane, height, width, out):  # pragma: no cover - compiled
     """5 x 5 median of plane[:height, :width] (float32, finite) into out[:height, :width], another array."""
     padded = np.empty(width + 2 * RADIUS, np.float32)

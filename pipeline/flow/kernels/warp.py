@@ -7,9 +7,8 @@ floats, with one set of weights; OpenCV's three remaps find the places and compu
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from pipeline.flow.kernels import OPTIONS
+from pipeline.flow.kernels import kernel, part
 from pipeline.flow.kernels.instructions import fma, peek, poke, weighted_taps
 
 BORDER = 4  # zeros on each side: a sample further out than 3 pixels sees nothing but border
@@ -22,7 +21,7 @@ def interleaved_size(height: int, width: int) -> int:
     return (height + 2 * BORDER) * (width + 2 * BORDER) * FLOATS
 
 
-@njit(**OPTIONS)
+@kernel
 def interleave(image, height, width, out):  # pragma: no cover - compiled
     """The image (height, width) float32 and its central differences (one-sided halves at the edge), with a zero border."""
     stride = (width + 2 * BORDER) * FLOATS
@@ -42,7 +41,7 @@ def interleave(image, height, width, out):  # pragma: no cover - compiled
             out[at + 3] = 0
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _weights(x, at, step, out):  # pragma: no cover - compiled
     """Cubic convolution with a = -0.75 at fraction x; the roundings are those of OpenCV 5's remap."""
     a = np.float32(-0.75)
@@ -58,7 +57,7 @@ def _weights(x, at, step, out):  # pragma: no cover - compiled
     poke(out, at + 3 * step, last, WRITTEN)
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _locate(y, u1, u2, height, width, offsets, across, down):  # pragma: no cover - compiled
     """Where the taps of each pixel of a row begin, and their weights; far outside, all taps fall on the border."""
     stride = np.int32((width + 2 * BORDER) * FLOATS)
@@ -75,7 +74,7 @@ def _locate(y, u1, u2, height, width, offsets, across, down):  # pragma: no cove
         offsets[x] = row * stride + column * np.int32(FLOATS)
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _sample(planes, width, offsets, across, down, image, ix, iy):  # pragma: no cover - compiled
     stride = (width + 2 * BORDER) * FLOATS
     for x in range(width):
@@ -85,7 +84,7 @@ def _sample(planes, width, offsets, across, down, image, ix, iy):  # pragma: no 
         poke(iy, x, value_y, 3)
 
 
-@njit(forceinline=True, **OPTIONS)
+@part
 def _linearise(first, image, u1, u2, width, ix, iy, rho, squared):  # pragma: no cover - compiled
     for x in range(width):
         a = peek(ix, x, READ)
@@ -95,7 +94,7 @@ def _linearise(first, image, u1, u2, width, ix, iy, rho, squared):  # pragma: no
         poke(rho, x, value, 2)
 
 
-@njit(**OPTIONS)
+@kernel
 def warp(first, planes, u1, u2, height, width, ix, iy, rho, squared):  # pragma: no cover - compiled
     """The data term about the flow (u1, u2): gradients ix, iy, constant part rho and ix^2 + iy^2, written in place.
 
