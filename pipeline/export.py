@@ -18,7 +18,7 @@ from pipeline.npy import GrowingArray
 from pipeline.store import VideoStore
 
 VIEWS = ("rgb", "flow")
-BLOCK_FRAMES, BLOCK_PIXELS = 64, 2**23  # at once; flow takes 40 bytes a pixel on its way to colours
+BLOCK_FRAMES, BLOCK_PIXELS = 64, 2**21  # at once; flow takes 68 bytes a pixel on its way to colours, so 140 MB
 MEASURED_PIXELS = 2**16  # of a pair, evenly over it, in which the scale of the colours is measured
 PAPERS_BOUND = 20.0  # pixels
 PAPERS_QUALITY = 95  # denseflow leaves it to OpenCV, whose default this is
@@ -94,6 +94,8 @@ def _counted(pieces: Iterable[slice], advance: Advance) -> Iterator[slice]:
 def _write_mp4(store: VideoStore, video_id: str, view: str, out: Path, pieces: Iterator[slice]) -> str:
     info = store.info(video_id)
     rate = f"at {float(mp4.rate(info.fps)):.4g} fps" + ("" if info.fps else " (the video's own rate is not known)")
+    if any(side % 2 for side in frame_size(store, video_id, view)):
+        rate += ", edges repeated to make the size even"
     if view == "rgb":
         mp4.write(out, (store.read(video_id, "rgb", piece) for piece in pieces), info.fps)
         return f"H.264 {rate}"

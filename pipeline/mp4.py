@@ -29,7 +29,7 @@ def write(path: Path, blocks: Iterable[np.ndarray], fps: float) -> None:
     """Write RGB frames, uint8 (n, H, W, 3) a block, so that any player shows them; the whole file or none.
 
     Sizes must be even for that: the last row or column of an odd one is repeated. Folders above are made. Raises OSError, and
-    Refusal where there is no frame or where H.264 has no room for frames of that size.
+    Refusal where the encoder refuses the frames, as it does when they are larger than H.264 allows.
     """
     with layout.writing_aside(path) as aside, open(aside, "wb") as file:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 from collections.abc import Callable
@@ -101,6 +102,19 @@ def test_mp4_of_odd_sizes_repeats_the_edge(tmp_path: Path, size: tuple[int, int]
     # The frames' noise is in their colours too, which this chroma cannot hold: their brightness must agree.
     bright, expected = (pixels.mean(axis=3, keepdims=True) for pixels in (shown[:, : size[0], : size[1]], frames))
     assert apart(bright, expected) < MP4_NEAR
+
+
+def test_frames_larger_than_h264_allows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"(?s)H.264 cannot hold it.*folder of JPEGs"):
+        mp4.write(tmp_path / "out.mp4", [np.zeros((1, 16, 20000, 3), np.uint8)], 25.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_differs_from_the_store_is_told(tmp_path: Path) -> None:
+    store = stored(tmp_path, synthetic.video(synthetic.CLASSES[0], 3, frames=3, height=33, width=48), flow=None)
+    store.infos["v"] = dataclasses.replace(store.info("v"), fps=0.0)
+    told = export.export(store, "v", tmp_path / "out.mp4")
+    assert "at 25 fps (the video's own rate is not known), edges repeated to make the size even" in told
 
 
 @pytest.mark.parametrize(
