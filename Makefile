@@ -28,7 +28,7 @@ export PYTHONUNBUFFERED = 1
 need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow status verify preview pretrain evaluate
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow status verify preview export pretrain evaluate
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -106,6 +106,10 @@ verify: setup ## Check every byte of a store: STORE=
 preview: setup ## Contact sheets of a store as PNG: STORE= [OUT=preview]
 	$(call need,STORE,STORE=/path/to/store)
 	$(PY) -m pipeline preview --store "$(STORE)" --out "$(or $(OUT),preview)" $(ARGS)
+
+export: setup ## One stored video for other tools, as .mp4, .npy or a folder of JPEGs: STORE= VIDEO= OUT= [VIEW=rgb]
+	$(call need,STORE,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,OUT,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)
+	$(PY) -m pipeline export "$(STORE)" "$(VIDEO)" --out "$(OUT)" $(if $(VIEW),--view "$(VIEW)") $(ARGS)
 
 pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=infonce RECIPE=small SEED=]
 	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)

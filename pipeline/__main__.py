@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from pipeline import cli, commands, flow_commands
+from pipeline import cli, commands, export_commands, flow_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "manifest": commands.manifest,
@@ -12,6 +12,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "status": commands.status,
     "verify": commands.verify,
     "preview": commands.preview,
+    "export": export_commands.export,
     "probe": commands.probe,
     "flow": flow_commands.flow,
     "bench-flow": flow_commands.bench_flow,

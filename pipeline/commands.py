@@ -18,7 +18,7 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.extract import Summary
 from pipeline.extract import extract as run_extraction
 from pipeline.manifest import Manifest
-from pipeline.preview import write_contact_sheets
+from pipeline.preview import write_clips, write_contact_sheets
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.video import Undecodable
@@ -169,7 +169,9 @@ def verify(store: Path, threads: int = 2) -> int:
     return 1 if damage else 0
 
 
-def preview(store: Path, out: Path = Path("preview"), videos: list[str] | None = None, count: int = 8) -> None:
+def preview(
+    store: Path, out: Path = Path("preview"), videos: list[str] | None = None, count: int = 8, clip: bool = False
+) -> None:
     """Write contact sheets (PNG): frames of videos above their colour-coded flow.
 
     Args:
@@ -177,6 +179,7 @@ def preview(store: Path, out: Path = Path("preview"), videos: list[str] | None =
         out: Folder for the pictures.
         videos: Ids of the videos to show; by default `count` of them, evenly over the store.
         count: How many videos to show when none are named.
+        clip: `--clip true` also writes the first five seconds of each as MP4, frames beside flow.
     """
     opened = open_store(store)
     if videos is None:
@@ -185,8 +188,9 @@ def preview(store: Path, out: Path = Path("preview"), videos: list[str] | None =
     if not videos:
         raise Refusal("the store holds no videos", where=str(store), remedy="run `make extract-flow` first")
     written = write_contact_sheets(opened, videos, out)
+    clips = f" and {len(write_clips(opened, videos, out))} clips" if clip else ""
     console.print(
-        f"wrote {len(written)} contact sheets below {escape(str(out))}, the first is {escape(str(written[0]))}"
+        f"wrote {len(written)} contact sheets{clips} below {escape(str(out))}, the first is {escape(str(written[0]))}"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
 
 from pipeline import environment, layout
@@ -31,6 +31,7 @@ from pipeline.flow.pairs import (
     true_pairs,
     video_pairs,
 )
+from pipeline.progress import counting_bar
 from pipeline.video import Undecodable, probe
 
 SMALLEST = 16  # pixels: below that TV-L1 has no pyramid
@@ -174,17 +175,7 @@ def _flow_of_video(estimator: FlowEstimator, video: Path, output: Output, tally:
         remedy = "give two images, or one video"
         raise Refusal(error.reason, where=str(video), remedy=remedy) from error
     claimed = (header.frames or round(header.duration * header.fps)) - 1
-    with Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("pairs  {task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
-        console=errors,
-        disable=not errors.is_terminal,
-    ) as bar:
+    with counting_bar("pairs", errors) as bar:
         task = bar.add_task(estimator.name, total=claimed if claimed > 0 else None, rate="")
         for flow, seconds in flow_of_video(estimator, video):
             tally.add(flow, seconds)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -90,6 +94,22 @@ def write_atomically(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     os.replace(aside, path)
+
+
+@contextlib.contextmanager
+def writing_aside(path: Path) -> Iterator[Path]:
+    """The same for what is written piece by piece, a file or a folder: a path to write to, renamed when the block ends well.
+
+    Folders above `path` are made; after an exception nothing else is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".writing.", suffix=".partial", dir=path.parent))
+    try:
+        yield folder / path.name
+        flush_file_system(folder)
+        os.replace(folder / path.name, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def flush_file_system(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The progress bar of extraction: videos, rates, time left, what is in quarantine."""
+"""Progress bars: counts, rates, time left; that of extraction also tells what is in quarantine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.status import Status
 
 from pipeline.job import Outcome
+
+
+def counting_bar(unit: str, console: Console) -> Progress:
+    """A line with count, rate (the task's field `rate`) and time left; nothing where the console is no terminal."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit}  {{task.fields[rate]}}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 class ExtractionBar:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+FULL_COLOUR = 99  # percentile of the lengths that gets full colour
+MEASURED = 64  # pairs of a video, evenly over it, in which that length is measured
+SHORTEST = 0.5  # pixels: full colour for less would show noise
+
 
 def colour_code(flow: np.ndarray, longest: float) -> np.ndarray:
     """RGB uint8 (N, H, W, 3) of flow (N, 2, H, W) in pixels; `longest` pixels and more get full colour."""
@@ -14,6 +18,16 @@ def colour_code(flow: np.ndarray, longest: float) -> np.ndarray:
     hsv = np.stack([angle, saturation, np.ones_like(angle)], axis=-1).astype(np.float32)
     rgb = np.stack([cv2.cvtColor(frame, cv2.COLOR_HSV2RGB) for frame in hsv])
     return np.rint(rgb * 255).astype(np.uint8)
+
+
+def full_colour(flow: np.ndarray) -> float:
+    """Which length in pixels gets full colour where flow like this, (N, 2, H, W), is shown on one scale."""
+    return float(max(np.percentile(np.hypot(flow[:, 0], flow[:, 1]), FULL_COLOUR), SHORTEST))
+
+
+def measured_pairs(pairs: int) -> np.ndarray:
+    """In which of a video's pairs `full_colour` is measured."""
+    return np.unique(np.linspace(0, pairs - 1, MEASURED).round().astype(int))
 
 
 def key(size: int) -> np.ndarray:

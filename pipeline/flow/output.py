@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -14,13 +13,11 @@ import numpy as np
 from pipeline import layout
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow import files
-from pipeline.flow.colour import colour_code
+from pipeline.flow.colour import colour_code, full_colour, measured_pairs
+from pipeline.npy import GrowingArray
 
 ARRAY, PICTURE, KITTI = ".npy", ".png", ".kitti.png"
 ENDINGS = (KITTI, PICTURE, ".flo", ARRAY)  # the longer ones first
-FULL_COLOUR = 99  # percentile of the lengths that gets full colour, as in `preview`
-MEASURED = 64  # pairs of a video, evenly over it, in which that length is measured
-SHORTEST = 0.5  # pixels: full colour for less would show noise
 
 
 def ending_of(out: Path) -> str:
@@ -60,7 +57,7 @@ class Output:
             (self._aside / "files").mkdir()
         except OSError as error:
             raise files.unwritable(out, error) from error
-        self._array = _GrowingArray(self._aside / "all.npy")
+        self._array = GrowingArray(self._aside / "all.npy")
         self._pairs = 0
 
     def __enter__(self) -> Output:
@@ -73,7 +70,7 @@ class Output:
         """float32 (n, 2, H, W) in pixels."""
         try:
             if self.gathers:
-                self._array.add(flow)
+                self._array.add(flow.astype(np.float32, copy=False))
             else:
                 for one in flow:
                     target = self.path if self.single else self.path / self._name(self._pairs).name
@@ -103,30 +100,7 @@ class Output:
     def _write_pictures(self) -> None:
         flow = np.load(self._aside / "all.npy", mmap_mode="r")
         if not self.longest:
-            shown = flow[np.unique(np.linspace(0, len(flow) - 1, MEASURED).round().astype(int))]
-            self.longest = float(max(np.percentile(np.hypot(shown[:, 0], shown[:, 1]), FULL_COLOUR), SHORTEST))
+            self.longest = full_colour(flow[measured_pairs(len(flow))])
         for one in flow:
             picture = colour_code(one[None], self.longest)[0]
             self._write(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
-
-
-class _GrowingArray:
-    """A `.npy` file to which flow is appended; NumPy leaves room in the header for the first axis to grow."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.shape: tuple[int, ...] = (0,)
-
-    def add(self, flow: np.ndarray) -> None:
-        self.shape = (self.shape[0] + len(flow), *flow.shape[1:])
-        with open(self.path, "ab") as file:
-            if not file.tell():
-                self._write_header(file)
-            file.write(flow.astype("<f4").tobytes())
-
-    def finish(self) -> None:
-        with open(self.path, "r+b") as file:
-            self._write_header(file)
-
-    def _write_header(self, file: BinaryIO) -> None:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": self.shape})

@@ -14,10 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
+from pipeline import mp4
 from pipeline.errors import Refusal, UsageError
 from pipeline.synthetic.scene import CLASSES, video
 
@@ -108,16 +108,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: int = 25, comment: str = "") 
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
         raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
-    _, height, width, _ = frames.shape
     encoded = io.BytesIO()
-    with av.open(encoded, "w", format="mp4") as container:
-        container.metadata["comment"] = comment
-        stream = container.add_stream("libx264", rate=fps, options=_ENCODER)
-        stream.width, stream.height, stream.pix_fmt = width, height, _PIXELS
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+    mp4.encode(encoded, [frames], fps, _PIXELS, _ENCODER, comment)
     path = Path(path)
     aside = path.with_name(path.name + ".part")
     try:

@@ -230,6 +230,10 @@ def test_preview_writes_pictures(run: Run, store: Path, tmp_path: Path) -> None:
     video_id = open_store(store).videos[0]
     assert run("preview", "--store", store, "--out", tmp_path / "one", "--videos", f"[{video_id}]")[0] == 0
     assert len(list((tmp_path / "one").rglob("*.png"))) == 1
+    code, out, _ = run("preview", "--store", store, "--out", tmp_path / "clips", "--count", 2, "--clip", "true")
+    assert code == 0
+    assert "wrote 2 contact sheets and 2 clips" in out
+    assert len(list((tmp_path / "clips").rglob("*.mp4"))) == 2
     code, _, err = run("preview", "--store", store, "--out", tmp_path / "none", "--videos", "[nobody]")
     assert code == 1
     assert "'nobody' is not in the store" in err

@@ -1,4 +1,4 @@
-"""Contact sheets."""
+"""Contact sheets and clips."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import job, preview, synthetic
+from pipeline import export, job, preview, synthetic
+from pipeline.errors import Refusal
+from pipeline.flow.colour import colour_code, full_colour
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
+from pipeline.video import decode
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import create_store
 
@@ -40,10 +43,44 @@ def test_the_shortest_videos_have_sheets(tmp_path: Path, extraction_settings: Ex
         create_store(tmp_path / name, settings)
         outcome = job.extract_video(str(tmp_path), str(tmp_path / name), Video("v", "v.mp4"), settings.as_dict())
         assert (outcome.status, outcome.frames) == ("stored", frames)
-        assert preview.contact_sheet(open_store(tmp_path / name), "v").ndim == 3
+        store = open_store(tmp_path / name)
+        assert preview.contact_sheet(store, "v").ndim == 3
+        flow = name == "two" and frames > 1
+        (block,) = preview.clip(store, "v")
+        assert block.shape == (frames - flow, round(32 * 200 / 48), 400 if flow else 200, 3)
 
 
 def test_sheets_are_written_below_the_names_of_their_videos(synthetic_store: VideoStore, tmp_path: Path) -> None:
     written = preview.write_contact_sheets(synthetic_store, synthetic_store.videos[:2], tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in written] == [f"{i}.png" for i in synthetic_store.videos[:2]]
     assert all(cv2.imread(str(path)) is not None for path in written)
+
+
+def test_a_clip_shows_frames_beside_their_flow(synthetic_store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    video_id = synthetic_store.videos[0]
+    monkeypatch.setattr(preview, "CLIP_WIDTH", 0)
+    (whole,) = preview.clip(synthetic_store, video_id)
+    flow = synthetic_store.flow(video_id, slice(None))
+    assert np.array_equal(whole[:, :, :64], synthetic_store.read(video_id, "rgb", slice(19)))
+    assert np.array_equal(whole[:, :, 64:], colour_code(flow, full_colour(flow)))
+    monkeypatch.setattr(export, "BLOCK_FRAMES", 4)
+    assert np.array_equal(np.concatenate(list(preview.clip(synthetic_store, video_id))), whole)
+    monkeypatch.setattr(preview, "CLIP_SECONDS", 0.4)
+    assert sum(map(len, preview.clip(synthetic_store, video_id))) == 10
+
+
+def test_clips_are_written_below_the_names_of_their_videos_again_and_again(
+    synthetic_store: VideoStore, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        written = preview.write_clips(synthetic_store, synthetic_store.videos[:2], tmp_path)
+        assert [str(path.relative_to(tmp_path)) for path in written] == [f"{i}.mp4" for i in synthetic_store.videos[:2]]
+    (block,) = decode(written[0])
+    assert block.shape == (19, 150, 400, 3)
+
+
+def test_what_cannot_be_written_is_refused(synthetic_store: VideoStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for write in (preview.write_clips, preview.write_contact_sheets):
+        with pytest.raises(Refusal, match="it cannot be written"):
+            write(synthetic_store, synthetic_store.videos[:1], tmp_path / "file")
