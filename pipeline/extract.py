@@ -51,6 +51,7 @@ class Summary:
     stored: int = 0
     skipped: int = 0
     frames: int = 0
+    partial: dict[str, str] = field(default_factory=dict)  # of the stored ones: video id -> why its end is missing
     quarantined: dict[str, str] = field(default_factory=dict)
     in_quarantine: int = 0  # refused by earlier runs and left alone by this one
     seconds: dict[str, float] = field(default_factory=dict)
@@ -60,6 +61,8 @@ class Summary:
         if outcome.status == "stored":
             self.stored += 1
             self.frames += outcome.frames
+            if outcome.reason:
+                self.partial[outcome.video_id] = outcome.reason
             for kind, spent in outcome.seconds.items():
                 self.seconds[kind] = self.seconds.get(kind, 0.0) + spent
         else:

@@ -7,16 +7,18 @@ import json
 import shlex
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from pipeline import layout
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings, settings_hash
-from pipeline.video import Undecodable, decode, probe
+from pipeline.video import DecodeSettings, Undecodable, decode, probe
 from pipeline.writer import VideoWriter
 
 TRACEBACK_LINES = 12
@@ -28,7 +30,7 @@ class Outcome:
 
     video_id: str
     status: str  # "stored" | "quarantined" | "failed" (the run cannot go on, e.g. the disk is full)
-    reason: str = ""
+    reason: str = ""  # of a stored video: why only a part of it is
     stage: str = ""
     frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -44,7 +46,7 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any])
     began = time.perf_counter()
     writer = VideoWriter(Path(store), video.video_id)
     try:
-        frames, seconds = _store(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings))
+        stored = _store(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings))
     except Undecodable as error:
         return _quarantine(Path(root), writer, video, error.reason, error.stage)
     except OSError as error:
@@ -56,8 +58,8 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any])
         text = traceback.format_exc()
         return _quarantine(Path(root), writer, video, text.strip().splitlines()[-1], "extract", text)
     layout.quarantine_path(Path(store), video.video_id).unlink(missing_ok=True)
-    seconds["total"] = time.perf_counter() - began
-    return Outcome(video.video_id, "stored", frames=frames, seconds=seconds)
+    stored.seconds["total"] = time.perf_counter() - began
+    return stored
 
 
 def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, trace: str = "") -> None:
@@ -75,15 +77,15 @@ def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, t
     layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSettings) -> tuple[int, dict[str, float]]:
+def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSettings) -> Outcome:
     seconds = {"decode": 0.0, "write": 0.0}
     views = settings.create_views()
     header = probe(file)
     mark = time.perf_counter()
     writer.begin()
     mark = _lap(seconds, "write", mark)
-    frames = 0
-    for block in decode(file):
+    frames, partial = 0, _Partial()
+    for block in _decoded(file, settings.decode, partial):
         mark = _lap(seconds, "decode", mark)
         frames += len(block)
         encoded = [(view, view.add(block)) for view in views]
@@ -96,11 +98,13 @@ def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSe
         "label": video.label,
         "source": video.source or video.video_id,
         "split": video.split,
-        "fps": header.fps,
+        "fps": settings.decode.fps or header.fps,
         "length": frames,
         "file": {"path": video.path, **_identity(file)},
         "settings_hash": settings_hash(settings.as_dict()),
     }
+    if partial.reason:
+        facts["partial"] = asdict(partial)
     for view in views:
         facts.update(view.facts)
     mark = time.perf_counter()
@@ -109,7 +113,25 @@ def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSe
     for view in views:
         for kind, spent in view.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent
-    return frames, seconds
+    return Outcome(video.video_id, "stored", partial.reason, frames=frames, seconds=seconds)
+
+
+@dataclass
+class _Partial:
+    """Why a file could not be read to its end, and how many frames of it (at its own rate) could; empty if it could."""
+
+    reason: str = ""
+    readable: int = 0
+
+
+def _decoded(file: Path, settings: DecodeSettings, partial: _Partial) -> Iterator[np.ndarray]:
+    """The video's blocks. Where a part of the video is welcome, damage ends them and is told in `partial`."""
+    try:
+        yield from decode(file, settings)
+    except Undecodable as error:
+        if not (settings.accept_partial and error.readable):
+            raise
+        partial.reason, partial.readable = error.reason, error.readable
 
 
 def _identity(file: Path) -> dict[str, Any]:

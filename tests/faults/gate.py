@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import job
+from pipeline.video import DecodeSettings
 
 HELD_AFTER = 320  # frames: a full shard is on the disk by then
 
@@ -25,9 +26,9 @@ def dask_setup(_: object) -> None:
     folder, held = Path(os.environ["GATE"]), os.environ.get("GATE_VIDEO")
     deadly = os.environ.get("DEADLY_VIDEOS", "").split()
 
-    def watched(path: Path) -> Iterator[np.ndarray]:
+    def watched(path: Path, settings: DecodeSettings) -> Iterator[np.ndarray]:
         frames = 0
-        for block in decode(path):
+        for block in decode(path, settings):
             yield block
             frames += len(block)
             if path.stem in deadly:
