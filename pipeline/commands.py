@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -71,6 +72,7 @@ def extract(
     rgb: RgbSettings = RgbSettings(),  # noqa: B008
     flow: FlowSettings | None = FlowSettings(),  # noqa: B008
     workers: int = 0,
+    time_limit: float = 600.0,
     retry_quarantined: bool = False,
 ) -> int:
     """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
@@ -89,6 +91,8 @@ def extract(
         rgb: How frames are stored.
         flow: How flow is computed and stored; `--flow null` stores none.
         workers: Processes, each on one core; 0 takes all cores.
+        time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
+            quarantine; 0 waits for ever.
         retry_quarantined: Try the videos again that earlier runs refused.
     """
     if manifest is None:
@@ -105,13 +109,15 @@ def extract(
     views: dict[str, ViewSettings] = {"rgb": rgb}
     if flow is not None:
         views["flow"] = flow
+    if not 0 <= time_limit < threading.TIMEOUT_MAX:
+        raise UsageError(f"time_limit {time_limit} is not a number of seconds", remedy="0 waits for ever")
     settings = ExtractionSettings(views, decode).resolved()
     count = workers or len(os.sched_getaffinity(0))
     estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
     errors.print(
         f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(str(store))}"
     )
-    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined)
+    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined, time_limit)
     _print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 

@@ -76,10 +76,12 @@ def extract(
     settings: ExtractionSettings,
     workers: int,
     retry_quarantined: bool = False,
+    time_limit: float = 0.0,
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
+    time_limit: seconds to wait for a frame of a video, see `job.extract_video`.
     Raises Refusal when nothing can be done (no such folder, other settings or splits) or nothing more (disk full).
     """
     if not manifest.rows:
@@ -106,7 +108,7 @@ def extract(
             with (
                 ExtractionBar(len(todo), len(summary.quarantined)) as bar,
                 _cluster(min(workers, len(todo))) as client,
-                contextlib.closing(_run(client, list(todo.values()), root, store, settings)) as outcomes,
+                contextlib.closing(_run(client, list(todo.values()), root, store, settings, time_limit)) as outcomes,
             ):
                 for outcome in outcomes:
                     if outcome.status == "failed":
@@ -152,7 +154,7 @@ def _plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tup
 
 
 def _run(
-    client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings
+    client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings, time_limit: float
 ) -> Generator[Outcome]:
     """Outcomes as they come, the largest files first: a long video that starts last would keep one worker busy alone.
 
@@ -163,10 +165,13 @@ def _run(
     videos: dict[Future, Video] = {}
     arguments = settings.as_dict()
 
+    def start(row: Video) -> Future:
+        return client.submit(job.extract_video, str(root), str(store), row, arguments, time_limit, pure=False)
+
     def submit(count: int) -> list[Future]:
         futures = []
         for row in itertools.islice(ordered, count):
-            future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
+            future = start(row)
             videos[future] = row
             futures.append(future)
         return futures
@@ -189,7 +194,7 @@ def _run(
         for _ in running:
             pass
     for row in suspects:
-        future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
+        future = start(row)
         error = future.exception()
         yield _blame(store, root, row, error) if error else future.result()
 
@@ -198,6 +203,8 @@ def _blame(store: Path, root: Path, video: Video, error: BaseException) -> Outco
     reason = f"the worker process died, twice, while it worked on this video ({type(error).__name__})"
     with writing_to(store):
         VideoWriter(store, video.video_id).discard()
+        if given_up := job.given_up(store, video):
+            return given_up
         job.quarantine(store, root, video, reason, "worker", str(error))
     return Outcome(video.video_id, "quarantined", reason, "worker")
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,8 @@ BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes
 MAX_BLOCK_FRAMES = 64
 LONGEST_STILL = 600  # seconds between two frames; a broken time beyond it would repeat a frame without end
 ENDS_EARLY = 0.9  # a file whose frames stop before this share of its declared duration was cut off
+
+UNGUARDED: AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class Undecodable(Exception):
@@ -89,18 +92,21 @@ class DecodeSettings:
 
 
 def decode(
-    path: Path, settings: DecodeSettings = DecodeSettings(), max_block: int = MAX_BLOCK_FRAMES
+    path: Path,
+    settings: DecodeSettings = DecodeSettings(),
+    max_block: int = MAX_BLOCK_FRAMES,
+    guard: AbstractContextManager[None] = UNGUARDED,
 ) -> Iterator[np.ndarray]:
     """Blocks of RGB frames, uint8 (n, H, W, 3), 1 <= n <= max_block, rotated as the file's metadata says.
 
     All frames have the size of the first; a file that changes size in the middle is scaled to it, as FFmpeg does.
     Raises Undecodable at the first damaged packet, when there is no frame, and when the frames stop well before the
     duration that the file declares: a part of a video is never taken for the whole. With `accept_partial` it raises all
-    the same, but only after every frame that was readable has been given.
+    the same, but only after every frame that was readable has been given. `guard` is entered around each wait for a frame.
     """
     block: list[np.ndarray] = []
     limit = 0
-    with contextlib.closing(_timed_frames(path)) as timed:
+    with contextlib.closing(_timed_frames(path, guard)) as timed:
         pictures = (picture for picture, _ in timed) if settings.fps is None else resample(timed, settings.fps)
         try:
             for picture in itertools.islice(pictures, settings.max_frames):
@@ -144,7 +150,7 @@ def resample(frames: Iterable[tuple[np.ndarray, Fraction | None]], fps: float) -
             last = picture, time
 
 
-def _timed_frames(path: Path) -> Generator[tuple[np.ndarray, Fraction | None]]:
+def _timed_frames(path: Path, guard: AbstractContextManager[None]) -> Generator[tuple[np.ndarray, Fraction | None]]:
     """Every frame with its presentation time in seconds."""
     count, last_end = 0, 0.0
     converter = VideoReformatter()
@@ -155,7 +161,8 @@ def _timed_frames(path: Path) -> Generator[tuple[np.ndarray, Fraction | None]]:
         frames = container.decode(stream)
         while True:
             try:
-                frame = next(frames, None)
+                with guard:
+                    frame = next(frames, None)
                 if frame is None:
                     break
                 picture = _rgb(frame, converter)
