@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeline.manifest import Manifest
 from pipeline.preview import write_clips, write_contact_sheets
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
-from pipeline.video import Undecodable
+from pipeline.video import DecodeSettings, Undecodable
 from pipeline.video import decode as decode_video
 from pipeline.video import probe as probe_video
 from pipeline.views import ViewSettings
@@ -67,9 +68,11 @@ def extract(
     lists: Path | None = None,
     classes: Path | None = None,
     manifest: Path | None = None,
-    rgb: RgbSettings = RgbSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    decode: DecodeSettings = DecodeSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    rgb: RgbSettings = RgbSettings(),  # noqa: B008
     flow: FlowSettings | None = FlowSettings(),  # noqa: B008
     workers: int = 0,
+    time_limit: float = 600.0,
     retry_quarantined: bool = False,
 ) -> int:
     """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
@@ -84,9 +87,12 @@ def extract(
         lists: Folder of the official lists; by default they are looked for in and beside `videos`.
         classes: Class list, one class a line, where its order is not official or not in the lists.
         manifest: Use this manifest instead; its paths are relative to `videos`.
+        decode: Which frames of a video are taken.
         rgb: How frames are stored.
         flow: How flow is computed and stored; `--flow null` stores none.
         workers: Processes, each on one core; 0 takes all cores.
+        time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
+            quarantine; 0 waits for ever.
         retry_quarantined: Try the videos again that earlier runs refused.
     """
     if manifest is None:
@@ -103,13 +109,15 @@ def extract(
     views: dict[str, ViewSettings] = {"rgb": rgb}
     if flow is not None:
         views["flow"] = flow
-    settings = ExtractionSettings(views).resolved()
+    if not 0 <= time_limit < threading.TIMEOUT_MAX:
+        raise UsageError(f"time_limit {time_limit} is not a number of seconds", remedy="0 waits for ever")
+    settings = ExtractionSettings(views, decode).resolved()
     count = workers or len(os.sched_getaffinity(0))
     estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
     errors.print(
         f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(str(store))}"
     )
-    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined)
+    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined, time_limit)
     _print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
@@ -130,6 +138,8 @@ def status(store: Path) -> None:
     table.add_row("classes", str(len(opened.classes)))
     if cuts := sum(len(info.cuts) for info in infos):
         table.add_row("cuts", f"{cuts} between shots, in {sum(bool(info.cuts) for info in infos)} videos")
+    if partial := sum(bool(info.partial) for info in infos):
+        table.add_row("partial", f"{partial} videos whose files break off; what was readable is stored")
     table.add_row("size", f"{_bytes_below(store / 'videos') / 2**20:.1f} MiB")
     for name, settings in opened.settings.items():
         table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))
@@ -261,7 +271,11 @@ def _bytes_below(folder: Path) -> int:
 def _print_summary(summary: Summary, store: Path) -> None:
     for video_id, reason in sorted(summary.quarantined.items()):
         errors.print(f"[yellow]quarantined[/yellow] {escape(video_id)}: {escape(reason)}")
+    for video_id, reason in sorted(summary.partial.items()):
+        errors.print(f"[yellow]stored in part[/yellow] {escape(video_id)}: {escape(reason)}")
     parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]
+    if summary.partial:
+        parts.append(f"{len(summary.partial)} of them in part")
     if summary.skipped:
         parts.append(f"{summary.skipped} were there already")
     if summary.quarantined or summary.in_quarantine:

@@ -51,6 +51,7 @@ class Summary:
     stored: int = 0
     skipped: int = 0
     frames: int = 0
+    partial: dict[str, str] = field(default_factory=dict)  # of the stored ones: video id -> why its end is missing
     quarantined: dict[str, str] = field(default_factory=dict)
     in_quarantine: int = 0  # refused by earlier runs and left alone by this one
     seconds: dict[str, float] = field(default_factory=dict)
@@ -60,6 +61,8 @@ class Summary:
         if outcome.status == "stored":
             self.stored += 1
             self.frames += outcome.frames
+            if outcome.reason:
+                self.partial[outcome.video_id] = outcome.reason
             for kind, spent in outcome.seconds.items():
                 self.seconds[kind] = self.seconds.get(kind, 0.0) + spent
         else:
@@ -73,10 +76,12 @@ def extract(
     settings: ExtractionSettings,
     workers: int,
     retry_quarantined: bool = False,
+    time_limit: float = 0.0,
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
+    time_limit: seconds to wait for a frame of a video, see `job.extract_video`.
     Raises Refusal when nothing can be done (no such folder, other settings or splits) or nothing more (disk full).
     """
     if not manifest.rows:
@@ -103,7 +108,7 @@ def extract(
             with (
                 ExtractionBar(len(todo), len(summary.quarantined)) as bar,
                 _cluster(min(workers, len(todo))) as client,
-                contextlib.closing(_run(client, list(todo.values()), root, store, settings)) as outcomes,
+                contextlib.closing(_run(client, list(todo.values()), root, store, settings, time_limit)) as outcomes,
             ):
                 for outcome in outcomes:
                     if outcome.status == "failed":
@@ -149,7 +154,7 @@ def _plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tup
 
 
 def _run(
-    client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings
+    client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings, time_limit: float
 ) -> Generator[Outcome]:
     """Outcomes as they come, the largest files first: a long video that starts last would keep one worker busy alone.
 
@@ -160,10 +165,13 @@ def _run(
     videos: dict[Future, Video] = {}
     arguments = settings.as_dict()
 
+    def start(row: Video) -> Future:
+        return client.submit(job.extract_video, str(root), str(store), row, arguments, time_limit, pure=False)
+
     def submit(count: int) -> list[Future]:
         futures = []
         for row in itertools.islice(ordered, count):
-            future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
+            future = start(row)
             videos[future] = row
             futures.append(future)
         return futures
@@ -186,7 +194,7 @@ def _run(
         for _ in running:
             pass
     for row in suspects:
-        future = client.submit(job.extract_video, str(root), str(store), row, arguments, pure=False)
+        future = start(row)
         error = future.exception()
         yield _blame(store, root, row, error) if error else future.result()
 
@@ -195,6 +203,8 @@ def _blame(store: Path, root: Path, video: Video, error: BaseException) -> Outco
     reason = f"the worker process died, twice, while it worked on this video ({type(error).__name__})"
     with writing_to(store):
         VideoWriter(store, video.video_id).discard()
+        if given_up := job.given_up(store, video):
+            return given_up
         job.quarantine(store, root, video, reason, "worker", str(error))
     return Outcome(video.video_id, "quarantined", reason, "worker")
 

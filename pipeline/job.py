@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from pipeline import layout
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings, settings_hash
-from pipeline.video import Undecodable, decode, probe
+from pipeline.video import DecodeSettings, Undecodable, decode, probe
+from pipeline.watchdog import watching
 from pipeline.writer import VideoWriter
 
 TRACEBACK_LINES = 12
+TIME = "time"  # the stage of a video that was given up
 
 
 @dataclass(frozen=True)
@@ -28,23 +34,32 @@ class Outcome:
 
     video_id: str
     status: str  # "stored" | "quarantined" | "failed" (the run cannot go on, e.g. the disk is full)
-    reason: str = ""
+    reason: str = ""  # of a stored video: why only a part of it is
     stage: str = ""
     frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def extract_video(root: str, store: str, video: Video, settings: dict[str, Any]) -> Outcome:
+def extract_video(root: str, store: str, video: Video, settings: dict[str, Any], time_limit: float = 0.0) -> Outcome:
     """Decode, compute, encode and commit one video, or quarantine it with its reason.
 
     root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video that
-    is done again is taken out of the store first. `seconds` of the outcome: decode, flow, encode, write, total.
+    is done again is taken out of the store first. time_limit: seconds that one frame may take to decode before the video is
+    quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. `seconds` of the outcome: decode, flow, encode, write, total.
     """
     cv2.setNumThreads(1)
     began = time.perf_counter()
     writer = VideoWriter(Path(store), video.video_id)
+
+    def give_up() -> None:
+        try:
+            quarantine(Path(store), Path(root), video, f"it gave no further frame for {time_limit:g} s", TIME)
+        finally:
+            os._exit(1)
+
     try:
-        frames, seconds = _store(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings))
+        with watching(time_limit, give_up) as guard:
+            stored = _store(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings), guard)
     except Undecodable as error:
         return _quarantine(Path(root), writer, video, error.reason, error.stage)
     except OSError as error:
@@ -56,8 +71,8 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any])
         text = traceback.format_exc()
         return _quarantine(Path(root), writer, video, text.strip().splitlines()[-1], "extract", text)
     layout.quarantine_path(Path(store), video.video_id).unlink(missing_ok=True)
-    seconds["total"] = time.perf_counter() - began
-    return Outcome(video.video_id, "stored", frames=frames, seconds=seconds)
+    stored.seconds["total"] = time.perf_counter() - began
+    return stored
 
 
 def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, trace: str = "") -> None:
@@ -75,15 +90,31 @@ def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, t
     layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSettings) -> tuple[int, dict[str, float]]:
+def given_up(store: Path, video: Video) -> Outcome | None:
+    """What a worker that ended itself over this video left to say, if it did."""
+    path = layout.quarantine_path(store, video.video_id)
+    entry = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if entry.get("stage") != TIME:
+        return None
+    return Outcome(video.video_id, "quarantined", entry["reason"], TIME)
+
+
+def _store(
+    file: Path,
+    writer: VideoWriter,
+    video: Video,
+    settings: ExtractionSettings,
+    guard: AbstractContextManager[None],
+) -> Outcome:
     seconds = {"decode": 0.0, "write": 0.0}
     views = settings.create_views()
-    header = probe(file)
+    with guard:
+        header = probe(file)
     mark = time.perf_counter()
     writer.begin()
     mark = _lap(seconds, "write", mark)
-    frames = 0
-    for block in decode(file):
+    frames, partial = 0, _Partial()
+    for block in _decoded(file, settings.decode, guard, partial):
         mark = _lap(seconds, "decode", mark)
         frames += len(block)
         encoded = [(view, view.add(block)) for view in views]
@@ -96,11 +127,13 @@ def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSe
         "label": video.label,
         "source": video.source or video.video_id,
         "split": video.split,
-        "fps": header.fps,
+        "fps": settings.decode.fps or header.fps,
         "length": frames,
         "file": {"path": video.path, **_identity(file)},
         "settings_hash": settings_hash(settings.as_dict()),
     }
+    if partial.reason:
+        facts["partial"] = asdict(partial)
     for view in views:
         facts.update(view.facts)
     mark = time.perf_counter()
@@ -109,7 +142,27 @@ def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSe
     for view in views:
         for kind, spent in view.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent
-    return frames, seconds
+    return Outcome(video.video_id, "stored", partial.reason, frames=frames, seconds=seconds)
+
+
+@dataclass
+class _Partial:
+    """Why a file could not be read to its end, and how many frames of it (at its own rate) could; empty if it could."""
+
+    reason: str = ""
+    readable: int = 0
+
+
+def _decoded(
+    file: Path, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
+) -> Iterator[np.ndarray]:
+    """The video's blocks. Where a part of the video is welcome, damage ends them and is told in `partial`."""
+    try:
+        yield from decode(file, settings, guard=guard)
+    except Undecodable as error:
+        if not (settings.accept_partial and error.readable):
+            raise
+        partial.reason, partial.readable = error.reason, error.readable
 
 
 def _identity(file: Path) -> dict[str, Any]:

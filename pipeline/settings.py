@@ -9,31 +9,50 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.video import DecodeSettings
 from pipeline.views import VIEWS, View, ViewSettings
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """What is stored of every video: the settings of each view by its name. `rgb` is always among them."""
+    """What is stored of every video: which frames, and the settings of each view by its name. `rgb` is always there."""
 
     views: dict[str, ViewSettings]
+    decode: DecodeSettings = DecodeSettings()
 
     def resolved(self) -> ExtractionSettings:
         """With every choice spelled out (which estimator, all its parameters) and checked. Raises UsageError."""
         if "rgb" not in self.views:
             raise UsageError("the view rgb is always stored", remedy=f"views are {', '.join(VIEWS)}")
-        return ExtractionSettings({name: settings.resolved() for name, settings in self.views.items()})
+        views = {name: settings.resolved() for name, settings in self.views.items()}
+        return ExtractionSettings(views, self.decode.resolved())
 
     def create_views(self) -> list[View]:
         """The views, fresh for one video."""
         return [VIEWS[name](settings) for name, settings in self.views.items()]
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: dataclasses.asdict(settings) for name, settings in self.views.items()}  # type: ignore[call-overload]
+        """As it is stored: plain JSON, one group per view and, where it differs from its defaults, the group `decode`."""
+        # Stores that are older than these choices lack them. Leaving out what is not asked for (None in a view, the
+        # default in `decode`) gives such stores the same settings and the same hash now as when they were made.
+        groups = {name: _plain(settings) for name, settings in self.views.items()}
+        default = dataclasses.asdict(DecodeSettings())
+        chosen = {key: value for key, value in _plain(self.decode).items() if value != default[key]}
+        return {**groups, **({"decode": chosen} if chosen else {})}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ExtractionSettings:
-        return cls({name: VIEWS[name].Settings(**settings) for name, settings in data.items()})
+        views = {name: VIEWS[name].Settings(**_tuples(group)) for name, group in data.items() if name != "decode"}
+        return cls(views, DecodeSettings(**data.get("decode", {})))
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    fields = dataclasses.asdict(settings).items()
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in fields if value is not None}
+
+
+def _tuples(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
 
 
 def settings_hash(settings: dict[str, Any]) -> str:

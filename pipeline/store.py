@@ -17,7 +17,8 @@ from pipeline import catalogue, layout, shard
 from pipeline.codec import FrameCodec
 from pipeline.errors import Refusal
 from pipeline.flow.quantisation import dequantise, linear_values
-from pipeline.views import VIEWS, ViewSettings
+from pipeline.settings import ExtractionSettings
+from pipeline.views import VIEWS
 
 Frames = slice | Sequence[int] | np.ndarray
 
@@ -27,8 +28,9 @@ class VideoInfo:
     """What is known of one stored video.
 
     length: frames of the video (the view flow has one less). height, width: of a stored rgb frame. fps: average rate of
-    the file. shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
-    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte.
+    the file, or the rate that was asked for. shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
+    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte. partial: why the file could
+    not be read to its end, where what was readable was stored all the same; otherwise empty.
     """
 
     length: int
@@ -41,6 +43,7 @@ class VideoInfo:
     shapes: dict[str, tuple[int, ...]]
     cuts: tuple[int, ...]
     digest: str
+    partial: str = ""
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -52,7 +55,8 @@ class VideoInfo:
         length, height, width, _ = shapes["rgb"]
         facts = {key: record[key] for key in ("fps", "label", "source", "split", "digest")}
         cuts = tuple(record.get("cuts", ()))
-        return cls(length=length, height=height, width=width, shapes=shapes, cuts=cuts, **facts)
+        partial = record.get("partial", {}).get("reason", "")
+        return cls(length=length, height=height, width=width, shapes=shapes, cuts=cuts, partial=partial, **facts)
 
 
 def open_store(path: str | os.PathLike) -> VideoStore:
@@ -89,6 +93,11 @@ class VideoStore:
         self.settings: dict[str, Any] = attributes["settings"]
         self.settings_hash: str = attributes["settings_hash"]
         self.software: dict[str, str] = attributes["software"]
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What is stored of every video."""
+        return tuple(name for name in VIEWS if name in self.settings)
 
     @cached_property
     def infos(self) -> dict[str, VideoInfo]:
@@ -140,8 +149,7 @@ class VideoStore:
 
     def codec(self, view: str) -> FrameCodec:
         """What decodes the view's streams."""
-        settings: ViewSettings = VIEWS[view].Settings(**self.settings[view])
-        return settings.frame_codec
+        return ExtractionSettings.from_dict(self.settings).views[view].frame_codec
 
     def path(self, video_id: str, view: str) -> Path:
         """The folder of a view's array."""

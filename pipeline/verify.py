@@ -73,8 +73,8 @@ def _counts(store: VideoStore, folder: Path, record: dict[str, Any]) -> Iterator
         yield f"the record of video {record['video_id']!r} lies in another video's folder"
     if record["settings_hash"] != store.settings_hash:
         yield f"made with settings {record['settings_hash']}, the store has {store.settings_hash}"
-    if set(shapes) != set(store.settings):
-        yield f"it has the views {sorted(shapes)}, the store {sorted(store.settings)}"
+    if set(shapes) != set(store.views):
+        yield f"it has the views {sorted(shapes)}, the store {sorted(store.views)}"
     if record["label"] and record["label"] not in store.classes:
         yield f"its label {record['label']!r} is not in classes.txt"
     if record["length"] != shapes["rgb"][0]:

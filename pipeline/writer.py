@@ -47,8 +47,10 @@ def create_store(path: Path, settings: ExtractionSettings) -> VideoStore:
             layout.write_atomically(path / layout.RECORD, layout.group({layout.ATTRIBUTE: layout.seal(attributes)}))
     store = open_store(path)
     if store.settings_hash != settings_hash(wanted):
+        # A store whose frames are taken as they come has no group `decode`; an empty one names the fields that differ.
+        found = differences({"decode": {}, **store.settings}, {"decode": {}, **wanted})
         raise Refusal(
-            "the store was made with other settings:\n    " + "\n    ".join(differences(store.settings, wanted)),
+            "the store was made with other settings:\n    " + "\n    ".join(found),
             where=str(path),
             remedy="use the store's settings, or another STORE=; nothing was written",
         )

@@ -179,12 +179,12 @@ class ClipLoader:
 
     def _check(self) -> None:
         where = str(self.store.root)
-        missing = [stream for stream in self.streams if stream not in self.store.settings]
+        missing = [stream for stream in self.streams if stream not in self.store.views]
         if missing:
             raise Refusal(
                 f"the store has no view {missing[0]!r}",
                 where=where,
-                remedy=f"it has {', '.join(self.store.settings)}; extract it with that view, or train another stream",
+                remedy=f"it has {', '.join(self.store.views)}; extract it with that view, or train another stream",
             )
         if len(self.videos) < self.batch:
             raise Refusal(

@@ -16,7 +16,7 @@ from pipeline.codec import FrameCodec, JpegCodec, Layout, ZstdFrames
 from pipeline.cuts import CutFinder
 from pipeline.errors import UsageError
 from pipeline.flow.quantisation import Mapping
-from pipeline.views.size import check_size_and_quality, shrink
+from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
 
 Codec = Literal["jpeg", "zstd"]
 
@@ -29,6 +29,8 @@ class FlowSettings:
         estimator: tvl1 (the fastest TV-L1 that works here), another name in `pipeline.flow.ESTIMATORS`, or ptlflow:NAME.
         parameters: Settings of the estimator that differ from its defaults.
         short_side: Flow is computed at this size and stored in pixels of it; 0 keeps the video's size.
+        size: Height and width, as [128,171]: flow is computed at exactly that, whatever the video's shape; instead of
+            short_side.
         bound: Flow is clipped to -bound..bound pixels before it becomes bytes.
         mapping: linear is the papers' mapping to bytes; sqrt has finer steps for slow motion, with a third of the error,
             and makes files nearly twice as large.
@@ -38,7 +40,8 @@ class FlowSettings:
 
     estimator: str = "tvl1"
     parameters: dict[str, Any] = field(default_factory=dict)
-    short_side: int = 256
+    short_side: int = SHORT_SIDE
+    size: Size | None = None
     bound: float = 20.0
     mapping: Mapping = "linear"
     codec: Codec = "jpeg"
@@ -50,14 +53,15 @@ class FlowSettings:
 
     def resolved(self) -> FlowSettings:
         """With the estimator's real name and all its parameters."""
-        check_size_and_quality("flow", self.short_side, self.quality)
+        short_side = checked_short_side("flow", self.short_side, self.size)
+        check_quality("flow", self.quality)
         if not self.bound > 0:
             raise UsageError(f"flow bound {self.bound} is not positive")
         for name, choice, choices in (("mapping", self.mapping, Mapping), ("codec", self.codec, Codec)):
             if choice not in get_args(choices):
                 raise UsageError(f"flow {name} {choice!r} is not one of {', '.join(get_args(choices))}")
         estimator = flow.create(self.estimator, **self.parameters)
-        return dataclasses.replace(self, estimator=estimator.name, parameters=estimator.settings)
+        return dataclasses.replace(self, estimator=estimator.name, parameters=estimator.settings, short_side=short_side)
 
 
 class FlowView:
@@ -91,7 +95,7 @@ class FlowView:
 
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         began = time.perf_counter()
-        frames = shrink(frames, self.settings.short_side)
+        frames = resize(frames, self.settings.short_side, self.settings.size)
         self.frame_shape = (2, frames.shape[1], frames.shape[2])
         if self.last is not None:
             frames = np.concatenate([self.last[None], frames])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from pipeline.codec import Chroma, JpegCodec, Layout
 from pipeline.errors import UsageError
-from pipeline.views.size import check_size_and_quality, shrink
+from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class RgbSettings:
 
     Args:
         short_side: Frames whose shorter side is longer than this many pixels are shrunk to it; 0 keeps the size.
+        size: Height and width, as [128,171]: frames are resized to exactly that, whatever their shape; instead of short_side.
         quality: JPEG quality, 1 to 100.
         chroma: 4:2:0 keeps colour at half the height and width, 4:4:4 at full size (for videos that have it themselves).
     """
 
-    short_side: int = 256
+    short_side: int = SHORT_SIDE
+    size: Size | None = None
     quality: int = 95
     chroma: Chroma = "4:2:0"
 
@@ -32,10 +34,11 @@ class RgbSettings:
         return JpegCodec(self.quality, "rgb", self.chroma)
 
     def resolved(self) -> RgbSettings:
-        check_size_and_quality("rgb", self.short_side, self.quality)
+        short_side = checked_short_side("rgb", self.short_side, self.size)
+        check_quality("rgb", self.quality)
         if self.chroma not in get_args(Chroma):
             raise UsageError(f"rgb chroma {self.chroma!r} is not one of {', '.join(get_args(Chroma))}")
-        return self
+        return replace(self, short_side=short_side)
 
 
 class RgbView:
@@ -64,7 +67,7 @@ class RgbView:
 
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         began = time.perf_counter()
-        frames = shrink(frames, self.settings.short_side)
+        frames = resize(frames, self.settings.short_side, self.settings.size)
         self.frame_shape = (frames.shape[1], frames.shape[2], 3)
         streams = [self.codec.encode_frame(frame) for frame in frames]
         self.seconds["encode"] += time.perf_counter() - began

@@ -7,24 +7,49 @@ import numpy as np
 
 from pipeline.errors import UsageError
 
+SHORT_SIDE = 256  # pixels, where nothing is asked for
 SMALLEST = 16  # TV-L1's pyramid stops there
 
+Size = tuple[int, int]  # height and width
 
-def check_size_and_quality(view: str, short_side: int, quality: int) -> None:
+
+def checked_short_side(view: str, short_side: int, size: Size | None) -> int:
+    """The short side that is meant: none beside an exact size. Raises UsageError for sizes that cannot be meant."""
+    if size is None:
+        if short_side and short_side < SMALLEST:
+            raise UsageError(
+                f"{view} short side {short_side} is below {SMALLEST} pixels", remedy="0 keeps the video's size"
+            )
+        return short_side
+    if short_side not in (0, SHORT_SIDE):  # the default gives way; a number that somebody chose does not
+        raise UsageError(
+            f"{view} size {size[0]} x {size[1]} and {view} short side {short_side} contradict each other",
+            remedy="give one of them: size does not keep the shape of frames, short_side does",
+        )
+    if min(size) < SMALLEST:
+        raise UsageError(
+            f"{view} size {size[0]} x {size[1]} is below {SMALLEST} pixels", remedy="give height and width in pixels"
+        )
+    return 0
+
+
+def check_quality(view: str, quality: int) -> None:
     """Raise UsageError for values that cannot be meant."""
     if not 1 <= quality <= 100:
         raise UsageError(f"{view} quality {quality} is not between 1 and 100")
-    if short_side and short_side < SMALLEST:
-        raise UsageError(
-            f"{view} short side {short_side} is below {SMALLEST} pixels", remedy="0 keeps the video's size"
-        )
 
 
-def shrink(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """Frames (n, H, W, 3) shrunk so that the shorter side is `short_side` pixels; never enlarged; 0 keeps the size."""
+def resize(frames: np.ndarray, short_side: int, size: Size | None) -> np.ndarray:
+    """Frames (n, H, W, 3) at exactly `size` where one is given; otherwise with a shorter side of at most `short_side`.
+
+    Only `size` enlarges or changes the shape of frames; a short side of 0 keeps their size.
+    """
     height, width = frames.shape[1:3]
-    if not short_side or min(height, width) <= short_side:
-        return frames
-    scale = short_side / min(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+    if size is None:
+        scale = short_side / min(height, width) if short_side else 1.0
+        if scale >= 1:
+            return frames
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    # Averaging over areas is right for shrinking only; enlarging by it repeats pixels.
+    kind = cv2.INTER_AREA if size[0] <= height and size[1] <= width else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, size[::-1], interpolation=kind) for frame in frames])

@@ -1,20 +1,23 @@
 """Loaded into extraction's worker processes by Dask's preload: stops or kills them in the middle of chosen videos.
 
 Environment: GATE is a folder and GATE_VIDEO a video's name; a worker that has put 320 frames of it through writes
-`held.<pid>` there, then waits for a file called `open`. DEADLY_VIDEOS are the names of videos that kill their process.
+`held.<pid>` there, then waits for a file called `open`. DEADLY_VIDEOS are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import job
+from pipeline.video import DecodeSettings
 
 HELD_AFTER = 320  # frames: a full shard is on the disk by then
 
@@ -23,13 +26,17 @@ def dask_setup(_: object) -> None:
     """Called by Dask in every worker process."""
     decode = job.decode
     folder, held = Path(os.environ["GATE"]), os.environ.get("GATE_VIDEO")
+    hanging = os.environ.get("HANGING_VIDEOS", "").split()
     deadly = os.environ.get("DEADLY_VIDEOS", "").split()
 
-    def watched(path: Path) -> Iterator[np.ndarray]:
+    def watched(path: Path, settings: DecodeSettings, guard: AbstractContextManager[None]) -> Iterator[np.ndarray]:
         frames = 0
-        for block in decode(path):
+        for block in decode(path, settings, guard=guard):
             yield block
             frames += len(block)
+            if path.stem in hanging:
+                with guard:
+                    threading.Event().wait()
             if path.stem in deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
             if path.stem == held and frames >= HELD_AFTER:

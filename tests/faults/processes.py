@@ -54,13 +54,15 @@ def descendants(pid: int) -> set[int]:
 class Extraction:
     """`python -m pipeline extract` as a process, with the gate in its workers."""
 
-    def __init__(self, videos: Path, store: Path, gate: Path, workers: int = 2, **environment: str) -> None:
+    def __init__(
+        self, videos: Path, store: Path, gate: Path, workers: int = 2, time_limit: float = 0, **environment: str
+    ) -> None:
         preload = json.dumps([str(Path(__file__).with_name("gate.py"))])
         variables = {"GATE": str(gate), "DASK_DISTRIBUTED__WORKER__PRELOAD": preload, **environment}
         command = [sys.executable, "-m", "pipeline", "extract", "--videos", videos, "--store", store]
         self.gate = gate
         self.process = subprocess.Popen(
-            [*command, "--workers", str(workers), *OPTIONS],
+            [*command, "--workers", str(workers), "--time_limit", str(time_limit), *OPTIONS],
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -97,6 +97,23 @@ def test_only_the_video_that_kills_its_workers_is_blamed(
     assert found == expected
 
 
+def test_only_the_video_that_hangs_its_worker_is_given_up(
+    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", time_limit=2, HANGING_VIDEOS="b")
+    code, out, err = run.end()
+    assert code == 3, err
+    assert "stored 7 videos" in out
+    store = open_store(tmp_path / "store")
+    assert store.quarantine == {"walk/b": "it gave no further frame for 2 s"}
+    (entry,) = store.quarantine_entries()
+    assert entry["stage"] == "time"
+    expected = {name: data for name, data in undisturbed.items() if not name.startswith("videos/walk/b/")}
+    found = content(tmp_path / "store")
+    del expected["catalogue.parquet"], found["catalogue.parquet"]
+    assert found == expected
+
+
 def test_a_video_killed_at_any_step_is_whole_or_not_there(videos: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.killed_at_every_step", videos, tmp_path]
     top = Path(__file__).parents[2]

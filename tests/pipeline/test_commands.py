@@ -98,6 +98,27 @@ def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Ru
     assert "the file is empty (0 bytes)" in err
 
 
+def test_frames_and_sizes_are_chosen_by_options(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    path = tmp_path / "videos" / "a.mp4"
+    synthetic.write_mp4(path, synthetic.video(synthetic.CLASSES[0], 0, 30, 32, 48))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"mdat") + 5000 : -2000] = bytes(len(data) - 7000 - data.index(b"mdat"))
+    path.write_bytes(data)
+    extract = ("extract", "--videos", tmp_path / "videos", "--flow", "null", "--workers", 1, "--store")
+    options = ("--decode.fps", "12.5", "--decode.accept_partial", "true", "--rgb.size", "[20,40]")
+    code, out, err = run(*extract, tmp_path / "parts", *options)
+    assert code == 0
+    assert "stored 1 videos" in out
+    assert "1 of them in part" in out
+    assert "stored in part a: damaged after" in err
+    code, out, _ = run("status", "--store", tmp_path / "parts")
+    assert "1 videos whose files break off" in out
+    assert "size [20, 40]" in out
+    for wrong in (("--rgb.short_side", 64, "--rgb.size", "[64,64]"), ("--rgb.size", "[64]"), ("--decode.fps", "-1")):
+        assert run(*extract, tmp_path / "wrong", *wrong)[0] == 2
+
+
 def test_a_rerun_over_a_whole_store_is_exit_code_zero(
     run: Run, synthetic_videos: Path, store: Path, tmp_path: Path
 ) -> None:

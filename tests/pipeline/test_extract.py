@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from pipeline.manifest import Manifest, Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.verify import verify
-from pipeline.video import decode
+from pipeline.video import DecodeSettings, decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import create_store
@@ -261,16 +262,65 @@ def test_an_estimator_that_fails_blames_the_video(
     assert open_store(tmp_path / "store").quarantine == {}
 
 
-def test_a_video_that_breaks_off_leaves_nothing(
-    one_video: Callable[[], job.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = bytearray((tmp_path / "v.mp4").read_bytes())
+def damage(path: Path) -> None:
+    """Zero a part of the frames' data."""
+    data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
     data[start + 3000 : start + 6000] = bytes(3000)
-    (tmp_path / "v.mp4").write_bytes(data)
+    path.write_bytes(data)
+
+
+def test_a_video_that_breaks_off_leaves_nothing(one_video: Callable[[], job.Outcome], tmp_path: Path) -> None:
+    damage(tmp_path / "v.mp4")
     outcome = one_video()
     assert (outcome.status, outcome.stage) == ("quarantined", "decode")
+    assert re.match(r"damaged after \d+ readable frames: ", outcome.reason)
     assert not layout.video_folder(tmp_path / "store", "v").exists()
+
+
+def test_a_video_that_breaks_off_is_stored_in_part_where_that_is_welcome(
+    one_video: Callable[[], job.Outcome], extraction_settings: ExtractionSettings, tmp_path: Path
+) -> None:
+    damage(tmp_path / "v.mp4")
+    shutil.copy(tmp_path / "v.mp4", tmp_path / "w.mp4")
+    synthetic.write_mp4(tmp_path / "whole.mp4", synthetic.video(synthetic.CLASSES[0], 0, 5, 32, 48))
+    (tmp_path / "x.mp4").write_bytes(b"")
+    refused = one_video().reason
+    readable = int(refused.split()[2])
+    welcome = replace(extraction_settings, decode=DecodeSettings(accept_partial=True))
+    rows = [Video(name, f"{name}.mp4") for name in ("v", "w", "x", "whole")]
+    summary = extract(Manifest(rows, []), tmp_path, tmp_path / "parts", welcome, workers=1)
+    assert (summary.stored, summary.frames) == (3, 2 * readable + 5)
+    assert summary.partial == {"v": refused, "w": refused}
+    store = open_store(tmp_path / "parts")
+    assert store.quarantine == {"x": BROKEN["empty"][1]}
+    assert {name: info.partial for name, info in store.infos.items()} == {"v": refused, "w": refused, "whole": ""}
+    assert store.info("v").shapes == {"rgb": (readable, 32, 48, 3), "flow": (readable - 1, 2, 32, 48)}
+    record = catalogue.read_record(layout.record_path(store.root, "v"))
+    assert record is not None
+    assert record["partial"] == {"reason": refused, "readable": readable}
+    assert not any(found for _, _, found in verify(store))
+
+
+def test_chosen_frames_and_sizes_are_what_is_stored(
+    synthetic_videos: Path, extraction_settings: ExtractionSettings, tmp_path: Path
+) -> None:
+    views = {"rgb": RgbSettings(size=(32, 80)), "flow": FlowSettings(estimator="dis", size=(96, 64))}
+    chosen = ExtractionSettings(views, DecodeSettings(fps=12.5, max_frames=8)).resolved()
+    store = extract_here(synthetic_videos, tmp_path / "store", chosen)
+    frames = np.concatenate(list(decode(next(synthetic_videos.rglob("*.mp4")))))[:16:2]
+    for info in store.infos.values():
+        assert info.shapes == {"rgb": (8, 32, 80, 3), "flow": (7, 2, 96, 64)}
+        assert (info.fps, info.partial) == (12.5, "")
+    assert not any(found for _, _, found in verify(store))
+    name = str(next(synthetic_videos.rglob("*.mp4")).relative_to(synthetic_videos).with_suffix(""))
+    stored = store.read(next(one for one in store.videos if name.endswith(one)), "rgb", slice(None)).astype(int)
+    expected = np.stack([cv2.resize(frame, (80, 32)) for frame in frames])
+    assert np.abs(stored - expected).mean() < 6
+    again = extract(importers.read("folder", synthetic_videos), synthetic_videos, store.root, chosen, workers=1)
+    assert (again.stored, again.skipped) == (0, 12)
+    with pytest.raises(Refusal, match="decode.fps: stored 12.5, asked nothing"):
+        create_store(store.root, replace(chosen, decode=DecodeSettings(max_frames=8)))
 
 
 def test_a_file_that_vanishes_meanwhile_is_the_videos_fault(

@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.flow import create
 from pipeline.settings import ExtractionSettings, differences, settings_hash
+from pipeline.video import DecodeSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 
@@ -39,6 +40,43 @@ def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
     assert settings_hash({**resolved, "rgb": {**resolved["rgb"], "quality": 94}}) != settings_hash(resolved)
 
 
+def test_choices_that_came_later_leave_older_stores_as_they_are() -> None:
+    older = {
+        "rgb": {"short_side": 256, "quality": 95, "chroma": "4:2:0"},
+        "flow": {"estimator": "dis", "parameters": {"preset": "medium"}, "short_side": 256, "bound": 20.0}
+        | {"mapping": "linear", "codec": "jpeg", "quality": 95},
+    }
+    assert settings(estimator="dis").resolved().as_dict() == older
+    assert ExtractionSettings.from_dict(older) == settings(estimator="dis").resolved()
+    assert settings_hash(older) == "4fc87f5729fefe25"  # as computed before there were such choices
+
+
+def test_chosen_frames_and_sizes_are_recorded() -> None:
+    views = {"rgb": RgbSettings(size=(128, 171)), "flow": FlowSettings(estimator="dis", size=(64, 86))}
+    chosen = ExtractionSettings(views, DecodeSettings(fps=25, max_frames=300)).resolved()
+    stored = json.loads(json.dumps(chosen.as_dict()))
+    assert stored["decode"] == {"fps": 25.0, "max_frames": 300}
+    assert (stored["rgb"]["size"], stored["rgb"]["short_side"]) == ([128, 171], 0)
+    assert stored == chosen.as_dict()
+    assert ExtractionSettings.from_dict(stored) == chosen == chosen.resolved()
+    assert "decode" in ExtractionSettings(views, DecodeSettings(accept_partial=True)).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (DecodeSettings(fps=0.0), "fps 0.0"),
+        (DecodeSettings(fps=-1.0), "fps -1.0"),
+        (DecodeSettings(fps=float("nan")), "fps nan"),
+        (DecodeSettings(fps=float("inf")), "fps inf"),
+        (DecodeSettings(max_frames=0), "max_frames 0"),
+    ],
+)
+def test_frames_that_cannot_be_meant_are_refused(chosen: DecodeSettings, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ExtractionSettings({"rgb": RgbSettings()}, chosen).resolved()
+
+
 def test_differences_are_told_field_by_field() -> None:
     stored = settings(estimator="dis").resolved().as_dict()
     asked = ExtractionSettings({"rgb": RgbSettings(quality=80)}).resolved().as_dict()
@@ -59,6 +97,10 @@ def test_differences_are_told_field_by_field() -> None:
         ({"rgb": RgbSettings(chroma="4:1:1")}, "'4:1:1' is not one of 4:2:0, 4:4:4"),  # type: ignore[arg-type]
         ({"rgb": RgbSettings(short_side=15)}, "short side 15"),
         ({"rgb": RgbSettings(short_side=-1)}, "short side -1"),
+        ({"rgb": RgbSettings(size=(15, 20))}, "rgb size 15 x 20 is below 16"),
+        ({"rgb": RgbSettings(size=(-1, 20))}, "rgb size -1 x 20 is below 16"),
+        ({"rgb": RgbSettings(size=(64, 64), short_side=64)}, "rgb size 64 x 64 and rgb short side 64 contradict"),
+        ({"rgb": RgbSettings(), "flow": FlowSettings(size=(64, 64), short_side=64)}, "flow short side 64 contradict"),
         ({"rgb": RgbSettings(), "flow": FlowSettings(bound=0.0)}, "bound 0.0"),
         ({"rgb": RgbSettings(), "flow": FlowSettings(bound=float("nan"))}, "bound nan"),
         ({"rgb": RgbSettings(), "flow": FlowSettings(estimator="tvl2")}, 'did you mean "tvl1"'),

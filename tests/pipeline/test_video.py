@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import synthetic, video
-from pipeline.video import Undecodable, decode, probe
+from pipeline.video import DecodeSettings, Undecodable, decode, probe, resample
 
 # Rows of the matrix in an MP4 track header by the turn that it asks players for (ISO 14496-12: x' = a x + c y, y' = b x
 # + d y), and the same turn of an array.
@@ -187,14 +190,124 @@ def test_a_video_that_was_cut_off_is_not_taken_for_the_whole(tmp_path: Path) -> 
     refused = reason(tmp_path / "v.mkv")
     assert refused.reason.startswith(("cut off: frames stop at", "damaged after"))
     assert 0 < refused.readable < 100
+    assert re.search(rf"\b{refused.readable} (readable frames|frames readable)", refused.reason)
 
 
-def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """60 frames, zeroed in the middle."""
     frames = synthetic.video(synthetic.CLASSES[0], 0, frames=60, height=48, width=64)
     synthetic.write_mp4(tmp_path / "v.mp4", frames)
     data = bytearray((tmp_path / "v.mp4").read_bytes())
     start = data.index(b"mdat") + 4
-    data[start + 4000 : start + 9000] = bytes(5000)
+    data[start + 14000 : start + 19000] = bytes(5000)
     (tmp_path / "v.mp4").write_bytes(data)
-    assert reason(tmp_path / "v.mp4").reason.startswith("damaged after")
-    assert reason(tmp_path / "v.mp4").stage == "decode"
+    return tmp_path / "v.mp4"
+
+
+def test_damage_in_the_middle_is_told_with_the_number_of_readable_frames(damaged: Path) -> None:
+    refused = reason(damaged)
+    assert 5 < refused.readable < 55
+    assert refused.reason.startswith(f"damaged after {refused.readable} readable frames: ")
+    assert refused.stage == "decode"
+
+
+@pytest.mark.parametrize("max_block", [2, 3, 64])
+def test_where_a_part_is_welcome_every_readable_frame_comes_before_the_reason(damaged: Path, max_block: int) -> None:
+    frames: list[np.ndarray] = []
+    with pytest.raises(Undecodable, match="damaged after") as refused:
+        for block in decode(damaged, DecodeSettings(accept_partial=True), max_block=max_block):
+            frames.extend(block)
+    assert len(frames) == refused.value.readable
+    whole = decode(damaged, DecodeSettings(max_frames=len(frames)))
+    assert np.array_equal(np.stack(frames), np.concatenate(list(whole)))
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (64, 64), (65, 65), (70, 70), (71, 70), (500, 70)])
+def test_no_more_frames_than_are_asked_for(tmp_path: Path, asked: int, given: int) -> None:
+    path = clip(tmp_path / "v.mp4", 70)
+    assert sum(len(block) for block in decode(path, DecodeSettings(max_frames=asked))) == given
+
+
+def test_decoding_stops_at_the_last_frame_that_is_asked_for(damaged: Path) -> None:
+    readable = reason(damaged).readable
+    assert sum(len(block) for block in decode(damaged, DecodeSettings(max_frames=readable))) == readable
+    with pytest.raises(Undecodable):
+        list(decode(damaged, DecodeSettings(max_frames=readable + 1)))
+
+
+def nearest(times: list[Fraction], fps: float) -> list[int]:
+    """Which frame is shown at each multiple of 1/fps, by looking at all of them."""
+    times = [max(times[: index + 1]) - times[0] for index in range(len(times))]
+    ticks = [k / Fraction(str(fps)) for k in range(int(times[-1] * Fraction(str(fps))) + 1)]
+    return [min(range(len(times)), key=lambda index: (abs(times[index] - tick), index)) for tick in ticks]
+
+
+@given(
+    st.lists(st.integers(-40, 400), min_size=1, max_size=30),
+    st.integers(-1000, 10**6),
+    st.sampled_from([0.5, 1, 5, 10, 12.5, 20, 23.976, 24, 25, 29.97, 30, 50, 100.0, 1000]),
+)
+def test_resampling_takes_the_nearest_frames(steps: list[int], start: int, fps: float) -> None:
+    times = [Fraction(start + sum(steps[:index]), 1000) for index in range(len(steps))]
+    pictures = ((np.array(index), time) for index, time in enumerate(times))
+    assert [int(picture) for picture in resample(pictures, fps)] == nearest(times, fps)
+
+
+def timed(path: Path, milliseconds: list[int]) -> Path:
+    """A video with a frame at each of these times, each of another brightness."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "2", "crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index, time in enumerate(milliseconds):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 + 10 * index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+@pytest.mark.parametrize("fps", [4.0, 12.5, 25.0, 60.0])
+@pytest.mark.parametrize(
+    "milliseconds", [[0], list(range(0, 800, 40)), [0, 40, 60, 100, 340, 350, 360, 1000, 1500], [80, 120, 600]]
+)
+def test_files_are_resampled_by_their_times(tmp_path: Path, kind: str, fps: float, milliseconds: list[int]) -> None:
+    path = timed(tmp_path / f"v.{kind}", milliseconds)
+    blocks = list(decode(path, DecodeSettings(fps=fps), max_block=7))
+    assert all(len(block) == 7 for block in blocks[:-1])
+    shown = np.rint((np.concatenate(blocks).mean(axis=(1, 2, 3)) - 20) / 10).astype(int).tolist()
+    assert shown == nearest([Fraction(time, 1000) for time in milliseconds], fps)
+    (few,) = decode(path, DecodeSettings(fps=fps, max_frames=2))
+    assert len(few) == min(2, len(shown))
+
+
+def test_half_the_rate_is_every_second_frame_and_twice_the_rate_shows_each_twice(tmp_path: Path) -> None:
+    path = timed(tmp_path / "v.mp4", list(range(0, 800, 40)))
+    whole = np.concatenate(list(decode(path)))
+    assert np.array_equal(np.concatenate(list(decode(path, DecodeSettings(fps=12.5)))), whole[::2])
+    twice = np.concatenate(list(decode(path, DecodeSettings(fps=50.0))))
+    assert np.array_equal(twice, whole[(np.arange(39)) // 2])
+
+
+def test_resampling_keeps_what_is_readable_of_a_part(damaged: Path) -> None:
+    frames: list[np.ndarray] = []
+    with pytest.raises(Undecodable) as refused:
+        for block in decode(damaged, DecodeSettings(fps=50.0, accept_partial=True)):
+            frames.extend(block)
+    assert len(frames) == 2 * refused.value.readable - 1
+
+
+def test_a_stream_without_times_has_those_of_its_rate(tmp_path: Path) -> None:
+    (tmp_path / "v.h264").write_bytes(encoded(np.stack([picture()] * 20), rate=25))
+    assert sum(len(block) for block in decode(tmp_path / "v.h264", DecodeSettings(fps=12.5))) == 10
+
+
+def test_times_that_cannot_be_right_are_refused() -> None:
+    still = np.zeros((1, 1, 3), np.uint8)
+    for times, message in (([0, None], "frame 1 has no time"), ([0, 1, 9000], "frame 2 comes 8999 s after")):
+        frames = [(still, None if time is None else Fraction(time)) for time in times]
+        with pytest.raises(Undecodable, match=f"it cannot be resampled: {message}") as refused:
+            list(resample(frames, 1.0))
+        assert refused.value.readable == len(times) - 1
