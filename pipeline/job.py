@@ -7,6 +7,7 @@ import json
 import shlex
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,38 +42,57 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any])
     is done again is taken out of the store first. `seconds` of the outcome: decode, flow, encode, write, total.
     """
     cv2.setNumThreads(1)
-    began = time.perf_counter()
+    file = Path(root) / video.path
     writer = VideoWriter(Path(store), video.video_id)
+    views = ExtractionSettings.from_dict(settings)
+    return attempt(lambda: _store(file, writer, video, views), writer, video, _probe_command(file))
+
+
+def attempt(
+    store_video: Callable[[], tuple[int, dict[str, float]]], writer: VideoWriter, video: Video, reproduce: str
+) -> Outcome:
+    """Call `store_video`, which commits a video and returns its frames and the seconds spent, and tell what became of it.
+
+    Undecodable, or an error in our own code, puts the video in quarantine with `reproduce`, the command that shows it again.
+    """
+    began = time.perf_counter()
     try:
-        frames, seconds = _store(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings))
+        frames, seconds = store_video()
     except Undecodable as error:
-        return _quarantine(Path(root), writer, video, error.reason, error.stage)
+        return _quarantine(writer, video, reproduce, error.reason, error.stage)
     except OSError as error:
         # A full or vanished disk is not the video's fault: no record, no quarantine, and the run stops.
         with contextlib.suppress(OSError):  # what stays has no commit record, so it does not exist; a rerun sweeps it
             writer.discard()
-        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or store}", "write")
+        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or writer.root}", "write")
     except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
         text = traceback.format_exc()
-        return _quarantine(Path(root), writer, video, text.strip().splitlines()[-1], "extract", text)
-    layout.quarantine_path(Path(store), video.video_id).unlink(missing_ok=True)
+        return _quarantine(writer, video, reproduce, text.strip().splitlines()[-1], "extract", text)
+    layout.quarantine_path(writer.root, video.video_id).unlink(missing_ok=True)
     seconds["total"] = time.perf_counter() - began
     return Outcome(video.video_id, "stored", frames=frames, seconds=seconds)
 
 
 def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, trace: str = "") -> None:
     """Write the quarantine file of a video: why, where it failed, and the command that shows it again."""
+    _write_quarantine(store, video, _probe_command(root / video.path), reason, stage, trace)
+
+
+def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, stage: str, trace: str) -> None:
     path = layout.quarantine_path(store, video.video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = root / video.path
     entry = {
         **asdict(video),
         "reason": reason,
         "stage": stage,
         "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
-        "reproduce": f"python -m pipeline probe --file={shlex.quote(str(file))}",
+        "reproduce": reproduce,
     }
     layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _probe_command(file: Path) -> str:
+    return f"python -m pipeline probe --file={shlex.quote(str(file))}"
 
 
 def _store(file: Path, writer: VideoWriter, video: Video, settings: ExtractionSettings) -> tuple[int, dict[str, float]]:
@@ -125,10 +145,10 @@ def _lap(seconds: dict[str, float], kind: str, since: float) -> float:
     return now
 
 
-def _quarantine(root: Path, writer: VideoWriter, video: Video, reason: str, stage: str, trace: str = "") -> Outcome:
+def _quarantine(writer: VideoWriter, video: Video, reproduce: str, reason: str, stage: str, trace: str = "") -> Outcome:
     try:
         writer.discard()
-        quarantine(writer.root, root, video, reason, stage, trace)
+        _write_quarantine(writer.root, video, reproduce, reason, stage, trace)
     except OSError as error:
         return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename}", "write")
     return Outcome(video.video_id, "quarantined", reason, stage)

@@ -1,4 +1,4 @@
-"""The progress bar of extraction: videos, rates, time left, what is in quarantine."""
+"""The progress bar of what writes stores: videos, rates, time left, what is in quarantine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipeline.job import Outcome
 class ExtractionBar:
     """One live line; on a terminal that cannot redraw, a line every ten seconds."""
 
-    def __init__(self, videos: int, quarantined: int) -> None:
+    def __init__(self, videos: int, quarantined: int, doing: str = "extract") -> None:
         self.console = Console(stderr=True)
         self.progress = Progress(
-            TextColumn("[bold]extract"),
+            TextColumn(f"[bold]{doing}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("videos  {task.fields[rates]}"),
@@ -26,7 +26,8 @@ class ExtractionBar:
             TimeRemainingColumn(compact=True),
             console=self.console,
         )
-        self.task = self.progress.add_task("", total=videos, rates="starting workers")
+        self.task = self.progress.add_task("", total=videos, rates="starting")
+        self.doing = doing
         self.videos = self.frames = 0
         self.quarantined = quarantined
         self.total = videos
@@ -54,7 +55,7 @@ class ExtractionBar:
         if not self.console.is_terminal and (now - self.printed > 10 or self.videos == self.total):
             self.printed = now
             left = spent / self.videos * (self.total - self.videos)
-            self.console.print(f"extract  {self.videos}/{self.total} videos  {rates}  {left:.0f} s left")
+            self.console.print(f"{self.doing}  {self.videos}/{self.total} videos  {rates}  {left:.0f} s left")
 
 
 def preparing() -> Status:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.views import VIEWS, View, ViewSettings
+from pipeline.views import VIEWS, View, ViewSettings, stored_settings
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ExtractionSettings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ExtractionSettings:
-        return cls({name: VIEWS[name].Settings(**settings) for name, settings in data.items()})
+        return cls({name: stored_settings(name, settings) for name, settings in data.items()})
 
 
 def settings_hash(settings: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from pipeline import catalogue, layout, shard
 from pipeline.codec import FrameCodec
 from pipeline.errors import Refusal
 from pipeline.flow.quantisation import dequantise, linear_values
-from pipeline.views import VIEWS, ViewSettings
+from pipeline.views import VIEWS, stored_settings
 
 Frames = slice | Sequence[int] | np.ndarray
 
@@ -140,8 +140,7 @@ class VideoStore:
 
     def codec(self, view: str) -> FrameCodec:
         """What decodes the view's streams."""
-        settings: ViewSettings = VIEWS[view].Settings(**self.settings[view])
-        return settings.frame_codec
+        return stored_settings(view, self.settings[view]).frame_codec
 
     def path(self, video_id: str, view: str) -> Path:
         """The folder of a view's array."""
