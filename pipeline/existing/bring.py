@@ -44,11 +44,8 @@ class Existing:
 
     @functools.cached_property
     def settings(self) -> ExtractionSettings:
-        """Told apart from those of extraction by `imported` and by the estimator; short side 0, as sizes stay.
-
-        Colour at full size in what is encoded again: a second halving of it would cost more than the JPEG does.
-        """
-        rgb = ImportedRgbSettings(short_side=0, quality=95, chroma="4:4:4", imported=self.frames.kind)
+        """Told apart from those of extraction by `imported` and by the estimator; short side 0, as sizes stay."""
+        rgb = ImportedRgbSettings(short_side=0, quality=95, imported=self.frames.kind)
         if self.flow is None:
             return ExtractionSettings({"rgb": rgb})
         parameters = {"source": self.flow.kind}

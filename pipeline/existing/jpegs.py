@@ -11,7 +11,7 @@ END = b"\xff\xd9"
 BASELINE, SCAN, EXIF, ADOBE = 0xC0, 0xDA, 0xE1, 0xEE
 OTHER_FRAMES = frozenset({*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC})  # progressive, lossless, arithmetic
 EMPTY = 128  # CoCLR's third channel, where there is nothing
-LEAK = 16  # gray levels on average: what chroma at half size lets through from the other two is below 4
+LEAK = 16  # gray levels on average: chroma at half size lets through 0.7 from the other two
 
 
 def is_plain(jpeg: bytes) -> bool:
