@@ -57,8 +57,9 @@ def bring(
         raise UsageError(f"{fps} frames a second cannot be meant", remedy="0 stands for unknown")
     listed = Manifest.load(manifest) if manifest else None
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(open_source(frames))
-        existing = Existing(opened, stack.enter_context(_flow_source(flow, opened)) if flow else None, bound, fps)
+        with errors.status("checking what is there"):
+            opened = stack.enter_context(open_source(frames))
+            existing = Existing(opened, stack.enter_context(_flow_source(flow, opened)) if flow else None, bound, fps)
         rows = manifest_of(existing, listed)
         for source in dict.fromkeys([existing.frames, existing.flow]):
             for note in source.notes if source else ():

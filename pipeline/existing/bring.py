@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import catalogue
+from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source
 from pipeline.existing.views import BroughtFlow, BroughtFrames
 from pipeline.extract import Summary, cannot_go_on, journal, only_writer, plan, refuse_other_facts
@@ -70,12 +71,19 @@ def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
     """The rows of `listed`, found in the sources by their ids; without it every video, labelled with its folder.
 
     A row that the sources lack stays: it ends in quarantine. Videos that are not in `listed` are told in the notes.
+    Raises Refusal when they have no video in common.
     """
     videos = existing.videos
     if listed is None:
         labels = {video: video.split("/")[-2] if "/" in video else "" for video in videos}
         classes = sorted({label for label in labels.values() if label}, key=lambda name: (name.lower(), name))
         return Manifest([Video(video, video, labels[video]) for video in videos], classes)
+    if listed.rows and not {row.video_id for row in listed.rows} & set(videos):
+        raise Refusal(
+            f"no video of the manifest is here: it has {listed.rows[0].video_id!r} and so on, here is {videos[0]!r}",
+            where=str(existing.frames.path),
+            remedy="give the manifest of these videos, with ids like that",
+        )
     known = {row.video_id for row in listed.rows}
     others = [video for video in videos if video not in known]
     notes = (f"{len(others)} videos are not in the manifest and left out, the first is {others[0]}",) if others else ()

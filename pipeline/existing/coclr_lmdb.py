@@ -7,13 +7,13 @@ of today takes for broken text unless it is told to leave bytes alone.
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import msgpack
+from lmdb import verify
 
 from pipeline.errors import Refusal
 from pipeline.video import Undecodable
@@ -30,12 +30,12 @@ class CoclrLmdb(AbstractContextManager):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
+        _refuse_damage(path)
         try:
             self._environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False)
         except lmdb.Error as error:
             raise Refusal(f"the LMDB cannot be opened: {error}", where=str(path), remedy=REMEDY) from error
         try:
-            self._refuse_a_part()
             self.videos = self._order()
             self._keys = {name: b"%09d" % number for number, name in enumerate(self.videos)}
             self._lengths = self._listed_lengths()
@@ -73,17 +73,6 @@ class CoclrLmdb(AbstractContextManager):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _refuse_a_part(self) -> None:
-        """LMDB maps its file: a page that a broken-off copy lacks would end this process."""
-        pages = self._environment.info()["last_pgno"] + 1
-        whole, size = pages * self._environment.stat()["psize"], os.path.getsize(self.path)
-        if size < whole:
-            raise Refusal(
-                f"the LMDB is cut off: it has {size} of {whole} bytes",
-                where=str(self.path),
-                remedy="copy or download it again",
-            )
 
     def _order(self) -> list[str]:
         listed = self._listing(ORDER)
@@ -133,3 +122,18 @@ class CoclrLmdb(AbstractContextManager):
     def _get(self, key: bytes) -> bytes | None:
         with self._environment.begin() as transaction:
             return transaction.get(key)
+
+
+def _refuse_damage(path: Path) -> None:
+    """LMDB trusts its file: one that is cut off or damaged could end this process. 0.11 s for 460 MiB; pictures are not read."""
+    try:
+        # Pages that nothing leads to are a waste and no harm.
+        damage = [problem for problem in verify.verify(str(path), subdir=False) if "a leak" not in problem]
+    except (verify.VerifyError, OSError) as error:
+        raise Refusal(f"the LMDB cannot be opened: {error}", where=str(path), remedy=REMEDY) from error
+    if damage:
+        raise Refusal(
+            f"the LMDB is damaged or cut off ({len(damage)} problems): {damage[0]}",
+            where=str(path),
+            remedy="copy or download it again",
+        )

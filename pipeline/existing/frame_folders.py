@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import Refusal
+from pipeline.importers.inventory import leads_back
 from pipeline.video import Undecodable
 
 PICTURE = re.compile(r"(img|flow_x|flow_y)_(\d+)\.jpe?g", re.IGNORECASE)
 
 
 class FrameFolders(AbstractContextManager):
-    """Every folder below `path` that has such pictures, or has nothing below it, which is a video that is empty."""
+    """Every folder below `path` that has such pictures, or has nothing below it, which is a video that is empty; links are followed."""
 
     kind = "denseflow-folders"
 
@@ -55,7 +56,8 @@ class FrameFolders(AbstractContextManager):
 
     def _videos(self) -> list[str]:
         found, any_picture = [], False
-        for folder, below, files in os.walk(self.path, onerror=self._unreadable):
+        for folder, below, files in os.walk(self.path, onerror=self._unreadable, followlinks=True):
+            below[:] = [n for n in below if not n.startswith(".") and not leads_back(os.path.join(folder, n))]
             pictures = any(map(PICTURE.fullmatch, files))
             any_picture |= pictures
             if (pictures or not below) and Path(folder) != self.path:

@@ -135,6 +135,9 @@ def test_folders_keep_their_frames_byte_for_byte_and_their_flow_to_a_bound(
 ) -> None:
     root = write_folder(tmp_path / "raw", frames, planes, first)
     (root / "Walk" / "empty").mkdir()
+    shutil.move(root / "Run fast", tmp_path / "elsewhere")
+    (root / "Run fast").symlink_to(tmp_path / "elsewhere")
+    (root / "Walk" / "round").symlink_to(root)
     summary = bring_all(root, root, tmp_path / "store")
     assert summary.stored == 3
     assert list(summary.quarantined) == ["Walk/empty"]
@@ -288,6 +291,10 @@ def test_a_manifest_chooses_and_labels(packed: tuple[Path, Path], frames: Videos
     info = store.info(NAMES[0])
     assert (info.label, info.source, info.split, info.views) == ("walking", "g01", "train", ("rgb",))
     assert store.classes == ["running", "walking"]
+    Manifest([Video("v_Walk_g01_c01", "x")], []).save(tmp_path / "other.csv")
+    code, _, err = run(*command, "--manifest", tmp_path / "other.csv")
+    assert code == 1
+    assert "no video of the manifest is here: it has 'v_Walk_g01_c01' and so on" in err
     code, _, err = run(*command)
     assert code == 1
     assert "another label, source or split" in err
@@ -314,7 +321,7 @@ def test_sources_that_cannot_be_meant_are_refused(packed: tuple[Path, Path], run
     said = {
         "absent.lmdb": "there is no such file or folder",
         "text.lmdb": "the LMDB cannot be opened",
-        "part.lmdb": "the LMDB is cut off",
+        "part.lmdb": "the LMDB is damaged or cut off",
         "nameless.lmdb": "does not tell which videos it has",
         "twice.lmdb": "lists 'a/b' twice",
         "number.lmdb": "its entry __order__ is no list",
