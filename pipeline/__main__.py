@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable
 
-from pipeline import cli, commands, export_commands, flow_commands
+from pipeline import cli, commands, existing_commands, export_commands, flow_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "manifest": commands.manifest,
     "synthetic": commands.make_synthetic,
     "extract": commands.extract,
+    "bring": existing_commands.bring,
     "status": commands.status,
     "verify": commands.verify,
     "preview": commands.preview,

@@ -54,7 +54,7 @@ def manifest(
     """
     listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
     listed.save(out)
-    _print_notes(listed)
+    print_notes(listed)
     splits = Counter(row.split or "no split" for row in listed.rows)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
     console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {escape(str(out))}")
@@ -97,7 +97,7 @@ def extract(
     """
     if manifest is None:
         listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
-        _print_notes(listed)
+        print_notes(listed)
     elif (split, lists, classes) != (None, None, None):
         raise UsageError(
             "a manifest says already what --split, --lists and --classes would",
@@ -118,7 +118,7 @@ def extract(
         f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(str(store))}"
     )
     summary = run_extraction(listed, videos, store, settings, count, retry_quarantined, time_limit)
-    _print_summary(summary, store)
+    print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
 
@@ -249,7 +249,8 @@ def make_synthetic(
     console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {escape(str(out))}")
 
 
-def _print_notes(listed: Manifest) -> None:
+def print_notes(listed: Manifest) -> None:
+    """What an importer noticed."""
     for note in listed.notes:
         errors.print(f"[yellow]note[/yellow] {escape(note)}")
 
@@ -268,7 +269,8 @@ def _bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _print_summary(summary: Summary, store: Path) -> None:
+def print_summary(summary: Summary, store: Path) -> None:
+    """The end of a run that wrote into a store: what it refused, and one line of what it did."""
     for video_id, reason in sorted(summary.quarantined.items()):
         errors.print(f"[yellow]quarantined[/yellow] {escape(video_id)}: {escape(reason)}")
     for video_id, reason in sorted(summary.partial.items()):

@@ -95,9 +95,9 @@ def extract(
     settings = settings.resolved()
     began = time.perf_counter()
     opened = create_store(store, settings)
-    with _only_writer(store):
-        _refuse_other_facts(manifest, opened)
-        todo, summary = _plan(manifest, opened, retry_quarantined)
+    with only_writer(store):
+        refuse_other_facts(manifest, opened)
+        todo, summary = plan(manifest, opened, retry_quarantined)
         with writing_to(store):
             add_classes(store, manifest.classes)
             add_groups(store, todo)
@@ -112,10 +112,10 @@ def extract(
             ):
                 for outcome in outcomes:
                     if outcome.status == "failed":
-                        raise _cannot_go_on(outcome, store)
+                        raise cannot_go_on(outcome, store)
                     summary.count(outcome)
                     with writing_to(store):
-                        _journal(store, outcome)
+                        journal(store, outcome)
                     bar.advance(outcome)
                     todo.pop(outcome.video_id)
             if todo:  # never end well with work undone
@@ -126,7 +126,7 @@ def extract(
     return summary
 
 
-def _refuse_other_facts(manifest: Manifest, store: VideoStore) -> None:
+def refuse_other_facts(manifest: Manifest, store: VideoStore) -> None:
     """Raises Refusal where stored videos have another label, source or split: skipping them would keep the old ones."""
     other = []
     for row in manifest.rows:
@@ -142,7 +142,7 @@ def _refuse_other_facts(manifest: Manifest, store: VideoStore) -> None:
         )
 
 
-def _plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tuple[dict[str, Video], Summary]:
+def plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tuple[dict[str, Video], Summary]:
     """What is missing, by video id."""
     done, refused = set(store.videos), set() if retry_quarantined else set(store.quarantine)
     todo = {row.video_id: row for row in manifest.rows if row.video_id not in done and row.video_id not in refused}
@@ -234,7 +234,7 @@ class _LeaveInterruptsToTheRun(WorkerPlugin):
 
 
 @contextlib.contextmanager
-def _only_writer(store: Path) -> Iterator[None]:
+def only_writer(store: Path) -> Iterator[None]:
     """Hold the store's lock; the kernel drops it when this process ends, however it ends."""
     with writing_to(store):
         file = open(store / ".lock", "a+")  # noqa: SIM115  (closed below)
@@ -255,7 +255,7 @@ def _only_writer(store: Path) -> Iterator[None]:
         yield
 
 
-def _journal(store: Path, outcome: Outcome) -> None:
+def journal(store: Path, outcome: Outcome) -> None:
     """One line per video: the timings, which do not belong into records that are to be equal from run to run."""
     line = {"time": round(time.time(), 3), **vars(outcome)}
     with open(store / "journal.jsonl", "a", encoding="utf-8") as file:
@@ -269,7 +269,8 @@ def _size(path: Path) -> int:
         return 0  # the worker will say what is wrong with it
 
 
-def _cannot_go_on(outcome: Outcome, store: Path) -> Refusal:
+def cannot_go_on(outcome: Outcome, store: Path) -> Refusal:
+    """The refusal that ends a run in which a video could not be written."""
     return Refusal(
         f"the run stopped at video {outcome.video_id!r}: {outcome.reason}",
         where=str(store),

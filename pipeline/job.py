@@ -8,7 +8,7 @@ import os
 import shlex
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ class Outcome:
     stage: str = ""
     frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    note: str = ""  # of a stored video: what was done beyond the usual
 
 
 def extract_video(root: str, store: str, video: Video, settings: dict[str, Any], time_limit: float = 0.0) -> Outcome:
@@ -45,11 +46,13 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any],
 
     root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video that
     is done again is taken out of the store first. time_limit: seconds that one frame may take to decode before the video is
-    quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. `seconds` of the outcome: decode, flow, encode, write, total.
+    quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. `seconds` of the
+    outcome: decode, flow, encode, write, total.
     """
     cv2.setNumThreads(1)
-    began = time.perf_counter()
+    file = Path(root) / video.path
     writer = VideoWriter(Path(store), video.video_id)
+    settled = ExtractionSettings.from_dict(settings)
 
     def give_up() -> None:
         try:
@@ -57,37 +60,56 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any],
         finally:
             os._exit(1)
 
-    try:
+    def store_video() -> Outcome:
         with watching(time_limit, give_up) as guard:
-            stored = _store(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings), guard)
+            return _store(file, writer, video, settled, guard)
+
+    return attempt(store_video, writer, video, _probe_command(file))
+
+
+def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Video, reproduce: str) -> Outcome:
+    """Call `store_video`, which commits a video, and tell what became of it.
+
+    Undecodable, or an error in our own code, puts the video in quarantine with `reproduce`, the command that shows it again.
+    """
+    began = time.perf_counter()
+    try:
+        stored = store_video()
     except Undecodable as error:
-        return _quarantine(Path(root), writer, video, error.reason, error.stage)
+        return _quarantine(writer, video, reproduce, error.reason, error.stage)
     except OSError as error:
         # A full or vanished disk is not the video's fault: no record, no quarantine, and the run stops.
         with contextlib.suppress(OSError):  # what stays has no commit record, so it does not exist; a rerun sweeps it
             writer.discard()
-        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or store}", "write")
+        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or writer.root}", "write")
     except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
         text = traceback.format_exc()
-        return _quarantine(Path(root), writer, video, text.strip().splitlines()[-1], "extract", text)
-    layout.quarantine_path(Path(store), video.video_id).unlink(missing_ok=True)
+        return _quarantine(writer, video, reproduce, text.strip().splitlines()[-1], "extract", text)
+    layout.quarantine_path(writer.root, video.video_id).unlink(missing_ok=True)
     stored.seconds["total"] = time.perf_counter() - began
     return stored
 
 
 def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, trace: str = "") -> None:
     """Write the quarantine file of a video: why, where it failed, and the command that shows it again."""
+    _write_quarantine(store, video, _probe_command(root / video.path), reason, stage, trace)
+
+
+def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, stage: str, trace: str) -> None:
     path = layout.quarantine_path(store, video.video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = root / video.path
     entry = {
         **asdict(video),
         "reason": reason,
         "stage": stage,
         "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
-        "reproduce": f"python -m pipeline probe --file={shlex.quote(str(file))}",
+        "reproduce": reproduce,
     }
     layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _probe_command(file: Path) -> str:
+    return f"python -m pipeline probe --file={shlex.quote(str(file))}"
 
 
 def given_up(store: Path, video: Video) -> Outcome | None:
@@ -178,10 +200,10 @@ def _lap(seconds: dict[str, float], kind: str, since: float) -> float:
     return now
 
 
-def _quarantine(root: Path, writer: VideoWriter, video: Video, reason: str, stage: str, trace: str = "") -> Outcome:
+def _quarantine(writer: VideoWriter, video: Video, reproduce: str, reason: str, stage: str, trace: str = "") -> Outcome:
     try:
         writer.discard()
-        quarantine(writer.root, root, video, reason, stage, trace)
+        _write_quarantine(writer.root, video, reproduce, reason, stage, trace)
     except OSError as error:
         return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename}", "write")
     return Outcome(video.video_id, "quarantined", reason, stage)

@@ -1,4 +1,4 @@
-"""Progress bars: counts, rates, time left; that of extraction also tells what is in quarantine."""
+"""Progress bars: counts, rates, time left; that of what writes stores also tells what is in quarantine."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def counting_bar(unit: str, console: Console) -> Progress:
 class ExtractionBar:
     """One live line; on a terminal that cannot redraw, a line every ten seconds."""
 
-    def __init__(self, videos: int, quarantined: int) -> None:
+    def __init__(self, videos: int, quarantined: int, doing: str = "extract") -> None:
         self.console = Console(stderr=True)
         self.progress = Progress(
-            TextColumn("[bold]extract"),
+            TextColumn(f"[bold]{doing}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("videos  {task.fields[rates]}"),
@@ -41,7 +41,8 @@ class ExtractionBar:
             TimeRemainingColumn(compact=True),
             console=self.console,
         )
-        self.task = self.progress.add_task("", total=videos, rates="starting workers")
+        self.task = self.progress.add_task("", total=videos, rates="starting")
+        self.doing = doing
         self.videos = self.frames = 0
         self.quarantined = quarantined
         self.total = videos
@@ -69,7 +70,7 @@ class ExtractionBar:
         if not self.console.is_terminal and (now - self.printed > 10 or self.videos == self.total):
             self.printed = now
             left = spent / self.videos * (self.total - self.videos)
-            self.console.print(f"extract  {self.videos}/{self.total} videos  {rates}  {left:.0f} s left")
+            self.console.print(f"{self.doing}  {self.videos}/{self.total} videos  {rates}  {left:.0f} s left")
 
 
 def preparing() -> Status:

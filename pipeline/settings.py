@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.video import DecodeSettings
-from pipeline.views import VIEWS, View, ViewSettings
+from pipeline.views import VIEWS, View, ViewSettings, stored_settings
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ExtractionSettings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ExtractionSettings:
-        views = {name: VIEWS[name].Settings(**_tuples(group)) for name, group in data.items() if name != "decode"}
+        views = {name: stored_settings(name, _tuples(group)) for name, group in data.items() if name != "decode"}
         return cls(views, DecodeSettings(**data.get("decode", {})))
 
 

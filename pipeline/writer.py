@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline import environment, layout, shard
 from pipeline.errors import Refusal
 from pipeline.settings import ExtractionSettings, differences, settings_hash
 from pipeline.store import VideoStore, open_store
-from pipeline.views import View
+from pipeline.views import StoredView
 
 
 def create_store(path: Path, settings: ExtractionSettings) -> VideoStore:
@@ -107,7 +107,7 @@ class VideoWriter:
         self.discard()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, view: View, streams: list[np.ndarray]) -> None:
+    def add(self, view: StoredView, streams: list[np.ndarray]) -> None:
         """Take the next encoded frames of a view; full shards go to the disk."""
         pending = self.pending.setdefault(view.name, [])
         pending += streams
@@ -115,7 +115,7 @@ class VideoWriter:
             self._write_shard(view.name, pending[: shard.FRAMES_PER_SHARD], shard.FRAMES_PER_SHARD)
             del pending[: shard.FRAMES_PER_SHARD]
 
-    def commit(self, views: list[View], facts: dict[str, Any]) -> dict[str, Any]:
+    def commit(self, views: Sequence[StoredView], facts: dict[str, Any]) -> dict[str, Any]:
         """Write what is pending and each array's zarr.json, then the commit record. Returns the record."""
         shapes = {}
         for view in views:
@@ -160,7 +160,7 @@ class VideoWriter:
         self.files[name] = layout.digest(data)
 
 
-def array_metadata(view: View, shape: tuple[int, ...]) -> bytes:
+def array_metadata(view: StoredView, shape: tuple[int, ...]) -> bytes:
     """The zarr.json of a view's array of that shape: one frame per chunk, JPEG then CRC32C, up to 256 frames per shard.
 
     The same bytes as zarr-python writes, which takes 5 ms for them; a test holds the two against each other.

@@ -61,12 +61,12 @@ def _files(top: Path) -> list[str]:
         if layout.RECORD in names:
             folders.clear()
             continue
-        folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(os.path.join(folder, n))]
+        folders[:] = [n for n in folders if not n.startswith(".") and not leads_back(os.path.join(folder, n))]
         found += [os.path.relpath(os.path.join(folder, name), top) for name in names if not name.startswith(".")]
     return found
 
 
-def _leads_back(folder: str) -> bool:
+def leads_back(folder: str) -> bool:
     """Whether a folder is a link to one that it lies in."""
     target = os.path.realpath(folder)
     parent = os.path.realpath(os.path.dirname(folder))

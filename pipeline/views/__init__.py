@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.codec import FrameCodec, Layout
 from pipeline.views.flow import FlowView
-from pipeline.views.rgb import RgbView
+from pipeline.views.rgb import ImportedRgbSettings, RgbView
 
 
 class ViewSettings(Protocol):
@@ -22,21 +22,26 @@ class ViewSettings(Protocol):
         """With every choice spelled out and every value checked. Raises UsageError."""
 
 
-class View(Protocol):
-    """Turns the decoded frames of ONE video, block after block, into encoded frames of the store."""
+class StoredView(Protocol):
+    """What the writer must know of a view of ONE video to store its encoded frames."""
 
     name: ClassVar[str]
     layout: ClassVar[Layout]
     codec: FrameCodec  # how its frames are stored
     frame_shape: tuple[int, int, int]  # of one stored frame; known after the first block
-    seconds: dict[str, float]  # spent, by kind of work
-
-    def prepare(self) -> None:
-        """What every worker would wait for before its first video and can be done once for all, such as compiling."""
 
     @property
     def attributes(self) -> dict[str, Any]:
         """For the array's zarr.json, so that any Zarr client can tell what the bytes mean."""
+
+
+class View(StoredView, Protocol):
+    """Turns the decoded frames of ONE video, block after block, into encoded frames of the store."""
+
+    seconds: dict[str, float]  # spent, by kind of work
+
+    def prepare(self) -> None:
+        """What every worker would wait for before its first video and can be done once for all, such as compiling."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -48,3 +53,9 @@ class View(Protocol):
 
 # Classes of View; each takes its own settings, `Settings`, so their constructors have no common type.
 VIEWS: dict[str, Any] = {"rgb": RgbView, "flow": FlowView}
+
+
+def stored_settings(view: str, values: dict[str, Any]) -> ViewSettings:
+    """The settings of a view as a store has them: of what extraction computed, or of frames that were brought."""
+    kind = ImportedRgbSettings if view == "rgb" and "imported" in values else VIEWS[view].Settings
+    return kind(**values)

@@ -51,6 +51,13 @@ class FlowSettings:
     def frame_codec(self) -> FrameCodec:
         return ZstdFrames() if self.codec == "zstd" else JpegCodec(self.quality, "stacked")
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """For the array's zarr.json: what the bytes mean."""
+        flow = {"linear": "clipped", "sqrt": "sign(clipped) * sqrt(abs(clipped) * bound)"}[self.mapping]
+        mapping = f"byte = round(({flow} + bound) * 255 / (2 * bound)), clipped = clip(pixels, -bound, bound)"
+        return {"bound": self.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
+
     def resolved(self) -> FlowSettings:
         """With the estimator's real name and all its parameters."""
         short_side = checked_short_side("flow", self.short_side, self.size)
@@ -85,9 +92,7 @@ class FlowView:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        flow = {"linear": "clipped", "sqrt": "sign(clipped) * sqrt(abs(clipped) * bound)"}[self.settings.mapping]
-        mapping = f"byte = round(({flow} + bound) * 255 / (2 * bound)), clipped = clip(pixels, -bound, bound)"
-        return {"bound": self.settings.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
+        return self.settings.attributes
 
     @property
     def facts(self) -> dict[str, Any]:

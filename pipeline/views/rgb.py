@@ -41,6 +41,17 @@ class RgbSettings:
         return replace(self, short_side=short_side)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportedRgbSettings(RgbSettings):
+    """How frames are stored that were JPEGs already: byte for byte, and only those that must be encoded again as above.
+
+    Args:
+        imported: What kind of data they were brought from.
+    """
+
+    imported: str
+
+
 class RgbView:
     """Shrinks and encodes frames."""
 

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import catalogue, flow, importers, job, layout, synthetic
 from pipeline.errors import Refusal
-from pipeline.extract import Summary, _only_writer, extract
+from pipeline.extract import Summary, extract, only_writer
 from pipeline.manifest import Manifest, Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
@@ -212,13 +212,13 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(
     synthetic_store: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings
 ) -> None:
     before = mtimes(synthetic_store.root)
-    with _only_writer(synthetic_store.root):
+    with only_writer(synthetic_store.root):
         refused = refuse(
             importers.read("folder", synthetic_videos), synthetic_videos, synthetic_store.root, extraction_settings
         )
     assert f"(pid {os.getpid()} on {socket.gethostname()})" in refused.what
     assert mtimes(synthetic_store.root) == before
-    with _only_writer(synthetic_store.root):  # and the lock is free again
+    with only_writer(synthetic_store.root):  # and the lock is free again
         pass
 
 

@@ -1,0 +1,228 @@
+"""From a source of existing data into a store: plan what is missing, check every picture, encode only what must be.
+
+Threads, not processes: reading, hashing, decoding and encoding all let other threads run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import catalogue
+from pipeline.errors import Refusal
+from pipeline.existing import Jpeg, Source
+from pipeline.existing.views import BroughtFlow, BroughtFrames
+from pipeline.extract import Summary, cannot_go_on, journal, only_writer, plan, refuse_other_facts
+from pipeline.job import Outcome, attempt
+from pipeline.manifest import Manifest, Video
+from pipeline.progress import ExtractionBar
+from pipeline.settings import ExtractionSettings, settings_hash
+from pipeline.video import Undecodable
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import ImportedRgbSettings
+from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
+
+FRAMES_AT_ONCE = 64  # encoded and handed to the writer together
+LAST_FLOW = "the flow of the last frame leads to no frame and is left out"
+REENCODED = "frames that are no plain baseline colour JPEG of the video's size are encoded again"
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What to bring. fps: of the videos, for pictures know no time; 0 where it is not known. bound: see `settings`."""
+
+    frames: Source
+    flow: Source | None
+    bound: float = 20.0
+    fps: float = 0.0
+
+    @functools.cached_property
+    def settings(self) -> ExtractionSettings:
+        """Told apart from those of extraction by `imported` and by the estimator; short side 0, as sizes stay."""
+        rgb = ImportedRgbSettings(short_side=0, quality=95, imported=self.frames.kind)
+        if self.flow is None:
+            return ExtractionSettings({"rgb": rgb})
+        parameters = {"source": self.flow.kind}
+        flow = FlowSettings("imported", parameters, short_side=0, bound=self.bound, mapping="linear", quality=95)
+        return ExtractionSettings({"rgb": rgb, "flow": flow})
+
+    @property
+    def videos(self) -> list[str]:
+        """Every video of frames or flow: one that has only flow is to be told too."""
+        return list(dict.fromkeys([*self.frames.videos, *(self.flow.videos if self.flow else ())]))
+
+
+@dataclass
+class Brought:
+    """What a run did. noted: what there is to know of videos that were stored -> how many, and the first of them."""
+
+    summary: Summary
+    noted: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+
+def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
+    """The rows of `listed`, found in the sources by their ids; without it every video, labelled with its folder.
+
+    A row that the sources lack stays: it ends in quarantine. Videos that are not in `listed` are told in the notes.
+    Raises Refusal when they have no video in common.
+    """
+    videos = existing.videos
+    if listed is None:
+        labels = {video: video.split("/")[-2] if "/" in video else "" for video in videos}
+        classes = sorted({label for label in labels.values() if label}, key=lambda name: (name.lower(), name))
+        return Manifest([Video(video, video, labels[video]) for video in videos], classes)
+    if listed.rows and not {row.video_id for row in listed.rows} & set(videos):
+        raise Refusal(
+            f"no video of the manifest is here: it has {listed.rows[0].video_id!r} and so on, here is {videos[0]!r}",
+            where=str(existing.frames.path),
+            remedy="give the manifest of these videos, with ids like that",
+        )
+    known = {row.video_id for row in listed.rows}
+    others = [video for video in videos if video not in known]
+    notes = (f"{len(others)} videos are not in the manifest and left out, the first is {others[0]}",) if others else ()
+    return Manifest(listed.rows, listed.classes, notes)
+
+
+def bring(
+    manifest: Manifest,
+    existing: Existing,
+    store: Path,
+    workers: int,
+    reproduce: str,
+    retry_quarantined: bool = False,
+) -> Brought:
+    """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
+
+    A video that is empty, or whose parts do not fit, lands in quarantine with its reason and with `reproduce`, the
+    command that shows it again. Raises Refusal when nothing can be done (other settings or labels) or nothing more.
+    """
+    began = time.perf_counter()
+    opened = create_store(store, existing.settings)
+    with only_writer(store):
+        refuse_other_facts(manifest, opened)
+        todo, summary = plan(manifest, opened, retry_quarantined)
+        brought = Brought(summary)
+        with writing_to(store):
+            add_classes(store, manifest.classes)
+            add_groups(store, todo)
+        if todo:
+            work = functools.partial(_one, existing, store, reproduce)
+            with (
+                ExtractionBar(len(todo), summary.in_quarantine, "bring") as bar,
+                contextlib.closing(_run(work, list(todo.values()), workers)) as outcomes,
+            ):
+                for outcome in outcomes:
+                    if outcome.status == "failed":
+                        raise cannot_go_on(outcome, store)
+                    _count(brought, outcome)
+                    with writing_to(store):
+                        journal(store, outcome)
+                    bar.advance(outcome)
+        with writing_to(store):
+            catalogue.save(store)
+    summary.wall = time.perf_counter() - began
+    return brought
+
+
+def _run(work: Callable[[Video], Outcome], todo: list[Video], workers: int) -> Generator[Outcome]:
+    """Outcomes in the order of the rows, in which an LMDB lies on the disk. A run that stops early drops what is not begun."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(work, todo)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _count(brought: Brought, outcome: Outcome) -> None:
+    brought.summary.count(outcome)
+    if outcome.note:
+        number, first = brought.noted.get(outcome.note, (0, outcome.video_id))
+        brought.noted[outcome.note] = number + 1, first
+
+
+def _one(existing: Existing, store: Path, reproduce: str, video: Video) -> Outcome:
+    writer = VideoWriter(store, video.video_id)
+    notes: Counter[str] = Counter()
+    outcome = attempt(lambda: _store(existing, writer, video, notes), writer, video, reproduce)
+    if outcome.status == "stored" and notes:
+        return dataclasses.replace(outcome, note="; ".join(sorted(notes)))
+    return outcome
+
+
+def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter[str]) -> Outcome:
+    """Store one video whole, and count in `notes` what was done to its pictures beyond the usual."""
+    pictures, pairs = _pictures(existing, video.video_id, notes)
+    views = existing.settings.views
+    frames = BroughtFrames(views["rgb"].frame_codec, find_cuts=existing.flow is not None)
+    writer.begin()
+    _add(writer, frames, [(picture,) for picture in pictures])
+    if frames.reencoded:
+        notes[REENCODED] = frames.reencoded
+    facts: dict[str, Any] = {
+        "label": video.label,
+        "source": video.source or video.video_id,
+        "split": video.split,
+        "fps": existing.fps,
+        "length": len(pictures),
+        "file": {"path": existing.frames.place(video.video_id), **frames.identity},
+        "settings_hash": settings_hash(existing.settings.as_dict()),
+    }
+    stored: list[BroughtFrames | BroughtFlow] = [frames]
+    if existing.flow is not None and isinstance(settings := views["flow"], FlowSettings):
+        flow = BroughtFlow(settings, frames.frame_shape[:2])
+        _add(writer, flow, pairs)
+        facts["flow_file"] = {"path": existing.flow.place(video.video_id), **flow.identity}
+        facts["cuts"] = frames.cuts.found()
+        stored.append(flow)
+    facts["notes"] = dict(sorted(notes.items()))
+    writer.commit(stored, facts)
+    return Outcome(video.video_id, "stored", frames=len(pictures))
+
+
+def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list[Jpeg], list[tuple[Jpeg, ...]]]:
+    """The frames and the flow of each pair of them. Raises Undecodable where their numbers do not fit."""
+    frames = list(existing.frames.frames(video))
+    pairs = list(existing.flow.flow(video)) if existing.flow else []
+    if not frames:
+        flow = f", and flow of {len(pairs)} pairs" if pairs else ""
+        raise Undecodable(f"it is empty: {existing.frames.path.name} has no frame of it{flow}", "open")
+    if existing.flow is None:
+        return frames, []
+    if len(pairs) == len(frames):
+        # Some tools give every frame a flow. The pictures are numbered like the first frame of their pair, so that the
+        # last one has no second frame.
+        notes[LAST_FLOW] += 1
+        pairs.pop()
+    if len(pairs) != len(frames) - 1:
+        raise Undecodable(
+            f"{len(pairs)} flow pictures do not fit {len(frames)} frames: one less is right, and as many will do",
+            "open",
+        )
+    return frames, pairs
+
+
+def _add(writer: VideoWriter, view: BroughtFrames | BroughtFlow, pictures: Iterable[tuple[Jpeg, ...]]) -> None:
+    streams = []
+    for picture in pictures:
+        streams.append(view.add(tuple(_load(jpeg) for jpeg in picture)))
+        if len(streams) == FRAMES_AT_ONCE:
+            writer.add(view, streams)
+            streams = []
+    writer.add(view, streams)
+
+
+def _load(jpeg: Jpeg) -> bytes:
+    if isinstance(jpeg, bytes):
+        return jpeg
+    try:
+        return jpeg.read_bytes()
+    except OSError as error:
+        raise Undecodable(f"{jpeg.name} cannot be read: {error.strerror}", "open") from error
