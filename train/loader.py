@@ -184,7 +184,7 @@ class ClipLoader:
             raise Refusal(
                 f"the store has no view {missing[0]!r}",
                 where=where,
-                remedy=f"it has {', '.join(self.store.views)}; extract it with that view, or train another stream",
+                remedy=f"it has {', '.join(sorted(self.store.views))}; extract it with that view, or train another stream",
             )
         if len(self.videos) < self.batch:
             raise Refusal(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -58,7 +59,12 @@ class Extraction:
         self, videos: Path, store: Path, gate: Path, workers: int = 2, time_limit: float = 0, **environment: str
     ) -> None:
         preload = json.dumps([str(Path(__file__).with_name("gate.py"))])
-        variables = {"GATE": str(gate), "DASK_DISTRIBUTED__WORKER__PRELOAD": preload, **environment}
+        variables = {
+            "GATE": str(gate),
+            "PYTHONFAULTHANDLER": "1",
+            "DASK_DISTRIBUTED__WORKER__PRELOAD": preload,
+            **environment,
+        }
         command = [sys.executable, "-m", "pipeline", "extract", "--videos", videos, "--store", store]
         self.gate = gate
         self.process = subprocess.Popen(
@@ -82,5 +88,10 @@ class Extraction:
 
     def end(self) -> tuple[int, str, str]:
         """Exit code, output and errors, once it has ended."""
-        out, err = self.process.communicate(timeout=PATIENCE)
+        try:
+            out, err = self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            self.process.send_signal(signal.SIGABRT)  # which prints where every thread is
+            _, err = self.process.communicate()
+            raise AssertionError(f"the run did not end in {PATIENCE:g} s; it was here:\n{err}") from error
         return self.process.returncode, out, err
