@@ -30,6 +30,7 @@ from pipeline.store import VideoStore
 from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
 
 IN_FLIGHT_PER_WORKER = 3  # futures handed out ahead, so that a worker never waits for the scheduler
+CANCEL_SECONDS = 10.0  # that a run which stops early waits for its cancelled videos
 DASK_SETTINGS = {
     # A video that was with a worker when it died is not tried again among others: see `_run`.
     "distributed.scheduler.allowed-failures": 0,
@@ -178,8 +179,9 @@ def _run(
 
     ahead = IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     suspects = []
-    running = as_completed(submit(ahead), with_results=True, raise_errors=False)
+    running = as_completed(with_results=True, raise_errors=False)
     try:
+        running.update(submit(ahead))  # in here, as Ctrl-C may come at once
         for future, result in running:
             row = videos.pop(future)
             if isinstance(result, Outcome):
@@ -189,10 +191,12 @@ def _run(
             for following in submit(1):
                 running.add(following)
     finally:
-        # A run that stops early waits for what is on its way: Dask would print an error for each connection cut off.
+        # A run that stops early waits a little for what is on its way: Dask would print an error for each connection cut off.
         client.cancel(list(videos))
-        for _ in running:
-            pass
+        patience = time.monotonic() + CANCEL_SECONDS
+        while not running.is_empty() and time.monotonic() < patience:
+            if not running.next_batch(block=False):
+                time.sleep(0.02)
     for row in suspects:
         future = start(row)
         error = future.exception()
