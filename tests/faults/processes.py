@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -74,6 +75,8 @@ class Extraction:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Shells let what they start in the background ignore Ctrl-C; these processes must not, wherever the tests run.
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
     def held(self) -> int:
