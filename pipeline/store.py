@@ -149,7 +149,12 @@ class VideoStore:
 
     def codec(self, view: str) -> FrameCodec:
         """What decodes the view's streams."""
-        return ExtractionSettings.from_dict(self.settings).views[view].frame_codec
+        return self._codecs[view]
+
+    @cached_property
+    def _codecs(self) -> dict[str, FrameCodec]:
+        # Readers ask for each clip; the settings are parsed once.
+        return {name: view.frame_codec for name, view in ExtractionSettings.from_dict(self.settings).views.items()}
 
     def path(self, video_id: str, view: str) -> Path:
         """The folder of a view's array."""
