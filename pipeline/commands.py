@@ -16,8 +16,8 @@ from rich.table import Table
 from pipeline import catalogue, importers, synthetic
 from pipeline import verify as verification
 from pipeline.errors import Refusal, UsageError
-from pipeline.extract import Summary
 from pipeline.extract import extract as run_extraction
+from pipeline.journal import Summary
 from pipeline.manifest import Manifest
 from pipeline.preview import write_clips, write_contact_sheets
 from pipeline.settings import ExtractionSettings

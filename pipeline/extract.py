@@ -3,71 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
-import json
-import os
-import signal
-import socket
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from pathlib import Path
 
-# Workers that end with the run log lost connections as errors; read when distributed is imported, here and in them.
-os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
-
-import dask
-from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, as_completed
+from distributed import Client, Future, as_completed
 
 from pipeline import catalogue, job
+from pipeline.cluster import workers_for_extraction
 from pipeline.errors import Refusal
 from pipeline.job import Outcome
+from pipeline.journal import Summary, journal
+from pipeline.lock import only_writer
 from pipeline.manifest import Manifest, Video
+from pipeline.plan import plan, refuse_other_facts
 from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
-from pipeline.store import VideoStore
 from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
 
 IN_FLIGHT_PER_WORKER = 3  # futures handed out ahead, so that a worker never waits for the scheduler
 CANCEL_SECONDS = 10.0  # that a run which stops early waits for its cancelled videos
-DASK_SETTINGS = {
-    # A video that was with a worker when it died is not tried again among others: see `_run`.
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.worker-saturation": 1.0,
-    # Tasks return next to nothing, so there is nothing to spill, and a worker that pauses for memory may pause for ever.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.multiprocessing-method": "spawn",
-    "distributed.comm.timeouts.connect": "60s",
-}
-
-
-@dataclass
-class Summary:
-    """What a run did. `seconds` sums the workers' time by kind of work; `wall` is the run's own."""
-
-    stored: int = 0
-    skipped: int = 0
-    frames: int = 0
-    partial: dict[str, str] = field(default_factory=dict)  # of the stored ones: video id -> why its end is missing
-    quarantined: dict[str, str] = field(default_factory=dict)
-    in_quarantine: int = 0  # refused by earlier runs and left alone by this one
-    seconds: dict[str, float] = field(default_factory=dict)
-    wall: float = 0.0
-
-    def count(self, outcome: Outcome) -> None:
-        if outcome.status == "stored":
-            self.stored += 1
-            self.frames += outcome.frames
-            if outcome.reason:
-                self.partial[outcome.video_id] = outcome.reason
-            for kind, spent in outcome.seconds.items():
-                self.seconds[kind] = self.seconds.get(kind, 0.0) + spent
-        else:
-            self.quarantined[outcome.video_id] = outcome.reason
 
 
 def extract(
@@ -108,7 +64,7 @@ def extract(
                     view.prepare()
             with (
                 ExtractionBar(len(todo), len(summary.quarantined)) as bar,
-                _cluster(min(workers, len(todo))) as client,
+                workers_for_extraction(min(workers, len(todo))) as client,
                 contextlib.closing(_run(client, list(todo.values()), root, store, settings, time_limit)) as outcomes,
             ):
                 for outcome in outcomes:
@@ -125,33 +81,6 @@ def extract(
             catalogue.save(store)
     summary.wall = time.perf_counter() - began
     return summary
-
-
-def refuse_other_facts(manifest: Manifest, store: VideoStore) -> None:
-    """Raises Refusal where stored videos have another label, source or split: skipping them would keep the old ones."""
-    other = []
-    for row in manifest.rows:
-        info = store.infos.get(row.video_id)
-        wanted = (row.label, row.source or row.video_id, row.split)
-        if info and (info.label, info.source, info.split) != wanted:
-            other.append(f"{row.video_id}: stored {info.label, info.source, info.split}, the manifest has {wanted}")
-    if other:
-        raise Refusal(
-            f"{len(other)} stored videos have another label, source or split than the manifest, the first is {other[0]}",
-            where=str(store.root),
-            remedy="a store holds one split of a data set: extract into another one, or give the manifest of this one",
-        )
-
-
-def plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tuple[dict[str, Video], Summary]:
-    """What is missing, by video id."""
-    done, refused = set(store.videos), set() if retry_quarantined else set(store.quarantine)
-    todo = {row.video_id: row for row in manifest.rows if row.video_id not in done and row.video_id not in refused}
-    summary = Summary(
-        skipped=sum(row.video_id in done for row in manifest.rows),
-        in_quarantine=sum(row.video_id in refused for row in manifest.rows),
-    )
-    return todo, summary
 
 
 def _run(
@@ -211,59 +140,6 @@ def _blame(store: Path, root: Path, video: Video, error: BaseException) -> Outco
             return given_up
         job.quarantine(store, root, video, reason, "worker", str(error))
     return Outcome(video.video_id, "quarantined", reason, "worker")
-
-
-@contextlib.contextmanager
-def _cluster(workers: int) -> Iterator[Client]:
-    """One single-threaded process per worker: OpenCV and FFmpeg get one core each, and a crash costs one video."""
-    with (
-        dask.config.set(DASK_SETTINGS),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # any free port, and for this machine's eyes only
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(_LeaveInterruptsToTheRun())
-        yield client
-
-
-class _LeaveInterruptsToTheRun(WorkerPlugin):
-    """Ctrl-C reaches every process of the terminal; the run alone acts on it, and ends its workers."""
-
-    def setup(self, worker: Worker) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def only_writer(store: Path) -> Iterator[None]:
-    """Hold the store's lock; the kernel drops it when this process ends, however it ends."""
-    with writing_to(store):
-        file = open(store / ".lock", "a+")  # noqa: SIM115  (closed below)
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise Refusal(
-                f"another extraction is writing to this store ({file.read().strip() or 'unknown process'})",
-                where=str(store),
-                remedy="wait for it, or stop it; two writers in one store would lose data",
-            ) from error
-        with writing_to(store):
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        yield
-
-
-def journal(store: Path, outcome: Outcome) -> None:
-    """One line per video: the timings, which do not belong into records that are to be equal from run to run."""
-    line = {"time": round(time.time(), 3), **vars(outcome)}
-    with open(store / "journal.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _size(path: Path) -> int:

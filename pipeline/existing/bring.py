@@ -20,9 +20,12 @@ from pipeline import catalogue
 from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source
 from pipeline.existing.views import BroughtFlow, BroughtFrames
-from pipeline.extract import Summary, cannot_go_on, journal, only_writer, plan, refuse_other_facts
+from pipeline.extract import cannot_go_on
 from pipeline.job import Outcome, attempt
+from pipeline.journal import Summary, journal
+from pipeline.lock import only_writer
 from pipeline.manifest import Manifest, Video
+from pipeline.plan import plan, refuse_other_facts
 from pipeline.progress import ExtractionBar
 from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.video import Undecodable

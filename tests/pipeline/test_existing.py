@@ -18,7 +18,7 @@ from hypothesis import strategies as some
 from pipeline import catalogue, synthetic
 from pipeline.existing import jpegs, open_source
 from pipeline.existing.bring import Existing, bring, manifest_of
-from pipeline.extract import Summary
+from pipeline.journal import Summary
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore, open_store
 from pipeline.verify import verify

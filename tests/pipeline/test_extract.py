@@ -17,7 +17,9 @@ import pytest
 
 from pipeline import catalogue, flow, importers, job, layout, synthetic
 from pipeline.errors import Refusal
-from pipeline.extract import Summary, extract, only_writer
+from pipeline.extract import extract
+from pipeline.journal import Summary
+from pipeline.lock import only_writer
 from pipeline.manifest import Manifest, Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
