@@ -19,9 +19,7 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
-def evaluate(
-    run: Path, store: Path, protocols: list[str] | None = None, reader: str = "auto", threads: int = 0
-) -> None:
+def evaluate(run: Path, store: str, protocols: list[str] | None = None, reader: str = "auto", threads: int = 0) -> None:
     """Retrieval and linear probe of a run's networks, trained and untrained, then the report. Safe to repeat.
 
     Test videos look for training videos of their class, so the store needs labels and the splits train and test.
@@ -29,7 +27,7 @@ def evaluate(
 
     Args:
         run: Folder of the run.
-        store: Folder of the store.
+        store: Folder of the store, or its URL.
         protocols: How features are taken: clean (all windows of every video), coclr (as the CoCLR paper's code does it);
             by default both; one alone as `--protocols [clean]`.
         reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
@@ -43,12 +41,12 @@ def evaluate(
     console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}", soft_wrap=True)
 
 
-def report(run: Path, store: Path) -> None:
+def report(run: Path, store: str) -> None:
     """Write the report of an evaluated run again, from its results and features.
 
     Args:
         run: Folder of the run.
-        store: Folder of the store.
+        store: Folder of the store, or its URL.
     """
     environment.require_one_faiss()
     console.print(f"wrote {write_report(run, open_store(store))}", soft_wrap=True)

@@ -16,7 +16,7 @@ from eval.filmstrips import Strip
 from eval.results import NETWORKS, Record
 from eval.retrieval import KS
 from eval.runs import Stage, recipe_text, stages, trained_on
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 
@@ -62,7 +62,7 @@ def write_report(run: Path, store: VideoStore) -> Path:
     """
     page = render(page_content(run, store))
     path = run / "report.html"
-    layout.write_atomically(path, page.encode())
+    storage.write_atomically(path, page.encode())
     return path
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal
 
 NETWORKS = ("trained", "untrained")
@@ -83,7 +83,7 @@ def write(path: Path, records: Iterable[Record]) -> None:
             raise Refusal(f"two results claim to be {one.metric}", where=" / ".join(map(str, _order(one)[:4])))
     rows = [dataclasses.asdict(record) for record in ordered]
     path.parent.mkdir(parents=True, exist_ok=True)
-    layout.write_atomically(path, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
+    storage.write_atomically(path, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: Path) -> list[Record]:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import layout
+from pipeline import layout, storage
 from pipeline.errors import Refusal
 
 COLUMNS = ("video_id", "length", "height", "width", "fps", "label", "source", "split")
@@ -41,7 +41,7 @@ def save(root: Path) -> None:
         rows["record"].append(json.dumps(record, sort_keys=True))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(rows), sink, write_page_checksum=True)
-    layout.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
+    storage.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
 
 
 def _scan(root: Path) -> tuple[dict[str, dict[str, Any]], bool]:
@@ -49,8 +49,9 @@ def _scan(root: Path) -> tuple[dict[str, dict[str, Any]], bool]:
     path = layout.catalogue_path(root)
     known, written = _read(path)
     records, cached = {}, 0
-    for file, changed in record_files(root / "videos"):
-        record = known.get(os.path.relpath(file.parent, root / "videos")) if changed < written else None
+    videos = root / "videos"
+    for file, changed in record_files(videos):
+        record = known.get(os.path.relpath(str(file.parent), str(videos))) if changed < written else None
         cached += record is not None
         record = record or read_record(file)
         if record is not None:
@@ -61,7 +62,7 @@ def _scan(root: Path) -> tuple[dict[str, dict[str, Any]], bool]:
 def read_record(path: Path) -> dict[str, Any] | None:
     """The commit record in a zarr.json; None where it is a plain folder group. Raises Refusal when it is damaged."""
     try:
-        record = layout.attributes_of(path.read_bytes())
+        record = layout.attributes_of(storage.read(path))
     except (ValueError, OSError, AttributeError) as error:
         raise _damaged(path, f"cannot be read: {error}") from error
     if record is not None and not layout.is_sealed(record):
@@ -80,8 +81,11 @@ def _damaged(path: Path, how: str) -> Refusal:
 def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     """Records by quoted id as the catalogue has them, and when it was written; nothing when there is none."""
     try:
-        written = path.stat().st_mtime_ns
-        column = pq.read_table(path, columns=["record"], page_checksum_verification=True).column("record").to_pylist()
+        written = storage.changed(path)
+        content = pa.BufferReader(storage.read(path))
+        column = (
+            pq.read_table(content, columns=["record"], page_checksum_verification=True).column("record").to_pylist()
+        )
         records = [json.loads(text) for text in column]
     except (OSError, KeyError, ValueError, pa.ArrowException):
         return {}, 0  # derived data: without it the scan reads every record
@@ -90,12 +94,6 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
 
 def record_files(folder: Path) -> Iterator[tuple[Path, int]]:
     """Every zarr.json of a group below `folder` with its time of change; arrays are not entered."""
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_dir() and entry.name not in layout.RESERVED:
-            yield from record_files(Path(entry.path))
-        elif entry.name == layout.RECORD:
-            yield Path(entry.path), entry.stat().st_mtime_ns
+    for file in storage.files_below(folder, skip=layout.RESERVED):
+        if file.path.name == layout.RECORD:
+            yield file.path, file.changed

@@ -13,14 +13,15 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
-from pipeline import catalogue, importers, synthetic
+from pipeline import catalogue, importers, storage, synthetic
 from pipeline import verify as verification
 from pipeline.errors import Refusal, UsageError
 from pipeline.extract import extract as run_extraction
-from pipeline.journal import Summary
+from pipeline.journal import Run, Summary, last_run
 from pipeline.manifest import Manifest
 from pipeline.preview import write_clips, write_contact_sheets
 from pipeline.settings import ExtractionSettings
+from pipeline.storage import location
 from pipeline.store import VideoStore, open_store
 from pipeline.video import DecodeSettings, Undecodable
 from pipeline.video import decode as decode_video
@@ -62,7 +63,7 @@ def manifest(
 
 def extract(
     videos: Path,
-    store: Path,
+    store: str,
     dataset: str = "folder",
     split: int | None = None,
     lists: Path | None = None,
@@ -81,7 +82,7 @@ def extract(
 
     Args:
         videos: Folder that holds the videos.
-        store: Folder of the store; made if it is not there.
+        store: Folder of the store, or its URL, as s3://bucket/store; made if it is not there.
         dataset: How the folder is read: a name in data_manifests/, or the path of a file like those.
         split: Which of the official splits, for data sets that have several.
         lists: Folder of the official lists; by default they are looked for in and beside `videos`.
@@ -114,19 +115,17 @@ def extract(
     settings = ExtractionSettings(views, decode).resolved()
     count = workers or len(os.sched_getaffinity(0))
     estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
-    errors.print(
-        f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(str(store))}"
-    )
-    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined, time_limit)
+    errors.print(f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(store)}")
+    summary = run_extraction(listed, videos, location(store), settings, count, retry_quarantined, time_limit)
     print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
 
-def status(store: Path) -> None:
-    """Tell what is in a store: videos, frames, size, settings, and what is in quarantine for which reason.
+def status(store: str) -> None:
+    """Tell what is in a store: videos, frames, size, settings, the last run, and what is in quarantine for which reason.
 
     Args:
-        store: Folder of the store.
+        store: Folder of the store, or its URL.
     """
     opened = open_store(store)
     infos = opened.infos.values()
@@ -140,7 +139,10 @@ def status(store: Path) -> None:
         table.add_row("cuts", f"{cuts} between shots, in {sum(bool(info.cuts) for info in infos)} videos")
     if partial := sum(bool(info.partial) for info in infos):
         table.add_row("partial", f"{partial} videos whose files break off; what was readable is stored")
-    table.add_row("size", f"{_bytes_below(store / 'videos') / 2**20:.1f} MiB")
+    size = sum(file.size for file in storage.files_below(opened.root / "videos"))
+    table.add_row("size", f"{size / 2**20:.1f} MiB")
+    if run := last_run(opened.root):
+        table.add_row("last run", _told(run))
     for name, settings in opened.settings.items():
         table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))
     table.add_row("settings", opened.settings_hash)
@@ -153,16 +155,16 @@ def status(store: Path) -> None:
             console.print(f"    [dim]{escape(entry['reproduce'])}[/dim]")
 
 
-def verify(store: Path, threads: int = 2) -> int:
+def verify(store: str, threads: int = 2) -> int:
     """Check a store like fsck: every byte against its digest, the counts, flow = rgb - 1. Exit code 1 when damaged.
 
     Args:
-        store: Folder of the store.
+        store: Folder of the store, or its URL.
         threads: Files that are read at once.
     """
     opened = _open_for_verification(store)
     began, videos, read, damage = time.perf_counter(), 0, 0, []
-    total = sum(1 for _ in catalogue.record_files(store / "videos"))
+    total = sum(1 for _ in catalogue.record_files(opened.root / "videos"))
     checked = verification.verify(opened, threads)
     for _, size, found in track(checked, "verify", total, console=errors, disable=not errors.is_terminal):
         videos, read = videos + 1, read + size
@@ -173,19 +175,17 @@ def verify(store: Path, threads: int = 2) -> int:
         )
     rate = read / max(time.perf_counter() - began, 1e-9) / 2**20
     verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
-    console.print(
-        f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({escape(str(store))})"
-    )
+    console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({escape(store)})")
     return 1 if damage else 0
 
 
 def preview(
-    store: Path, out: Path = Path("preview"), videos: list[str] | None = None, count: int = 8, clip: bool = False
+    store: str, out: Path = Path("preview"), videos: list[str] | None = None, count: int = 8, clip: bool = False
 ) -> None:
     """Write contact sheets (PNG): frames of videos above their colour-coded flow.
 
     Args:
-        store: Folder of the store.
+        store: Folder of the store, or its URL.
         out: Folder for the pictures.
         videos: Ids of the videos to show; by default `count` of them, evenly over the store.
         count: How many videos to show when none are named.
@@ -196,7 +196,7 @@ def preview(
         step = max(1, len(opened.videos) // count)
         videos = opened.videos[::step][:count]
     if not videos:
-        raise Refusal("the store holds no videos", where=str(store), remedy="run `make extract-flow` first")
+        raise Refusal("the store holds no videos", where=store, remedy="run `make extract-flow` first")
     written = write_contact_sheets(opened, videos, out)
     clips = f" and {len(write_clips(opened, videos, out))} clips" if clip else ""
     console.print(
@@ -255,21 +255,24 @@ def print_notes(listed: Manifest) -> None:
         errors.print(f"[yellow]note[/yellow] {escape(note)}")
 
 
-def _open_for_verification(path: Path) -> VideoStore:
+def _open_for_verification(path: str) -> VideoStore:
     """A store whose root is damaged is a finding, told as such."""
     try:
         return open_store(path)
     except (ValueError, KeyError) as error:
         raise Refusal(
-            f"the store's own zarr.json is damaged: {error}", where=str(path), remedy="restore it from a copy"
+            f"the store's own zarr.json is damaged: {error}", where=path, remedy="restore it from a copy"
         ) from error
 
 
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _told(run: Run) -> str:
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))
+    rate = f"{run.videos / max(run.seconds, 1e-3):.2f} videos/s, {run.frames / max(run.seconds, 1e-3):.0f} frames/s"
+    pending = f"; {run.todo - run.videos} pending, run it again to go on" if run.todo > run.videos else ""
+    return f"{began}: {run.videos} of {run.todo} videos in {run.seconds:.0f} s ({rate}){pending}"
 
 
-def print_summary(summary: Summary, store: Path) -> None:
+def print_summary(summary: Summary, store: str) -> None:
     """The end of a run that wrote into a store: what it refused, and one line of what it did."""
     for video_id, reason in sorted(summary.quarantined.items()):
         errors.print(f"[yellow]quarantined[/yellow] {escape(video_id)}: {escape(reason)}")
@@ -282,4 +285,4 @@ def print_summary(summary: Summary, store: Path) -> None:
         parts.append(f"{summary.skipped} were there already")
     if summary.quarantined or summary.in_quarantine:
         parts.append(f"{len(summary.quarantined) + summary.in_quarantine} in quarantine")
-    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {escape(str(store))}")
+    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {escape(store)}")

@@ -16,11 +16,12 @@ from pipeline.existing import Source, open_source
 from pipeline.existing.bring import Existing, manifest_of
 from pipeline.existing.bring import bring as run_bringing
 from pipeline.manifest import Manifest
+from pipeline.storage import location
 
 
 def bring(
     frames: Path,
-    store: Path,
+    store: str,
     flow: Path | None = None,
     manifest: Path | None = None,
     bound: float = 20.0,
@@ -42,7 +43,7 @@ def bring(
 
     Args:
         frames: LMDB of frames, or folder of frame folders.
-        store: Folder of the store; made if it is not there.
+        store: Folder of the store, or its URL; made if it is not there.
         flow: LMDB of flow, or folder of frame folders; without it the store has frames alone.
         manifest: Labels, recordings and splits of the videos, by their ids `<class>/<video>`, and which of them to bring.
             Without it, all of them, labelled with their folders, in no split.
@@ -67,9 +68,9 @@ def bring(
         print_notes(rows)
         count = workers or len(os.sched_getaffinity(0))
         told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")
-        errors.print(f"bringing {len(rows.rows)} videos: {escape(told)}, {count} threads, into {escape(str(store))}")
+        errors.print(f"bringing {len(rows.rows)} videos: {escape(told)}, {count} threads, into {escape(store)}")
         again = _command(frames, flow, store, manifest)
-        brought = run_bringing(rows, existing, store, count, again, retry_quarantined)
+        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined)
     for note, (number, first) in sorted(brought.noted.items()):
         errors.print(f"[yellow]note[/yellow] {escape(note)}: in {number} videos, the first is {escape(first)}")
     summary = brought.summary
@@ -86,7 +87,7 @@ def _flow_source(flow: Path, frames: Source) -> Source:
     return open_source(flow)
 
 
-def _command(frames: Path, flow: Path | None, store: Path, manifest: Path | None) -> str:
+def _command(frames: Path, flow: Path | None, store: str, manifest: Path | None) -> str:
     options = {"frames": frames, "flow": flow, "store": store, "manifest": manifest}
     given = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items() if value]
     return f"python -m pipeline bring {' '.join(given)} --retry_quarantined=true"

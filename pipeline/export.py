@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import codec, layout, mp4
+from pipeline import codec, mp4, storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.flow.colour import colour_code, full_colour, measured_pairs
 from pipeline.flow.files import unwritable
@@ -105,7 +105,7 @@ def _write_mp4(store: VideoStore, video_id: str, view: str, out: Path, pieces: I
 
 
 def _write_npy(store: VideoStore, video_id: str, view: str, out: Path, pieces: Iterator[slice]) -> str:
-    with layout.writing_aside(out) as aside:
+    with storage.writing_aside(out) as aside:
         array = GrowingArray(aside)
         for piece in pieces:
             array.add(store.read(video_id, "rgb", piece) if view == "rgb" else store.flow(video_id, piece))
@@ -114,7 +114,7 @@ def _write_npy(store: VideoStore, video_id: str, view: str, out: Path, pieces: I
 
 
 def _write_folder(store: VideoStore, video_id: str, view: str, out: Path, pieces: Iterator[slice]) -> str:
-    with layout.writing_aside(out) as aside:
+    with storage.writing_aside(out) as aside:
         aside.mkdir()
         for piece in pieces:
             files = _rgb_files if view == "rgb" else _flow_files

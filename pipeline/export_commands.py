@@ -13,7 +13,7 @@ from pipeline.progress import counting_bar
 from pipeline.store import open_store
 
 
-def export(store: Path, video: str, /, *, out: Path, view: str = "rgb") -> None:
+def export(store: str, video: str, /, *, out: Path, view: str = "rgb") -> None:
     """Write one stored video as MP4, as NumPy array or as a folder of JPEGs, for other tools.
 
     The ending of `out` decides. `.mp4`: H.264 of high quality at the stored frame rate, flow as colours. `.npy`: rgb uint8
@@ -24,7 +24,7 @@ def export(store: Path, video: str, /, *, out: Path, view: str = "rgb") -> None:
     Examples: `export stores/mine Walk/w_01 --out w_01.mp4`; `export stores/mine Walk/w_01 --out w_01 --view flow`.
 
     Args:
-        store: Folder of the store.
+        store: Folder of the store, or its URL.
         video: Id of the video.
         out: What to write; folders above it are made, and nothing that is there is replaced.
         view: rgb or flow.

@@ -65,6 +65,7 @@ def extract(
             with (
                 ExtractionBar(len(todo), len(summary.quarantined)) as bar,
                 workers_for_extraction(min(workers, len(todo))) as client,
+                journal(store, len(todo)) as kept,
                 contextlib.closing(_run(client, list(todo.values()), root, store, settings, time_limit)) as outcomes,
             ):
                 for outcome in outcomes:
@@ -72,7 +73,7 @@ def extract(
                         raise cannot_go_on(outcome, store)
                     summary.count(outcome)
                     with writing_to(store):
-                        journal(store, outcome)
+                        kept.add(outcome)
                     bar.advance(outcome)
                     todo.pop(outcome.video_id)
             if todo:  # never end well with work undone

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
 
-from pipeline import environment, layout
+from pipeline import environment, storage
 from pipeline.commands import console, errors
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.flow import ESTIMATORS, bench, create
@@ -284,6 +284,6 @@ def _write_figures(path: Path, source: str, figures: dict[str, Any]) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        layout.write_atomically(path, (json_format.dumps(content, indent=2) + "\n").encode())
+        storage.write_atomically(path, (json_format.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise unwritable(path, error) from error

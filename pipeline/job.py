@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline import layout
+from pipeline import layout, storage
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.video import DecodeSettings, Undecodable, decode, probe
@@ -51,12 +51,12 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any],
     """
     cv2.setNumThreads(1)
     file = Path(root) / video.path
-    writer = VideoWriter(Path(store), video.video_id)
+    writer = VideoWriter(storage.location(store), video.video_id)
     settled = ExtractionSettings.from_dict(settings)
 
     def give_up() -> None:
         try:
-            quarantine(Path(store), Path(root), video, f"it gave no further frame for {time_limit:g} s", TIME)
+            quarantine(writer.root, Path(root), video, f"it gave no further frame for {time_limit:g} s", TIME)
         finally:
             os._exit(1)
 
@@ -85,7 +85,7 @@ def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Vide
     except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
         text = traceback.format_exc()
         return _quarantine(writer, video, reproduce, text.strip().splitlines()[-1], "extract", text)
-    layout.quarantine_path(writer.root, video.video_id).unlink(missing_ok=True)
+    storage.remove(layout.quarantine_path(writer.root, video.video_id))
     stored.seconds["total"] = time.perf_counter() - began
     return stored
 
@@ -97,7 +97,7 @@ def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, t
 
 def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, stage: str, trace: str) -> None:
     path = layout.quarantine_path(store, video.video_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path.parent)
     entry = {
         **asdict(video),
         "reason": reason,
@@ -105,7 +105,7 @@ def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, st
         "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
         "reproduce": reproduce,
     }
-    layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+    storage.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _probe_command(file: Path) -> str:
@@ -115,7 +115,7 @@ def _probe_command(file: Path) -> str:
 def given_up(store: Path, video: Video) -> Outcome | None:
     """What a worker that ended itself over this video left to say, if it did."""
     path = layout.quarantine_path(store, video.video_id)
-    entry = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entry = json.loads(storage.read_if_there(path) or b"{}")
     if entry.get("stage") != TIME:
         return None
     return Outcome(video.video_id, "quarantined", entry["reason"], TIME)
@@ -189,7 +189,7 @@ def _decoded(
 
 def _identity(file: Path) -> dict[str, Any]:
     try:
-        return {"bytes": file.stat().st_size, "sha256": layout.file_digest(file)}
+        return {"bytes": file.stat().st_size, "sha256": storage.file_digest(file)}
     except OSError as error:
         raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
 

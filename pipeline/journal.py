@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.job import Outcome
+
+SECONDS_A_PART = 30.0
 
 
 @dataclass
@@ -35,8 +42,80 @@ class Summary:
             self.quarantined[outcome.video_id] = outcome.reason
 
 
-def journal(store: Path, outcome: Outcome) -> None:
-    """Add a line for one video."""
-    line = {"time": round(time.time(), 3), **vars(outcome)}
-    with open(store / "journal.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+class Journal:
+    """The journal of one run into a store: `STORE/journal/TIME-HOST-PID-PART.jsonl`, begun with the first video.
+
+    The first line tells of the run, each other one of a video. A local file gets every line at once. An object cannot be
+    appended to: there, lines are kept and written as another part every half a minute.
+    """
+
+    def __init__(self, store: Path, videos: int) -> None:
+        began = time.time()
+        self.run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{socket.gethostname()}-{os.getpid()}"
+        self.folder = _folder(store)
+        self.part = 0
+        self.lines = [{"run": self.run, "time": round(began, 3), "videos": videos}]
+        self.written = began
+
+    def add(self, outcome: Outcome) -> None:
+        """Add a line for one video. Raises OSError."""
+        self.lines.append({"time": round(time.time(), 3), **vars(outcome)})
+        if storage.is_local(self.folder) or time.time() - self.written > SECONDS_A_PART:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is kept. Raises OSError."""
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
+        path = self.folder / f"{self.run}-{self.part:05d}.jsonl"
+        if not storage.is_local(path):
+            storage.write(path, text.encode())
+            self.part += 1
+        else:
+            storage.make_folder(path.parent)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(text)
+        self.lines, self.written = [], time.time()
+
+
+@contextlib.contextmanager
+def journal(store: Path, videos: int) -> Iterator[Journal]:
+    """The journal of a run that has so many videos to do; whole when the block ends, however it ends."""
+    kept = Journal(store, videos)
+    try:
+        yield kept
+    finally:
+        if len(kept.lines) > 1:
+            kept.write()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's journal tells. began: seconds since 1970. todo: videos that it set out to do."""
+
+    began: float
+    todo: int
+    videos: int
+    frames: int
+    seconds: float
+
+
+def last_run(store: Path) -> Run | None:
+    """The run that wrote into the store last; None where no journal is."""
+    files = sorted((file.path for file in storage.files_below(_folder(store))), key=lambda path: path.name)
+    if not files:
+        return None
+    name = files[-1].name.rpartition("-")[0]
+    parts = [storage.read(path).decode() for path in files if path.name.rpartition("-")[0] == name]
+    # A line that a kill cut off ends the journal.
+    head, *lines = [json.loads(line) for line in "".join(parts).splitlines(keepends=True) if line.endswith("\n")]
+    return Run(
+        began=head["time"],
+        todo=head["videos"],
+        videos=len(lines),
+        frames=sum(line["frames"] for line in lines),
+        seconds=max((line["time"] for line in lines), default=head["time"]) - head["time"],
+    )
+
+
+def _folder(store: Path) -> Path:
+    return store / "journal"

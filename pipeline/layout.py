@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
+
+from pipeline.storage import digest
 
 SCHEMA = 1
 ATTRIBUTE = "costream"
@@ -46,6 +41,14 @@ def quarantine_path(store: Path, video_id: str) -> Path:
     return store / "quarantine" / f"{quoted(video_id)}.json"
 
 
+def classes_path(store: Path) -> Path:
+    return store / "classes.txt"
+
+
+def lock_path(store: Path) -> Path:
+    return store / ".lock"
+
+
 def catalogue_path(store: Path) -> Path:
     return store / "catalogue.parquet"
 
@@ -69,62 +72,6 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
 
 def is_sealed(record: dict[str, Any]) -> bool:
     return record.get("digest") == _content_digest({key: value for key, value in record.items() if key != "digest"})
-
-
-def digest(data: bytes | memoryview) -> str:
-    """Digest of a file's bytes as recorded."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write aside, flush to the disk, rename: a reader sees the old file or the whole new one, also after a power cut."""
-    aside = path.with_name(path.name + ".partial")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    os.replace(aside, path)
-
-
-@contextlib.contextmanager
-def writing_aside(path: Path) -> Iterator[Path]:
-    """The same for what is written piece by piece, a file or a folder: a path to write to, renamed when the block ends well.
-
-    Folders above `path` are made; after an exception nothing else is left.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".writing.", suffix=".partial", dir=path.parent))
-    try:
-        yield folder / path.name
-        flush_file_system(folder)
-        os.replace(folder / path.name, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def flush_file_system(folder: Path) -> None:
-    """Make durable everything that was written to the file system of `folder`, names and all.
-
-    One call instead of an fsync for every file and folder of a video: 15 of those cost 30 to 50 ms on a virtual disk,
-    this one 4 to 6 (tests/benchmarks/extraction.py measures it).
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
-    finally:
-        os.close(descriptor)
 
 
 def _content_digest(record: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal
 
 SPLITS = ("train", "val", "test", "")
@@ -90,8 +90,8 @@ class Manifest:
         writer.writerows(astuple(row) for row in self.rows)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            layout.write_atomically(classes_path(path), "".join(f"{name}\n" for name in self.classes).encode())
-            layout.write_atomically(path, table.getvalue().encode())
+            storage.write_atomically(classes_path(path), "".join(f"{name}\n" for name in self.classes).encode())
+            storage.write_atomically(path, table.getvalue().encode())
         except OSError as error:
             raise Refusal(
                 f"the manifest cannot be written: {error.strerror}",

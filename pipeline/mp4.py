@@ -10,7 +10,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal
 
 UNKNOWN_RATE = Fraction(25)
@@ -31,7 +31,7 @@ def write(path: Path, blocks: Iterable[np.ndarray], fps: float) -> None:
     Sizes must be even for that: the last row or column of an odd one is repeated. Folders above are made. Raises OSError, and
     Refusal where the encoder refuses the frames, as it does when they are larger than H.264 allows.
     """
-    with layout.writing_aside(path) as aside, open(aside, "wb") as file:
+    with storage.writing_aside(path) as aside, open(aside, "wb") as file:
         try:
             encode(file, map(_even, blocks), rate(fps), _PLAYABLE, _FINE)
         except av.FFmpegError as error:

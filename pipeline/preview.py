@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import layout, mp4
+from pipeline import layout, mp4, storage
 from pipeline.export import colour_scale, spans
 from pipeline.flow.colour import colour_code, full_colour, key
 from pipeline.flow.files import unwritable
@@ -49,7 +49,7 @@ def write_contact_sheets(store: VideoStore, video_ids: list[str], out: Path) -> 
         _, png = cv2.imencode(".png", cv2.cvtColor(contact_sheet(store, video_id), cv2.COLOR_RGB2BGR))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            layout.write_atomically(path, png.tobytes())
+            storage.write_atomically(path, png.tobytes())
         except OSError as error:
             raise unwritable(path, error) from error
         written.append(path)

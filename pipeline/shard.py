@@ -11,12 +11,13 @@ reads a frame in six times the time (section 4); a test holds the two writers ag
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
+
+from pipeline.storage import OpenFile
 
 FRAMES_PER_SHARD = 256
 CRC_BYTES = 4
@@ -41,17 +42,16 @@ def pack(streams: Sequence[np.ndarray], slots: int) -> bytes:
     return b"".join([*parts, footer, google_crc32c.value(footer).to_bytes(CRC_BYTES, "little")])
 
 
-def read_index(descriptor: int, slots: int) -> np.ndarray:
+def read_index(file: OpenFile, slots: int) -> np.ndarray:
     """Offsets and sizes of the shard's frames, (slots, 2) uint64. Raises CorruptShard."""
     length = 16 * slots + CRC_BYTES
-    size = os.fstat(descriptor).st_size
-    footer = os.pread(descriptor, length, size - length) if size >= length else b""
+    footer = file.tail(length)
     if len(footer) != length or google_crc32c.value(footer[:-CRC_BYTES]).to_bytes(4, "little") != footer[-CRC_BYTES:]:
         raise CorruptShard("the index at its end does not match its checksum")
     return np.frombuffer(footer, "<u8", count=2 * slots).reshape(slots, 2)
 
 
-def read_frames(descriptor: int, index: np.ndarray, slots: Sequence[int]) -> list[np.ndarray]:
+def read_frames(file: OpenFile, index: np.ndarray, slots: Sequence[int]) -> list[np.ndarray]:
     """JPEG streams (1-D uint8) of the given slots, with one positioned read that spans them all.
 
     Frames of a shard lie in order, so a clip is one read; a strided clip reads the frames between as well, which costs
@@ -61,7 +61,7 @@ def read_frames(descriptor: int, index: np.ndarray, slots: Sequence[int]) -> lis
     if (wanted[:, 0] == MISSING).any():
         raise CorruptShard(f"frame {int(np.flatnonzero(wanted[:, 0] == MISSING)[0])} of the request was never written")
     start, end = int(wanted[:, 0].min()), int((wanted[:, 0] + wanted[:, 1]).max())
-    buffer = np.frombuffer(os.pread(descriptor, end - start, start), np.uint8)
+    buffer = np.frombuffer(file.read(start, end - start), np.uint8)
     if buffer.size != end - start:
         raise CorruptShard(f"it ends after {start + buffer.size} bytes; {end} are needed")
     streams = []

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import catalogue, layout, shard
+from pipeline import catalogue, layout, shard, storage
 from pipeline.codec import FrameCodec
 from pipeline.errors import Refusal
 from pipeline.flow.quantisation import dequantise, linear_values
@@ -60,16 +60,17 @@ class VideoInfo:
 
 
 def open_store(path: str | os.PathLike) -> VideoStore:
-    """Open a store for reading. Raises Refusal when there is none, or when a newer costream wrote it."""
-    root = Path(path)
-    if not (root / layout.RECORD).is_file():
-        raise Refusal(
-            "there is no store" if not root.exists() else "this is not a costream store",
-            where=str(root),
-            remedy="make one with `make extract-flow VIDEOS=folder STORE=path`",
-        )
+    """Open a store for reading, by its path or URL. Raises Refusal when there is none, or when a newer costream wrote it."""
+    root = storage.location(path)
     try:
-        attributes = layout.attributes_of((root / layout.RECORD).read_bytes())
+        content = storage.read_if_there(root / layout.RECORD)
+        if content is None:
+            raise Refusal(
+                "there is no store" if not root.exists() else "this is not a costream store",
+                where=str(root),
+                remedy="make one with `make extract-flow VIDEOS=folder STORE=path`",
+            )
+        attributes = layout.attributes_of(content)
     except (ValueError, AttributeError, OSError) as error:
         raise _damaged_root(root, f"cannot be read: {error}") from error
     if attributes is None:
@@ -112,9 +113,9 @@ class VideoStore:
     @cached_property
     def classes(self) -> list[str]:
         """Class names in the data set's official order; a label's index is its place here."""
-        path = self.root / "classes.txt"
-        if path.is_file():
-            return path.read_text(encoding="utf-8").splitlines()
+        names = storage.read_if_there(layout.classes_path(self.root))
+        if names is not None:
+            return names.decode().splitlines()
         return sorted({info.label for info in self.infos.values() if info.label})
 
     @property
@@ -124,9 +125,10 @@ class VideoStore:
 
     def quarantine_entries(self) -> Iterator[dict[str, Any]]:
         """Everything that is known of each refused video, in the order of their files."""
-        for path in sorted((self.root / "quarantine").rglob("*.json")):
+        files = storage.files_below(self.root / "quarantine")
+        for path in sorted(file.path for file in files if file.path.name.endswith(".json")):
             try:
-                yield json.loads(path.read_text(encoding="utf-8"))
+                yield json.loads(storage.read(path))
             except ValueError as error:
                 raise Refusal(
                     f"a quarantine file cannot be read: {error}",
@@ -193,12 +195,9 @@ class VideoStore:
             wanted = sorted({n for n in numbers if n // shard.FRAMES_PER_SHARD == part})
             path = shard.path(self.path(video_id, view), part, len(shape))
             try:
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    index = shard.read_index(descriptor, slots)
-                    found = shard.read_frames(descriptor, index, [n % shard.FRAMES_PER_SHARD for n in wanted])
-                finally:
-                    os.close(descriptor)
+                file = storage.open_file(path)
+                index = shard.read_index(file, slots)
+                found = shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted])
             except (OSError, shard.CorruptShard) as error:
                 raise corrupt(self.root, video_id, path, error) from error
             streams.update(zip(wanted, found, strict=True))

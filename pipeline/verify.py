@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import catalogue, layout
+from pipeline import catalogue, layout, storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 
@@ -46,8 +46,9 @@ def _check(store: VideoStore, folder: Path) -> tuple[str, int, list[Damage]] | N
     for name, expected in record["files"].items():
         path = folder / name
         try:
-            read += path.stat().st_size
-            if layout.file_digest(path) != expected:
+            content = storage.read(path)
+            read += len(content)
+            if storage.digest(content) != expected:
                 damage.append(Damage(video_id, str(path), CHANGED))
         except OSError as error:
             damage.append(Damage(video_id, str(path), f"cannot be read: {error.strerror}"))
@@ -60,7 +61,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
         record = catalogue.read_record(path)
         # The file is written from its attributes alone: whatever else is in it was changed later.
         written = layout.group(None if record is None else {layout.ATTRIBUTE: record})
-        return record, [] if path.read_bytes() == written else [CHANGED]
+        return record, [] if storage.read(path) == written else [CHANGED]
     except Refusal as refusal:
         return None, [refusal.what]
     except OSError as error:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import environment, layout, shard
+from pipeline import environment, layout, shard, storage
 from pipeline.errors import Refusal
 from pipeline.settings import ExtractionSettings, differences, settings_hash
 from pipeline.store import VideoStore, open_store
@@ -43,8 +41,8 @@ def create_store(path: Path, settings: ExtractionSettings) -> VideoStore:
             "software": environment.versions(),
         }
         with writing_to(path):
-            path.mkdir(parents=True, exist_ok=True)
-            layout.write_atomically(path / layout.RECORD, layout.group({layout.ATTRIBUTE: layout.seal(attributes)}))
+            storage.make_folder(path)
+            storage.write_atomically(path / layout.RECORD, layout.group({layout.ATTRIBUTE: layout.seal(attributes)}))
     store = open_store(path)
     if store.settings_hash != settings_hash(wanted):
         # A store whose frames are taken as they come has no group `decode`; an empty one names the fields that differ.
@@ -59,11 +57,11 @@ def create_store(path: Path, settings: ExtractionSettings) -> VideoStore:
 
 def add_classes(root: Path, classes: list[str]) -> None:
     """Keep the order of the classes that are there (their indices stay what they were); append what is new."""
-    path = root / "classes.txt"
-    present = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    path = layout.classes_path(root)
+    present = (storage.read_if_there(path) or b"").decode().splitlines()
     merged = present + [name for name in classes if name not in present]
     if merged != present:
-        layout.write_atomically(path, "".join(f"{name}\n" for name in merged).encode())
+        storage.write_atomically(path, "".join(f"{name}\n" for name in merged).encode())
 
 
 def add_groups(root: Path, video_ids: Iterable[str]) -> None:
@@ -74,8 +72,8 @@ def add_groups(root: Path, video_ids: Iterable[str]) -> None:
         folders.update(parent for parent in (videos / layout.quoted(video_id)).parents if videos in parent.parents)
     for folder in sorted(folders):
         if not (folder / layout.RECORD).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            layout.write_atomically(folder / layout.RECORD, layout.group())
+            storage.make_folder(folder)
+            storage.write_atomically(folder / layout.RECORD, layout.group())
 
 
 @contextlib.contextmanager
@@ -105,7 +103,7 @@ class VideoWriter:
     def begin(self) -> None:
         """Take the record away first, so that readers never see new frames under an old record; then old arrays."""
         self.discard()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(self.folder)
 
     def add(self, view: StoredView, streams: list[np.ndarray]) -> None:
         """Take the next encoded frames of a view; full shards go to the disk."""
@@ -126,27 +124,19 @@ class VideoWriter:
             shapes[view.name] = (self.lengths.get(view.name, 0), *view.frame_shape)
             self._write(f"{view.name}/{layout.RECORD}", array_metadata(view, shapes[view.name]))
         record = layout.seal({**facts, "video_id": self.video_id, "shapes": shapes, "files": self.files})
-        path = self.folder / layout.RECORD
-        aside = path.with_name(f"{path.name}.partial")
-        aside.write_bytes(layout.group({layout.ATTRIBUTE: record}))
-        layout.flush_file_system(self.folder)  # a record that outlives a power cut must not outlive its frames
-        os.replace(aside, path)
+        storage.commit(self.folder / layout.RECORD, layout.group({layout.ATTRIBUTE: record}))
         return record
 
     def discard(self) -> None:
         """Remove the record and everything of this video; other videos that lie below its name stay."""
-        (self.folder / layout.RECORD).unlink(missing_ok=True)
-        if not self.folder.is_dir():
-            return
-        for entry in os.scandir(self.folder):
-            if entry.is_file():
-                os.unlink(entry.path)
-            elif entry.name in layout.RESERVED:
-                shutil.rmtree(entry.path)
-        try:
-            self.folder.rmdir()
-        except OSError:  # not empty: other videos lie below
-            layout.write_atomically(self.folder / layout.RECORD, layout.group())
+        storage.remove(self.folder / layout.RECORD)
+        for path, is_folder in storage.entries(self.folder):
+            if not is_folder:
+                storage.remove(path)
+            elif path.name in layout.RESERVED:
+                storage.remove_folder(path)
+        if not storage.remove_empty(self.folder):  # other videos lie below
+            storage.write_atomically(self.folder / layout.RECORD, layout.group())
 
     def _write_shard(self, view: str, streams: list[np.ndarray], slots: int) -> None:
         number = self.lengths.get(view, 0) // shard.FRAMES_PER_SHARD
@@ -154,10 +144,8 @@ class VideoWriter:
         self.lengths[view] = self.lengths.get(view, 0) + len(streams)
 
     def _write(self, name: str, data: bytes) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)  # in place: without the record nobody reads it
-        self.files[name] = layout.digest(data)
+        storage.write(self.folder / name, data)
+        self.files[name] = storage.digest(data)
 
 
 def array_metadata(view: StoredView, shape: tuple[int, ...]) -> bytes:

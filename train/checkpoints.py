@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from train import methods
 from train.methods.method import Method
@@ -113,7 +113,7 @@ def write(content: object, path: Path) -> None:
     torch.save(content, buffer)
     with writing("the file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        layout.write_atomically(path, buffer.getvalue())
+        storage.write_atomically(path, buffer.getvalue())
 
 
 def digest(path: Path) -> str:
@@ -138,7 +138,7 @@ def export(path: Path, stream: str, out: Path) -> None:
     facts = {**metadata(path), "stream": stream, "checkpoint": digest(path), "settings": dict(method.hparams)}
     write(method.encoders[stream].backbone.state_dict(), out)
     with writing("the description", beside):
-        layout.write_atomically(beside, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
+        storage.write_atomically(beside, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _create(checkpoint: dict[str, Any]) -> Method:

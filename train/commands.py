@@ -23,7 +23,7 @@ errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, qui
 
 def pretrain(
     method: str,
-    store: Path,
+    store: str,
     run: Path,
     recipe: str = "small",
     seed: int | None = None,
@@ -35,7 +35,7 @@ def pretrain(
 
     Args:
         method: What is trained, e.g. infonce.
-        store: Folder of the store.
+        store: Folder of the store, or its URL.
         run: Folder of the run: recipe, checkpoints, metrics.
         recipe: A YAML file, or the name of a folder in train/recipes that holds one file per method.
         seed: Replaces the recipe's seed.

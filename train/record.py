@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
-from pipeline import layout
+from pipeline import storage
 from train import checkpoints
 from train.checkpoints import METADATA
 from train.loader import Batch, ClipLoader
@@ -42,7 +42,7 @@ class Metrics(Callback):
             with checkpoints.writing("the metrics", self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 if self.path.is_file():
-                    layout.write_atomically(self.path, "".join(self._kept(trainer.global_step)).encode())
+                    storage.write_atomically(self.path, "".join(self._kept(trainer.global_step)).encode())
         self.mark = time.perf_counter()
 
     def on_train_batch_end(

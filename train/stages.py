@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pipeline import environment, layout
+from pipeline import environment, storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.settings import differences
 from pipeline.store import VideoStore
@@ -89,7 +89,7 @@ def prepare(run: Path, recipe: Recipe) -> None:
         raise Refusal("this folder is not empty and not a run", where=str(run), remedy="give a new folder as RUN=")
     with checkpoints.writing("the run", run):
         run.mkdir(parents=True, exist_ok=True)
-        layout.write_atomically(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
+        storage.write_atomically(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
 
 
 def run_stage(recipe: Recipe, stage: StageSettings, store: VideoStore, run: Path, hardware: Hardware) -> bool:

@@ -120,6 +120,7 @@ def bring(
             work = functools.partial(_one, existing, store, reproduce)
             with (
                 ExtractionBar(len(todo), summary.in_quarantine, "bring") as bar,
+                journal(store, len(todo)) as kept,
                 contextlib.closing(_run(work, list(todo.values()), workers)) as outcomes,
             ):
                 for outcome in outcomes:
@@ -127,7 +128,7 @@ def bring(
                         raise cannot_go_on(outcome, store)
                     _count(brought, outcome)
                     with writing_to(store):
-                        journal(store, outcome)
+                        kept.add(outcome)
                     bar.advance(outcome)
         with writing_to(store):
             catalogue.save(store)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 
 MAGIC = b"PIEH"  # the float 202021.25, little-endian: a reader with the other byte order notices
@@ -58,7 +58,7 @@ def write(path: Path, flow: np.ndarray) -> None:
     """Write the flow of one pair, the whole file or none. Raises what `encode` raises, and Refusal."""
     data = encode(path, flow)
     try:
-        layout.write_atomically(path, data)
+        storage.write_atomically(path, data)
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline import environment, layout  # before torch, which reads what it sets
+from pipeline import environment, storage  # before torch, which reads what it sets
 
 # isort: split
 import jsonargparse
@@ -51,7 +51,7 @@ def find_weights(model: str, weights: str, recorded: str | None) -> tuple[Path, 
         remedy = f"give the path of a file, or a name that ptlflow publishes, with its file in {kept}: {known}"
     if not path.is_file():
         raise UsageError(f'the weights "{weights}" of ptlflow\'s {model} are not here', where=str(path), remedy=remedy)
-    digest = layout.file_digest(path)
+    digest = storage.file_digest(path)
     begins = re.search(r"-([0-9a-f]{8,})\.", path.name) if weights in published else None
     if begins and not digest.startswith(begins[1]):
         raise UsageError(f"the download is damaged: its sha256 is {digest}", where=str(path), remedy=remedy)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow import files
 from pipeline.flow.colour import colour_code, full_colour, measured_pairs
@@ -85,7 +85,7 @@ class Output:
             if self.ending == PICTURE:
                 self._write_pictures()
             done = self._name(0) if self.single else self._aside / "files" if self.folder else self._array.path
-            layout.flush_file_system(self._aside)
+            storage.flush_file_system(self._aside)
             os.replace(done, self.path)
         except OSError as error:
             raise files.unwritable(self.path, error) from error

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import importers, layout, synthetic
+from pipeline import importers, storage, synthetic
 from pipeline.extract import extract
 from pipeline.manifest import Manifest
 from pipeline.settings import ExtractionSettings
@@ -80,7 +80,8 @@ def measure(
     for row in listed.rows[workers:]:
         bare_loop(videos / row.path, settings)
     bare = cpu_seconds() - before
-    lines = [json.loads(line) for line in (store / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    (file,) = (store / "journal").iterdir()
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
     spent = {kind: sum(line["seconds"].get(kind, 0.0) for line in lines) for kind in (*WORK, "write", "total")}
     first = min(line["time"] - line["seconds"]["total"] for line in lines)
     last = max(line["time"] for line in lines)
@@ -120,7 +121,7 @@ def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: i
     blocks = list(decode(video))
     views = settings.create_views()
     streams = [(view, [stream for block in blocks for stream in view.add(block)]) for view in views]
-    flush = layout.flush_file_system
+    flush = storage.flush_file_system
     ways: dict[str, Callable[[Path], None]] = {
         "ms to write a video": flush,
         "ms to write it without flushing": lambda folder: None,
@@ -130,11 +131,11 @@ def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: i
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(repeats):
         for name, way in ways.items():
-            layout.flush_file_system = way
+            storage.flush_file_system = way
             began = time.perf_counter()
             write(scratch / "writing", f"{name}/{number}", streams)
             spent[name].append(1e3 * (time.perf_counter() - began))
-    layout.flush_file_system = flush
+    storage.flush_file_system = flush
     return {name: statistics.median(times) for name, times in spent.items()}
 
 

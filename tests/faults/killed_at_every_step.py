@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline import layout, writer
+from pipeline import storage, writer
 from pipeline.job import extract_video
 from pipeline.manifest import Video
 from pipeline.store import open_store
@@ -60,7 +60,7 @@ def main(videos: Path, scratch: Path) -> None:
         }
         extract(videos, store, None)
         files = content(store)
-        entry["after rerun"] = layout.digest(b"".join(name.encode() + files[name] for name in sorted(files)))
+        entry["after rerun"] = storage.digest(b"".join(name.encode() + files[name] for name in sorted(files)))
         steps.append(entry)
         if not killed:
             break

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from pipeline import catalogue, importers, job
+from pipeline import catalogue, importers, job, storage
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.writer import add_classes, add_groups, create_store
@@ -25,6 +26,6 @@ def extract_here(videos: Path, store: Path, settings: ExtractionSettings) -> Vid
 
 def content(store: Path) -> dict[str, bytes]:
     """Every file of a store that is a function of its videos and settings: all but journal, lock and quarantine."""
-    named = [store / name for name in ("zarr.json", "classes.txt", "catalogue.parquet")]
-    below = [path for path in (store / "videos").rglob("*") if path.is_file()]
-    return {str(path.relative_to(store)): path.read_bytes() for path in [*named, *below] if path.is_file()}
+    apart = frozenset({"journal", "quarantine"})
+    files = [file.path for file in storage.files_below(store, skip=apart) if file.path.name != ".lock"]
+    return {os.path.relpath(str(path), str(store)): storage.read(path) for path in files}

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import catalogue, flow, importers, job, layout, synthetic
+from pipeline import catalogue, flow, importers, job, layout, storage, synthetic
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.journal import Summary
@@ -106,13 +106,15 @@ def test_the_record_tells_where_a_video_comes_from(messy_videos: Path, messy: tu
     record = catalogue.read_record(layout.record_path(messy[0], "a/b"))
     assert record is not None
     file = messy_videos / "a" / "b.mp4"
-    assert record["file"] == {"path": "a/b.mp4", "bytes": file.stat().st_size, "sha256": layout.file_digest(file)}
+    assert record["file"] == {"path": "a/b.mp4", "bytes": file.stat().st_size, "sha256": storage.file_digest(file)}
     assert (record["label"], record["source"], record["split"], record["length"]) == ("a", "a/b", "", 5)
     assert set(record["files"]) == {f"{view}/{name}" for view in ("rgb", "flow") for name in ("zarr.json", "c/0/0/0/0")}
 
 
 def test_the_journal_tells_what_was_spent(messy: tuple[Path, Summary]) -> None:
-    lines = [json.loads(line) for line in (messy[0] / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    (file,) = (messy[0] / "journal").iterdir()
+    head, *lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert head["videos"] == len(lines)
     assert {line["video_id"] for line in lines} == {*GOOD, *BROKEN, "dangling", "pipe"}
     for line in lines:
         if line["status"] == "stored":
@@ -331,7 +333,7 @@ def test_a_file_that_vanishes_meanwhile_is_the_videos_fault(
     def vanish(path: Path) -> None:
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
-    monkeypatch.setattr(layout, "file_digest", vanish)
+    monkeypatch.setattr(storage, "file_digest", vanish)
     outcome = one_video()
     assert (outcome.status, outcome.stage) == ("quarantined", "end")
     assert outcome.reason == "it could not be read to its end: No such file or directory"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline import layout
+from pipeline import layout, storage
 
 COMPONENTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
 TRICKY = st.sampled_from(
@@ -64,22 +64,22 @@ def test_a_quarantine_file_is_no_folder_of_another() -> None:
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    layout.write_atomically(path, b"old")
+    storage.write_atomically(path, b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        layout.write_atomically(path, b"new")
+        storage.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_flushing_a_folder_that_is_gone_fails(tmp_path: Path) -> None:
-    layout.flush_file_system(tmp_path)
+    storage.flush_file_system(tmp_path)
     with pytest.raises(FileNotFoundError):
-        layout.flush_file_system(tmp_path / "gone")
+        storage.flush_file_system(tmp_path / "gone")
 
 
 def test_a_seal_breaks_with_any_change() -> None:

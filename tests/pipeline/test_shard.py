@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +15,7 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 from zarr.registry import get_codec_class
 
-from pipeline import layout, shard
+from pipeline import layout, shard, storage
 from pipeline.codec import Chroma
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
@@ -140,14 +137,9 @@ assert "pipeline.codec" in sys.modules  # by the entry point
 streams_of = st.lists(st.binary(min_size=1, max_size=50).map(lambda data: np.frombuffer(data, np.uint8)), max_size=12)
 
 
-@contextmanager
-def opened(path: Path, data: bytes) -> Iterator[int]:
+def opened(path: Path, data: bytes) -> storage.OpenFile:
     path.write_bytes(data)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    return storage.open_file(path)
 
 
 @given(streams=streams_of, spare=st.integers(0, 3), data=st.data())
@@ -155,15 +147,15 @@ def test_streams_come_back_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, streams: list[np.ndarray], spare: int, data: st.DataObject
 ) -> None:
     slots = len(streams) + spare
-    with opened(tmp_path_factory.mktemp("shard") / "0", shard.pack(streams, slots)) as file:
-        index = shard.read_index(file, slots)
-        if streams:
-            wanted = data.draw(st.lists(st.integers(0, len(streams) - 1), min_size=1))
-            found = shard.read_frames(file, index, wanted)
-            assert [one.tobytes() for one in found] == [streams[slot].tobytes() for slot in wanted]
-        for slot in range(len(streams), slots):
-            with pytest.raises(shard.CorruptShard, match="never written"):
-                shard.read_frames(file, index, [slot])
+    file = opened(tmp_path_factory.mktemp("shard") / "0", shard.pack(streams, slots))
+    index = shard.read_index(file, slots)
+    if streams:
+        wanted = data.draw(st.lists(st.integers(0, len(streams) - 1), min_size=1))
+        found = shard.read_frames(file, index, wanted)
+        assert [one.tobytes() for one in found] == [streams[slot].tobytes() for slot in wanted]
+    for slot in range(len(streams), slots):
+        with pytest.raises(shard.CorruptShard, match="never written"):
+            shard.read_frames(file, index, [slot])
 
 
 @given(data=st.data())
@@ -172,10 +164,8 @@ def test_no_flipped_bit_is_read(tmp_path_factory: pytest.TempPathFactory, data: 
     streams = [np.arange(9, dtype=np.uint8), np.arange(30, dtype=np.uint8), np.arange(4, dtype=np.uint8)]
     packed = bytearray(shard.pack(streams, 4))
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    with (
-        opened(tmp_path_factory.mktemp("shard") / "0", bytes(packed)) as file,
-        pytest.raises(shard.CorruptShard),
-    ):
+    file = opened(tmp_path_factory.mktemp("shard") / "0", bytes(packed))
+    with pytest.raises(shard.CorruptShard):
         shard.read_frames(file, shard.read_index(file, 4), [0, 1, 2])
 
 
@@ -183,8 +173,6 @@ def test_no_flipped_bit_is_read(tmp_path_factory: pytest.TempPathFactory, data: 
 def test_a_shard_cut_short_is_noticed(tmp_path_factory: pytest.TempPathFactory, kept: int) -> None:
     packed = shard.pack([np.arange(9, dtype=np.uint8), np.arange(30, dtype=np.uint8)], 4)
     assert len(packed) > 114
-    with (
-        opened(tmp_path_factory.mktemp("shard") / "0", packed[:kept]) as file,
-        pytest.raises(shard.CorruptShard, match="index"),
-    ):
+    file = opened(tmp_path_factory.mktemp("shard") / "0", packed[:kept])
+    with pytest.raises(shard.CorruptShard, match="index"):
         shard.read_index(file, 4)

@@ -21,7 +21,7 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule
 
-from pipeline import layout
+from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore, open_store
 from tests.train import runs
@@ -226,7 +226,7 @@ def test_full_disk_is_refused_and_loses_nothing(
 ) -> None:
     recipe, whole = undisturbed
     name = recipe.stages[0].name
-    real, written = layout.write_atomically, []
+    real, written = storage.write_atomically, []
 
     def full(path: Path, data: bytes) -> None:
         if path.name == "last.ckpt" and len(written) == 2:
@@ -235,7 +235,7 @@ def test_full_disk_is_refused_and_loses_nothing(
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "write_atomically", full)
+        patch.setattr(storage, "write_atomically", full)
         with pytest.raises(Refusal, match="(?s)cannot be written: No space left.*last.ckpt.*make room"):
             runs.run(recipe, store, tmp_path / "run")
     assert runs.content(tmp_path / "run", name)[METADATA]["step"] == 4

@@ -7,7 +7,6 @@ here a clip from a shard that is still open is one positioned read.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,22 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import shard
+from pipeline import shard, storage
 from pipeline.store import VideoStore, corrupt
 
 OPEN_SHARDS = 256  # a quarter of the usual limit of 1024 files a process; their indices take 4 kB each
 
 
 class OpenShard:
-    """A shard's descriptor and index. The descriptor is closed when the last thread that reads from it lets go."""
+    """A shard's file and index."""
 
     def __init__(self, path: Path, slots: int) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-        self.index = shard.read_index(self.descriptor, slots)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+        self.file = storage.open_file(path)
+        self.index = shard.read_index(self.file, slots)
 
 
 class ShardReader:
@@ -55,7 +50,7 @@ class ShardReader:
             try:
                 opened = self._open(path, min(shape[0], shard.FRAMES_PER_SHARD))
                 found = shard.read_frames(
-                    opened.descriptor, opened.index, [number % shard.FRAMES_PER_SHARD for number in wanted]
+                    opened.file, opened.index, [number % shard.FRAMES_PER_SHARD for number in wanted]
                 )
             except (OSError, shard.CorruptShard) as error:
                 raise corrupt(self.store.root, video_id, path, error) from error

@@ -1,0 +1,303 @@
+"""Stores elsewhere than on a local disk: in the memory of this process, and on an S3 server that runs beside the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import zarr
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipeline import importers, job, layout, lock, storage
+from pipeline.errors import Refusal, UsageError
+from pipeline.existing import open_source
+from pipeline.existing.bring import Existing, bring, manifest_of
+from pipeline.extract import extract
+from pipeline.journal import Journal, last_run
+from pipeline.lock import only_writer
+from pipeline.settings import ExtractionSettings
+from pipeline.storage import location
+from pipeline.store import VideoStore, open_store
+from pipeline.verify import verify
+from pipeline.writer import create_store
+from tests.pipeline.reference import content, extract_here
+from train.reader.shard import ShardReader
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server: moto, in a process of its own."""
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with open(log, "w") as file, subprocess.Popen(command, stdout=file, stderr=file) as server:
+        try:
+            _await(port, server, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.kill()
+
+
+def _await(port: int, server: subprocess.Popen, log: Path) -> None:
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty bucket, with what a client needs in the environment, as people have it."""
+    import boto3
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{abs(hash(request.node.name)) % 10**9}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture(params=["memory", "s3"])
+def elsewhere(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty place that is not local."""
+    yield location(request.getfixturevalue("s3") if request.param == "s3" else "memory://costream-test")
+    MemoryFileSystem.store.clear()
+
+
+def test_a_path_is_local_and_a_url_is_not() -> None:
+    assert storage.is_local(location("stores/mine"))
+    assert location("file:///stores/mine") == Path("/stores/mine")
+    assert location(Path("stores/mine")) == Path("stores/mine")
+    there = location("memory://stores/mine")
+    assert not storage.is_local(there)
+    assert location(there) is there
+    assert str(there / "videos") == "memory://stores/mine/videos"
+
+
+@pytest.mark.parametrize("url", ["nowhere://bucket/store", "gs://bucket/store"])
+def test_a_place_that_cannot_be_reached_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="cannot be reached"):
+        location(url)
+
+
+def test_files_come_and_go(elsewhere: Path) -> None:
+    path = elsewhere / "a" / "b%20c~é" / "zarr.json"
+    assert storage.read_if_there(path) is None
+    assert not storage.entries(elsewhere)
+    storage.write(path, b"0123456789")
+    assert storage.read(path) == b"0123456789"
+    assert abs(storage.changed(path) / 1e9 - time.time()) < 60
+    file = storage.open_file(path)
+    assert (file.tail(3), file.tail(99), file.read(2, 3), file.read(8, 9)) == (b"789", b"0123456789", b"234", b"89")
+    assert storage.entries(elsewhere) == [(elsewhere / "a", True)]
+    assert [entry.path for entry in storage.files_below(elsewhere)] == [path]
+    assert not list(storage.files_below(elsewhere, skip=frozenset({"a"})))
+    assert not storage.create_exclusively(path, b"second")
+    assert storage.create_exclusively(elsewhere / "c", b"first")
+    storage.remove(path)
+    storage.remove(path)
+    storage.remove_folder(elsewhere / "a")
+    assert storage.remove_empty(elsewhere / "a")
+    assert not storage.remove_empty(elsewhere)
+    with pytest.raises(FileNotFoundError):
+        storage.read(path)
+
+
+@pytest.fixture
+def stored(elsewhere: Path, synthetic_videos: Path, extraction_settings: ExtractionSettings) -> VideoStore:
+    return extract_here(synthetic_videos, elsewhere / "store", extraction_settings)
+
+
+def test_a_store_elsewhere_holds_the_same_bytes_and_gives_the_same_frames(
+    stored: VideoStore, synthetic_store: VideoStore
+) -> None:
+    ours, local = content(stored.root), content(synthetic_store.root)
+    del ours["catalogue.parquet"], local["catalogue.parquet"]
+    assert ours == local
+    assert stored.infos == synthetic_store.infos
+    assert stored.classes == synthetic_store.classes
+    video = stored.videos[3]
+    for view in ("rgb", "flow"):
+        expected = synthetic_store.read(video, view, [4, 0, 2])
+        np.testing.assert_array_equal(stored.read(video, view, [4, 0, 2]), expected)
+        streams = ShardReader(stored).encoded(video, view, [1, 3])
+        for number, stream in ShardReader(synthetic_store).encoded(video, view, [1, 3]).items():
+            np.testing.assert_array_equal(streams[number], stream)
+    assert not any(found for _, _, found in verify(stored))
+
+
+def test_other_zarr_clients_read_it(stored: VideoStore) -> None:
+    video = stored.videos[0]
+    array = zarr.open_array(str(stored.path(video, "rgb")), mode="r")
+    np.testing.assert_array_equal(array[2], stored.read(video, "rgb", [2])[0])
+
+
+def test_damage_elsewhere_is_found_by_verify_and_on_read(stored: VideoStore) -> None:
+    video = stored.videos[1]
+    path = stored.path(video, "flow") / "c/0/0/0/0"
+    data = bytearray(storage.read(path))
+    data[len(data) // 3] ^= 1
+    storage.write(path, bytes(data))
+    (damage,) = [one for _, _, found in verify(open_store(stored.root)) for one in found]
+    assert (damage.video_id, damage.path) == (video, str(path))
+    with pytest.raises(Refusal, match=f"video '{video}' is damaged"):
+        stored.read(video, "flow", slice(None))
+    storage.remove(path)
+    with pytest.raises(Refusal, match=f"video '{video}' is damaged"):
+        stored.read(video, "flow", slice(None))
+
+
+def test_doing_a_video_again_elsewhere_sweeps_what_was_left(
+    stored: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings
+) -> None:
+    before = content(stored.root)
+    (row, *_) = importers.read("folder", synthetic_videos).rows
+    stray = layout.video_folder(stored.root, row.video_id) / "rgb" / "c" / "7" / "0" / "0" / "0"
+    storage.write(stray, b"left by a run that was killed")
+    outcome = job.extract_video(str(synthetic_videos), str(stored.root), row, extraction_settings.as_dict())
+    assert outcome.status == "stored"
+    assert content(stored.root) == before
+
+
+def test_a_video_that_is_refused_elsewhere_is_told(
+    elsewhere: Path, tmp_path: Path, extraction_settings: ExtractionSettings
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    manifest = importers.read("folder", tmp_path)
+    store = elsewhere / "store"
+    create_store(store, extraction_settings)
+    outcome = job.extract_video(str(tmp_path), str(store), manifest.rows[0], extraction_settings.as_dict())
+    assert outcome.status == "quarantined"
+    assert open_store(store).quarantine == {"broken": outcome.reason}
+
+
+def test_a_run_on_dask_fills_a_store_on_s3_and_a_rerun_leaves_it_alone(
+    s3: str, synthetic_videos: Path, synthetic_store: VideoStore, extraction_settings: ExtractionSettings
+) -> None:
+    store = location(f"{s3}/deep/store")
+    manifest = importers.read("folder", synthetic_videos)
+    summary = extract(manifest, synthetic_videos, store, extraction_settings, workers=1)
+    assert summary.stored == len(manifest.rows)
+    assert open_store(str(store)).infos == synthetic_store.infos
+    run = last_run(store)
+    assert run and (run.todo, run.videos, run.frames) == (len(manifest.rows), len(manifest.rows), summary.frames)
+    before = {entry.path: entry.changed for entry in storage.files_below(store)}
+    assert layout.lock_path(store) not in before
+    again = extract(manifest, synthetic_videos, store, extraction_settings, workers=1)
+    assert (again.stored, again.skipped) == (0, len(manifest.rows))
+    assert {entry.path: entry.changed for entry in storage.files_below(store)} == before
+
+
+def test_a_server_that_is_gone_stops_the_run(
+    s3: str, synthetic_videos: Path, extraction_settings: ExtractionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = location(f"{s3}/store")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(storage, "_put", _refuse)
+    with pytest.raises(Refusal, match="(?s)the store cannot be written: .*run the same command again"):
+        extract(importers.read("folder", synthetic_videos), synthetic_videos, store, extraction_settings, workers=1)
+
+
+def _refuse(path: Path, data: bytes) -> None:
+    with storage._told_as_os_error(path):
+        raise RuntimeError("503 Slow Down")
+
+
+def test_a_second_writer_elsewhere_is_refused_and_told_who_the_first_is(elsewhere: Path) -> None:
+    with (
+        only_writer(elsewhere),
+        pytest.raises(Refusal, match=f"another extraction.*pid {os.getpid()} on {socket.gethostname()}"),
+        only_writer(elsewhere),
+    ):
+        pass
+    with only_writer(elsewhere):
+        pass
+    assert not storage.entries(elsewhere)
+
+
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "SETTLING", 0.0)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    holder = {"pid": gone.pid, "host": socket.gethostname(), "token": "old"}
+    storage.write(layout.lock_path(elsewhere), json.dumps(holder).encode())
+    with only_writer(elsewhere):
+        assert json.loads(storage.read(layout.lock_path(elsewhere)))["pid"] == os.getpid()
+
+
+def test_the_lock_of_another_host_is_taken_over_when_it_has_been_silent_for_long(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "SETTLING", 0.0)
+    holder = {"pid": os.getpid(), "host": "elsewhere", "token": "old"}
+    storage.write(layout.lock_path(elsewhere), json.dumps(holder).encode())
+    with pytest.raises(Refusal, match="on elsewhere"), only_writer(elsewhere):
+        pass
+    monkeypatch.setattr(lock, "SILENCE", -60.0)  # as if more than that had gone by
+    with only_writer(elsewhere):
+        assert json.loads(storage.read(layout.lock_path(elsewhere)))["host"] == socket.gethostname()
+
+
+def test_a_writer_gives_signs_of_life_and_notices_that_its_lock_was_taken(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    path = layout.lock_path(elsewhere)
+    write, beats, taken = storage.write, [], threading.Event()
+
+    def beat_until_it_is_taken(path: Path, data: bytes) -> None:
+        write(path, data)
+        beats.append(json.loads(data)["pid"])
+        if len(beats) == 3:
+            write(path, json.dumps({"pid": 1, "host": "elsewhere", "token": "new"}).encode())
+            taken.set()
+
+    monkeypatch.setattr(storage, "write", beat_until_it_is_taken)
+    with pytest.raises(Refusal, match="another run took this store for abandoned"), only_writer(elsewhere):
+        assert taken.wait(60)
+    assert beats == [os.getpid()] * 3
+    assert json.loads(storage.read(path))["host"] == "elsewhere"
+
+
+def test_the_journal_elsewhere_is_written_in_parts(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.journal.SECONDS_A_PART", 0.0)
+    assert last_run(elsewhere) is None
+    kept = Journal(elsewhere, videos=3)
+    for name in ("a", "b"):
+        kept.add(job.Outcome(name, "stored", frames=5))
+    run = last_run(elsewhere)
+    assert run and (run.todo, run.videos, run.frames) == (3, 2, 10)
+    assert len(storage.entries(elsewhere / "journal")) == 2
+
+
+def test_existing_data_is_brought_to_s3(s3: str, tmp_path: Path) -> None:
+    for number in range(1, 4):
+        (tmp_path / "video").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "video" / f"img_{number:05d}.jpg"), np.full((32, 48, 3), 60 * number, np.uint8))
+    with open_source(tmp_path) as source:
+        existing = Existing(source, None)
+        brought = bring(manifest_of(existing), existing, location(f"{s3}/store"), workers=2, reproduce="bring")
+    assert (brought.summary.stored, brought.summary.quarantined) == (1, {})
+    store = open_store(f"{s3}/store")
+    assert store.info("video").length == 3
+    assert not any(found for _, _, found in verify(store))
