@@ -7,8 +7,8 @@ system for every record, and takes a record's content from the catalogue only if
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +21,45 @@ from pipeline.errors import Refusal
 COLUMNS = ("video_id", "length", "height", "width", "fps", "label", "source", "split")
 
 
-def load(root: Path) -> dict[str, dict[str, Any]]:
-    """Records of all committed videos by video id. Raises Refusal for a record that cannot be read."""
-    return _scan(root)[0]
+@dataclass(frozen=True)
+class Listing:
+    """Records of all committed videos by video id. current: whether the catalogue holds exactly them."""
+
+    records: dict[str, dict[str, Any]]
+    current: bool
+
+
+def load(root: Path) -> Listing:
+    """What is in a store. Raises Refusal for a record that cannot be read."""
+    path = layout.catalogue_path(root)
+    known, written = _read(path)
+    records, cached = {}, 0
+    for file in record_files(root):
+        record = known.get(_folder(file)) if file.changed < written else None
+        cached += record is not None
+        record = record or read_record(file.path)
+        if record is not None:
+            records[record["video_id"]] = record
+    return Listing(records, bool(written) and cached == len(records) == len(known))
 
 
 def save(root: Path) -> None:
     """Bring the catalogue up to date, by a full scan; the same store gives the same bytes."""
-    records, current = _scan(root)
-    if current:
+    listing = load(root)
+    if listing.current:
         return
-    rows: dict[str, list] = {name: [] for name in (*COLUMNS, "record")}
-    for video_id in sorted(records):
-        record = records[video_id]
+    rows: dict[str, list] = {name: [] for name in (*COLUMNS, "folder", "record")}
+    for video_id in sorted(listing.records):
+        record = listing.records[video_id]
         length, height, width, _ = record["shapes"]["rgb"]
         facts = {"video_id": video_id, "length": length, "height": height, "width": width}
         for name in COLUMNS:
             rows[name].append(facts[name] if name in facts else record[name])
+        rows["folder"].append(layout.quoted(video_id))
         rows["record"].append(json.dumps(record, sort_keys=True))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(rows), sink, write_page_checksum=True)
     storage.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
-
-
-def _scan(root: Path) -> tuple[dict[str, dict[str, Any]], bool]:
-    """All records by video id, and whether the catalogue holds exactly them."""
-    path = layout.catalogue_path(root)
-    known, written = _read(path)
-    records, cached = {}, 0
-    videos = root / "videos"
-    for file, changed in record_files(videos):
-        record = known.get(os.path.relpath(str(file.parent), str(videos))) if changed < written else None
-        cached += record is not None
-        record = record or read_record(file)
-        if record is not None:
-            records[record["video_id"]] = record
-    return records, path.exists() and cached == len(records) == len(known)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -78,22 +81,24 @@ def _damaged(path: Path, how: str) -> Refusal:
     )
 
 
+def record_files(root: Path) -> Iterator[storage.Entry]:
+    """The zarr.json of every group below the store's folder `videos`; arrays are not entered."""
+    for file in storage.files_below(root / "videos", skip=layout.RESERVED):
+        if file.name.rpartition("/")[2] == layout.RECORD:
+            yield file
+
+
+def _folder(file: storage.Entry) -> str:
+    return file.name.rpartition("/")[0]
+
+
 def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Records by quoted id as the catalogue has them, and when it was written; nothing when there is none."""
+    """Records by their folders as the catalogue has them, and when it was written; nothing when there is none."""
     try:
         written = storage.changed(path)
         content = pa.BufferReader(storage.read(path))
-        column = (
-            pq.read_table(content, columns=["record"], page_checksum_verification=True).column("record").to_pylist()
-        )
-        records = [json.loads(text) for text in column]
+        table = pq.read_table(content, columns=["folder", "record"], page_checksum_verification=True)
+        folders, records = (table.column(name).to_pylist() for name in ("folder", "record"))
+        return {folder: json.loads(record) for folder, record in zip(folders, records, strict=True)}, written
     except (OSError, KeyError, ValueError, pa.ArrowException):
         return {}, 0  # derived data: without it the scan reads every record
-    return {layout.quoted(record["video_id"]): record for record in records}, written
-
-
-def record_files(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Every zarr.json of a group below `folder` with its time of change; arrays are not entered."""
-    for file in storage.files_below(folder, skip=layout.RESERVED):
-        if file.path.name == layout.RECORD:
-            yield file.path, file.changed

@@ -164,7 +164,7 @@ def verify(store: str, threads: int = 2) -> int:
     """
     opened = _open_for_verification(store)
     began, videos, read, damage = time.perf_counter(), 0, 0, []
-    total = sum(1 for _ in catalogue.record_files(opened.root / "videos"))
+    total = sum(1 for _ in catalogue.record_files(opened.root))
     checked = verification.verify(opened, threads)
     for _, size, found in track(checked, "verify", total, console=errors, disable=not errors.is_terminal):
         videos, read = videos + 1, read + size

@@ -128,7 +128,7 @@ def file_digest(path: Path) -> str:
     """The same of a whole file, in little memory where it is local."""
     if not is_local(path):
         return digest(read(path))
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -201,17 +201,22 @@ def flush_file_system(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file below a folder. changed: time of its last change, in nanoseconds."""
+    """A file below a folder. name: its path below that, with slashes. changed: when, in nanoseconds since 1970."""
 
-    path: Path
+    folder: Path
+    name: str
     size: int
     changed: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name  # made when it is asked for: it costs more than finding the file
 
 
 def files_below(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Entry]:
     """Every file below a folder, in no order; folders whose names are in `skip` are not entered. None where none is."""
     if is_local(folder):
-        yield from _local_files(folder, skip)
+        yield from _local_files(folder, "", skip)
         return
     with _told_as_os_error(folder):
         root = _remote(folder)
@@ -219,7 +224,7 @@ def files_below(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[En
     for name, facts in found.items():
         below = os.path.relpath(name, root.path)
         if not skip.intersection(below.split("/")[:-1]):
-            yield Entry(folder / below, facts["size"], _changed(facts))
+            yield Entry(folder, below, facts["size"], _changed(facts))
 
 
 def entries(folder: Path) -> list[tuple[Path, bool]]:
@@ -281,6 +286,14 @@ def create_exclusively(path: Path, data: bytes) -> bool:
     return True
 
 
+def size(path: Path) -> int:
+    """Of a file, in bytes. Raises OSError."""
+    if is_local(path):
+        return path.stat().st_size
+    with _told_as_os_error(path):
+        return _remote(path).fs.size(_remote(path).path)
+
+
 def changed(path: Path) -> int:
     """When a file was changed last, in nanoseconds since 1970. Raises OSError."""
     if is_local(path):
@@ -294,18 +307,18 @@ def _put(path: Path, data: bytes) -> None:
         _remote(path).fs.pipe_file(_remote(path).path, data)
 
 
-def _local_files(folder: Path, skip: frozenset[str]) -> Iterator[Entry]:
+def _local_files(root: Path, below: str, skip: frozenset[str]) -> Iterator[Entry]:
     try:
-        entries = list(os.scandir(folder))
+        entries = list(os.scandir(f"{root}/{below}"))
     except FileNotFoundError:
         return
     for entry in entries:
         if entry.is_dir():
             if entry.name not in skip:
-                yield from _local_files(Path(entry.path), skip)
+                yield from _local_files(root, f"{below}{entry.name}/", skip)
         else:
             facts = entry.stat()
-            yield Entry(Path(entry.path), facts.st_size, facts.st_mtime_ns)
+            yield Entry(root, below + entry.name, facts.st_size, facts.st_mtime_ns)
 
 
 def _changed(facts: dict[str, Any]) -> int:

@@ -103,8 +103,17 @@ class VideoStore:
     @cached_property
     def infos(self) -> dict[str, VideoInfo]:
         """Every committed video, by id, sorted."""
-        records = catalogue.load(self.root)
+        records = self._listing.records
         return {video_id: VideoInfo.from_record(records[video_id]) for video_id in sorted(records)}
+
+    @property
+    def catalogue_is_current(self) -> bool:
+        """Whether `catalogue.parquet` holds exactly what the scan of the store found."""
+        return self._listing.current
+
+    @cached_property
+    def _listing(self) -> catalogue.Listing:
+        return catalogue.load(self.root)
 
     @property
     def videos(self) -> list[str]:

@@ -29,7 +29,7 @@ def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list
 
     A folder without a video, and the root, are told only where they are damaged.
     """
-    folders = [store.root, *sorted(path.parent for path, _ in catalogue.record_files(store.root / "videos"))]
+    folders = [store.root, *sorted(file.path.parent for file in catalogue.record_files(store.root))]
     with ThreadPoolExecutor(threads) as pool:  # hashing and reading both let other threads run
         yield from filter(None, pool.map(lambda folder: _check(store, folder), folders))
 
@@ -46,9 +46,8 @@ def _check(store: VideoStore, folder: Path) -> tuple[str, int, list[Damage]] | N
     for name, expected in record["files"].items():
         path = folder / name
         try:
-            content = storage.read(path)
-            read += len(content)
-            if storage.digest(content) != expected:
+            read += storage.size(path)
+            if storage.file_digest(path) != expected:
                 damage.append(Damage(video_id, str(path), CHANGED))
         except OSError as error:
             damage.append(Damage(video_id, str(path), f"cannot be read: {error.strerror}"))

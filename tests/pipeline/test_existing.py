@@ -202,7 +202,7 @@ def test_as_many_flow_pictures_as_frames_lose_the_last_and_other_numbers_are_ref
     store = open_store(tmp_path / "store")
     assert store.videos == [NAMES[0]]
     assert np.abs(store.read(NAMES[0], "flow", slice(None)).astype(int) - planes[NAMES[0]][:5]).mean() < 1
-    assert list(catalogue.load(store.root)[NAMES[0]]["notes"].values()) == [1]
+    assert list(catalogue.load(store.root).records[NAMES[0]]["notes"].values()) == [1]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_only_what_is_not_plain_is_encoded_again_and_told(run: Run, tmp_path: Pa
     assert [jpeg == ours for jpeg, ours in zip(odd, stored_bytes(store, "a/odd"), strict=True)] == [True] + 3 * [False]
     for number, ours in enumerate(store.read("a/odd", "rgb", slice(3))):
         assert np.abs(ours.astype(int) - jpegs.frame(odd[number], "it")).mean() < 2
-    assert list(catalogue.load(store.root)["a/odd"]["notes"].values()) == [3]
+    assert list(catalogue.load(store.root).records["a/odd"]["notes"].values()) == [3]
 
 
 def test_a_manifest_chooses_and_labels(packed: tuple[Path, Path], frames: Videos, run: Run, tmp_path: Path) -> None:
