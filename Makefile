@@ -78,9 +78,10 @@ format: setup ## Format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: setup ## Measure against the limits: extraction, flow, reader, training step (ratios; JSON in runs/bench)
+bench: setup ## Measure against the limits: extraction, store, flow, reader, training step (ratios; JSON in runs/bench)
 	mkdir -p runs/bench
 	$(PY) -m tests.benchmarks.extraction --json runs/bench/extraction.json
+	$(PY) -m tests.benchmarks.store --json runs/bench/store.json
 	$(PY) -m tests.benchmarks.flow --json runs/bench/flow.json
 	$(PY) -m tests.benchmarks.reader --json runs/bench/reader.json
 	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
