@@ -125,11 +125,17 @@ def digest(data: bytes | memoryview) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The same of a whole file, in little memory where it is local."""
-    if not is_local(path):
-        return digest(read(path))
+    """The same of a whole local file, in little memory."""
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_and_size(path: Path) -> tuple[str, int]:
+    """Digest and bytes of a whole file wherever it lies. Raises OSError."""
+    if is_local(path):
+        return file_digest(path), path.stat().st_size
+    content = read(path)
+    return digest(content), len(content)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -284,14 +290,6 @@ def create_exclusively(path: Path, data: bytes) -> bool:
         except FileExistsError:
             return False
     return True
-
-
-def size(path: Path) -> int:
-    """Of a file, in bytes. Raises OSError."""
-    if is_local(path):
-        return path.stat().st_size
-    with _told_as_os_error(path):
-        return _remote(path).fs.size(_remote(path).path)
 
 
 def changed(path: Path) -> int:

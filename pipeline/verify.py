@@ -46,8 +46,9 @@ def _check(store: VideoStore, folder: Path) -> tuple[str, int, list[Damage]] | N
     for name, expected in record["files"].items():
         path = folder / name
         try:
-            read += storage.size(path)
-            if storage.file_digest(path) != expected:
+            found, size = storage.digest_and_size(path)
+            read += size
+            if found != expected:
                 damage.append(Damage(video_id, str(path), CHANGED))
         except OSError as error:
             damage.append(Damage(video_id, str(path), f"cannot be read: {error.strerror}"))
