@@ -93,7 +93,7 @@ def _run(
     """
     ordered = iter(sorted(todo, key=lambda row: (-_size(root / row.path), row.video_id)))
     videos: dict[Future, Video] = {}
-    arguments = settings.as_dict()
+    arguments = settings.as_dict(running=True)
 
     def start(row: Video) -> Future:
         return client.submit(job.extract_video, str(root), str(store), row, arguments, time_limit, pure=False)

@@ -38,6 +38,7 @@ class PTLFlow(FlowEstimator):
     """
 
     model: ClassVar[str]
+    RUNNING: ClassVar[frozenset[str]] = frozenset({"weights", "batch_size", "device"})  # `digest` tells which weights
 
     weights: str = "things"
     digest: str | None = None

@@ -58,6 +58,9 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
     """
 
     name: ClassVar[str] = "tvl1-cuda"
+    RUNNING: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+    device = "cuda"
 
     batch_size: int = 512
     half_precision: bool = False

@@ -28,6 +28,8 @@ class FlowSettings:
     Args:
         estimator: tvl1 (the fastest TV-L1 that works here), another name in `pipeline.flow.ESTIMATORS`, or ptlflow:NAME.
         parameters: Settings of the estimator that differ from its defaults.
+        running: Those of them that say how and where it computes, not what the flow is, such as batch_size, device and where
+            weights lie; they may be given as parameters, too. No part of the store: it is continued with any others.
         short_side: Flow is computed at this size and stored in pixels of it; 0 keeps the video's size.
         size: Height and width, as [128,171]: flow is computed at exactly that, whatever the video's shape; instead of
             short_side.
@@ -40,6 +42,7 @@ class FlowSettings:
 
     estimator: str = "tvl1"
     parameters: dict[str, Any] = field(default_factory=dict)
+    running: dict[str, Any] = field(default_factory=dict)
     short_side: int = SHORT_SIDE
     size: Size | None = None
     bound: float = 20.0
@@ -67,8 +70,14 @@ class FlowSettings:
         for name, choice, choices in (("mapping", self.mapping, Mapping), ("codec", self.codec, Codec)):
             if choice not in get_args(choices):
                 raise UsageError(f"flow {name} {choice!r} is not one of {', '.join(get_args(choices))}")
-        estimator = flow.create(self.estimator, **self.parameters)
-        return dataclasses.replace(self, estimator=estimator.name, parameters=estimator.settings, short_side=short_side)
+        estimator = flow.create(self.estimator, **{**self.parameters, **self.running})
+        return dataclasses.replace(
+            self,
+            estimator=estimator.name,
+            parameters=estimator.settings,
+            running=estimator.running,
+            short_side=short_side,
+        )
 
 
 class FlowView:
