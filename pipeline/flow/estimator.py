@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -15,8 +16,10 @@ class FlowEstimator(ABC):
 
     name: ClassVar[str]
     RUNNING: ClassVar[frozenset[str]] = frozenset()  # fields that say how and where it computes, not what the flow is
+    sees_colour: ClassVar[bool] = True  # or whether gray frames give the same flow as RGB ones
 
-    device: str | None = "cpu"  # as PyTorch calls it; a field where there is a choice
+    device: str | None = "cpu"  # as PyTorch calls it; this and the next are fields where there is a choice
+    batch_size: int = 1  # pairs that it gains from computing at once
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -50,6 +53,14 @@ class FlowEstimator(ABC):
     @abstractmethod
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """`estimate`, for frames that are known to be right and at least one pair."""
+
+    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin `batch`; what is returned waits for the flow and gives it, and may be called from any thread.
+
+        The frames may change once this returns. Only one thread launches; it may do so before an earlier batch is collected.
+        """
+        flow = self.batch(first, second)
+        return lambda: flow
 
     def _fields(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
