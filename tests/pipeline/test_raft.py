@@ -145,6 +145,17 @@ def test_a_gpu_gives_the_flow_of_a_cpu(weights: str, precision: str, tolerance: 
     assert np.abs(found - small(weights).estimate(frames[:3], frames[1:])).max() < tolerance
 
 
+def test_too_little_memory_is_told_with_what_to_do(weights: str) -> None:
+    class Full(Echo):
+        def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    estimator, frames = small(weights), noise(2, 128, 136, 3)
+    estimator._network = Full()
+    with pytest.raises(ValueError, match="too little memory for 2 pairs of 128 x 136 pixels at once; set batch_size"):
+        estimator.estimate(frames[:1], frames[1:])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_flow_that_is_not_finite_names_the_pair(weights: str, value: float) -> None:
     class Broken(Echo):
