@@ -40,11 +40,11 @@ def workers_for_extraction(workers: int) -> Iterator[Client]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.register_plugin(_LeaveInterruptsToTheRun())
+        client.register_plugin(LeaveInterruptsToTheRun())
         yield client
 
 
-class _LeaveInterruptsToTheRun(WorkerPlugin):
+class LeaveInterruptsToTheRun(WorkerPlugin):
     """Ctrl-C reaches every process of the terminal; the run alone acts on it, and ends its workers."""
 
     def setup(self, worker: Worker) -> None:

@@ -13,6 +13,7 @@ from distributed import Client, Future, as_completed
 from pipeline import catalogue, job
 from pipeline.cluster import workers_for_extraction
 from pipeline.errors import Refusal
+from pipeline.gpus import gpu_workers
 from pipeline.job import Outcome
 from pipeline.journal import Summary, journal
 from pipeline.lock import only_writer
@@ -22,7 +23,7 @@ from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
 from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
 
-IN_FLIGHT_PER_WORKER = 3  # futures handed out ahead, so that a worker never waits for the scheduler
+IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that a worker never waits for the scheduler
 CANCEL_SECONDS = 10.0  # that a run which stops early waits for its cancelled videos
 
 
@@ -60,11 +61,13 @@ def extract(
             add_groups(store, todo)
         if todo:
             with preparing():
-                for view in settings.create_views():
+                views = settings.create_views()
+                for view in views:
                     view.prepare()
+            start_workers = gpu_workers if any(view.on_gpu for view in views) else workers_for_extraction
             with (
                 ExtractionBar(len(todo), len(summary.quarantined)) as bar,
-                workers_for_extraction(min(workers, len(todo))) as client,
+                start_workers(min(workers, len(todo))) as client,
                 journal(store, len(todo)) as kept,
                 contextlib.closing(_run(client, list(todo.values()), root, store, settings, time_limit)) as outcomes,
             ):
@@ -94,7 +97,7 @@ def _run(
     """
     ordered = iter(sorted(todo, key=lambda row: (-_size(root / row.path), row.video_id)))
     videos: dict[Future, Video] = {}
-    arguments = settings.as_dict()
+    arguments = settings.as_dict(running=True)
 
     def start(row: Video) -> Future:
         return client.submit(job.extract_video, str(root), str(store), row, arguments, time_limit, pure=False)
@@ -107,7 +110,7 @@ def _run(
             futures.append(future)
         return futures
 
-    ahead = IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    ahead = IN_FLIGHT_PER_THREAD * max(1, sum(client.nthreads().values()))
     suspects = []
     running = as_completed(with_results=True, raise_errors=False)
     try:
@@ -151,9 +154,10 @@ def _size(path: Path) -> int:
 
 
 def cannot_go_on(outcome: Outcome, store: Path) -> Refusal:
-    """The refusal that ends a run in which a video could not be written."""
+    """The refusal that ends a run whose videos cannot be written or worked on, whatever they are."""
     return Refusal(
         f"the run stopped at video {outcome.video_id!r}: {outcome.reason}",
         where=str(store),
-        remedy="make room (or mend the disk) and run the same command again; what is committed stays and is not redone",
+        remedy="mend that (where a disk is full, make room) and run the same command again; what is committed stays and is"
+        " not redone",
     )

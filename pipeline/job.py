@@ -18,9 +18,11 @@ import cv2
 import numpy as np
 
 from pipeline import layout, storage
+from pipeline.errors import Refusal
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.video import DecodeSettings, Undecodable, decode, probe
+from pipeline.views import View
 from pipeline.watchdog import watching
 from pipeline.writer import VideoWriter
 
@@ -53,6 +55,10 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any],
     file = Path(root) / video.path
     writer = VideoWriter(storage.location(store), video.video_id)
     settled = ExtractionSettings.from_dict(settings)
+    try:
+        views = settled.create_views()
+    except Refusal as refusal:  # not the video's fault: a GPU that is gone, a file of weights that was moved
+        return Outcome(video.video_id, "failed", str(refusal), "prepare")
 
     def give_up() -> None:
         try:
@@ -62,7 +68,7 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any],
 
     def store_video() -> Outcome:
         with watching(time_limit, give_up) as guard:
-            return _store(file, writer, video, settled, guard)
+            return _store(file, writer, video, settled, views, guard)
 
     return attempt(store_video, writer, video, _probe_command(file))
 
@@ -126,10 +132,10 @@ def _store(
     writer: VideoWriter,
     video: Video,
     settings: ExtractionSettings,
+    views: list[View],
     guard: AbstractContextManager[None],
 ) -> Outcome:
     seconds = {"decode": 0.0, "write": 0.0}
-    views = settings.create_views()
     with guard:
         header = probe(file)
     mark = time.perf_counter()

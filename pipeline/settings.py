@@ -31,11 +31,17 @@ class ExtractionSettings:
         """The views, fresh for one video."""
         return [VIEWS[name](settings) for name, settings in self.views.items()]
 
-    def as_dict(self) -> dict[str, Any]:
-        """As it is stored: plain JSON, one group per view and, where it differs from its defaults, the group `decode`."""
+    def as_dict(self, running: bool = False) -> dict[str, Any]:
+        """As it is stored: plain JSON, one group per view and, where it differs from its defaults, the group `decode`.
+
+        running: with what the store does not depend on and a worker must know, `FlowSettings.running`.
+        """
         # Stores that are older than these choices lack them. Leaving out what is not asked for (None in a view, the
         # default in `decode`) gives such stores the same settings and the same hash now as when they were made.
         groups = {name: _plain(settings) for name, settings in self.views.items()}
+        if not running:
+            for group in groups.values():
+                group.pop("running", None)
         default = dataclasses.asdict(DecodeSettings())
         chosen = {key: value for key, value in _plain(self.decode).items() if value != default[key]}
         return {**groups, **({"decode": chosen} if chosen else {})}

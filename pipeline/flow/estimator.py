@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -14,11 +15,25 @@ class FlowEstimator(ABC):
     """Dense optical flow between pairs of frames. Subclasses are dataclasses whose fields are the settings."""
 
     name: ClassVar[str]
+    RUNNING: ClassVar[frozenset[str]] = frozenset()  # fields that say how and where it computes, not what the flow is
+    sees_colour: ClassVar[bool] = True  # or whether gray frames give the same flow as RGB ones
+
+    device: str | None = "cpu"  # as PyTorch calls it; this and the next are fields where there is a choice
+    batch_size: int = 1  # pairs that it gains from computing at once
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every parameter by name, as recorded in the store."""
-        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        """Every parameter that decides the flow, by name: part of a store's settings, equal wherever it is continued."""
+        return {key: value for key, value in self._fields().items() if key not in self.RUNNING}
+
+    @property
+    def running(self) -> dict[str, Any]:
+        """The other parameters: they change the flow by the rounding of its last bits at most, and no store depends on them."""
+        return {key: value for key, value in self._fields().items() if key in self.RUNNING}
+
+    @property
+    def on_gpu(self) -> bool:
+        return str(self.device).startswith("cuda")
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
         """Do what the first pair would wait for and other processes can share, such as compiling."""
@@ -30,12 +45,7 @@ class FlowEstimator(ABC):
         (right), channel 1 is v (down). The flow of a pair does not depend on the others. Raises ValueError for other types,
         shapes or unequal sizes.
         """
-        if first.dtype != np.uint8 or second.dtype != np.uint8:
-            raise ValueError(f"frames must be uint8, not {first.dtype} and {second.dtype}")
-        if first.shape != second.shape:
-            raise ValueError(f"the frames of a pair differ in shape: {first.shape} and {second.shape}")
-        if first.ndim not in (3, 4) or (first.ndim == 4 and first.shape[-1] != 3) or 0 in first.shape[1:]:
-            raise ValueError(f"frames must be (N, H, W, 3) or (N, H, W), not {first.shape}")
+        check_frames(first, second)
         if not len(first):
             return np.empty((0, 2, *first.shape[1:3]), np.float32)
         return self.batch(first, second)
@@ -43,6 +53,17 @@ class FlowEstimator(ABC):
     @abstractmethod
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """`estimate`, for frames that are known to be right and at least one pair."""
+
+    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin `batch`; what is returned waits for the flow and gives it, and may be called from any thread.
+
+        The frames may change once this returns. Only one thread launches; it may do so before an earlier batch is collected.
+        """
+        flow = self.batch(first, second)
+        return lambda: flow
+
+    def _fields(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
 
 class PairEstimator(FlowEstimator):
@@ -57,6 +78,16 @@ class PairEstimator(FlowEstimator):
     @abstractmethod
     def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Flow of one pair of gray uint8 frames (H, W), as (H, W, 2) float32."""
+
+
+def check_frames(first: np.ndarray, second: np.ndarray) -> None:
+    """Raise ValueError for what no estimator takes; see `FlowEstimator.estimate`."""
+    if first.dtype != np.uint8 or second.dtype != np.uint8:
+        raise ValueError(f"frames must be uint8, not {first.dtype} and {second.dtype}")
+    if first.shape != second.shape:
+        raise ValueError(f"the frames of a pair differ in shape: {first.shape} and {second.shape}")
+    if first.ndim not in (3, 4) or (first.ndim == 4 and first.shape[-1] != 3) or 0 in first.shape[1:]:
+        raise ValueError(f"frames must be (N, H, W, 3) or (N, H, W), not {first.shape}")
 
 
 def require_numbers(settings: Any) -> None:

@@ -38,6 +38,7 @@ class PTLFlow(FlowEstimator):
     """
 
     model: ClassVar[str]
+    RUNNING: ClassVar[frozenset[str]] = frozenset({"weights", "batch_size", "device"})  # `digest` tells which weights
 
     weights: str = "things"
     digest: str | None = None
@@ -80,7 +81,11 @@ class PTLFlow(FlowEstimator):
         flow = np.empty((len(first), 2, *first.shape[1:3]), np.float32)
         for start in range(0, len(first), self.batch_size):
             index = np.minimum(np.arange(start, start + self.batch_size), len(first) - 1)
-            found = self._estimate(np.stack([first[index], second[index]], axis=1))
+            try:
+                found = self._estimate(np.stack([first[index], second[index]], axis=1))
+            except torch.OutOfMemoryError as error:
+                what = f"{self.batch_size} pairs of {first.shape[1]} x {first.shape[2]} pixels at once"
+                raise ValueError(f"there is too little memory for {what}; set batch_size lower") from error
             flow[start : start + self.batch_size] = found[: len(first) - start]
         finite = np.isfinite(flow).all(axis=(1, 2, 3))
         if not finite.all():

@@ -2,7 +2,8 @@
 
 All launches of a batch are known beforehand: how long a pair iterates is decided on the GPU, and launches that come too
 late for a settled pair return at once. So they are recorded once for each size of frames, as a CUDA graph, and nothing
-waits for the host in between.
+waits for the host in between. Frames and flow pass through page-locked memory on the launches' own stream, so that the host
+prepares the next batch while the GPU is at work on this one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import UsageError
 from pipeline.flow.estimator import FlowEstimator, gray
 from pipeline.flow.tvl1 import OwnTVL1, level_sizes, linear_taps
 
@@ -30,7 +32,7 @@ except ModuleNotFoundError as missing:
     raise UsageError(problem, remedy="use tvl1-cpu; Triton comes for Linux on x86-64") from missing
 
 OLDEST = (8, 0)  # compute capability; what the kernels are compiled for in the tests
-SOLVERS = 4  # kept, so that videos of a few sizes, and last batches, do not record their launches again and again
+SOLVERS = 8  # kept, so that videos of a few sizes, and last batches, do not record their launches again and again
 
 # Warps of a program, which computes as many pixels as it has threads. With several pixels a thread Triton spreads planes over
 # the threads in different ways and exchanges values through shared memory: up to 14 barriers a step of `iterate` in place
@@ -51,17 +53,23 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
     """As `tvl1-cpu` but for the order of one sum, and rare last bits of square roots; on the current CUDA device.
 
     Args:
-        batch_size: Pairs computed at once, at most; a GPU of 132 multiprocessors is full from about 512.
+        batch_size: Pairs computed at once, at most; a GPU of 132 multiprocessors is full from about 512. It is halved for
+            frames of a size for which the GPU's memory does not suffice.
         half_precision: Store duals and data term in half precision and compute in single: 38 bytes to move instead of 60.
             At 128 x 171 this moves the flow by .004 to .007 px on average on real clips and .07 px on synthetic ones (rounding
             emulated in PyTorch), less than what changing one pixel in a hundred by 1 does (.008, .009 and .09 px).
     """
 
     name: ClassVar[str] = "tvl1-cuda"
+    RUNNING: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    sees_colour: ClassVar[bool] = False
+
+    device = "cuda"
 
     batch_size: int = 512
     half_precision: bool = False
     _solvers: OrderedDict[tuple[int, ...], Solver] = field(default_factory=OrderedDict, init=False, repr=False)
+    _fitting: dict[tuple[int, ...], int] = field(default_factory=dict, init=False, repr=False)  # pairs by frame size
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,23 +84,47 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
         self.batch(none, none)
 
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return self.launch(first, second)()
+
+    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
         first, second = gray(first), gray(second)
-        flow = np.empty((len(first), 2, *first.shape[1:]), np.float32)
-        for start in range(0, len(first), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            flow[part] = self._solver(len(first[part]), first.shape[1:]).solve(first[part], second[part])
-        return flow
+        solver = self._solver(len(first), first.shape[1:])
+        parts = [slice(start, start + solver.pairs) for start in range(0, len(first), solver.pairs)]
+        launched = [solver.launch(first[part], second[part]) for part in parts]
+        if len(launched) == 1:
+            return launched[0]
+        return lambda: np.concatenate([collect() for collect in launched])
 
     def _solver(self, pairs: int, size: tuple[int, ...]) -> Solver:
-        """A solver for this many pairs or up to twice as many, so that last batches of all lengths share a few solvers."""
-        capacity = min(self.batch_size, triton.next_power_of_2(pairs))
-        key = (capacity, *size)
-        if key not in self._solvers:
-            while len(self._solvers) >= SOLVERS:
-                self._solvers.popitem(last=False)
-            self._solvers[key] = Solver(self, capacity, size, self.half_precision)
-        self._solvers.move_to_end(key)
-        return self._solvers[key]
+        """A solver for this many pairs or up to twice as many, so that last batches of all lengths share a few solvers.
+
+        Where memory does not suffice for it, first the other solvers go, then it is for half as many pairs.
+        """
+        while True:
+            capacity = min(self._fitting.get(size, self.batch_size), triton.next_power_of_2(pairs))
+            key = (capacity, *size)
+            if key not in self._solvers:
+                self._forget(SOLVERS - 1)
+                try:
+                    self._solvers[key] = Solver(self, capacity, size, self.half_precision)
+                except torch.OutOfMemoryError as error:
+                    if not self._solvers and capacity == 1:
+                        what = f"the GPU has too little memory free for a pair of {size[0]} x {size[1]} pixels"
+                        raise ValueError(what) from error
+            if key in self._solvers:
+                self._solvers.move_to_end(key)
+                return self._solvers[key]
+            if self._solvers:  # out of the `except`, whose traceback holds what the failed one got
+                self._forget(0)
+            else:
+                self._fitting[size] = capacity // 2
+
+    def _forget(self, keep: int) -> None:
+        """Drop the solvers that were used longest ago, once nothing that was launched needs them."""
+        if len(self._solvers) > keep and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        while len(self._solvers) > keep:
+            self._solvers.popitem(last=False)
 
 
 class Level:
@@ -112,20 +144,17 @@ class Level:
 class Solver:
     """Solves batches of one size, up to `pairs` pairs of frames (H, W) each; holds all memory that this takes.
 
-    That is 21 planes of H x W floats a pair (18 in half precision): a gigabyte for 512 pairs of 128 x 171.
+    That is 21 planes of H x W floats a pair (18 in half precision): a gigabyte for 512 pairs of 128 x 171. Raises
+    torch.OutOfMemoryError where there is less.
     """
 
     def __init__(self, parameters: OwnTVL1, pairs: int, size: tuple[int, ...], half_precision: bool = False) -> None:
         self.parameters, self.pairs = parameters, pairs
         self.device = torch.device("cpu" if triton.knobs.runtime.interpret else "cuda")
         self.graph: Any = None
-        try:
-            self._allocate(size, torch.float16 if half_precision else torch.float32)
-            if self.device.type == "cuda":
-                self._record()
-        except torch.OutOfMemoryError as error:
-            problem = f"the GPU has too little memory free for {pairs} pairs of {size[0]} x {size[1]} pixels"
-            raise Refusal(problem, remedy="set the estimator's batch_size lower, or use fewer workers") from error
+        self._allocate(size, torch.float16 if half_precision else torch.float32)
+        if self.device.type == "cuda":
+            self._record()
 
     def _allocate(self, size: tuple[int, ...], small: torch.dtype) -> None:
         step = self.parameters.scale_step
@@ -139,6 +168,7 @@ class Solver:
             )
             for fine, coarse in joints
         ]
+        self.bytes = torch.zeros(2, self.pairs, *size, device=self.device, dtype=torch.uint8)
         plane = self.pairs * size[0] * size[1]
         self.medians = torch.empty(2 * plane, device=self.device)
         self.gradients = torch.empty(2 * plane, device=self.device)
@@ -151,20 +181,44 @@ class Solver:
         self._launch()  # compiles and loads the kernels, which must not happen while launches are recorded
         torch.cuda.synchronize()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Other threads meanwhile wait for batches of other solvers, which the usual mode would take for a part of this.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self._launch()
 
     def solve(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Flow (n, 2, H, W) between gray frames (n, H, W) uint8, n being at most `pairs`."""
-        finest, count = self.levels[0], len(first)
-        for frames, given in zip(finest.frames, (first, second), strict=True):
-            frames[:count] = torch.tensor(given, device=self.device)
-            frames[count:] = 0  # black pairs settle in the first iteration
+        return self.launch(first, second)()
+
+    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin `solve`; what is returned waits for the flow.
+
+        Everything goes through one stream, in order: the next batch's frames do not come before this one's flow is copied.
+        PyTorch gives page-locked memory to nobody else before the copies that use it are done.
+        """
+        count, on_gpu = len(first), self.device.type == "cuda"
+        for staged, given in zip(self.bytes, (first, second), strict=True):
+            frames = torch.empty(given.shape, dtype=torch.uint8, pin_memory=on_gpu)
+            frames.numpy()[:] = given
+            staged[:count].copy_(frames, non_blocking=True)
+            staged[count:] = 0  # black pairs settle in the first iteration
+        self.levels[0].frames.copy_(self.bytes)
         if self.graph:
             self.graph.replay()
         else:
             self._launch()
-        return finest.flow[:count].cpu().numpy()
+        found = self.levels[0].flow[:count]
+        flow = torch.empty(found.shape, pin_memory=on_gpu)
+        flow.copy_(found, non_blocking=True)
+        if not on_gpu:
+            return flow.numpy
+        done = torch.cuda.Event(blocking=True)  # waits without keeping a core busy
+        done.record()
+
+        def collect() -> np.ndarray:
+            done.synchronize()
+            return flow.numpy()
+
+        return collect
 
     def pixel_iterations(self) -> int:
         """How many pixels the inner loop has gone over in the last batch, all iterations of all pairs together."""

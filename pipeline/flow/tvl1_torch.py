@@ -29,6 +29,7 @@ class TVL1Torch(OwnTVL1, FlowEstimator):
     """
 
     name: ClassVar[str] = "tvl1-torch"
+    RUNNING: ClassVar[frozenset[str]] = frozenset({"device"})
 
     device: str = "cpu"
 

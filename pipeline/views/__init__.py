@@ -40,6 +40,10 @@ class View(StoredView, Protocol):
 
     seconds: dict[str, float]  # spent, by kind of work
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU. Then several threads of a process work at once, each on views of its own."""
+
     def prepare(self) -> None:
         """What every worker would wait for before its first video and can be done once for all, such as compiling."""
 

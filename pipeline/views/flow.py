@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -15,6 +16,7 @@ from pipeline import flow
 from pipeline.codec import FrameCodec, JpegCodec, Layout, ZstdFrames
 from pipeline.cuts import CutFinder
 from pipeline.errors import UsageError
+from pipeline.flow.gathering import Gathering
 from pipeline.flow.quantisation import Mapping
 from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
 
@@ -28,6 +30,8 @@ class FlowSettings:
     Args:
         estimator: tvl1 (the fastest TV-L1 that works here), another name in `pipeline.flow.ESTIMATORS`, or ptlflow:NAME.
         parameters: Settings of the estimator that differ from its defaults.
+        running: Those of them that say how and where it computes, not what the flow is, such as batch_size, device and where
+            weights lie; they may be given as parameters, too. No part of the store: it is continued with any others.
         short_side: Flow is computed at this size and stored in pixels of it; 0 keeps the video's size.
         size: Height and width, as [128,171]: flow is computed at exactly that, whatever the video's shape; instead of
             short_side.
@@ -40,6 +44,7 @@ class FlowSettings:
 
     estimator: str = "tvl1"
     parameters: dict[str, Any] = field(default_factory=dict)
+    running: dict[str, Any] = field(default_factory=dict)
     short_side: int = SHORT_SIDE
     size: Size | None = None
     bound: float = 20.0
@@ -67,8 +72,14 @@ class FlowSettings:
         for name, choice, choices in (("mapping", self.mapping, Mapping), ("codec", self.codec, Codec)):
             if choice not in get_args(choices):
                 raise UsageError(f"flow {name} {choice!r} is not one of {', '.join(get_args(choices))}")
-        estimator = flow.create(self.estimator, **self.parameters)
-        return dataclasses.replace(self, estimator=estimator.name, parameters=estimator.settings, short_side=short_side)
+        estimator = flow.create(self.estimator, **{**self.parameters, **self.running})
+        return dataclasses.replace(
+            self,
+            estimator=estimator.name,
+            parameters=estimator.settings,
+            running=estimator.running,
+            short_side=short_side,
+        )
 
 
 class FlowView:
@@ -81,7 +92,7 @@ class FlowView:
     def __init__(self, settings: FlowSettings) -> None:
         self.settings = settings
         self.codec = settings.frame_codec
-        self.estimator = _estimator(settings.estimator, json.dumps(settings.parameters))
+        self.estimator = _estimator(settings)
         self.cuts = CutFinder()
         self.last: np.ndarray | None = None
         self.frame_shape = (2, 0, 0)
@@ -89,6 +100,10 @@ class FlowView:
 
     def prepare(self) -> None:
         self.estimator.prepare()
+
+    @property
+    def on_gpu(self) -> bool:
+        return isinstance(self.estimator, Gathering)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -111,7 +126,7 @@ class FlowView:
         finite = np.isfinite(values).all(axis=(1, 2, 3))
         if not finite.all():
             pair = int(np.flatnonzero(~finite)[0])
-            raise ValueError(f"{self.estimator.name} gave a flow that is not finite, for pair {pair} of a block")
+            raise ValueError(f"{self.settings.estimator} gave a flow that is not finite, for pair {pair} of a block")
         quantised = flow.quantise(values, self.settings.bound, self.settings.mapping)
         streams = [self.codec.encode_frame(frame) for frame in quantised]
         self.seconds["flow"] += estimated - began
@@ -119,7 +134,16 @@ class FlowView:
         return streams
 
 
-@functools.lru_cache(maxsize=1)
-def _estimator(name: str, parameters: str) -> flow.FlowEstimator:
+def _estimator(settings: FlowSettings) -> flow.FlowEstimator | Gathering:
     """One for all videos of a process: networks keep their weights in it, GPU kernels their recorded launches."""
-    return flow.create(name, **json.loads(parameters))
+    with _creating:  # or each thread of a process would make its own
+        return _created(settings.estimator, json.dumps({**settings.parameters, **settings.running}))
+
+
+_creating = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)
+def _created(name: str, parameters: str) -> flow.FlowEstimator | Gathering:
+    estimator = flow.create(name, **json.loads(parameters))
+    return Gathering(estimator) if estimator.on_gpu else estimator

@@ -58,6 +58,7 @@ class RgbView:
     name: ClassVar[str] = "rgb"
     layout: ClassVar[Layout] = "rgb"
     Settings = RgbSettings
+    on_gpu = False
 
     def __init__(self, settings: RgbSettings) -> None:
         self.settings = settings

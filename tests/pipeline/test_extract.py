@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import catalogue, flow, importers, job, layout, storage, synthetic
 from pipeline.errors import Refusal
-from pipeline.extract import extract
+from pipeline.extract import cannot_go_on, extract
 from pipeline.journal import Summary
 from pipeline.lock import only_writer
 from pipeline.manifest import Manifest, Video
@@ -264,6 +264,20 @@ def test_an_estimator_that_fails_blames_the_video(
     assert not layout.video_folder(store.root, "v").exists()
     assert one_video().status == "stored"
     assert open_store(tmp_path / "store").quarantine == {}
+
+
+def test_an_estimator_that_cannot_be_made_ends_the_run_and_blames_no_video(
+    one_video: Callable[[], job.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: ExtractionSettings) -> None:
+        raise Refusal("the GPU is gone", remedy="plug it in")
+
+    monkeypatch.setattr(ExtractionSettings, "create_views", gone)
+    outcome = one_video()
+    assert (outcome.status, outcome.stage) == ("failed", "prepare")
+    assert open_store(tmp_path / "store").quarantine == {}
+    told = str(cannot_go_on(outcome, tmp_path))
+    assert "stopped at video 'v': the GPU is gone\n  to do: plug it in" in told
 
 
 def damage(path: Path) -> None:

@@ -139,10 +139,21 @@ def test_half_precision_is_close(weights: str, precision: str, tolerance: float)
 def test_a_gpu_gives_the_flow_of_a_cpu(weights: str, precision: str, tolerance: float) -> None:
     frames = noise(4, 48, 64, 3)
     there = small(weights, device=None, precision=precision)
-    assert there.settings["device"] == "cuda"
+    assert (there.running["device"], there.on_gpu) == ("cuda", True)
     found, again = (there.estimate(frames[:3], frames[1:]) for _ in range(2))
     assert np.array_equal(found, again)
     assert np.abs(found - small(weights).estimate(frames[:3], frames[1:])).max() < tolerance
+
+
+def test_too_little_memory_is_told_with_what_to_do(weights: str) -> None:
+    class Full(Echo):
+        def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    estimator, frames = small(weights), noise(2, 128, 136, 3)
+    estimator._network = Full()
+    with pytest.raises(ValueError, match="too little memory for 2 pairs of 128 x 136 pixels at once; set batch_size"):
+        estimator.estimate(frames[:1], frames[1:])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -192,8 +203,8 @@ def test_published_weights_are_found_where_torch_keeps_them(
     monkeypatch.setattr(model, "pretrained_checkpoints", {"things": f"https://example.org/small-{digest[:8]}.ckpt"})
     kept = hub / f"small-{digest[:8]}.ckpt"
     kept.write_bytes(Path(weights).read_bytes())
-    settings = flow.create("raft-small").settings
-    assert (settings["weights"], settings["digest"]) == ("things", digest)
+    found = flow.create("raft-small")
+    assert (found.running["weights"], found.settings["digest"]) == ("things", digest)
     kept.write_bytes(Path(weights).read_bytes()[:-1])
     with pytest.raises(UsageError, match="the download is damaged"):
         flow.create("raft-small")
@@ -236,16 +247,11 @@ def test_weights_of_another_model_are_refused(weights: str) -> None:
 def test_settings_make_the_same_estimator_again(weights: str) -> None:
     estimator = flow.create("raft-small", weights=weights)
     digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    assert estimator.settings == {
-        "weights": weights,
-        "digest": digest,
-        "iterations": 32,
-        "batch_size": 8,
-        "precision": "fp32",
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-    }
-    again = flow.create(estimator.name, **json.loads(json.dumps(estimator.settings)))
-    assert again.settings == estimator.settings
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert estimator.settings == {"digest": digest, "iterations": 32, "precision": "fp32"}
+    assert estimator.running == {"weights": weights, "batch_size": 8, "device": device}
+    again = flow.create(estimator.name, **json.loads(json.dumps({**estimator.settings, **estimator.running})))
+    assert (again.settings, again.running) == (estimator.settings, estimator.running)
 
 
 def test_weights_that_changed_since_are_refused(tmp_path: Path) -> None:
@@ -253,11 +259,30 @@ def test_weights_that_changed_since_are_refused(tmp_path: Path) -> None:
     before, frames = small(path), noise(2, 32, 48, 3)
     save("raft_small", tmp_path / "w.ckpt", seed=1)
     with pytest.raises(UsageError, match=f"sha256 [0-9a-f]{{64}}, recorded {before.settings['digest']}"):
-        flow.create("raft-small", **before.settings)
+        flow.create("raft-small", **before.settings, **before.running)
     after = small(path)
     assert after.settings["digest"] != before.settings["digest"]
     found = [estimator.estimate(frames[:1], frames[1:]) for estimator in (before, after)]
     assert not np.array_equal(*found)
+
+
+def test_a_store_is_continued_with_the_same_weights_elsewhere_on_any_device(weights: str, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere.ckpt"
+    moved.write_bytes(Path(weights).read_bytes())
+
+    def resolved(**parameters: Any) -> ExtractionSettings:
+        flow_settings = FlowSettings(estimator="raft-small", parameters=parameters)
+        return ExtractionSettings({"rgb": RgbSettings(), "flow": flow_settings}).resolved()
+
+    one = resolved(weights=weights, batch_size=4)
+    two = resolved(weights=str(moved), batch_size=2, device="cpu")
+    assert one.as_dict() == two.as_dict()
+    assert one != two
+    for settings, file in ((one, weights), (two, str(moved))):
+        sent = json.loads(json.dumps(settings.as_dict(running=True)))  # as a worker gets it
+        assert ExtractionSettings.from_dict(sent) == settings == settings.resolved()
+        assert sent["flow"]["running"]["weights"] == file
+    assert resolved(weights=weights, iterations=3).as_dict() != one.as_dict()
 
 
 def test_the_settings_of_a_store_depend_on_the_weights(weights: str, tmp_path: Path) -> None:

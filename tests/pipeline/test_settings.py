@@ -51,6 +51,30 @@ def test_choices_that_came_later_leave_older_stores_as_they_are() -> None:
     assert settings_hash(older) == "4fc87f5729fefe25"  # as computed before there were such choices
 
 
+@pytest.mark.parametrize(
+    ("estimator", "hashed"),
+    [
+        ("tvl1-cpu", "d3f67292caf6150e"),
+        ("tvl1-opencv", "41f9b67a28002627"),
+        ("farneback", "e251ac6b56c61ef1"),
+        ("dis", "4fc87f5729fefe25"),
+    ],
+)
+def test_stores_from_before_settings_were_told_from_ways_to_run_are_continued(estimator: str, hashed: str) -> None:
+    resolved = settings(estimator=estimator).resolved()
+    assert settings_hash(resolved.as_dict()) == hashed
+    assert create(estimator).running == {}
+
+
+def test_where_and_how_flow_is_computed_is_no_part_of_a_store() -> None:
+    here, elsewhere = (settings(estimator="tvl1-torch", parameters={"device": name}) for name in ("cpu", "cpu:0"))
+    assert here.resolved().as_dict() == elsewhere.resolved().as_dict()
+    assert "device" not in here.resolved().as_dict()["flow"]["parameters"]
+    sent = json.loads(json.dumps(elsewhere.resolved().as_dict(running=True)))  # as a worker gets it
+    assert ExtractionSettings.from_dict(sent) == elsewhere.resolved() == elsewhere.resolved().resolved()
+    assert sent["flow"]["running"] == {"device": "cpu:0"}
+
+
 def test_chosen_frames_and_sizes_are_recorded() -> None:
     views = {"rgb": RgbSettings(size=(128, 171)), "flow": FlowSettings(estimator="dis", size=(64, 86))}
     chosen = ExtractionSettings(views, DecodeSettings(fps=25, max_frames=300)).resolved()

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,45 @@ def test_without_a_driver_tvl1_is_the_cpus_and_torch_is_not_imported() -> None:
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(settings))):
         flow.create("tvl1-cuda", **settings)
+
+
+class FewBytes:
+    """In the solver's place on a GPU with memory for `free` pairs in all solvers together; no flow."""
+
+    free = 0
+
+    def __init__(self, parameters: Any, pairs: int, size: tuple[int, ...], half_precision: bool) -> None:
+        self.pairs = 0
+        if pairs > FewBytes.free:
+            raise torch.OutOfMemoryError
+        self.pairs = pairs
+        FewBytes.free -= pairs
+
+    def __del__(self) -> None:
+        FewBytes.free += self.pairs
+
+    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
+        assert len(first) <= self.pairs
+        return lambda: np.stack([first, second], axis=1).astype(np.float32)
+
+
+def test_too_little_memory_halves_the_batch_for_frames_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.flow import tvl1_cuda
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(tvl1_cuda, "Solver", FewBytes)
+    monkeypatch.setattr(FewBytes, "free", 20)
+    estimator: Any = flow.create("tvl1-cuda", batch_size=64)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 100, 6, 7), dtype=np.uint8)
+    for pairs in (8, 100, 3, 100):
+        found = estimator.estimate(*frames[:, :pairs])
+        assert np.array_equal(found, frames[:, :pairs].transpose(1, 0, 2, 3))
+    assert [key[0] for key in estimator._solvers] == [4, 16]  # the one for 8 went, and no one tried 64 again
+    estimator.estimate(*frames[:, :5, :3])
+    assert [key for key in estimator._solvers] == [(8, 3, 7)]  # what others had is free before fewer pairs are tried
+    monkeypatch.setattr(FewBytes, "free", -100)
+    with pytest.raises(ValueError, match="too little memory free for a pair of 6 x 5 pixels"):
+        estimator.estimate(*frames[:, :5, :, :5])
 
 
 def clip(kind: int, count: int, height: int = 128, width: int = 171) -> tuple[np.ndarray, np.ndarray]:

@@ -113,4 +113,4 @@ def test_a_settled_pair_is_not_touched_again() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="cannot compute on the device 'nonsense'"):
         flow.create("tvl1-torch", device="nonsense")
-    assert flow.create("tvl1-torch").settings["device"] == "cpu"
+    assert flow.create("tvl1-torch").running == {"device": "cpu"}

@@ -1,0 +1,64 @@
+"""The processes that extract on GPUs: one Dask worker per GPU, with several videos in work at once in each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from pipeline.cluster import DASK_SETTINGS, LeaveInterruptsToTheRun  # before distributed: see there
+
+# isort: split
+import dask
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.system import MEMORY_LIMIT
+
+from pipeline.errors import Refusal
+
+MOST_THREADS = 16  # videos in work in one process; each holds up to 0.2 GB of frames and flow
+
+
+@contextlib.contextmanager
+def gpu_workers(videos: int) -> Iterator[Client]:
+    """One process for each GPU that this process may use, each with its own; `videos` in work at once in all of them.
+
+    In each there are at least two threads and at most MOST_THREADS, one video each: while some wait for the GPU, others
+    decode and encode. A crash costs the videos that are in work on one GPU. Raises Refusal where there is no GPU.
+    """
+    gpus = visible_gpus()[:videos]
+    if not gpus:
+        raise Refusal(
+            "flow is to be computed on a GPU, and PyTorch finds none",
+            remedy="see why `nvidia-smi` or CUDA_VISIBLE_DEVICES does not list one, or take another FLOW=",
+        )
+    options = {
+        "nthreads": min(MOST_THREADS, max(2, videos // len(gpus))),
+        "memory_limit": MEMORY_LIMIT // len(gpus),
+        "host": "127.0.0.1",
+    }
+    # CUDA reads the variable when a process first uses it, hence set it as the process starts.
+    specs = {
+        number: {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
+        for number, gpu in enumerate(gpus)
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    with (
+        dask.config.set(DASK_SETTINGS),
+        SpecCluster(workers=specs, scheduler=scheduler) as cluster,
+        Client(cluster) as client,
+    ):
+        client.register_plugin(LeaveInterruptsToTheRun())
+        yield client
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES must be for each GPU that this process may use: an index, a UUID or the name of a MIG slice."""
+    import torch  # takes seconds, and extraction on CPUs has no use for it
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(torch.cuda.device_count())]
+    names = [name.strip() for name in named.split(",")]
+    if names[0].startswith("MIG-"):  # a process sees one slice of those it names, but each can have a process
+        return list(dict.fromkeys(names))
+    return names[: torch.cuda.device_count()]  # CUDA ignores what follows the first name it does not know

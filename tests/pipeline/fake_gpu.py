@@ -1,0 +1,78 @@
+"""An estimator that says it computes on a GPU and does not; loaded into extraction's worker processes by Dask's preload.
+
+Environment: FAKE_GPU is a folder; every batch adds a line to `<pid>.jsonl` there: which GPU the process sees, how many pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+
+from pipeline import flow
+from pipeline.flow.dis import DIS
+from pipeline.settings import ExtractionSettings
+from pipeline.views import flow as flow_view
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+from tests.pipeline.reference import extract_here
+
+NAME = "fake-gpu"
+
+
+class FakeGPU(DIS):
+    """DIS flow on what it says is a GPU."""
+
+    name = NAME
+    device = "cuda"
+    batch_size = 64
+    RUNNING = frozenset({"batch_size"})
+
+    def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        if folder := os.environ.get("FAKE_GPU"):
+            line = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "pairs": len(first)}
+            with open(Path(folder) / f"{os.getpid()}.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+        return super().batch(first, second)
+
+
+def dask_setup(_: object) -> None:
+    """Called by Dask in every worker process."""
+    flow.ESTIMATORS[NAME] = "tests.pipeline.fake_gpu:FakeGPU"
+
+
+def settings(estimator: str = NAME) -> ExtractionSettings:
+    return ExtractionSettings({"rgb": RgbSettings(quality=90), "flow": FlowSettings(estimator=estimator)}).resolved()
+
+
+@contextmanager
+def fake_gpus(names: str, *preloads: Path) -> Iterator[pytest.MonkeyPatch]:
+    """As on a machine whose GPUs have these names, which `fake-gpu` computes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(flow.ESTIMATORS, NAME, "tests.pipeline.fake_gpu:FakeGPU")
+        patch.setenv("CUDA_VISIBLE_DEVICES", names)
+        patch.setattr("torch.cuda.device_count", lambda: len(names.split(",")))
+        with dask.config.set({"distributed.worker.preload": ["tests.pipeline.fake_gpu", *map(str, preloads)]}):
+            yield patch
+    flow_view._created.cache_clear()
+
+
+def plain_store(videos: Path, store: Path) -> Path:
+    """The store of the same settings that one thread makes without gathering."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeGPU, "device", "cpu")
+        flow_view._created.cache_clear()
+        root = extract_here(videos, store, settings()).root
+    flow_view._created.cache_clear()
+    return root
+
+
+def batches(folder: Path) -> list[dict]:
+    """What the processes noted."""
+    return [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]

@@ -1,0 +1,203 @@
+"""Extraction on GPUs: a process for each, several videos at once in it. Without GPUs, estimators stand in for them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import flow, importers, job, synthetic
+from pipeline.errors import Refusal
+from pipeline.extract import extract
+from pipeline.flow.gathering import Gathering
+from pipeline.gpus import MOST_THREADS, gpu_workers, visible_gpus
+from pipeline.manifest import Video
+from pipeline.settings import ExtractionSettings
+from pipeline.store import open_store
+from pipeline.video import decode
+from pipeline.views.flow import FlowSettings, FlowView
+from pipeline.views.rgb import RgbSettings, RgbView
+from pipeline.writer import add_groups, create_store
+from tests.pipeline.fake_gpu import FakeGPU, batches, fake_gpus, plain_store, settings
+from tests.pipeline.reference import content
+
+PATIENCE = 60.0
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "expected"),
+    [
+        (None, 3, ["0", "1", "2"]),
+        (None, 0, []),
+        ("", 0, []),
+        ("-1", 0, []),
+        ("2,0", 2, ["2", "0"]),
+        ("0, 1,7,2", 2, ["0", "1"]),  # there is no GPU 7: CUDA ignores it and what follows
+        ("GPU-8932f937,GPU-1f00", 2, ["GPU-8932f937", "GPU-1f00"]),
+        ("MIG-a,MIG-b,MIG-c", 1, ["MIG-a", "MIG-b", "MIG-c"]),  # a process sees one slice
+    ],
+)
+def test_each_visible_gpu_is_named_as_its_process_will_see_it(
+    named: str | None, count: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(("videos", "threads"), [(7, [3, 3]), (1, [2]), (200, [MOST_THREADS] * 2)])
+def test_every_gpu_has_one_process_and_that_sees_no_other(videos: int, threads: list[int]) -> None:
+    names = ["GPU-one", "GPU-two"][: len(threads)]
+    with fake_gpus("GPU-one,GPU-two"), gpu_workers(videos) as client:
+        assert sorted(client.nthreads().values()) == threads
+        seen = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))
+    assert sorted(name for name, _ in seen.values()) == names
+    assert len({pid for _, pid in seen.values()}) == len(names)
+
+
+def test_without_a_gpu_there_are_no_workers_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(Refusal, match="PyTorch finds none"), gpu_workers(2):
+        pass
+
+
+def test_two_gpus_store_the_bytes_of_one_thread(synthetic_videos: Path, tmp_path: Path) -> None:
+    noted = tmp_path / "noted"
+    noted.mkdir()
+    with fake_gpus("3,GPU-two") as patch:
+        expected = content(plain_store(synthetic_videos, tmp_path / "plain"))
+        patch.setenv("FAKE_GPU", str(noted))
+        listed = importers.read("folder", synthetic_videos)
+        summary = extract(listed, synthetic_videos, tmp_path / "store", settings(), workers=4)
+    assert (summary.stored, summary.quarantined) == (12, {})
+    assert content(tmp_path / "store") == expected
+    assert {line["gpu"] for line in batches(noted)} == {"3", "GPU-two"}
+    assert len(list(noted.iterdir())) == 2  # one process a GPU, and none here
+    assert sum(line["pairs"] for line in batches(noted)) == 12 * 19
+    assert open_store(tmp_path / "store").settings["flow"]["parameters"] == {"preset": "medium"}
+
+
+class Held(FakeGPU):
+    """A GPU that is at work until the test lets it go on."""
+
+    name = "held"
+    begun, open = threading.Event(), threading.Event()
+
+    def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        self.begun.set()
+        assert self.open.wait(PATIENCE)
+        return super().batch(first, second)
+
+
+def test_one_video_is_decoded_and_encoded_while_the_gpu_is_at_work_on_another(
+    synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = importers.read("folder", synthetic_videos).rows[:2]
+    add, second_thread = RgbView.add, threading.local()
+    encoded = threading.Event()
+
+    def watched(path: Path, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        if path == synthetic_videos / rows[1].path:
+            assert Held.begun.wait(PATIENCE)
+            second_thread.here = True
+        return decode(path, *arguments, **options)
+
+    def watched_add(view: RgbView, frames: np.ndarray) -> list[np.ndarray]:
+        streams = add(view, frames)
+        if hasattr(second_thread, "here"):
+            encoded.set()
+        return streams
+
+    monkeypatch.setattr(job, "decode", watched)
+    monkeypatch.setattr(RgbView, "add", watched_add)
+    monkeypatch.setitem(flow.ESTIMATORS, "held", "tests.pipeline.test_gpus:Held")
+    chosen = settings("held")
+    create_store(tmp_path / "store", chosen)
+    add_groups(tmp_path / "store", [row.video_id for row in rows])
+
+    def work(row: Video) -> job.Outcome:
+        return job.extract_video(str(synthetic_videos), str(tmp_path / "store"), row, chosen.as_dict(running=True))
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [pool.submit(work, row) for row in rows]
+        assert encoded.wait(PATIENCE)
+        assert not any(outcome.done() for outcome in outcomes)
+        Held.open.set()
+        assert [outcome.result(PATIENCE).status for outcome in outcomes] == ["stored"] * 2
+
+
+def test_all_threads_of_a_process_share_one_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
+    created, begin = [], threading.Barrier(4)
+    create = flow.create
+
+    def watched(name: str, **parameters: Any) -> flow.FlowEstimator:
+        created.append(name)
+        return create(name, **parameters)
+
+    def view(_: int) -> FlowView:
+        begin.wait(PATIENCE)
+        return FlowView(chosen)
+
+    with fake_gpus("0"), ThreadPoolExecutor(4) as pool:
+        chosen = FlowSettings(estimator="fake-gpu").resolved()
+        monkeypatch.setattr(flow, "create", watched)
+        views = list(pool.map(view, range(4)))
+    assert created == ["fake-gpu"]
+    assert len({id(view.estimator) for view in views}) == 1
+    assert isinstance(views[0].estimator, Gathering)
+    assert views[0].on_gpu
+
+
+def test_flow_on_a_cpu_is_not_gathered() -> None:
+    view = FlowView(FlowSettings(estimator="dis").resolved())
+    assert isinstance(view.estimator, flow.FlowEstimator)
+    assert not view.on_gpu
+
+
+def clip(kind: int, count: int, height: int = 64, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    frames = synthetic.video(synthetic.CLASSES[kind], 4, frames=count + 1, height=height, width=width)
+    return frames[:-1], frames[1:]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_gathered_flow_is_that_of_tvl1_cuda_alone() -> None:
+    given = [clip(n % 3, 1 + 7 * n % 20, 64, 80 if n % 4 else 96) for n in range(40)]
+    gathering = Gathering(flow.create("tvl1-cuda", batch_size=48))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda pair: gathering.estimate(*pair), given))
+    alone = flow.create("tvl1-cuda")
+    for pair, one in zip(given, found, strict=True):
+        assert np.array_equal(one, alone.estimate(*pair))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_batch_behind_another_does_not_disturb_it() -> None:
+    estimator = flow.create("tvl1-cuda", batch_size=32)
+    given = [clip(n % 3, 32) for n in range(6)]
+    expected = [estimator.estimate(*pair) for pair in given]
+    collects = [estimator.launch(*pair) for pair in given]
+    for collect, one in reversed(list(zip(collects, expected, strict=True))):
+        assert np.array_equal(collect(), one)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_on_a_gpu_extraction_stores_the_flow_of_tvl1_cuda_alone(synthetic_videos: Path, tmp_path: Path) -> None:
+    views = {"rgb": RgbSettings(), "flow": FlowSettings(estimator="tvl1-cuda", codec="zstd")}
+    summary = extract(
+        importers.read("folder", synthetic_videos), synthetic_videos, tmp_path / "store", ExtractionSettings(views), 4
+    )
+    assert (summary.stored, summary.quarantined) == (12, {})
+    store, alone = open_store(tmp_path / "store"), flow.create("tvl1-cuda")
+    for row in importers.read("folder", synthetic_videos).rows:
+        frames = np.concatenate(list(decode(synthetic_videos / row.path)))
+        expected = flow.quantise(alone.estimate(frames[:-1], frames[1:]))
+        assert np.array_equal(store.read(row.video_id, "flow", slice(None)), expected)
