@@ -19,6 +19,7 @@ from pipeline import layout
 from pipeline.errors import Refusal
 
 COLUMNS = ("video_id", "length", "height", "width", "fps", "label", "source", "split")
+DIGEST = b"costream.digest"  # of the column `record`, in the file's metadata
 
 
 def load(root: Path) -> dict[str, dict[str, Any]]:
@@ -40,7 +41,7 @@ def save(root: Path) -> None:
             rows[name].append(facts[name] if name in facts else record[name])
         rows["record"].append(json.dumps(record, sort_keys=True))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(rows), sink, write_page_checksum=True)
+    pq.write_table(pa.table(rows, metadata={DIGEST: _digest(rows["record"])}), sink, write_page_checksum=True)
     layout.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
 
 
@@ -61,10 +62,12 @@ def _scan(root: Path) -> tuple[dict[str, dict[str, Any]], bool]:
 def read_record(path: Path) -> dict[str, Any] | None:
     """The commit record in a zarr.json; None where it is a plain folder group. Raises Refusal when it is damaged."""
     try:
-        record = layout.attributes_of(path.read_bytes())
+        content = path.read_bytes()
+        record = layout.attributes_of(content)
     except (ValueError, OSError, AttributeError) as error:
         raise _damaged(path, f"cannot be read: {error}") from error
-    if record is not None and not layout.is_sealed(record):
+    # A flipped byte in the name of a field would make a record look like a plain group, and its video vanish.
+    if not (content == layout.group() if record is None else layout.is_sealed(record)):
         raise _damaged(path, "does not match its own digest")
     return record
 
@@ -81,11 +84,18 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     """Records by quoted id as the catalogue has them, and when it was written; nothing when there is none."""
     try:
         written = path.stat().st_mtime_ns
-        column = pq.read_table(path, columns=["record"], page_checksum_verification=True).column("record").to_pylist()
-        records = [json.loads(text) for text in column]
-    except (OSError, KeyError, ValueError, pa.ArrowException):
+        table = pq.read_table(path, columns=["record"], page_checksum_verification=True)
+        texts = table.column("record").to_pylist()
+        if (table.schema.metadata or {}).get(DIGEST) != _digest(texts):  # page checksums do not cover the file's footer
+            return {}, 0
+        records = [json.loads(text) for text in texts]
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
         return {}, 0  # derived data: without it the scan reads every record
     return {layout.quoted(record["video_id"]): record for record in records}, written
+
+
+def _digest(records: list[str]) -> bytes:
+    return layout.digest("\n".join(records).encode()).encode()
 
 
 def record_files(folder: Path) -> Iterator[tuple[Path, int]]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
-from pipeline import catalogue, importers, synthetic
+from pipeline import catalogue, importers, origin, synthetic
 from pipeline import verify as verification
 from pipeline.errors import Refusal, UsageError
 from pipeline.extract import extract as run_extraction
@@ -74,6 +74,7 @@ def extract(
     workers: int = 0,
     time_limit: float = 600.0,
     retry_quarantined: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
 
@@ -94,18 +95,14 @@ def extract(
         time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
             quarantine; 0 waits for ever.
         retry_quarantined: Try the videos again that earlier runs refused.
+        overwrite: Redo stored videos whose file, label, source or split has changed since, and the whole store where it was
+            made with other settings or by another major version of the software. Without it, that is refused and told.
     """
     if manifest is None:
         listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
         print_notes(listed)
-    elif (split, lists, classes) != (None, None, None):
-        raise UsageError(
-            "a manifest says already what --split, --lists and --classes would",
-            where=str(manifest),
-            remedy="leave them out, or the manifest",
-        )
     else:
-        listed = Manifest.load(manifest)
+        listed = _listed(manifest, split, lists, classes)
     views: dict[str, ViewSettings] = {"rgb": rgb}
     if flow is not None:
         views["flow"] = flow
@@ -117,9 +114,19 @@ def extract(
     errors.print(
         f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(str(store))}"
     )
-    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined, time_limit)
+    summary = run_extraction(listed, videos, store, settings, count, retry_quarantined, time_limit, overwrite)
     print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
+
+
+def _listed(manifest: Path, *said_already: object) -> Manifest:
+    if any(said is not None for said in said_already):
+        raise UsageError(
+            "a manifest says already what --split, --lists and --classes would",
+            where=str(manifest),
+            remedy="leave them out, or the manifest",
+        )
+    return Manifest.load(manifest)
 
 
 def status(store: Path) -> None:
@@ -144,6 +151,9 @@ def status(store: Path) -> None:
     for name, settings in opened.settings.items():
         table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))
     table.add_row("settings", opened.settings_hash)
+    table.add_row("software", escape(", ".join(f"{name} {version}" for name, version in opened.software.items())))
+    for difference in origin.version_differences(opened):
+        table.add_row("", f"[yellow]{escape(difference)}[/yellow]")
     console.print(table)
     refused = list(opened.quarantine_entries())
     if refused:
@@ -275,6 +285,11 @@ def print_summary(summary: Summary, store: Path) -> None:
         errors.print(f"[yellow]quarantined[/yellow] {escape(video_id)}: {escape(reason)}")
     for video_id, reason in sorted(summary.partial.items()):
         errors.print(f"[yellow]stored in part[/yellow] {escape(video_id)}: {escape(reason)}")
+    if summary.stored:
+        for difference in origin.version_differences(open_store(store)):
+            errors.print(
+                f"[yellow]note[/yellow] {escape(difference)}: videos of this run may differ in their last bits"
+            )
     parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]
     if summary.partial:
         parts.append(f"{len(summary.partial)} of them in part")

@@ -74,6 +74,8 @@ def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Vide
     """
     began = time.perf_counter()
     try:
+        # Before the commit, so that no kill leaves a video both stored and refused.
+        layout.quarantine_path(writer.root, video.video_id).unlink(missing_ok=True)
         stored = store_video()
     except Undecodable as error:
         return _quarantine(writer, video, reproduce, error.reason, error.stage)
@@ -85,7 +87,6 @@ def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Vide
     except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
         text = traceback.format_exc()
         return _quarantine(writer, video, reproduce, text.strip().splitlines()[-1], "extract", text)
-    layout.quarantine_path(writer.root, video.video_id).unlink(missing_ok=True)
     stored.seconds["total"] = time.perf_counter() - began
     return stored
 
@@ -105,7 +106,7 @@ def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, st
         "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
         "reproduce": reproduce,
     }
-    layout.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+    layout.write_atomically(path, layout.quarantine_file(entry))
 
 
 def _probe_command(file: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import catalogue, layout, shard
+from pipeline import catalogue, classes, layout, shard
 from pipeline.codec import FrameCodec
 from pipeline.errors import Refusal
 from pipeline.flow.quantisation import dequantise, linear_values
@@ -112,10 +112,8 @@ class VideoStore:
     @cached_property
     def classes(self) -> list[str]:
         """Class names in the data set's official order; a label's index is its place here."""
-        path = self.root / "classes.txt"
-        if path.is_file():
-            return path.read_text(encoding="utf-8").splitlines()
-        return sorted({info.label for info in self.infos.values() if info.label})
+        listed = classes.load(self.root)
+        return listed if listed is not None else sorted({info.label for info in self.infos.values() if info.label})
 
     @property
     def quarantine(self) -> dict[str, str]:
@@ -126,13 +124,16 @@ class VideoStore:
         """Everything that is known of each refused video, in the order of their files."""
         for path in sorted((self.root / "quarantine").rglob("*.json")):
             try:
-                yield json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
+                entry = json.loads(path.read_text(encoding="utf-8"))
+                if not layout.is_sealed(entry):
+                    raise ValueError("it does not match its own digest")
+            except (ValueError, AttributeError, OSError) as error:
                 raise Refusal(
                     f"a quarantine file cannot be read: {error}",
                     where=str(path),
                     remedy="delete it; the next extraction tries its video again",
                 ) from error
+            yield entry
 
     def info(self, video_id: str) -> VideoInfo:
         """Raises Refusal for a video that is not committed, saying why where that is known."""
@@ -239,5 +240,6 @@ def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:
     return Refusal(
         f"video {video_id!r} is damaged: {error}",
         where=str(path),
-        remedy=f"`make verify STORE={root}` lists all damage; extract again to mend it",
+        remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
+        f" `make verify STORE={root}` lists all damage",
     )

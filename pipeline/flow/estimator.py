@@ -14,6 +14,7 @@ class FlowEstimator(ABC):
     """Dense optical flow between pairs of frames. Subclasses are dataclasses whose fields are the settings."""
 
     name: ClassVar[str]
+    software: ClassVar[tuple[str, ...]] = ()  # distributions, beside NumPy and OpenCV, whose version decides the flow
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class PTLFlow(FlowEstimator):
     """
 
     model: ClassVar[str]
+    software: ClassVar[tuple[str, ...]] = ("torch", "ptlflow")
 
     weights: str = "things"
     digest: str | None = None

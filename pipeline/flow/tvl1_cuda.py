@@ -58,6 +58,7 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
     """
 
     name: ClassVar[str] = "tvl1-cuda"
+    software: ClassVar[tuple[str, ...]] = ("torch",)  # which brings its Triton
 
     batch_size: int = 512
     half_precision: bool = False

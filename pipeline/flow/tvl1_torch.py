@@ -29,6 +29,7 @@ class TVL1Torch(OwnTVL1, FlowEstimator):
     """
 
     name: ClassVar[str] = "tvl1-torch"
+    software: ClassVar[tuple[str, ...]] = ("torch",)
 
     device: str = "cpu"
 

@@ -203,7 +203,7 @@ def test_official_lists_are_extracted_and_one_store_holds_one_split(run: Run, of
     assert "2 were there already" in out
     code, _, err = run(*extract, "--split", 2)
     assert code == 1
-    assert "2 stored videos have another label, source or split than the manifest, the first is Jump/v_Jump" in err
+    assert "2 stored videos are not what the manifest lists:     Jump/v_Jump_g01_c01: split train -> test" in err
     assert open_store(store).info("Walk/v_Walk_g01_c01").split == "test"
     code, _, err = run(*extract, "--split", 1, "--manifest", tmp_path / "list.csv")
     assert code == 2
