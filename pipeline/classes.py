@@ -37,16 +37,17 @@ def add(root: Path, classes: list[str]) -> None:
     digest = layout.digest(content)
     if merged != present:
         # Both lists are right until the new one is there, so that a kill in between is no damage.
-        _save_digests(root, [*_digests(root), digest])
+        _save_digests(root, [*filter(None, _digests(root)), digest])
         layout.write_atomically(layout.classes_path(root), content)
     _save_digests(root, [digest])
 
 
 def _digests(root: Path) -> list[str]:
     path = layout.classes_digest_path(root)
-    return path.read_text(encoding="ascii", errors="replace").split() if path.is_file() else []
+    return path.read_bytes().decode("ascii", "replace").split("\n") if path.is_file() else []
 
 
 def _save_digests(root: Path, digests: list[str]) -> None:
-    if digests != _digests(root):
-        layout.write_atomically(layout.classes_digest_path(root), "".join(f"{one}\n" for one in digests).encode())
+    lines = [*digests, ""]
+    if lines != _digests(root):
+        layout.write_atomically(layout.classes_digest_path(root), "\n".join(lines).encode())

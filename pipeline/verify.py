@@ -72,7 +72,11 @@ def _check(store: VideoStore, folder: Path, labels: frozenset[str] | None) -> tu
     path = folder / layout.RECORD
     record, problems = _read(path)
     if record is None or folder == store.root:
-        name = "" if folder == store.root else layout.unquoted(str(folder.relative_to(store.root / "videos")))
+        name = (
+            ""
+            if folder in (store.root, store.root / "videos")
+            else layout.unquoted(str(folder.relative_to(store.root / "videos")))
+        )
         return (name, 0, [Damage(name, str(path), what) for what in problems]) if problems else None
     video_id = record["video_id"]
     damage = [Damage(video_id, str(path), what) for what in [*problems, *_counts(store, folder, record, labels)]]

@@ -117,7 +117,7 @@ class VideoWriter:
         (self.folder / layout.RECORD).unlink(missing_ok=True)
         if not self.folder.is_dir():
             return
-        for entry in os.scandir(self.folder):
+        for entry in list(os.scandir(self.folder)):
             if entry.is_file():
                 os.unlink(entry.path)
             elif entry.name in layout.RESERVED:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import environment, layout, synthetic
+from pipeline import environment, layout
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.importers import folder
@@ -19,17 +19,11 @@ from pipeline.manifest import Manifest
 from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
 from pipeline.verify import verify
-from pipeline.views.rgb import RgbSettings
+from tests.faults import small
+from tests.faults.small import OTHER, SMALL, write
 from tests.pipeline.reference import content, run_here
 
-SMALL = ExtractionSettings({"rgb": RgbSettings(short_side=0, quality=90)}).resolved()
-OTHER = ExtractionSettings({"rgb": RgbSettings(short_side=0, quality=80)}).resolved()
 AFTER = 10**12  # nanoseconds, a quarter of an hour
-
-
-def write(path: Path, seed: int, frames: int = 3) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    synthetic.write_mp4(path, synthetic.video(synthetic.CLASSES[seed % 3], seed, frames, 16, 24))
 
 
 def touch(path: Path, nanoseconds: int = AFTER) -> None:
@@ -51,21 +45,6 @@ def state(store: Path) -> dict[str, tuple[int, int, bytes]]:
     }
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    """Three small videos, and one that is none."""
-    for seed, name in enumerate(("walk/a", "walk/b", "jump/c")):
-        write(tmp_path / "videos" / f"{name}.mp4", seed)
-    (tmp_path / "videos" / "jump" / "broken.mp4").write_bytes(b"no video")
-    return tmp_path / "videos"
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    assert run_here(folder.read(videos), videos, tmp_path / "store", SMALL).stored == 3
-    return tmp_path / "store"
-
-
 def refused(videos: Path, store: Path, settings: ExtractionSettings = SMALL) -> Refusal:
     """The refusal of a run that has left the store as it was."""
     before = state(store)
@@ -79,6 +58,16 @@ def refused(videos: Path, store: Path, settings: ExtractionSettings = SMALL) -> 
 def fresh(videos: Path, store: Path, settings: ExtractionSettings = SMALL) -> dict[str, bytes]:
     run_here(folder.read(videos), videos, store, settings)
     return content(store)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return small.make(tmp_path / "videos")
+
+
+@pytest.fixture
+def store(videos: Path, tmp_path: Path) -> Path:
+    return small.store(videos, tmp_path / "store")
 
 
 def test_a_rerun_with_nothing_to_do_writes_nothing(videos: Path, store: Path) -> None:
