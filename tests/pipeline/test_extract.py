@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from pipeline import catalogue, flow, importers, job, layout, synthetic
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.journal import Summary
-from pipeline.lock import only_writer
 from pipeline.manifest import Manifest, Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
@@ -121,21 +119,6 @@ def test_the_journal_tells_what_was_spent(messy: tuple[Path, Summary]) -> None:
             assert sum(line["seconds"].values()) <= 2 * line["seconds"]["total"]
 
 
-def test_a_mended_video_is_taken_when_it_is_asked_for(
-    messy_videos: Path, messy: tuple[Path, Summary], full_chroma: ExtractionSettings, tmp_path: Path
-) -> None:
-    store = Path(shutil.copytree(messy[0], tmp_path / "store"))
-    mended = tmp_path / "videos"
-    mended.mkdir()
-    shutil.copy(messy_videos / "a.mp4", mended / "empty.mp4")
-    manifest = importers.read("folder", mended)
-    assert extract(manifest, mended, store, full_chroma, workers=1).in_quarantine == 1
-    assert extract(manifest, mended, store, full_chroma, workers=1, retry_quarantined=True).stored == 1
-    opened = open_store(store)
-    assert "empty" not in opened.quarantine
-    assert opened.info("empty").length == 4
-
-
 def test_the_same_bytes_come_from_any_number_of_processes(
     synthetic_store: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings, tmp_path: Path
 ) -> None:
@@ -178,20 +161,6 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert "path is a file" in refuse(one, tmp_path, tmp_path / "file", extraction_settings).what
     assert "not empty and not a store" in refuse(one, tmp_path, tmp_path / "mine", extraction_settings).what
     assert mtimes(tmp_path) == before
-
-
-def test_a_second_writer_is_refused_and_told_who_the_first_is(
-    synthetic_store: VideoStore, synthetic_videos: Path, extraction_settings: ExtractionSettings
-) -> None:
-    before = mtimes(synthetic_store.root)
-    with only_writer(synthetic_store.root):
-        refused = refuse(
-            importers.read("folder", synthetic_videos), synthetic_videos, synthetic_store.root, extraction_settings
-        )
-    assert f"(pid {os.getpid()} on {socket.gethostname()})" in refused.what
-    assert mtimes(synthetic_store.root) == before
-    with only_writer(synthetic_store.root):  # and the lock is free again
-        pass
 
 
 def test_new_classes_come_after_those_that_are_there(
