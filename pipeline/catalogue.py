@@ -19,15 +19,20 @@ from pipeline import layout, storage
 from pipeline.errors import Refusal
 
 COLUMNS = ("video_id", "length", "height", "width", "fps", "label", "source", "split")
+DIGEST = b"costream.digest"  # of the columns `folder` and `record`, in the file's metadata
 
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Records of all committed videos by video id. current: whether the catalogue holds exactly them."""
+    """Records of all committed videos by video id. committed: when each was written, in nanoseconds since 1970.
+
+    current: whether the catalogue holds exactly these.
+    """
 
     records: dict[str, dict[str, Any]]
+    committed: dict[str, int]
     current: bool
 
 
@@ -35,7 +40,7 @@ def load(root: Path) -> Listing:
     """What is in a store. Raises Refusal for a record that cannot be read."""
     path = layout.catalogue_path(root)
     known, written = _read(path)
-    records, cached = {}, 0
+    records, committed, cached = {}, {}, 0
     for file in record_files(root):
         if file.size == PLAIN_GROUP:  # many requests saved on an object store; `verify` reads these too
             continue
@@ -44,7 +49,8 @@ def load(root: Path) -> Listing:
         record = record or read_record(file.path)
         if record is not None:
             records[record["video_id"]] = record
-    return Listing(records, bool(written) and cached == len(records) == len(known))
+            committed[record["video_id"]] = file.changed
+    return Listing(records, committed, bool(written) and cached == len(records) == len(known))
 
 
 def save(root: Path) -> None:
@@ -62,17 +68,20 @@ def save(root: Path) -> None:
         rows["folder"].append(layout.quoted(video_id))
         rows["record"].append(json.dumps(record, sort_keys=True))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(rows), sink, write_page_checksum=True)
+    table = pa.table(rows, metadata={DIGEST: _digest(rows["folder"], rows["record"])})
+    pq.write_table(table, sink, write_page_checksum=True)
     storage.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """The commit record in a zarr.json; None where it is a plain folder group. Raises Refusal when it is damaged."""
     try:
-        record = layout.attributes_of(storage.read(path))
+        content = storage.read(path)
+        record = layout.attributes_of(content)
     except (ValueError, OSError, AttributeError) as error:
         raise _damaged(path, f"cannot be read: {error}") from error
-    if record is not None and not layout.is_sealed(record):
+    # A flipped byte in the name of a field would make a record look like a plain group, and its video vanish.
+    if not (content == layout.group() if record is None else layout.is_sealed(record)):
         raise _damaged(path, "does not match its own digest")
     return record
 
@@ -103,6 +112,14 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
         content = pa.BufferReader(storage.read(path))
         table = pq.read_table(content, columns=["folder", "record"], page_checksum_verification=True)
         folders, records = (table.column(name).to_pylist() for name in ("folder", "record"))
+        if (table.schema.metadata or {}).get(DIGEST) != _digest(
+            folders, records
+        ):  # page checksums leave out the footer
+            return {}, 0
         return {folder: json.loads(record) for folder, record in zip(folders, records, strict=True)}, written
-    except (OSError, KeyError, ValueError, pa.ArrowException):
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
         return {}, 0  # derived data: without it the scan reads every record
+
+
+def _digest(folders: list[str], records: list[str]) -> bytes:
+    return storage.digest("\n".join([*folders, *records]).encode()).encode()

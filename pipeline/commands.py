@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
-from pipeline import catalogue, importers, storage, synthetic
+from pipeline import catalogue, importers, origin, storage, synthetic
 from pipeline import verify as verification
 from pipeline.errors import Refusal, UsageError
 from pipeline.extract import extract as run_extraction
-from pipeline.journal import Run, Summary, last_run
+from pipeline.journal import Summary, last_run
 from pipeline.manifest import Manifest
 from pipeline.preview import write_clips, write_contact_sheets
 from pipeline.settings import ExtractionSettings
@@ -75,6 +75,7 @@ def extract(
     workers: int = 0,
     time_limit: float = 600.0,
     retry_quarantined: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
 
@@ -95,18 +96,14 @@ def extract(
         time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
             quarantine; 0 waits for ever.
         retry_quarantined: Try the videos again that earlier runs refused.
+        overwrite: Redo stored videos whose file, label, source or split has changed since, and the whole store where it was
+            made with other settings or by another major version of the software. Without it, that is refused and told.
     """
     if manifest is None:
         listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
         print_notes(listed)
-    elif (split, lists, classes) != (None, None, None):
-        raise UsageError(
-            "a manifest says already what --split, --lists and --classes would",
-            where=str(manifest),
-            remedy="leave them out, or the manifest",
-        )
     else:
-        listed = Manifest.load(manifest)
+        listed = _listed(manifest, split, lists, classes)
     views: dict[str, ViewSettings] = {"rgb": rgb}
     if flow is not None:
         views["flow"] = flow
@@ -116,9 +113,19 @@ def extract(
     count = workers or len(os.sched_getaffinity(0))
     estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
     errors.print(f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(store)}")
-    summary = run_extraction(listed, videos, location(store), settings, count, retry_quarantined, time_limit)
+    summary = run_extraction(listed, videos, location(store), settings, count, retry_quarantined, time_limit, overwrite)
     print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
+
+
+def _listed(manifest: Path, *said_already: object) -> Manifest:
+    if any(said is not None for said in said_already):
+        raise UsageError(
+            "a manifest says already what --split, --lists and --classes would",
+            where=str(manifest),
+            remedy="leave them out, or the manifest",
+        )
+    return Manifest.load(manifest)
 
 
 def status(store: str) -> None:
@@ -141,11 +148,13 @@ def status(store: str) -> None:
         table.add_row("partial", f"{partial} videos whose files break off; what was readable is stored")
     size = sum(file.size for file in storage.files_below(opened.root / "videos"))
     table.add_row("size", f"{size / 2**20:.1f} MiB")
-    if run := last_run(opened.root):
-        table.add_row("last run", _told(run))
+    table.add_row("last run", escape(_told_of_last_run(opened.root)))
     for name, settings in opened.settings.items():
         table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))
     table.add_row("settings", opened.settings_hash)
+    table.add_row("software", escape(", ".join(f"{name} {version}" for name, version in opened.software.items())))
+    for difference in origin.version_differences(opened):
+        table.add_row("", f"[yellow]{escape(difference)}[/yellow]")
     console.print(table)
     refused = list(opened.quarantine_entries())
     if refused:
@@ -266,7 +275,13 @@ def _open_for_verification(path: str) -> VideoStore:
         ) from error
 
 
-def _told(run: Run) -> str:
+def _told_of_last_run(store: Path) -> str:
+    try:
+        run = last_run(store)
+    except Refusal as refusal:
+        return f"{refusal.what} ({refusal.where})"
+    if run is None:
+        return "its journal is not here"
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))
     rate = f"{run.videos / max(run.seconds, 1e-3):.2f} videos/s, {run.frames / max(run.seconds, 1e-3):.0f} frames/s"
     pending = f"; {run.todo - run.videos} pending, run it again to go on" if run.todo > run.videos else ""
@@ -279,6 +294,11 @@ def print_summary(summary: Summary, store: str) -> None:
         errors.print(f"[yellow]quarantined[/yellow] {escape(video_id)}: {escape(reason)}")
     for video_id, reason in sorted(summary.partial.items()):
         errors.print(f"[yellow]stored in part[/yellow] {escape(video_id)}: {escape(reason)}")
+    if summary.stored:
+        for difference in origin.version_differences(open_store(store)):
+            errors.print(
+                f"[yellow]note[/yellow] {escape(difference)}: videos of this run may differ in their last bits"
+            )
     parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]
     if summary.partial:
         parts.append(f"{len(summary.partial)} of them in part")

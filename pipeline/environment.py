@@ -19,6 +19,7 @@ RECORDED = (
     "costream",
     "numpy",
     "av",
+    "numba",
     "opencv-contrib-python",
     "zarr",
     "torch",

@@ -28,6 +28,7 @@ def bring(
     fps: float = 0.0,
     workers: int = 0,
     retry_quarantined: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Bring frames and flow that exist as JPEGs into a store. Safe to repeat: only what is missing is done.
 
@@ -51,6 +52,8 @@ def bring(
         fps: Frame rate of the videos, where it is known.
         workers: Threads; 0 takes all cores.
         retry_quarantined: Try the videos again that earlier runs refused.
+        overwrite: Redo stored videos whose pictures, label, source or split have changed since, and the whole store where it
+            was made with other settings or by another major version of the software. Without it, that is refused and told.
     """
     if not (math.isfinite(bound) and bound > 0):
         raise UsageError(f"flow bound {bound} is not positive")
@@ -70,7 +73,7 @@ def bring(
         told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")
         errors.print(f"bringing {len(rows.rows)} videos: {escape(told)}, {count} threads, into {escape(store)}")
         again = _command(frames, flow, store, manifest)
-        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined)
+        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
     for note, (number, first) in sorted(brought.noted.items()):
         errors.print(f"[yellow]note[/yellow] {escape(note)}: in {number} videos, the first is {escape(first)}")
     summary = brought.summary

@@ -16,12 +16,12 @@ from pipeline.errors import Refusal
 from pipeline.gpus import gpu_workers
 from pipeline.job import Outcome
 from pipeline.journal import Summary, journal
-from pipeline.lock import only_writer
 from pipeline.manifest import Manifest, Video
-from pipeline.plan import plan, refuse_other_facts
+from pipeline.opening import make_ready, opened_for_writing
+from pipeline.plan import VideoFiles, plan
 from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
-from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
+from pipeline.writer import VideoWriter, writing_to
 
 IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that a worker never waits for the scheduler
 CANCEL_SECONDS = 10.0  # that a run which stops early waits for its cancelled videos
@@ -35,12 +35,15 @@ def extract(
     workers: int,
     retry_quarantined: bool = False,
     time_limit: float = 0.0,
+    overwrite: bool = False,
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
-    time_limit: seconds to wait for a frame of a video, see `job.extract_video`.
-    Raises Refusal when nothing can be done (no such folder, other settings or splits) or nothing more (disk full).
+    time_limit: seconds to wait for a frame of a video, see `job.extract_video`. overwrite: redo videos whose file, label,
+    source or split has changed, and the whole store where it was made with other settings or other software; without it
+    these are refused. Raises Refusal when nothing can be done (no such folder, what was just said) or nothing more (disk
+    full).
     """
     if not manifest.rows:
         raise Refusal(
@@ -52,13 +55,10 @@ def extract(
         )
     settings = settings.resolved()
     began = time.perf_counter()
-    opened = create_store(store, settings)
-    with only_writer(store):
-        refuse_other_facts(manifest, opened)
-        todo, summary = plan(manifest, opened, retry_quarantined)
-        with writing_to(store):
-            add_classes(store, manifest.classes)
-            add_groups(store, todo)
+    files = VideoFiles(root)
+    with opened_for_writing(store, settings, manifest, files, overwrite) as opened:
+        todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
+        make_ready(store, manifest, todo)
         if todo:
             with preparing():
                 views = settings.create_views()

@@ -80,6 +80,8 @@ def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Vide
     """
     began = time.perf_counter()
     try:
+        # Before the commit, so that no kill leaves a video both stored and refused.
+        storage.remove(layout.quarantine_path(writer.root, video.video_id))
         stored = store_video()
     except Undecodable as error:
         return _quarantine(writer, video, reproduce, error.reason, error.stage)
@@ -91,7 +93,6 @@ def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Vide
     except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
         text = traceback.format_exc()
         return _quarantine(writer, video, reproduce, text.strip().splitlines()[-1], "extract", text)
-    storage.remove(layout.quarantine_path(writer.root, video.video_id))
     stored.seconds["total"] = time.perf_counter() - began
     return stored
 
@@ -111,7 +112,7 @@ def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, st
         "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
         "reproduce": reproduce,
     }
-    storage.write_atomically(path, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+    storage.write_atomically(path, layout.quarantine_file(entry))
 
 
 def _probe_command(file: Path) -> str:

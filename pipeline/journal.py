@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import storage
+from pipeline.errors import Refusal
 from pipeline.job import Outcome
 
 SECONDS_A_PART = 30.0
@@ -100,21 +101,29 @@ class Run:
 
 
 def last_run(store: Path) -> Run | None:
-    """The run that wrote into the store last; None where no journal is."""
+    """The run that wrote into the store last; None where no journal is. Raises Refusal for one that cannot be read."""
     files = sorted((file.path for file in storage.files_below(_folder(store))), key=lambda path: path.name)
     if not files:
         return None
     name = files[-1].name.rpartition("-")[0]
-    parts = [storage.read(path).decode() for path in files if path.name.rpartition("-")[0] == name]
-    # A line that a kill cut off ends the journal.
-    head, *lines = [json.loads(line) for line in "".join(parts).splitlines(keepends=True) if line.endswith("\n")]
-    return Run(
-        began=head["time"],
-        todo=head["videos"],
-        videos=len(lines),
-        frames=sum(line["frames"] for line in lines),
-        seconds=max((line["time"] for line in lines), default=head["time"]) - head["time"],
-    )
+    parts = [path for path in files if path.name.rpartition("-")[0] == name]
+    try:
+        text = "".join(storage.read(path).decode() for path in parts)
+        # A line that a kill cut off ends the journal.
+        head, *lines = [json.loads(line) for line in text.split("\n")[:-1]]
+        return Run(
+            began=head["time"],
+            todo=head["videos"],
+            videos=len(lines),
+            frames=sum(line["frames"] for line in lines),
+            seconds=max((line["time"] for line in lines), default=head["time"]) - head["time"],
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Refusal(
+            "the journal of the last run cannot be read",
+            where=str(parts[0]),
+            remedy="it may be deleted; it only tells how fast the run was",
+        ) from error
 
 
 def _folder(store: Path) -> Path:

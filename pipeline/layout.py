@@ -45,6 +45,10 @@ def classes_path(store: Path) -> Path:
     return store / "classes.txt"
 
 
+def classes_digest_path(store: Path) -> Path:
+    return store / "classes.txt.sha256"
+
+
 def lock_path(store: Path) -> Path:
     return store / ".lock"
 
@@ -57,6 +61,11 @@ def group(attributes: dict[str, Any] | None = None) -> bytes:
     """The zarr.json of a Zarr v3 group."""
     content = {"zarr_format": 3, "node_type": "group", "attributes": attributes or {}}
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def quarantine_file(entry: dict[str, Any]) -> bytes:
+    """What is known of a refused video, as its file holds it."""
+    return (json.dumps(seal(entry), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def attributes_of(zarr_json: bytes) -> dict[str, Any] | None:

@@ -1,35 +1,126 @@
-"""What a run has to do: the manifest against the store."""
+"""What a run has to do: the manifest and its source files against the store."""
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import catalogue, storage
 from pipeline.errors import Refusal
 from pipeline.journal import Summary
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore
 
+SHOWN = 5  # videos that a refusal spells out
 
-def refuse_other_facts(manifest: Manifest, store: VideoStore) -> None:
-    """Raises Refusal where stored videos have another label, source or split: skipping them would keep the old ones."""
-    other = []
-    for row in manifest.rows:
-        info = store.infos.get(row.video_id)
-        wanted = (row.label, row.source or row.video_id, row.split)
-        if info and (info.label, info.source, info.split) != wanted:
-            other.append(f"{row.video_id}: stored {info.label, info.source, info.split}, the manifest has {wanted}")
-    if other:
+
+class Sources(Protocol):
+    """Where the manifest's videos come from."""
+
+    def has(self, video: Video) -> bool:
+        """Whether the video's source is there."""
+
+    def differences(self, video: Video, record: dict[str, Any], committed: int) -> list[str]:
+        """What is not as the commit record, written at `committed` (nanoseconds), says of the source; [] where none is there."""
+
+
+class VideoFiles:
+    """Files below a folder.
+
+    As with make, a file that is older than what was made of it is taken to be unchanged; what is newer, or of another
+    size, is read. No times are stored, so that stores are equal from machine to machine.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def has(self, video: Video) -> bool:
+        return (self.root / video.path).is_file()
+
+    def differences(self, video: Video, record: dict[str, Any], committed: int) -> list[str]:
+        file, recorded = self.root / video.path, record["file"]
+        try:
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return []
+            if status.st_size == recorded["bytes"] and status.st_mtime_ns <= committed:
+                return []
+            now = {"bytes": status.st_size, "sha256": storage.file_digest(file)}
+        except OSError:
+            return []  # it is gone or cannot be read; what is stored of it is whole all the same
+        return changes(recorded, now)
+
+
+def changes(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Each entry of `now` that differs from what is stored: ["bytes 123 -> 456", ...]."""
+    return [f"{key} {_brief(stored[key])} -> {_brief(value)}" for key, value in now.items() if stored[key] != value]
+
+
+def plan(
+    manifest: Manifest, store: VideoStore, sources: Sources, retry_quarantined: bool = False, overwrite: bool = False
+) -> tuple[dict[str, Video], Summary]:
+    """What is to be done, by video id: what is missing and, with `overwrite`, what has changed since it was stored.
+
+    Raises Refusal where stored videos have other source files, labels, sources or splits than the manifest, for skipping
+    them would keep the old ones, and where `overwrite` would lose a video that cannot be made again.
+    """
+    records = store.listing.records
+    changed = _changed(manifest, store.listing, sources)
+    if changed and not overwrite:
         raise Refusal(
-            f"{len(other)} stored videos have another label, source or split than the manifest, the first is {other[0]}",
+            f"{len(changed)} stored videos are not what the manifest lists:\n    " + _first(changed),
             where=str(store.root),
-            remedy="a store holds one split of a data set: extract into another one, or give the manifest of this one",
+            remedy="`--overwrite true` redoes exactly these; or extract into another STORE=; nothing was written",
         )
-
-
-def plan(manifest: Manifest, store: VideoStore, retry_quarantined: bool) -> tuple[dict[str, Video], Summary]:
-    """What is missing, by video id."""
-    done, refused = set(store.videos), set() if retry_quarantined else set(store.quarantine)
+    refuse_loss([row for row in manifest.rows if row.video_id in changed], sources, store)
+    done = records.keys() - changed.keys()
+    refused = set() if retry_quarantined else store.quarantine.keys() - records.keys()
     todo = {row.video_id: row for row in manifest.rows if row.video_id not in done and row.video_id not in refused}
     summary = Summary(
         skipped=sum(row.video_id in done for row in manifest.rows),
         in_quarantine=sum(row.video_id in refused for row in manifest.rows),
     )
     return todo, summary
+
+
+def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, unlisted: Iterable[str] = ()) -> None:
+    """Raises Refusal where one of these stored videos could not be made again once it is removed.
+
+    unlisted: stored videos of which nothing else is known than that they would go too.
+    """
+    lost = {video_id: ["not in the manifest"] for video_id in unlisted}
+    lost |= {video.video_id: [f"{video.path} is not there"] for video in videos if not sources.has(video)}
+    if lost:
+        raise Refusal(
+            f"overwriting would lose {len(lost)} stored videos, which cannot be made again from what is here:\n    "
+            + _first(lost),
+            where=str(store.root),
+            remedy="give their files and a manifest that lists them, or another STORE=; nothing was written",
+        )
+
+
+def _changed(manifest: Manifest, listing: catalogue.Listing, sources: Sources) -> dict[str, list[str]]:
+    """Video id -> what differs, of the manifest's stored videos."""
+
+    def differences(row: Video) -> list[str]:
+        record = listing.records[row.video_id]
+        listed = {"label": row.label, "source": row.source or row.video_id, "split": row.split}
+        return [*changes(record, listed), *sources.differences(row, record, listing.committed[row.video_id])]
+
+    stored = [row for row in manifest.rows if row.video_id in listing.records]
+    with ThreadPoolExecutor() as pool:  # files that are newer than their records are read whole
+        found = zip(stored, pool.map(differences, stored), strict=True)
+        return {row.video_id: differing for row, differing in found if differing}
+
+
+def _first(videos: dict[str, list[str]]) -> str:
+    lines = [f"{video_id}: {'; '.join(what)}" for video_id, what in list(videos.items())[:SHOWN]]
+    return "\n    ".join([*lines, *([f"and {len(videos) - SHOWN} more"] if len(videos) > SHOWN else [])])
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return (f"{text[:12]}.." if len(text) == 64 else text) or "nothing"

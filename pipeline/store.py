@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import catalogue, layout, shard, storage
+from pipeline import catalogue, classes, layout, shard, storage
 from pipeline.codec import FrameCodec
 from pipeline.errors import Refusal
 from pipeline.flow.quantisation import dequantise, linear_values
@@ -103,16 +103,12 @@ class VideoStore:
     @cached_property
     def infos(self) -> dict[str, VideoInfo]:
         """Every committed video, by id, sorted."""
-        records = self._listing.records
+        records = self.listing.records
         return {video_id: VideoInfo.from_record(records[video_id]) for video_id in sorted(records)}
 
-    @property
-    def catalogue_is_current(self) -> bool:
-        """Whether `catalogue.parquet` holds exactly what the scan of the store found."""
-        return self._listing.current
-
     @cached_property
-    def _listing(self) -> catalogue.Listing:
+    def listing(self) -> catalogue.Listing:
+        """Every commit record."""
         return catalogue.load(self.root)
 
     @property
@@ -122,10 +118,8 @@ class VideoStore:
     @cached_property
     def classes(self) -> list[str]:
         """Class names in the data set's official order; a label's index is its place here."""
-        names = storage.read_if_there(layout.classes_path(self.root))
-        if names is not None:
-            return names.decode().splitlines()
-        return sorted({info.label for info in self.infos.values() if info.label})
+        listed = classes.load(self.root)
+        return listed if listed is not None else sorted({info.label for info in self.infos.values() if info.label})
 
     @property
     def quarantine(self) -> dict[str, str]:
@@ -137,13 +131,16 @@ class VideoStore:
         files = storage.files_below(self.root / "quarantine")
         for path in sorted(file.path for file in files if file.path.name.endswith(".json")):
             try:
-                yield json.loads(storage.read(path))
-            except ValueError as error:
+                entry = json.loads(storage.read(path))
+                if not layout.is_sealed(entry):
+                    raise ValueError("it does not match its own digest")
+            except (ValueError, AttributeError, OSError) as error:
                 raise Refusal(
                     f"a quarantine file cannot be read: {error}",
                     where=str(path),
                     remedy="delete it; the next extraction tries its video again",
                 ) from error
+            yield entry
 
     def info(self, video_id: str) -> VideoInfo:
         """Raises Refusal for a video that is not committed, saying why where that is known."""
@@ -247,5 +244,6 @@ def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:
     return Refusal(
         f"video {video_id!r} is damaged: {error}",
         where=str(path),
-        remedy=f"`make verify STORE={root}` lists all damage; extract again to mend it",
+        remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
+        f" `make verify STORE={root}` lists all damage",
     )

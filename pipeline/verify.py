@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import catalogue, layout, storage
+from pipeline import catalogue, classes, layout, storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 
@@ -27,21 +28,60 @@ class Damage:
 def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list[Damage]]]:
     """For every video folder: (video id, bytes read, damage found). Videos come in sorted order of their folders.
 
-    A folder without a video, and the root, are told only where they are damaged.
+    A folder without a video, the root, the class list and quarantine files are told only where they are damaged. The
+    catalogue is not looked at: it is derived, and what it says is believed only where it matches its own digest. Neither
+    are the journal and the lock, which nothing is read from.
     """
+    damage = _class_list(store)
+    if damage:
+        yield "", 0, damage
     folders = [store.root, *sorted(file.path.parent for file in catalogue.record_files(store.root))]
+    refused = sorted(
+        entry.path for entry in storage.files_below(store.root / "quarantine") if entry.name.endswith(".json")
+    )
+    labels = None if damage else frozenset(store.classes)
     with ThreadPoolExecutor(threads) as pool:  # hashing and reading both let other threads run
-        yield from filter(None, pool.map(lambda folder: _check(store, folder), folders))
+        yield from filter(None, pool.map(lambda folder: _check(store, folder, labels), folders))
+        yield from filter(None, pool.map(lambda path: _quarantined(store, path), refused))
 
 
-def _check(store: VideoStore, folder: Path) -> tuple[str, int, list[Damage]] | None:
+def _class_list(store: VideoStore) -> list[Damage]:
+    try:
+        classes.load(store.root)
+    except (Refusal, OSError) as error:
+        what = error.what if isinstance(error, Refusal) else f"cannot be read: {error.strerror}"
+        return [Damage("", str(layout.classes_path(store.root)), what)]
+    return []
+
+
+def _quarantined(store: VideoStore, path: Path) -> tuple[str, int, list[Damage]] | None:
+    """The file is written from its entry alone, as a record is."""
+    name = layout.unquoted(str(path.relative_to(store.root / "quarantine").with_suffix("")))
+    try:
+        content = storage.read(path)
+        entry = json.loads(content)
+        entry.pop("digest", None)
+        if layout.quarantine_file(entry) != content or layout.quarantine_path(store.root, entry["video_id"]) != path:
+            return name, 0, [Damage(name, str(path), CHANGED)]
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return name, 0, [Damage(name, str(path), CHANGED)]
+    except OSError as error:
+        return name, 0, [Damage(name, str(path), f"cannot be read: {error.strerror}")]
+    return None
+
+
+def _check(store: VideoStore, folder: Path, labels: frozenset[str] | None) -> tuple[str, int, list[Damage]] | None:
     path = folder / layout.RECORD
     record, problems = _read(path)
     if record is None or folder == store.root:
-        name = "" if folder == store.root else layout.unquoted(str(folder.relative_to(store.root / "videos")))
+        name = (
+            ""
+            if folder in (store.root, store.root / "videos")
+            else layout.unquoted(str(folder.relative_to(store.root / "videos")))
+        )
         return (name, 0, [Damage(name, str(path), what) for what in problems]) if problems else None
     video_id = record["video_id"]
-    damage = [Damage(video_id, str(path), what) for what in [*problems, *_counts(store, folder, record)]]
+    damage = [Damage(video_id, str(path), what) for what in [*problems, *_counts(store, folder, record, labels)]]
     read = 0
     for name, expected in record["files"].items():
         path = folder / name
@@ -68,7 +108,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
         return None, [f"cannot be read: {error.strerror}"]
 
 
-def _counts(store: VideoStore, folder: Path, record: dict[str, Any]) -> Iterator[str]:
+def _counts(store: VideoStore, folder: Path, record: dict[str, Any], labels: frozenset[str] | None) -> Iterator[str]:
+    """What contradicts the store or itself. labels: the class list; None where it is damaged."""
     shapes = record["shapes"]
     if layout.video_folder(store.root, record["video_id"]) != folder:
         yield f"the record of video {record['video_id']!r} lies in another video's folder"
@@ -76,7 +117,7 @@ def _counts(store: VideoStore, folder: Path, record: dict[str, Any]) -> Iterator
         yield f"made with settings {record['settings_hash']}, the store has {store.settings_hash}"
     if set(shapes) != set(store.views):
         yield f"it has the views {sorted(shapes)}, the store {sorted(store.views)}"
-    if record["label"] and record["label"] not in store.classes:
+    if record["label"] and labels is not None and record["label"] not in labels:
         yield f"its label {record['label']!r} is not in classes.txt"
     if record["length"] != shapes["rgb"][0]:
         yield f"{record['length']} frames were decoded, {shapes['rgb'][0]} stored"

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import environment, layout, shard, storage
+from pipeline import layout, origin, shard, storage
 from pipeline.errors import Refusal
-from pipeline.settings import ExtractionSettings, differences, settings_hash
+from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views import StoredView
 
 
-def create_store(path: Path, settings: ExtractionSettings) -> VideoStore:
+def create_store(path: Path, settings: ExtractionSettings, overwrite: bool = False) -> VideoStore:
     """The store at `path`, made if it is not there.
 
-    Raises Refusal when the path is a file or some other folder, or when the store was made with other settings; then
-    it says field by field what differs, and nothing has been touched.
+    Raises Refusal when the path is a file or some other folder, or when the store was made with other settings or by
+    other software; then it says field by field what differs, and nothing has been touched. With `overwrite` such a store
+    is opened as it is, for `opening.opened_for_writing` to do it anew.
     """
-    wanted = settings.as_dict()
     if path.exists() and not path.is_dir():
         raise Refusal("the store's path is a file", where=str(path), remedy="give a folder that does not exist yet")
     if not (path / layout.RECORD).exists():
@@ -34,34 +34,13 @@ def create_store(path: Path, settings: ExtractionSettings) -> VideoStore:
                 where=str(path),
                 remedy="give an empty or a new folder as STORE=; nothing was written",
             )
-        attributes = {
-            "schema": layout.SCHEMA,
-            "settings": wanted,
-            "settings_hash": settings_hash(wanted),
-            "software": environment.versions(),
-        }
         with writing_to(path):
             storage.make_folder(path)
-            storage.write_atomically(path / layout.RECORD, layout.group({layout.ATTRIBUTE: layout.seal(attributes)}))
+            storage.write_atomically(path / layout.RECORD, origin.root_record(settings))
     store = open_store(path)
-    if store.settings_hash != settings_hash(wanted):
-        # A store whose frames are taken as they come has no group `decode`; an empty one names the fields that differ.
-        found = differences({"decode": {}, **store.settings}, {"decode": {}, **wanted})
-        raise Refusal(
-            "the store was made with other settings:\n    " + "\n    ".join(found),
-            where=str(path),
-            remedy="use the store's settings, or another STORE=; nothing was written",
-        )
+    if not overwrite:
+        origin.refuse_other(store, settings)
     return store
-
-
-def add_classes(root: Path, classes: list[str]) -> None:
-    """Keep the order of the classes that are there (their indices stay what they were); append what is new."""
-    path = layout.classes_path(root)
-    present = (storage.read_if_there(path) or b"").decode().splitlines()
-    merged = present + [name for name in classes if name not in present]
-    if merged != present:
-        storage.write_atomically(path, "".join(f"{name}\n" for name in merged).encode())
 
 
 def add_groups(root: Path, video_ids: Iterable[str]) -> None:

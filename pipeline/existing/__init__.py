@@ -34,6 +34,9 @@ class Source(Protocol):
     def flow(self, video: str) -> Sequence[tuple[Jpeg, ...]]:
         """Of each frame pair its flow, in order: one three-channel JPEG, or two gray ones, u and v. Raises Undecodable."""
 
+    def changed(self, video: str) -> int:
+        """When the video's pictures, or all that lie with them, were changed last, in nanoseconds since 1970."""
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...

@@ -19,19 +19,19 @@ from typing import Any
 from pipeline import catalogue
 from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source
-from pipeline.existing.views import BroughtFlow, BroughtFrames
+from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
 from pipeline.extract import cannot_go_on
 from pipeline.job import Outcome, attempt
 from pipeline.journal import Summary, journal
-from pipeline.lock import only_writer
 from pipeline.manifest import Manifest, Video
-from pipeline.plan import plan, refuse_other_facts
+from pipeline.opening import make_ready, opened_for_writing
+from pipeline.plan import changes, plan
 from pipeline.progress import ExtractionBar
 from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.video import Undecodable
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import ImportedRgbSettings
-from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
+from pipeline.writer import VideoWriter, writing_to
 
 FRAMES_AT_ONCE = 64  # encoded and handed to the writer together
 LAST_FLOW = "the flow of the last frame leads to no frame and is left out"
@@ -57,10 +57,27 @@ class Existing:
         flow = FlowSettings("imported", parameters, short_side=0, bound=self.bound, mapping="linear", quality=95)
         return ExtractionSettings({"rgb": rgb, "flow": flow})
 
-    @property
-    def videos(self) -> list[str]:
-        """Every video of frames or flow: one that has only flow is to be told too."""
-        return list(dict.fromkeys([*self.frames.videos, *(self.flow.videos if self.flow else ())]))
+    @functools.cached_property
+    def videos(self) -> dict[str, None]:
+        """Every video of frames or flow, in order: one that has only flow is to be told too."""
+        return dict.fromkeys([*self.frames.videos, *(self.flow.videos if self.flow else ())])
+
+    def has(self, video: Video) -> bool:
+        return video.video_id in self.videos
+
+    def differences(self, video: Video, record: dict[str, Any], committed: int) -> list[str]:
+        """As `plan.Sources` says: pictures that are newer than what was made of them are read and compared."""
+        sources = [source for source in (self.frames, self.flow) if source]
+        if not self.has(video) or max(source.changed(video.video_id) for source in sources) <= committed:
+            return []
+        try:
+            pictures, pairs = _pictures(self, video.video_id, Counter())
+            found = changes(record["file"], _identity([(picture,) for picture in pictures]))
+            if self.flow is not None:
+                found += [f"flow {change}" for change in changes(record["flow_file"], _identity(pairs))]
+        except Undecodable as error:
+            return [error.reason]
+        return found
 
 
 @dataclass
@@ -84,7 +101,7 @@ def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
         return Manifest([Video(video, video, labels[video]) for video in videos], classes)
     if listed.rows and not {row.video_id for row in listed.rows} & set(videos):
         raise Refusal(
-            f"no video of the manifest is here: it has {listed.rows[0].video_id!r} and so on, here is {videos[0]!r}",
+            f"no video of the manifest is here: it has {listed.rows[0].video_id!r} and so on, here is {next(iter(videos))!r}",
             where=str(existing.frames.path),
             remedy="give the manifest of these videos, with ids like that",
         )
@@ -101,21 +118,20 @@ def bring(
     workers: int,
     reproduce: str,
     retry_quarantined: bool = False,
+    overwrite: bool = False,
 ) -> Brought:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     A video that is empty, or whose parts do not fit, lands in quarantine with its reason and with `reproduce`, the
-    command that shows it again. Raises Refusal when nothing can be done (other settings or labels) or nothing more.
+    command that shows it again. overwrite: redo videos whose pictures, label, source or split have changed, and the whole
+    store where it was made with other settings or other software; without it these are refused. Raises Refusal when
+    nothing can be done (what was just said) or nothing more.
     """
     began = time.perf_counter()
-    opened = create_store(store, existing.settings)
-    with only_writer(store):
-        refuse_other_facts(manifest, opened)
-        todo, summary = plan(manifest, opened, retry_quarantined)
+    with opened_for_writing(store, existing.settings, manifest, existing, overwrite) as opened:
+        todo, summary = plan(manifest, opened, existing, retry_quarantined, overwrite)
         brought = Brought(summary)
-        with writing_to(store):
-            add_classes(store, manifest.classes)
-            add_groups(store, todo)
+        make_ready(store, manifest, todo)
         if todo:
             work = functools.partial(_one, existing, store, reproduce)
             with (
@@ -221,6 +237,15 @@ def _add(writer: VideoWriter, view: BroughtFrames | BroughtFlow, pictures: Itera
             writer.add(view, streams)
             streams = []
     writer.add(view, streams)
+
+
+def _identity(pictures: Iterable[tuple[Jpeg, ...]]) -> dict[str, Any]:
+    """Size and digest of pictures as the record has them."""
+    origin = Origin()
+    for picture in pictures:
+        for jpeg in picture:
+            origin.add(_load(jpeg))
+    return origin.facts
 
 
 def _load(jpeg: Jpeg) -> bytes:

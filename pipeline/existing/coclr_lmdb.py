@@ -46,6 +46,9 @@ class CoclrLmdb(AbstractContextManager):
     def place(self, video: str) -> str:
         return f"{self.path.name}: {self._keys[video].decode()}"
 
+    def changed(self, video: str) -> int:
+        return self.path.stat().st_mtime_ns
+
     def frames(self, video: str) -> list[bytes]:
         """The JPEGs of a video. Raises Undecodable."""
         if video not in self._keys:

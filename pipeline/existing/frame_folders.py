@@ -48,6 +48,13 @@ class FrameFolders(AbstractContextManager):
             raise Undecodable(f"there are {len(u)} pictures flow_x and {len(v)} pictures flow_y", "open")
         return list(zip(u, v, strict=True))
 
+    def changed(self, video: str) -> int:
+        folder = self.path / video
+        try:
+            return max(path.stat().st_mtime_ns for path in (folder, *folder.iterdir()))  # itself: a picture may be gone
+        except FileNotFoundError:
+            return 0
+
     def close(self) -> None:
         """There is nothing to close."""
 

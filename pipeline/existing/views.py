@@ -33,7 +33,7 @@ class BroughtFrames:
         self._find_cuts = find_cuts
         self._last: np.ndarray | None = None
         self._count = 0
-        self._origin = _Origin()
+        self._origin = Origin()
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class BroughtFlow:
         self.attributes = settings.attributes
         self.frame_shape = (2, frame_size[0], frame_size[1])
         self._count = 0
-        self._origin = _Origin()
+        self._origin = Origin()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class BroughtFlow:
         return self.codec.encode_frame(flow)
 
 
-class _Origin:
+class Origin:
     """Size and digest of all pictures of a video, one after the other."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ ESTIMATORS = {
 FASTEST_TVL1 = ("tvl1-cuda", "tvl1-cpu")  # fastest first; "tvl1" takes the first that works here
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
-__all__ = ["FlowEstimator", "create", "dequantise", "quantise"]
+__all__ = ["FlowEstimator", "create", "dequantise", "quantise", "software"]
 
 
 def create(name: str, **settings: Any) -> FlowEstimator:
@@ -43,6 +43,11 @@ def create(name: str, **settings: Any) -> FlowEstimator:
         return estimator(**settings)
     except TypeError as error:
         raise UsageError(f"flow estimator {name!r} does not take these settings: {error}") from error
+
+
+def software(name: str) -> tuple[str, ...]:
+    """Distributions, beside NumPy and OpenCV, whose version decides the flow of the estimator of that name."""
+    return _named(name).software
 
 
 def _named(name: str) -> type[FlowEstimator]:

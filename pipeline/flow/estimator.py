@@ -20,6 +20,7 @@ class FlowEstimator(ABC):
 
     device: str | None = "cpu"  # as PyTorch calls it; this and the next are fields where there is a choice
     batch_size: int = 1  # pairs that it gains from computing at once
+    software: ClassVar[tuple[str, ...]] = ()  # distributions, beside NumPy and OpenCV, whose version decides the flow
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class PTLFlow(FlowEstimator):
 
     model: ClassVar[str]
     RUNNING: ClassVar[frozenset[str]] = frozenset({"weights", "batch_size", "device"})  # `digest` tells which weights
+    software: ClassVar[tuple[str, ...]] = ("torch", "ptlflow")
 
     weights: str = "things"
     digest: str | None = None

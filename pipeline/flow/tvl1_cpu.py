@@ -30,6 +30,7 @@ class TVL1CPU(OwnTVL1, FlowEstimator):
     """
 
     name: ClassVar[str] = "tvl1-cpu"
+    software: ClassVar[tuple[str, ...]] = ("numba",)
 
     def prepare(self) -> None:
         none = np.zeros((1, SMALLEST, SMALLEST), np.uint8)

@@ -65,6 +65,7 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
     sees_colour: ClassVar[bool] = False
 
     device = "cuda"
+    software: ClassVar[tuple[str, ...]] = ("torch",)  # which brings its Triton
 
     batch_size: int = 512
     half_precision: bool = False

@@ -46,4 +46,6 @@ class TVL1OpenCV(TVL1, PairEstimator):
         )
 
     def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        # OpenCV lowers it for small frames and keeps that: the flow of a video would depend on those before it.
+        self._solver.setScalesNumber(self.nscales)
         return self._solver.calc(first, second, None)

@@ -30,6 +30,7 @@ class TVL1Torch(OwnTVL1, FlowEstimator):
 
     name: ClassVar[str] = "tvl1-torch"
     RUNNING: ClassVar[frozenset[str]] = frozenset({"device"})
+    software: ClassVar[tuple[str, ...]] = ("torch",)
 
     device: str = "cpu"
 

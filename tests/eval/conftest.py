@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from eval.evaluate import evaluate
-from pipeline import job, synthetic
+from pipeline import classes, job, synthetic
 from pipeline.catalogue import save as save_catalogue
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import add_classes, create_store
+from pipeline.writer import create_store
 from train.commands import pretrain
 from train.stages import Hardware
 
@@ -32,7 +32,7 @@ def build_store(
     views = views or {"rgb": RgbSettings(quality=90), "flow": FlowSettings(estimator="dis")}
     settings = ExtractionSettings(views).resolved()
     create_store(root / "store", settings)
-    add_classes(root / "store", [name for name in CLASSES if any(video.label == name for video in listed)])
+    classes.add(root / "store", [name for name in CLASSES if any(video.label == name for video in listed)])
     (root / "videos").mkdir()
     for video in listed:
         synthetic.write_mp4(root / "videos" / video.path, synthetic.video(*pixels(video)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import synthetic
+from tests.faults.disk import Disk
 from tests.faults.processes import SETTINGS, Extraction
 from tests.pipeline.reference import content, extract_here
 
@@ -46,3 +47,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(videos: Path) -> dict[str, bytes]:
     """The content of a store of these videos that nothing happened to."""
     return content(extract_here(videos, videos.parent / "undisturbed", SETTINGS).root)
+
+
+@pytest.fixture(scope="session")
+def only_disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+def disk(only_disk: Disk) -> Iterator[Disk]:
+    yield only_disk
+    only_disk.folder = None

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline import storage, writer
+from pipeline import classes, storage, writer
 from pipeline.job import extract_video
 from pipeline.manifest import Video
 from pipeline.store import open_store
@@ -49,7 +49,7 @@ def main(videos: Path, scratch: Path) -> None:
     for kill_at in itertools.count():
         store = scratch / str(kill_at)
         writer.create_store(store, SETTINGS)
-        writer.add_classes(store, ["walk"])
+        classes.add(store, ["walk"])
         writer.add_groups(store, [VIDEO.video_id])
         killed = extract(videos, store, kill_at)
         opened = open_store(store)

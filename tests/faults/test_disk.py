@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import job, writer
+from pipeline import classes, job, writer
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.importers import folder
 from pipeline.manifest import Video
 from pipeline.store import open_store
 from pipeline.verify import verify
+from tests.faults.disk import Disk
 from tests.faults.processes import SETTINGS, Extraction
 from tests.pipeline.reference import content
 
 VIDEO = Video("walk/a", "walk/a.mp4", label="walk")
-
-
-class Disk:
-    """Refuses, below one folder, every access that needs space, from the `full_after`th on."""
-
-    def __init__(self) -> None:
-        self.folder: str | None = None
-        self.full_after = 0
-        self.accesses = itertools.count()
-        sys.addaudithook(self.watch)  # never taken away again, hence switched by `folder`
-
-    def watch(self, event: str, arguments: tuple) -> None:
-        if self.folder is None or event not in ("open", "os.mkdir") or not str(arguments[0]).startswith(self.folder):
-            return
-        grows = event == "os.mkdir" or arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if grows and next(self.accesses) >= self.full_after:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
-
-    def fill(self, folder: Path, full_after: int) -> None:
-        self.folder, self.full_after, self.accesses = str(folder), full_after, itertools.count()
-
-
-@pytest.fixture(scope="module")
-def only_disk() -> Disk:
-    return Disk()
-
-
-@pytest.fixture
-def disk(only_disk: Disk) -> Iterator[Disk]:
-    yield only_disk
-    only_disk.folder = None
 
 
 def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, tmp_path: Path, disk: Disk) -> None:
@@ -61,7 +28,7 @@ def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, t
     for full_after in itertools.count():
         store = tmp_path / str(full_after)
         writer.create_store(store, SETTINGS)
-        writer.add_classes(store, ["walk"])
+        classes.add(store, ["walk"])
         writer.add_groups(store, [VIDEO.video_id])
         disk.fill(store, full_after)
         outcome = job.extract_video(str(videos), str(store), VIDEO, SETTINGS.as_dict())

@@ -6,22 +6,40 @@ import os
 from pathlib import Path
 
 from pipeline import catalogue, importers, job, storage
+from pipeline.journal import Summary
+from pipeline.manifest import Manifest
+from pipeline.opening import make_ready, opened_for_writing
+from pipeline.plan import VideoFiles, plan
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
-from pipeline.writer import add_classes, add_groups, create_store
 
 
 def extract_here(videos: Path, store: Path, settings: ExtractionSettings) -> VideoStore:
     """Every video below `videos`, one after the other in this process; none may be refused."""
-    manifest = importers.read("folder", videos)
-    create_store(store, settings)
-    add_classes(store, manifest.classes)
-    add_groups(store, [row.video_id for row in manifest.rows])
-    for row in manifest.rows:
-        outcome = job.extract_video(str(videos), str(store), row, settings.as_dict())
-        assert outcome.status == "stored", outcome
-    catalogue.save(store)
+    summary = run_here(importers.read("folder", videos), videos, store, settings)
+    assert not summary.quarantined, summary
     return open_store(store)
+
+
+def run_here(
+    manifest: Manifest,
+    videos: Path,
+    store: Path,
+    settings: ExtractionSettings,
+    retry_quarantined: bool = False,
+    overwrite: bool = False,
+) -> Summary:
+    """`pipeline.extract.extract` without its workers: one video after the other, in this process."""
+    files = VideoFiles(videos)
+    with opened_for_writing(store, settings, manifest, files, overwrite) as opened:
+        todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
+        make_ready(store, manifest, todo)
+        for row in todo.values():
+            outcome = job.extract_video(str(videos), str(store), row, settings.as_dict())
+            assert outcome.status != "failed", outcome
+            summary.count(outcome)
+        catalogue.save(store)
+    return summary
 
 
 def content(store: Path) -> dict[str, bytes]:

@@ -297,7 +297,7 @@ def test_a_manifest_chooses_and_labels(packed: tuple[Path, Path], frames: Videos
     assert "no video of the manifest is here: it has 'v_Walk_g01_c01' and so on" in err
     code, _, err = run(*command)
     assert code == 1
-    assert "another label, source or split" in err
+    assert f"{NAMES[0]}: label walking -> Walk; source g01 -> {NAMES[0]}; split train -> nothing" in err
 
 
 def test_extraction_does_not_mix_with_what_was_brought(packed: tuple[Path, Path], run: Run, tmp_path: Path) -> None:

@@ -93,6 +93,25 @@ def test_estimators_refuse_other_frames(first: np.ndarray, second: np.ndarray, m
         flow.create("dis").estimate(first, second)
 
 
+@pytest.mark.parametrize("name", ["dis", "farneback", "tvl1-opencv", "tvl1-cpu"])
+def test_a_flow_does_not_depend_on_what_was_computed_before(name: str) -> None:
+    rng = np.random.default_rng(0)
+    used = flow.create(name)
+    for height, width in ((16, 31), (40, 48), (20, 90)):
+        noise = rng.integers(0, 256, (2, height, width), dtype=np.uint8)
+        first, second = (cv2.GaussianBlur(one, (7, 7), 2)[None] for one in noise)
+        np.testing.assert_array_equal(used.estimate(first, second), flow.create(name).estimate(first, second))
+
+
+@pytest.mark.parametrize(("preset", "side"), [("medium", 16), ("fast", 32), ("ultrafast", 32)])
+def test_dis_refuses_frames_that_are_too_small_for_opencv(preset: str, side: int) -> None:
+    dis = flow.create("dis", preset=preset)
+    fits, small = np.zeros((1, side, 100), np.uint8), np.zeros((1, 100, side - 1), np.uint8)
+    assert np.isfinite(dis.estimate(fits, fits)).all()
+    with pytest.raises(ValueError, match=f"needs {side} pixels a side; these are {side - 1}x100"):
+        dis.estimate(small, small)
+
+
 def test_unknown_estimators_and_settings_are_named() -> None:
     with pytest.raises(UsageError, match='did you mean "tvl1-opencv"'):
         flow.create("tvl1_opencv")

@@ -1,0 +1,69 @@
+"""Two runs on one store: the second is refused and told who the first is; a run that was killed holds nothing."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Refusal
+from pipeline.extract import extract
+from pipeline.importers import folder
+from tests.faults import small
+from tests.faults.small import OTHER, SMALL
+from tests.pipeline.reference import content
+
+HOLD = """
+import sys, pathlib
+from pipeline.lock import only_writer
+with only_writer(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return small.make(tmp_path / "videos")
+
+
+@pytest.fixture
+def store(videos: Path, tmp_path: Path) -> Path:
+    return small.store(videos, tmp_path / "store")
+
+
+@pytest.fixture
+def first(store: Path) -> Iterator[subprocess.Popen]:
+    """Another process that writes to the store."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, store],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("settings", [SMALL, OTHER], ids=["rerun", "overwrite"])
+def test_a_second_run_is_refused_and_told_who_the_first_is(
+    videos: Path, store: Path, first: subprocess.Popen, settings: object
+) -> None:
+    before = content(store)
+    with pytest.raises(Refusal) as refused:
+        extract(folder.read(videos), videos, store, settings, workers=1, overwrite=settings is OTHER)
+    assert f"pid {first.pid} on {socket.gethostname()}" in refused.value.what
+    assert content(store) == before
+
+
+def test_the_lock_of_a_killed_run_is_stale(videos: Path, store: Path, first: subprocess.Popen) -> None:
+    first.kill()
+    first.wait()
+    assert extract(folder.read(videos), videos, store, SMALL, workers=1).skipped == 3
