@@ -17,9 +17,8 @@ import numpy as np
 
 from pipeline.flow.estimator import FlowEstimator, check_frames, gray
 
-AHEAD = (
-    2  # batches on their way: one that the GPU computes, and a full one behind it, so that it never waits for the host
-)
+# Batches on their way: one that the GPU computes and a full one behind it, so that it does not wait for the host.
+AHEAD = 2
 
 
 class Gathering:
