@@ -92,7 +92,7 @@ def extract(
         decode: Which frames of a video are taken.
         rgb: How frames are stored.
         flow: How flow is computed and stored; `--flow null` stores none.
-        workers: Processes, each on one core; 0 takes all cores.
+        workers: Videos in work at once, a process each (for flow on GPUs, a thread each); 0 takes all cores.
         time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
             quarantine; 0 waits for ever.
         retry_quarantined: Try the videos again that earlier runs refused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -33,6 +34,7 @@ def gpu_workers(videos: int) -> Iterator[Client]:
         )
     options = {
         "nthreads": min(MOST_THREADS, max(2, videos // len(gpus))),
+        "silence_logs": logging.CRITICAL,
         "memory_limit": MEMORY_LIMIT // len(gpus),
         "host": "127.0.0.1",
     }
@@ -44,7 +46,7 @@ def gpu_workers(videos: int) -> Iterator[Client]:
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with (
         dask.config.set(DASK_SETTINGS),
-        SpecCluster(workers=specs, scheduler=scheduler) as cluster,
+        SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         client.register_plugin(LeaveInterruptsToTheRun())

@@ -131,10 +131,9 @@ class _Runner:
             self.estimator: FlowEstimator = flow.create(name, **settings)
             self.estimator.prepare()
             _one_thread()
-            before = _gpu_bytes()
             first, second = (image[None, :WARM_UP, :WARM_UP].copy() for image in (pair.first, pair.second))
             self.estimator.estimate(first, second)
-            self.result.gpu = _gpu_bytes(peak=True) > before
+            self.result.gpu = self.estimator.on_gpu
         except Refusal as refusal:
             self.result.problem = refusal.what
         except Exception as error:  # noqa: BLE001  whatever one estimator lacks, the others are measured
@@ -174,20 +173,6 @@ class _Runner:
 def _one_thread() -> None:
     if "torch" in sys.modules:  # OpenCV's threads are set by its estimators
         sys.modules["torch"].set_num_threads(1)
-
-
-def _gpu_bytes(peak: bool = False) -> int:
-    """Of GPU memory in use by torch, now or at most since the last call; 0 without a GPU.
-
-    Estimators take whichever device there is; one that allocates none of the GPU's memory runs on the CPU.
-    """
-    cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
-    if cuda is None or not cuda.is_available():
-        return 0
-    if peak:
-        return cuda.max_memory_allocated()
-    cuda.reset_peak_memory_stats()
-    return cuda.memory_allocated()
 
 
 def _one_line(error: Exception) -> str:

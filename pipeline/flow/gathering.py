@@ -17,9 +17,8 @@ import numpy as np
 
 from pipeline.flow.estimator import FlowEstimator, check_frames, gray
 
-AHEAD = (
-    2  # batches on their way: one that the GPU computes, and a full one behind it, so that it never waits for the host
-)
+# Batches on their way: one that the GPU computes and a full one behind it, so that it does not wait for the host.
+AHEAD = 2
 
 
 class Gathering:
@@ -64,10 +63,10 @@ class Gathering:
     def _flow(self, pairs: _Pairs) -> np.ndarray:
         """The flow of these pairs. Raises _OthersToo where they were in a batch with others that failed."""
         with self._changed:
-            self._waiting.append(pairs)
             if not self._launching:
-                self._launching = True
                 threading.Thread(target=self._launch_all, name="flow batches").start()
+                self._launching = True
+            self._waiting.append(pairs)
             self._changed.notify_all()
         batch = pairs.launched.result()
         try:

@@ -3,14 +3,20 @@
 The limit: an iteration of the inner loop must read and write so many bytes a pixel (BYTES; specs/tvl1.md section 4), so
 with the iterations that these pairs took, the bandwidth of the memory bounds the pairs a second, if nothing stayed in the
 caches. Told beside it: pairs a second from frames in the host's memory to flow in the host's memory, and what UCF101 takes.
+
+Then a whole extraction of videos, with decoding and encoding, from when a quarter of them is stored: its pairs a second and
+GPU beside those of the estimator on the same frames in memory. What is missing is how long the GPU waits.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +24,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline import synthetic
+from pipeline import flow, importers, synthetic
+from pipeline.extract import extract
 from pipeline.flow.estimator import gray
+from pipeline.gpus import visible_gpus
+from pipeline.settings import ExtractionSettings
+from pipeline.video import decode
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+from pipeline.views.size import resize
 from tests.benchmarks.figures import write_figures
 
 SIZES = ((128, 171), (224, 288), (240, 320))
@@ -28,12 +41,14 @@ BYTES = {"single": 60, "half": 38}  # half precision: all but u and v take two b
 BANDWIDTHS = {"H200": 4.8, "H100 80GB HBM3": 3.35}  # TB/s, from the data sheets
 UCF101 = 2_500_000  # pairs
 FRAMES = 17  # of a video
+EXTRACTED = (128, 171)  # size of the flow of whole extractions
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=512, help="of a batch")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--videos", type=int, default=960, help="of the extraction, 48 frames each; 0 leaves it out")
     parser.add_argument("--bandwidth", type=float, help="of the GPU's memory, TB/s; known for H100 (SXM) and H200")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
@@ -55,7 +70,11 @@ def main() -> None:
             rates = f"{row['pairs_per_second']:>10.0f} {row['pairs_per_second_on_the_gpu']:>11.0f}"
             share, minutes = 100 * row["share_of_bandwidth_bound"], UCF101 / row["pairs_per_second"] / 60
             print(f"  {size[0]}x{size[1]:<6} {precision:<8} {rates} {share:>11.0f} % {minutes:>7.1f} min", flush=True)
-    write_figures(arguments, sizes=figures)
+    whole = extraction("tvl1-cuda", arguments) if arguments.videos else {}
+    if whole:
+        rates = f"{whole['pairs_per_second_and_gpu']:.0f} pairs / s and GPU, {whole['in_memory']:.0f} from memory"
+        print(f"  extraction of {arguments.videos} videos: {rates}; the GPU waits {whole['waiting']:.0%} of the time")
+    write_figures(arguments, sizes=figures, extraction=whole)
 
 
 def frames(pairs: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +104,35 @@ def measure(first: np.ndarray, second: np.ndarray, precision: str, arguments: ar
         "share_of_bandwidth_bound": bound / inside,
         "hours_for_ucf101": UCF101 / len(first) * whole / 3600,
     }
+
+
+def extraction(estimator: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Pairs a second of decoding, flow and encoding together, and of the flow alone on frames in memory."""
+    views = {"rgb": RgbSettings(), "flow": FlowSettings(estimator=estimator, size=EXTRACTED)}
+    settings, cores = ExtractionSettings(views).resolved(), len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        videos, store = Path(folder) / "videos", Path(folder) / "store"
+        count = -(-arguments.videos // len(synthetic.CLASSES))
+        synthetic.generate(videos, count, 0, workers=cores, height=EXTRACTED[0], width=EXTRACTED[1] + 1)
+        listed = importers.read("folder", videos)
+        extract(listed, videos, store, settings, cores)
+        first, second = decoded(videos, [row.path for row in listed.rows], arguments.pairs)
+        lines = [json.loads(line) for line in (store / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    began, *rest = sorted(lines, key=lambda line: line["time"])[len(lines) // 4 :]
+    rate = sum(line["frames"] - 1 for line in rest) / (rest[-1]["time"] - began["time"]) / len(visible_gpus())
+    alone = flow.create(estimator)
+    in_memory = len(first) / timed(lambda: alone.estimate(first, second), arguments.rounds)
+    return {"pairs_per_second_and_gpu": rate, "in_memory": in_memory, "waiting": 1 - rate / in_memory}
+
+
+def decoded(folder: Path, paths: list[str], pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gray frames as extraction gives them to the estimator, evenly from all videos."""
+    first, second = [], []
+    for path in paths[:: max(1, len(paths) * (FRAMES - 1) // pairs)]:
+        frames = gray(resize(next(decode(folder / path))[:FRAMES], 0, EXTRACTED))
+        first.append(frames[:-1])
+        second.append(frames[1:])
+    return np.concatenate(first)[:pairs], np.concatenate(second)[:pairs]
 
 
 def timed(work: Callable[[], object], rounds: int) -> float:

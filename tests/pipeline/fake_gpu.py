@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import dask
@@ -26,17 +27,19 @@ from tests.pipeline.reference import extract_here
 NAME = "fake-gpu"
 
 
+@dataclass
 class FakeGPU(DIS):
     """DIS flow on what it says is a GPU."""
 
     name = NAME
-    device = "cuda"
-    batch_size = 64
     RUNNING = frozenset({"batch_size"})
+
+    device = "cuda"
+    batch_size: int = 64
 
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         if folder := os.environ.get("FAKE_GPU"):
-            line = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "pairs": len(first)}
+            line = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "pairs": len(first), "most": self.batch_size}
             with open(Path(folder) / f"{os.getpid()}.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
         return super().batch(first, second)
@@ -47,8 +50,9 @@ def dask_setup(_: object) -> None:
     flow.ESTIMATORS[NAME] = "tests.pipeline.fake_gpu:FakeGPU"
 
 
-def settings(estimator: str = NAME) -> ExtractionSettings:
-    return ExtractionSettings({"rgb": RgbSettings(quality=90), "flow": FlowSettings(estimator=estimator)}).resolved()
+def settings(estimator: str = NAME, **parameters: int) -> ExtractionSettings:
+    flow_settings = FlowSettings(estimator=estimator, parameters=parameters)
+    return ExtractionSettings({"rgb": RgbSettings(quality=90), "flow": flow_settings}).resolved()
 
 
 @contextmanager

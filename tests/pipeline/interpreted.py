@@ -122,6 +122,15 @@ def together(results: dict[str, Any]) -> None:
         results[f"pixel iterations {name}"] = torch.tensor(solver.pixel_iterations())
 
 
+def one_behind_another(results: dict[str, Any]) -> None:
+    """Three batches of one solver, all launched before the first is collected."""
+    size, settings = WHOLE["capped"]
+    moving = frames(size)
+    estimator: Any = flow.create("tvl1-cuda", batch_size=1, **settings)
+    launched = [estimator.launch(moving[t : t + 1], moving[t + 1 : t + 2]) for t in (0, 1, 0)]
+    results["one behind another"] = torch.from_numpy(np.concatenate([collect() for collect in launched]))
+
+
 def main() -> None:
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -140,6 +149,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     one_by_one(results)
     together(results)
+    one_behind_another(results)
     np.savez(sys.argv[1], **{name: tensor.numpy() for name, tensor in results.items()})
 
 

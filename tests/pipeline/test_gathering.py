@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline import flow
 from pipeline.flow.estimator import FlowEstimator
-from pipeline.flow.gathering import Gathering
+from pipeline.flow.gathering import Gathering, _Pairs
 
 PATIENCE = 60.0  # seconds; reached only when something is wrong
 BROKEN = 255  # a pixel that the estimator stumbles over
@@ -181,6 +181,20 @@ def test_only_the_caller_whose_pairs_fail_is_blamed() -> None:
     assert all(
         len(batch) == 1 for batch in estimator.batches[2:]
     )  # each alone, and black frames to see if the GPU works
+
+
+def test_pairs_that_are_tried_again_have_no_company() -> None:
+    estimator = Differences()
+    callers = Callers(Gathering(estimator))
+    calls = [callers.hold(*frames(1)), callers.call(*frames(2))]
+    again = callers.pool.submit(callers.gathering._flow, _Pairs(*frames(BROKEN), alone=True))
+    until(lambda: len(callers.gathering._waiting) == 2)
+    calls.append(callers.call(*frames(3)))
+    estimator.open.set()
+    assert [len(called.result(PATIENCE)) for called in calls] == [1, 1, 1]
+    with pytest.raises(ValueError, match="stumbled"):
+        again.result(PATIENCE)
+    assert estimator.batches == [[1], [2, 3], [BROKEN]]
 
 
 def test_an_error_that_shows_when_the_flow_is_collected_blames_one_caller_too() -> None:

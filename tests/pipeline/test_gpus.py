@@ -76,12 +76,13 @@ def test_two_gpus_store_the_bytes_of_one_thread(synthetic_videos: Path, tmp_path
         expected = content(plain_store(synthetic_videos, tmp_path / "plain"))
         patch.setenv("FAKE_GPU", str(noted))
         listed = importers.read("folder", synthetic_videos)
-        summary = extract(listed, synthetic_videos, tmp_path / "store", settings(), workers=4)
+        summary = extract(listed, synthetic_videos, tmp_path / "store", settings(batch_size=40), workers=4)
     assert (summary.stored, summary.quarantined) == (12, {})
     assert content(tmp_path / "store") == expected
     assert {line["gpu"] for line in batches(noted)} == {"3", "GPU-two"}
     assert len(list(noted.iterdir())) == 2  # one process a GPU, and none here
     assert sum(line["pairs"] for line in batches(noted)) == 12 * 19
+    assert {line["most"] for line in batches(noted)} == {40}  # which came to the workers and is no part of the store
     assert open_store(tmp_path / "store").settings["flow"]["parameters"] == {"preset": "medium"}
 
 

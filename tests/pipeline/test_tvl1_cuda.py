@@ -112,6 +112,10 @@ def test_the_whole_is_the_oracles(found: dict[str, np.ndarray], name: str) -> No
         assert np.array_equal(found[name], expected)
 
 
+def test_batches_that_are_launched_before_others_are_collected_give_the_same(found: dict[str, np.ndarray]) -> None:
+    assert np.array_equal(found["one behind another"], found["capped"][[0, 1, 0]])
+
+
 def test_the_cap_and_the_stop_decide_how_often_a_pair_is_iterated(found: dict[str, np.ndarray]) -> None:
     assert found["counts capped"].tolist() == [[5, 5]]
     (counts,) = found["counts no median, own stop"]
