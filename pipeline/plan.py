@@ -30,8 +30,8 @@ class Sources(Protocol):
 class VideoFiles:
     """Files below a folder.
 
-    As with make, a file that is older than what was made of it is taken to be unchanged; what is newer, or of another
-    size, is read. No times are stored, so that stores are equal from machine to machine.
+    As with make, a file that is older than what was made of it is taken to be unchanged; what is not, or has another size,
+    is read. No times are stored, so that stores are equal from machine to machine.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,7 +46,7 @@ class VideoFiles:
             status = file.stat()
             if not stat.S_ISREG(status.st_mode):
                 return []
-            if status.st_size == recorded["bytes"] and status.st_mtime_ns <= committed:
+            if status.st_size == recorded["bytes"] and status.st_mtime_ns < committed:
                 return []
             now = {"bytes": status.st_size, "sha256": layout.file_digest(file)}
         except OSError:
