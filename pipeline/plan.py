@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from pipeline import catalogue, layout
 from pipeline.errors import Refusal
 from pipeline.journal import Summary
 from pipeline.manifest import Manifest, Video
+from pipeline.progress import comparing
 from pipeline.store import VideoStore
 
 SHOWN = 5  # videos that a refusal spells out
@@ -106,17 +106,14 @@ def _changed(
     manifest: Manifest, store: VideoStore, sources: Sources, records: dict[str, dict[str, Any]]
 ) -> dict[str, list[str]]:
     """Video id -> what differs, of the manifest's stored videos."""
-
-    def differences(row: Video) -> list[str]:
-        record = records[row.video_id]
-        listed = {"label": row.label, "source": row.source or row.video_id, "split": row.split}
-        committed = layout.record_path(store.root, row.video_id).stat().st_mtime_ns
-        return [*changes(record, listed), *sources.differences(row, record, committed)]
-
-    stored = [row for row in manifest.rows if row.video_id in records]
-    with ThreadPoolExecutor() as pool:  # files that are newer than their records are read whole
-        found = zip(stored, pool.map(differences, stored), strict=True)
-        return {row.video_id: differing for row, differing in found if differing}
+    found = {}
+    with comparing():  # what is newer than its record is read whole
+        for row in manifest.rows:
+            if record := records.get(row.video_id):
+                listed = {"label": row.label, "source": row.source or row.video_id, "split": row.split}
+                committed = layout.record_path(store.root, row.video_id).stat().st_mtime_ns
+                found[row.video_id] = [*changes(record, listed), *sources.differences(row, record, committed)]
+    return {video_id: differing for video_id, differing in found.items() if differing}
 
 
 def _first(videos: dict[str, list[str]]) -> str:
