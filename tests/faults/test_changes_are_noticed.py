@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import environment, layout
+from pipeline import commands, environment, layout
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.importers import folder
@@ -190,6 +190,21 @@ def test_versions_that_decide_no_byte_of_this_store_are_not_in_the_way(
     first, _, rest = environment.versions()["numpy"].partition(".")
     other_software(torch="97", zarr="97", numba="97", python="4.0", numpy=f"{first}.9{rest}")
     assert run_here(folder.read(videos), videos, store, SMALL).skipped == 3
+
+
+def test_another_minor_version_is_allowed_and_told(
+    videos: Path, store: Path, other_software: Callable[..., None], capsys: pytest.CaptureFixture
+) -> None:
+    stored = environment.versions()["numpy"]
+    other_software(numpy=f"{stored}1")
+    small.write(videos / "walk" / "new.mp4", 1)
+    summary = run_here(folder.read(videos), videos, store, SMALL)
+    assert (summary.stored, summary.skipped) == (1, 3)
+    commands.print_summary(summary, store)
+    commands.status(store)
+    told = capsys.readouterr()
+    assert f"note software.numpy: stored {stored}, here {stored}1: videos of this run may differ" in told.err
+    assert f"software.numpy: stored {stored}, here {stored}1" in told.out
 
 
 def test_overwriting_loses_no_video_that_cannot_be_made_again(videos: Path, store: Path) -> None:
