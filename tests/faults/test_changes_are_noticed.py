@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import commands, environment, layout
+from pipeline import commands, environment, job, layout
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.importers import folder
@@ -110,6 +111,23 @@ def test_a_newer_source_of_the_same_size_is_read_and_judged_by_its_bytes(videos:
     assert "bytes " not in told.what
     touch(source, -3 * AFTER)  # as with make, what is older than what was made of it is taken to be unchanged
     assert run_here(folder.read(videos), videos, store, SMALL).skipped == 3
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record would have the digest of other bytes than its frames come from."""
+    decode = job.decode
+
+    def meanwhile(path: Path, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        yield from decode(path, *arguments, **options)
+        if path.stem == "a":
+            touch(path)
+
+    monkeypatch.setattr(job, "decode", meanwhile)
+    summary = run_here(folder.read(videos), videos, tmp_path / "store", SMALL)
+    assert summary.stored == 2
+    assert summary.quarantined["walk/a"] == "the file was written to while it was read"
 
 
 def test_a_vanished_source_is_no_reason_to_complain(videos: Path, store: Path) -> None:
