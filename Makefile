@@ -28,7 +28,7 @@ export PYTHONUNBUFFERED = 1
 need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow status verify preview export pretrain evaluate
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring status verify preview export pretrain evaluate
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -95,6 +95,11 @@ extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATA
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
 	$(PY) -m pipeline extract --videos "$(VIDEOS)" --store "$(STORE)" --dataset "$(DATASET)" --flow.estimator "$(FLOW)" \
 	    $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs, into a store: FRAMES= STORE= [FLOWS= MANIFEST= WORKERS=]
+	$(call need,FRAMES,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)$(call need,STORE,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)
+	$(PY) -m pipeline bring --frames "$(FRAMES)" --store "$(STORE)" $(if $(FLOWS),--flow "$(FLOWS)") \
+	    $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
 
 status: setup ## What is in a store: STORE=
 	$(call need,STORE,STORE=/path/to/store)

@@ -139,6 +139,7 @@ def _store(
     seconds = {"decode": 0.0, "write": 0.0}
     with guard:
         header = probe(file)
+    began = _stamp(file)
     mark = time.perf_counter()
     writer.begin()
     mark = _lap(seconds, "write", mark)
@@ -158,7 +159,7 @@ def _store(
         "split": video.split,
         "fps": settings.decode.fps or header.fps,
         "length": frames,
-        "file": {"path": video.path, **_identity(file)},
+        "file": {"path": video.path, **_identity(file, began)},
         "settings_hash": settings_hash(settings.as_dict()),
     }
     if partial.reason:
@@ -194,11 +195,24 @@ def _decoded(
         partial.reason, partial.readable = error.reason, error.readable
 
 
-def _identity(file: Path) -> dict[str, Any]:
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size and time of change. Raises Undecodable."""
     try:
-        return {"bytes": file.stat().st_size, "sha256": storage.file_digest(file)}
+        status = file.stat()
     except OSError as error:
         raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _identity(file: Path, began: tuple[int, int]) -> dict[str, Any]:
+    """What was decoded. began: its stamp before. Raises Undecodable."""
+    try:
+        identity = {"bytes": began[0], "sha256": storage.file_digest(file)}
+    except OSError as error:
+        raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
+    if _stamp(file) != began:
+        raise Undecodable("the file was written to while it was read", "end")
+    return identity
 
 
 def _lap(seconds: dict[str, float], kind: str, since: float) -> float:

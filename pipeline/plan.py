@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from pipeline import catalogue, storage
 from pipeline.errors import Refusal
 from pipeline.journal import Summary
 from pipeline.manifest import Manifest, Video
+from pipeline.progress import comparing
 from pipeline.store import VideoStore
 
 SHOWN = 5  # videos that a refusal spells out
@@ -30,8 +30,8 @@ class Sources(Protocol):
 class VideoFiles:
     """Files below a folder.
 
-    As with make, a file that is older than what was made of it is taken to be unchanged; what is newer, or of another
-    size, is read. No times are stored, so that stores are equal from machine to machine.
+    As with make, a file that is older than what was made of it is taken to be unchanged; what is not, or has another size,
+    is read. No times are stored, so that stores are equal from machine to machine.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,7 +46,7 @@ class VideoFiles:
             status = file.stat()
             if not stat.S_ISREG(status.st_mode):
                 return []
-            if status.st_size == recorded["bytes"] and status.st_mtime_ns <= committed:
+            if status.st_size == recorded["bytes"] and status.st_mtime_ns < committed:
                 return []
             now = {"bytes": status.st_size, "sha256": storage.file_digest(file)}
         except OSError:
@@ -104,16 +104,14 @@ def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, un
 
 def _changed(manifest: Manifest, listing: catalogue.Listing, sources: Sources) -> dict[str, list[str]]:
     """Video id -> what differs, of the manifest's stored videos."""
-
-    def differences(row: Video) -> list[str]:
-        record = listing.records[row.video_id]
-        listed = {"label": row.label, "source": row.source or row.video_id, "split": row.split}
-        return [*changes(record, listed), *sources.differences(row, record, listing.committed[row.video_id])]
-
-    stored = [row for row in manifest.rows if row.video_id in listing.records]
-    with ThreadPoolExecutor() as pool:  # files that are newer than their records are read whole
-        found = zip(stored, pool.map(differences, stored), strict=True)
-        return {row.video_id: differing for row, differing in found if differing}
+    found = {}
+    with comparing():  # what is newer than its record is read whole
+        for row in manifest.rows:
+            if record := listing.records.get(row.video_id):
+                listed = {"label": row.label, "source": row.source or row.video_id, "split": row.split}
+                committed = listing.committed[row.video_id]
+                found[row.video_id] = [*changes(record, listed), *sources.differences(row, record, committed)]
+    return {video_id: differing for video_id, differing in found.items() if differing}
 
 
 def _first(videos: dict[str, list[str]]) -> str:

@@ -76,3 +76,8 @@ class ExtractionBar:
 def preparing() -> Status:
     """A line that is there while the views prepare themselves: a first use on a machine may compile for half a minute."""
     return Console(stderr=True).status("preparing; the first time on a machine takes half a minute")
+
+
+def comparing() -> Status:
+    """A line that is there while source files are compared with what is stored of them."""
+    return Console(stderr=True).status("comparing the videos with the store")

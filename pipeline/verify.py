@@ -32,26 +32,25 @@ def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list
     catalogue is not looked at: it is derived, and what it says is believed only where it matches its own digest. Neither
     are the journal and the lock, which nothing is read from.
     """
-    damage = _class_list(store)
+    labels, damage = _class_list(store)
     if damage:
         yield "", 0, damage
     folders = [store.root, *sorted(file.path.parent for file in catalogue.record_files(store.root))]
-    refused = sorted(
-        entry.path for entry in storage.files_below(store.root / "quarantine") if entry.name.endswith(".json")
-    )
-    labels = None if damage else frozenset(store.classes)
+    quarantined = storage.files_below(store.root / "quarantine")
+    refused = sorted(entry.path for entry in quarantined if entry.name.endswith(".json"))
     with ThreadPoolExecutor(threads) as pool:  # hashing and reading both let other threads run
         yield from filter(None, pool.map(lambda folder: _check(store, folder, labels), folders))
         yield from filter(None, pool.map(lambda path: _quarantined(store, path), refused))
 
 
-def _class_list(store: VideoStore) -> list[Damage]:
+def _class_list(store: VideoStore) -> tuple[frozenset[str] | None, list[Damage]]:
+    """The labels that there may be (None where that is not known), and what is wrong with their list."""
     try:
-        classes.load(store.root)
+        listed = classes.load(store.root)
     except (Refusal, OSError) as error:
         what = error.what if isinstance(error, Refusal) else f"cannot be read: {error.strerror}"
-        return [Damage("", str(layout.classes_path(store.root)), what)]
-    return []
+        return None, [Damage("", str(layout.classes_path(store.root)), what)]
+    return None if listed is None else frozenset(listed), []
 
 
 def _quarantined(store: VideoStore, path: Path) -> tuple[str, int, list[Damage]] | None:
@@ -109,7 +108,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def _counts(store: VideoStore, folder: Path, record: dict[str, Any], labels: frozenset[str] | None) -> Iterator[str]:
-    """What contradicts the store or itself. labels: the class list; None where it is damaged."""
+    """What contradicts the store or itself. labels: those that there may be, if that is known."""
     shapes = record["shapes"]
     if layout.video_folder(store.root, record["video_id"]) != folder:
         yield f"the record of video {record['video_id']!r} lies in another video's folder"

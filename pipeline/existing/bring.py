@@ -66,9 +66,9 @@ class Existing:
         return video.video_id in self.videos
 
     def differences(self, video: Video, record: dict[str, Any], committed: int) -> list[str]:
-        """As `plan.Sources` says: pictures that are newer than what was made of them are read and compared."""
+        """As `plan.Sources` says: pictures that are not older than what was made of them are read and compared."""
         sources = [source for source in (self.frames, self.flow) if source]
-        if not self.has(video) or max(source.changed(video.video_id) for source in sources) <= committed:
+        if not self.has(video) or max(source.changed(video.video_id) for source in sources) < committed:
             return []
         try:
             pictures, pairs = _pictures(self, video.video_id, Counter())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import synthetic
-from tests.faults.disk import Disk
+from tests.faults.disk import Disk, the_disk
 from tests.faults.processes import SETTINGS, Extraction
 from tests.pipeline.reference import content, extract_here
 
@@ -49,12 +49,7 @@ def undisturbed(videos: Path) -> dict[str, bytes]:
     return content(extract_here(videos, videos.parent / "undisturbed", SETTINGS).root)
 
 
-@pytest.fixture(scope="session")
-def only_disk() -> Disk:
-    return Disk()
-
-
 @pytest.fixture
-def disk(only_disk: Disk) -> Iterator[Disk]:
-    yield only_disk
-    only_disk.folder = None
+def disk() -> Iterator[Disk]:
+    yield the_disk()
+    the_disk().folder = None

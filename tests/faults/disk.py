@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import sys
@@ -18,6 +19,12 @@ class Killed(BaseException):
     """Nothing may handle it, as nothing handles kill -9."""
 
 
+@functools.cache
+def the_disk() -> Disk:
+    """The only one: its hook stays until Python ends."""
+    return Disk()
+
+
 class Disk:
     """Fails, below one folder, every change of the file system from a chosen one on."""
 
@@ -27,7 +34,7 @@ class Disk:
         self.after = 0
         self.steps = itertools.count()
         self.fail: Callable[[str, tuple], None] = _full
-        sys.addaudithook(self.watch)  # never taken away again, hence switched by `folder`
+        sys.addaudithook(self.watch)  # switched by `folder`
 
     def watch(self, event: str, arguments: tuple) -> None:
         if self.folder is None or event not in self.events or not self._below(event, arguments):

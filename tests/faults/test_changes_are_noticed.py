@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import environment, storage
+from pipeline import commands, environment, job, storage
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.importers import folder
@@ -112,6 +113,23 @@ def test_a_newer_source_of_the_same_size_is_read_and_judged_by_its_bytes(videos:
     assert run_here(folder.read(videos), videos, store, SMALL).skipped == 3
 
 
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record would have the digest of other bytes than its frames come from."""
+    decode = job.decode
+
+    def meanwhile(path: Path, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        yield from decode(path, *arguments, **options)
+        if path.stem == "a":
+            touch(path)
+
+    monkeypatch.setattr(job, "decode", meanwhile)
+    summary = run_here(folder.read(videos), videos, tmp_path / "store", SMALL)
+    assert summary.stored == 2
+    assert summary.quarantined["walk/a"] == "the file was written to while it was read"
+
+
 def test_a_vanished_source_is_no_reason_to_complain(videos: Path, store: Path) -> None:
     listed = folder.read(videos)
     (videos / "walk" / "a.mp4").unlink()
@@ -190,6 +208,21 @@ def test_versions_that_decide_no_byte_of_this_store_are_not_in_the_way(
     first, _, rest = environment.versions()["numpy"].partition(".")
     other_software(torch="97", zarr="97", numba="97", python="4.0", numpy=f"{first}.9{rest}")
     assert run_here(folder.read(videos), videos, store, SMALL).skipped == 3
+
+
+def test_another_minor_version_is_allowed_and_told(
+    videos: Path, store: Path, other_software: Callable[..., None], capsys: pytest.CaptureFixture
+) -> None:
+    stored = environment.versions()["numpy"]
+    other_software(numpy=f"{stored}1")
+    small.write(videos / "walk" / "new.mp4", 1)
+    summary = run_here(folder.read(videos), videos, store, SMALL)
+    assert (summary.stored, summary.skipped) == (1, 3)
+    commands.print_summary(summary, store)
+    commands.status(store)
+    told = capsys.readouterr()
+    assert f"note software.numpy: stored {stored}, here {stored}1: videos of this run may differ" in told.err
+    assert f"software.numpy: stored {stored}, here {stored}1" in told.out
 
 
 def test_overwriting_loses_no_video_that_cannot_be_made_again(videos: Path, store: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, t
     assert completed == {frozenset(content(store).items())}
 
 
-@pytest.mark.parametrize("full_after", range(6))
+@pytest.mark.parametrize("full_after", range(9))
 def test_a_disk_that_is_full_before_the_first_video_is_told(
     videos: Path, tmp_path: Path, disk: Disk, full_after: int
 ) -> None:

@@ -114,7 +114,7 @@ def test_only_the_video_that_hangs_its_worker_is_given_up(
     assert found == expected
 
 
-def test_a_video_killed_at_any_step_is_whole_or_not_there(videos: Path, tmp_path: Path) -> None:
+def test_committed_means_complete_whatever_step_a_kill_hits(videos: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.killed_at_every_step", videos, tmp_path]
     top = Path(__file__).parents[2]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, cwd=top)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import commands
+from pipeline import commands, job
 from pipeline.importers import folder
 from pipeline.store import open_store
 from tests.faults import small
+from tests.faults.disk import Disk
 from tests.faults.small import SMALL
 from tests.pipeline.reference import run_here
 
@@ -60,3 +63,21 @@ def test_quarantined_videos_are_listed_seen_again_and_retried(
     summary = run_here(folder.read(videos), videos, store, SMALL, retry_quarantined=True)
     assert (summary.stored, summary.frames, summary.skipped) == (1, 12, 3)
     assert list(open_store(store).quarantine) == ["jump/broken"]
+
+
+def test_a_mended_video_is_never_both_stored_and_refused(tmp_path: Path, disk: Disk) -> None:
+    """Whatever step of storing it a kill hits."""
+    videos = small.make(tmp_path / "videos")
+    begun = small.store(videos, tmp_path / "begun")
+    small.write(videos / "jump" / "broken.mp4", 6)
+    (mended,) = [row for row in folder.read(videos).rows if row.video_id == "jump/broken"]
+    for step in itertools.count():
+        store = Path(shutil.copytree(begun, tmp_path / str(step)))
+        with disk.killed_at(store, step):
+            job.extract_video(str(videos), str(store), mended, SMALL.as_dict())
+        opened = open_store(store)
+        assert ("jump/broken" in opened.videos) + ("jump/broken" in opened.quarantine) < 2
+        if not disk.died:
+            break
+    assert step > 6
+    assert "jump/broken" in opened.videos
