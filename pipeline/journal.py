@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.job import Outcome
+from pipeline.writer import writing_to
 
 SECONDS_A_PART = 30.0
 
@@ -65,7 +66,9 @@ class Journal:
             self.write()
 
     def write(self) -> None:
-        """Write what is kept. Raises OSError."""
+        """Write what is kept, if it tells of a video. Raises OSError."""
+        if not any("video_id" in line for line in self.lines):
+            return
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
         path = self.folder / f"{self.run}-{self.part:05d}.jsonl"
         if not storage.is_local(path):
@@ -80,13 +83,16 @@ class Journal:
 
 @contextlib.contextmanager
 def journal(store: Path, videos: int) -> Iterator[Journal]:
-    """The journal of a run that has so many videos to do; whole when the block ends, however it ends."""
+    """The journal of a run that has so many videos to do; whole when the block ends. Raises Refusal where it cannot be."""
     kept = Journal(store, videos)
     try:
         yield kept
-    finally:
-        if len(kept.lines) > 1:
+    except BaseException:
+        with contextlib.suppress(OSError):  # what ended the run, a full disk perhaps, is what is to be told
             kept.write()
+        raise
+    with writing_to(store):
+        kept.write()
 
 
 @dataclass(frozen=True)

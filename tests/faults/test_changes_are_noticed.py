@@ -218,7 +218,7 @@ def test_another_minor_version_is_allowed_and_told(
     small.write(videos / "walk" / "new.mp4", 1)
     summary = run_here(folder.read(videos), videos, store, SMALL)
     assert (summary.stored, summary.skipped) == (1, 3)
-    commands.print_summary(summary, store)
+    commands.print_summary(summary, str(store))
     commands.status(store)
     told = capsys.readouterr()
     assert f"note software.numpy: stored {stored}, here {stored}1: videos of this run may differ" in told.err

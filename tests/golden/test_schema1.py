@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import environment, layout
+from pipeline import environment, layout, storage
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.importers import folder
