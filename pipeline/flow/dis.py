@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -24,13 +24,13 @@ class DIS(PairEstimator):
     name: ClassVar[str] = "dis"
 
     preset: Literal["ultrafast", "fast", "medium"] = "medium"
-    _solver: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise TypeError(f"preset {self.preset!r} is none of {', '.join(PRESETS)}")
         cv2.setNumThreads(1)
-        self._solver = cv2.DISOpticalFlow.create(PRESETS[self.preset])
 
     def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return self._solver.calc(first, second, None)
+        # A solver that has seen a small frame keeps the scales that it chose for it; a new one costs little.
+        solver: Any = cv2.DISOpticalFlow.create(PRESETS[self.preset])
+        return solver.calc(first, second, None)

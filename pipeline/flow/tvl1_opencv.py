@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cv2
@@ -24,13 +24,15 @@ class TVL1OpenCV(TVL1, PairEstimator):
     name: ClassVar[str] = "tvl1-opencv"
 
     gamma: float = 0.0
-    _solver: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_optflow()
         cv2.setNumThreads(1)
-        self._solver = cv2.optflow.DualTVL1OpticalFlow.create(
+
+    def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        # A solver that has seen a small frame keeps the number of scales that it had for it.
+        solver: Any = cv2.optflow.DualTVL1OpticalFlow.create(
             self.tau,
             self.lambda_,
             self.theta,
@@ -44,6 +46,4 @@ class TVL1OpenCV(TVL1, PairEstimator):
             self.median_filtering,
             False,  # useInitialFlow: every pair stands alone, so any frame can be recomputed by itself
         )
-
-    def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return self._solver.calc(first, second, None)
+        return solver.calc(first, second, None)

@@ -64,6 +64,14 @@ def test_a_pair_does_not_depend_on_the_pairs_before_it(name: str) -> None:
 
 
 @every_estimator
+def test_a_pairs_flow_does_not_depend_on_the_size_of_earlier_ones(name: str) -> None:
+    frames, small, estimator = moving(2), moving(2)[:, :16, :24], flow.create(name)
+    before = estimator.estimate(frames[:1], frames[1:])
+    estimator.estimate(small[:1], small[1:])
+    assert np.array_equal(estimator.estimate(frames[:1], frames[1:]), before)
+
+
+@every_estimator
 def test_gray_and_rgb_frames_give_the_same(name: str) -> None:
     frames, estimator = moving(2), flow.create(name)
     assert np.array_equal(
