@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
-from collections.abc import Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from distributed import Client, Future, as_completed
+from distributed import Client
 
-from pipeline import catalogue, job
+from pipeline import catalogue
+from pipeline.admission import admit, wait_for_workers
 from pipeline.cluster import workers_for_extraction
-from pipeline.errors import Refusal
+from pipeline.dispatch import Task, dispatch
+from pipeline.errors import Interrupted, Refusal
 from pipeline.job import Outcome
 from pipeline.journal import Summary, journal
 from pipeline.lock import only_writer
@@ -20,10 +21,17 @@ from pipeline.manifest import Manifest, Video
 from pipeline.plan import plan, refuse_other_facts
 from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
-from pipeline.writer import VideoWriter, add_classes, add_groups, create_store, writing_to
+from pipeline.slurm import SlurmSettings
+from pipeline.stopping import Stopping
+from pipeline.writer import add_classes, add_groups, create_store, writing_to
 
-IN_FLIGHT_PER_WORKER = 3  # futures handed out ahead, so that a worker never waits for the scheduler
-CANCEL_SECONDS = 10.0  # that a run which stops early waits for its cancelled videos
+
+class Unfinished(Interrupted):
+    """A run that a signal ended with videos left to do. `summary`: what it did until then."""
+
+    def __init__(self, signal: int, summary: Summary, left: int) -> None:
+        super().__init__(signal, f"interrupted: {summary.stored} stored, {left} left")
+        self.summary, self.left = summary, left
 
 
 def extract(
@@ -34,13 +42,51 @@ def extract(
     workers: int,
     retry_quarantined: bool = False,
     time_limit: float = 0.0,
+    scheduler: str = "",
+    jobs: SlurmSettings = SlurmSettings(),  # noqa: B008  (frozen)
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
-    time_limit: seconds to wait for a frame of a video, see `job.extract_video`.
-    Raises Refusal when nothing can be done (no such folder, other settings or splits) or nothing more (disk full).
+    time_limit: seconds to wait for a frame of a video, see `job.extract_video`. workers, scheduler, jobs: see
+    `cluster.workers_for_extraction`. The first Ctrl-C or SIGTERM lets the running videos finish, the second does not.
+    Raises Refusal when nothing can be done (no such folder, other settings or splits) or nothing more (disk full), and
+    Unfinished when a signal ended it.
     """
+    refuse_nothing(manifest, root)
+    root, store, settings = root.absolute(), store.absolute(), settings.resolved()
+    began = time.perf_counter()
+    with Stopping() as stop:
+        opened = create_store(store, settings)
+        with only_writer(store):
+            refuse_other_facts(manifest, opened)
+            todo, summary = plan(manifest, opened, retry_quarantined)
+            with writing_to(store):
+                add_classes(store, manifest.classes)
+                add_groups(store, todo)
+            if todo:
+                with preparing():
+                    for view in settings.create_views():
+                        view.prepare()
+                task = Task(root, store, settings, time_limit, elsewhere=bool(scheduler))
+                chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs)
+                try:
+                    _work_off(todo, summary, task, chosen, stop)
+                except Interrupted as interrupt:
+                    summary.wall = time.perf_counter() - began
+                    raise Unfinished(interrupt.signal, summary, len(todo)) from interrupt
+            with writing_to(store):
+                catalogue.save(store)
+    summary.wall = time.perf_counter() - began
+    if todo and stop.signals:
+        raise Unfinished(stop.signals[-1], summary, len(todo))
+    if todo:  # never end well with work undone
+        raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
+    return summary
+
+
+def refuse_nothing(manifest: Manifest, root: Path) -> None:
+    """Raises Refusal where there is no video, or no folder for them."""
     if not manifest.rows:
         raise Refusal(
             "the manifest lists no video", where=str(root), remedy="give a manifest with a row for each video"
@@ -49,100 +95,35 @@ def extract(
         raise Refusal(
             "there is no such folder of videos", where=str(root), remedy="give the manifest's root as VIDEOS="
         )
-    settings = settings.resolved()
-    began = time.perf_counter()
-    opened = create_store(store, settings)
-    with only_writer(store):
-        refuse_other_facts(manifest, opened)
-        todo, summary = plan(manifest, opened, retry_quarantined)
-        with writing_to(store):
-            add_classes(store, manifest.classes)
-            add_groups(store, todo)
-        if todo:
-            with preparing():
-                for view in settings.create_views():
-                    view.prepare()
-            with (
-                ExtractionBar(len(todo), len(summary.quarantined)) as bar,
-                workers_for_extraction(min(workers, len(todo))) as client,
-                contextlib.closing(_run(client, list(todo.values()), root, store, settings, time_limit)) as outcomes,
-            ):
-                for outcome in outcomes:
-                    if outcome.status == "failed":
-                        raise cannot_go_on(outcome, store)
-                    summary.count(outcome)
-                    with writing_to(store):
-                        journal(store, outcome)
-                    bar.advance(outcome)
-                    todo.pop(outcome.video_id)
-            if todo:  # never end well with work undone
-                raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
-        with writing_to(store):
-            catalogue.save(store)
-    summary.wall = time.perf_counter() - began
-    return summary
 
 
-def _run(
-    client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings, time_limit: float
-) -> Generator[Outcome]:
-    """Outcomes as they come, the largest files first: a long video that starts last would keep one worker busy alone.
-
-    Dask cannot tell which of the videos that a dying worker held had killed it. All of them are done again when the
-    others are through, each alone, so that only one that kills its worker once more is blamed and quarantined.
-    """
-    ordered = iter(sorted(todo, key=lambda row: (-_size(root / row.path), row.video_id)))
-    videos: dict[Future, Video] = {}
-    arguments = settings.as_dict()
-
-    def start(row: Video) -> Future:
-        return client.submit(job.extract_video, str(root), str(store), row, arguments, time_limit, pure=False)
-
-    def submit(count: int) -> list[Future]:
-        futures = []
-        for row in itertools.islice(ordered, count):
-            future = start(row)
-            videos[future] = row
-            futures.append(future)
-        return futures
-
-    ahead = IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    suspects = []
-    running = as_completed(with_results=True, raise_errors=False)
-    try:
-        running.update(submit(ahead))  # in here, as Ctrl-C may come at once
-        for future, result in running:
-            row = videos.pop(future)
-            if isinstance(result, Outcome):
-                yield result
-            else:
-                suspects.append(row)
-            for following in submit(1):
-                running.add(following)
-    finally:
-        # A run that stops early waits a little for what is on its way: Dask would print an error for each connection cut off.
-        client.cancel(list(videos))
-        patience = time.monotonic() + CANCEL_SECONDS
-        while not running.is_empty() and time.monotonic() < patience:
-            if not running.next_batch(block=False):
-                time.sleep(0.02)
-    for row in suspects:
-        future = start(row)
-        error = future.exception()
-        yield _blame(store, root, row, error) if error else future.result()
+def _work_off(
+    todo: dict[str, Video], summary: Summary, task: Task, chosen: AbstractContextManager[Client], stop: Stopping
+) -> None:
+    """Take out of `todo` what was brought into the store or into quarantine."""
+    sizes = {row.video_id: size_of(task.root / row.path) for row in todo.values()}
+    # The largest first: a long video that starts last would keep one worker busy alone.
+    ordered = sorted(todo.values(), key=lambda row: (-sizes[row.video_id], row.video_id))
+    bar = ExtractionBar(sizes, summary.in_quarantine, pairs="flow" in task.settings.views)
+    with stop.deferred(), chosen as client:
+        if task.elsewhere:
+            with stop.at_once():
+                wait_for_workers(client, bar.say)
+                admit(client, task.root, task.store)
+        bar.say(f"dashboard: {client.dashboard_link}")
+        with bar, contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes:
+            for outcome in outcomes:
+                if outcome.status == "failed":
+                    raise cannot_go_on(outcome, task.store)
+                summary.count(outcome)
+                with writing_to(task.store):
+                    journal(task.store, outcome)
+                bar.advance(outcome)
+                todo.pop(outcome.video_id)
 
 
-def _blame(store: Path, root: Path, video: Video, error: BaseException) -> Outcome:
-    reason = f"the worker process died, twice, while it worked on this video ({type(error).__name__})"
-    with writing_to(store):
-        VideoWriter(store, video.video_id).discard()
-        if given_up := job.given_up(store, video):
-            return given_up
-        job.quarantine(store, root, video, reason, "worker", str(error))
-    return Outcome(video.video_id, "quarantined", reason, "worker")
-
-
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a video's file; 0 where it is not there."""
     try:
         return path.stat().st_size
     except OSError:

@@ -119,7 +119,7 @@ def bring(
         if todo:
             work = functools.partial(_one, existing, store, reproduce)
             with (
-                ExtractionBar(len(todo), summary.in_quarantine, "bring") as bar,
+                ExtractionBar(dict.fromkeys(todo, 1), summary.in_quarantine, "bring") as bar,
                 contextlib.closing(_run(work, list(todo.values()), workers)) as outcomes,
             ):
                 for outcome in outcomes:

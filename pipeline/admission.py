@@ -1,0 +1,124 @@
+"""Whether workers on other machines can do a run's work: what differs is refused, by host, before work starts."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distributed import Client
+
+from pipeline import environment
+from pipeline.cluster import address_of
+from pipeline.errors import Refusal
+from pipeline.stopping import left_running
+from pipeline.store import open_store
+
+Requirements = tuple[str, str, tuple[tuple[str, str], ...]]
+Result = TypeVar("Result")
+
+NAMED = 8  # workers that a refusal names
+PROTOCOL = ("dask", "distributed")
+REMEDY = "give workers this environment (versions included), and folders on a file system that all share under one path"
+
+
+def wait_for_workers(client: Client, say: Callable[[str], None]) -> None:
+    """Return as soon as the client has a worker; say so where there is none yet."""
+    if not client.scheduler_info(n_workers=-1)["workers"]:
+        say(f"there is no worker yet; waiting for the first, at {address_of(client)} (Ctrl-C ends it)")
+        client.wait_for_workers(1)
+
+
+def admit(client: Client, root: Path, store: Path) -> None:
+    """Raises Refusal where a worker of the client cannot work on the videos below `root` for `store`.
+
+    A worker must have this version of Dask, costream and the packages that a store names (others would write other bytes),
+    see both folders, and have one thread: a video that kills its process takes only itself along, and estimators keep state.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    wrong: dict[str, str] = _other_dask(client)
+    for address, worker in workers.items():
+        if worker["nthreads"] != 1:
+            wrong.setdefault(address, f"has {worker['nthreads']} threads; start it with --nthreads 1")
+    if not wrong:
+        # Errors are returned: a worker without costream cannot even read which function it is to call.
+        found = client.run(require_fit, *requirements(root, store), on_error="return")
+        for address, error in found.items():
+            if isinstance(error, Refusal):
+                wrong[address] = error.what
+            elif error is not None:
+                wrong[address] = f"cannot import what this run needs: {error}"
+    left = {
+        address: names for address, names in client.run(left_running, str(store), on_error="ignore").items() if names
+    }
+    if left and not wrong:
+        raise Refusal(
+            f"workers are still at {sum(map(len, left.values()))} videos of an earlier run, such as {min(left.values())[0]!r}",
+            where=", ".join(sorted(left)[:NAMED]),
+            remedy="wait for them (the dashboard shows them), then run the same command again: two writers of a video spoil it",
+        )
+    if wrong:
+        reasons: dict[str, list[str]] = {}
+        for address, reason in wrong.items():
+            reasons.setdefault(reason, []).append(
+                f"{workers[address]['host']} ({address})" if address in workers else address
+            )
+        lines = [
+            f"{', '.join(hosts[:NAMED])}{' and others' * (len(hosts) > NAMED)} {reason}"
+            for reason, hosts in reasons.items()
+        ]
+        raise Refusal(
+            "not all workers can do this work:\n    " + "\n    ".join(lines),
+            where=address_of(client),
+            remedy=REMEDY,
+        )
+
+
+def requirements(root: Path, store: Path) -> Requirements:
+    """The arguments of `require_fit`."""
+    return str(root), str(store), tuple(environment.versions().items())
+
+
+@functools.cache
+def require_fit(root: str, store: str, versions: tuple[tuple[str, str], ...]) -> None:
+    """In a worker: raise Refusal if this process cannot do the run's work; asked once, as each video asks."""
+    here = environment.versions()
+    other = [f"{name} {here.get(name)} instead of {wanted}" for name, wanted in versions if here.get(name) != wanted]
+    if other:
+        raise Refusal(f"has {', '.join(other)}", where=socket.gethostname(), remedy=REMEDY)
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise Refusal(f"cannot read the folder of videos {root}", where=socket.gethostname(), remedy=REMEDY)
+    try:
+        open_store(store)
+    except Refusal as refusal:
+        raise Refusal(
+            f"cannot read the store {store}: {refusal.what}", where=socket.gethostname(), remedy=REMEDY
+        ) from None
+    if not os.access(store, os.W_OK):
+        raise Refusal(f"cannot write to the store {store}", where=socket.gethostname(), remedy=REMEDY)
+
+
+def when_fit(needs: Requirements, work: Callable[..., Result], *arguments: Any) -> Result:
+    """In a worker, which may have come after `admit`: call `work`. Raises Refusal."""
+    require_fit(*needs)
+    return work(*arguments)
+
+
+def _other_dask(client: Client) -> dict[str, str]:
+    """What the scheduler and workers have of another version, by address."""
+    found: Any = client.get_versions()
+    ours = found["client"]["packages"]
+    theirs = {"the scheduler": found["scheduler"], **found["workers"]}
+    wrong = {}
+    for address, versions in theirs.items():
+        other = [
+            f"{name} {versions['packages'][name]} instead of {ours[name]}"
+            for name in PROTOCOL
+            if versions["packages"][name] != ours[name]
+        ]
+        if other:
+            wrong[address] = f"has {', '.join(other)}"
+    return wrong
