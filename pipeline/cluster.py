@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.resource_tracker
 import os
 import signal
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from pathlib import Path
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 
 import dask
-from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed import Client, LocalCluster
 
 from pipeline import slurm
 from pipeline.errors import Refusal, UsageError
 from pipeline.slurm import SlurmSettings
+from pipeline.stopping import SIGNALS
 
 DASK_SETTINGS = {
     # A video that was with a worker when it died is not tried again among others: see `pipeline.extract._Run`.
@@ -77,25 +79,30 @@ def address_of(client: Client) -> str:
 
 @contextlib.contextmanager
 def _on_this_machine(workers: int) -> Iterator[Client]:
-    with (
-        LocalCluster(
+    with _deaf_to_signals():
+        cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",  # any free port, and for this machine's eyes only
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(_LeaveSignalsToTheRun())
+        )
+    with cluster, Client(cluster) as client:
         yield client
 
 
-class _LeaveSignalsToTheRun(WorkerPlugin):
-    """Ctrl-C, and the SIGTERM of `timeout` or systemd, reach every process; the run alone acts on it, and ends its workers."""
+@contextlib.contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Processes (and threads that start processes later) begun in here never get Ctrl-C or SIGTERM; what came is heard after.
 
-    def setup(self, worker: Worker) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    Ctrl-C, and the SIGTERM of `timeout` or systemd, reach every process; the run alone acts on them, and ends its workers.
+    What is blocked stays so in children, from their first moment, while a handler of theirs would come after their imports.
+    """
+    multiprocessing.resource_tracker.ensure_running()  # which otherwise unblocks them in the thread that needs it first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ def extract_apart(tmp_path: Path) -> Iterator[Callable[..., Extraction]]:
     gate = tmp_path / "gate"
     gate.mkdir()
 
-    def start(videos: Path, store: Path, **options: object) -> Extraction:
-        started.append(Extraction(videos, store, gate, **options))  # type: ignore[arg-type]
+    def start(videos: Path, store: Path, *options: str, **settings: object) -> Extraction:
+        started.append(Extraction(videos, store, gate, *options, **settings))  # type: ignore[arg-type]
         return started[-1]
 
     yield start
