@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing.resource_tracker
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-
-# Workers that end with the run log lost connections as errors; read when distributed is imported, here and in them.
-os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 
 import dask
 from distributed import Client, LocalCluster
@@ -124,5 +121,11 @@ def _with_running_scheduler(scheduler: str) -> Iterator[Client]:
             where=scheduler,
             remedy="start it with `dask scheduler`, and workers with `dask worker ADDRESS --nthreads 1`",
         ) from error
-    with connected as client:
-        yield client
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    log.setLevel(logging.CRITICAL)  # a scheduler that is lost is told by `dispatch`, without a traceback
+    try:
+        with connected as client:
+            yield client
+    finally:
+        log.setLevel(before)

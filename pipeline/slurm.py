@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dask.utils import parse_bytes
+from distributed import Status
 
 from pipeline.errors import Refusal, UsageError
 
@@ -75,20 +76,29 @@ def cluster(settings: SlurmSettings, workers: int) -> Iterator[Any]:
         raise Refusal("there is no sbatch here", remedy="run this on a machine of the SLURM cluster that submits jobs")
     # Any free port: the usual one is often taken on a login node, and the run tells which it is.
     scheduler = {"dashboard_address": ":0", **({"interface": settings.interface} if settings.interface else {})}
-    with jobqueue.SLURMCluster(scheduler_options=scheduler, **_options(settings)) as started:
+    errors: list[str] = []
+
+    class Job(jobqueue.slurm.SLURMJob):  # type: ignore[name-defined]
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except (RuntimeError, ValueError, OSError) as error:  # Dask would only log it
+                errors.append(str(error))
+                self.status = Status.running
+
+    with jobqueue.SLURMCluster(job_cls=Job, scheduler_options=scheduler, **_options(settings)) as started:
 
         async def submitted() -> None:
             await started
 
         started.scale(jobs=math.ceil(workers / settings.cores))
-        try:
-            started.sync(submitted)
-        except (RuntimeError, ValueError) as error:
+        started.sync(submitted)
+        if errors:
             raise Refusal(
-                f"a job could not be submitted: {error}",
+                f"a job could not be submitted: {errors[0].strip()}",
                 where="sbatch",
                 remedy="--dry_run true prints the job; --slurm.queue, --slurm.account and others change it",
-            ) from error
+            )
         yield started
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import synthetic
+from tests.faults.clusters import RunningScheduler
 from tests.faults.processes import SETTINGS, Extraction
 from tests.pipeline.reference import content, extract_here
 
@@ -28,6 +29,13 @@ def extract_apart(tmp_path: Path) -> Iterator[Callable[..., Extraction]]:
         if extraction.process.poll() is None:
             extraction.process.kill()
             extraction.process.communicate()
+
+
+@pytest.fixture
+def running_scheduler(tmp_path: Path) -> Iterator[RunningScheduler]:
+    started = RunningScheduler(tmp_path)
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

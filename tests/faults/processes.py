@@ -69,7 +69,7 @@ class Extraction:
         **environment: str,
     ) -> None:
         preload = json.dumps([str(Path(__file__).with_name("gate.py"))])
-        variables = {
+        self.variables = {
             "GATE": str(gate),
             "PYTHONFAULTHANDLER": "1",
             "DASK_DISTRIBUTED__WORKER__PRELOAD": preload,
@@ -81,7 +81,7 @@ class Extraction:
         with open(self.told, "w") as told:
             self.process = subprocess.Popen(
                 [*command, "--workers", str(workers), "--time_limit", str(time_limit), *OPTIONS, *options],
-                env={**os.environ, **variables},
+                env={**os.environ, **self.variables},
                 stdout=subprocess.PIPE,
                 stderr=told,
                 text=True,

@@ -14,6 +14,7 @@ from pipeline.importers import folder
 from pipeline.store import open_store
 from pipeline.verify import verify
 from pipeline.writer import create_store
+from tests.faults.clusters import RunningScheduler
 from tests.faults.processes import SETTINGS, Extraction, descendants, running, wait_for
 from tests.faults.test_kills import LONG, assert_unfinished
 from tests.pipeline.reference import content
@@ -135,3 +136,44 @@ def test_a_signal_while_the_run_is_planned_ends_it(
     assert ended == code, err
     assert "interrupted; run the same command again to go on" in err
     assert "Traceback" not in err
+
+
+def test_workers_of_others_finish_what_they_are_at_and_take_no_more(
+    videos: Path, tmp_path: Path, extract_apart: Start, running_scheduler: RunningScheduler
+) -> None:
+    run = extract_apart(
+        videos, tmp_path / "store", "--scheduler", str(running_scheduler.file), workers=0, GATE_VIDEO="long"
+    )
+    running_scheduler.add_worker(**gate(run))
+    run.held()
+    run.signal_all(signal.SIGINT)
+    run.wait_for_words("finishing 1 running videos; press Ctrl-C again")
+    run.open_gate()
+    code, _, err = run.end()
+    assert code == 130, err
+    assert "interrupted: 1 stored, 7 left" in err
+    again = extract_apart(videos, tmp_path / "store", "--scheduler", str(running_scheduler.file), workers=0)
+    code, out, err = again.end()
+    assert code == 0, err
+    assert "stored 7 videos" in out
+
+
+def test_a_lost_scheduler_is_told(
+    videos: Path, tmp_path: Path, extract_apart: Start, running_scheduler: RunningScheduler
+) -> None:
+    run = extract_apart(
+        videos, tmp_path / "store", "--scheduler", running_scheduler.address, workers=0, GATE_VIDEO="long"
+    )
+    running_scheduler.add_worker(**gate(run))
+    run.held()
+    running_scheduler.scheduler.kill()
+    code, _, err = run.end()
+    assert code == 1, err
+    assert "the Dask scheduler was lost" in err
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+
+
+def gate(run: Extraction) -> dict[str, str]:
+    """The variables of a worker that this run is to have."""
+    return run.variables
