@@ -22,6 +22,7 @@ from pipeline.manifest import Manifest, Video
 from pipeline.plan import plan, refuse_other_facts
 from pipeline.settings import ExtractionSettings
 from pipeline.slurm import SlurmSettings
+from pipeline.stopping import Stopping
 from pipeline.video import DecodeSettings, probe
 from pipeline.writer import create_store
 
@@ -86,7 +87,11 @@ def estimate(
     if places:
         for view in settings.create_views():
             view.prepare()
-        with tempfile.TemporaryDirectory() as scratch, workers_for_extraction("", 1, SlurmSettings()) as client:
+        with (
+            Stopping(),  # SIGTERM too tidies up
+            tempfile.TemporaryDirectory() as scratch,
+            workers_for_extraction("", 1, SlurmSettings()) as client,
+        ):
             sampler = _Sampler(client, root, Path(scratch), settings, time_limit)
             sampler.outcome(ordered[places[0]], frames=2)  # a worker's first video waits for its imports
             for place in places:

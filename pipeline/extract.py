@@ -109,7 +109,7 @@ def _work_off(
         if task.elsewhere:
             with stop.at_once():
                 wait_for_workers(client, bar.say)
-                admit(client, task.root, task.store)
+                admit(client, task.root, task.store, bar.say)
         bar.say(f"dashboard: {client.dashboard_link}")
         with bar, contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes:
             for outcome in outcomes:

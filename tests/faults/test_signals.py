@@ -111,6 +111,24 @@ def test_a_signal_while_workers_start_begins_no_video(
 
 
 @both_signals
+def test_a_signal_ends_a_dry_run_at_once(
+    videos: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    run = extract_apart(videos, tmp_path / "store", "--dry_run", "true", GATE_START="1", TMPDIR=str(scratch))
+    run.held()
+    run.signal_all(signal.Signals(number))
+    run.open_gate()
+    ended, out, err = run.end()
+    assert ended == code, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not out
+    assert not [path for path in scratch.iterdir() if path.name.startswith("tmp")]
+
+
+@both_signals
 def test_a_signal_while_the_run_is_planned_ends_it(
     videos: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
 ) -> None:

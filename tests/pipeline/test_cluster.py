@@ -129,16 +129,19 @@ def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
     store, pipe = tmp_path / "store", tmp_path / "pipe"
     create_store(store, extraction_settings)
     os.mkfifo(pipe)
+    said: list[str] = []
     with Client(running.address) as client:
         client.wait_for_workers(1)
         left = client.submit(unless_stopped, run_name(store), "walk/a", Path.read_text, pipe)
         with (
             open(pipe, "w"),  # is open as soon as the worker reads
-            pytest.raises(Refusal, match="still at 1 videos of an earlier run, such as 'walk/a'"),
+            pytest.raises(Refusal, match="still at 1 videos of an earlier run, as 'walk/a'"),
         ):
-            admission.admit(client, tmp_path, store)
+            admission.admit(client, tmp_path, store, said.append)
         left.result()
-        admission.admit(client, tmp_path, store)
+        admission.admit(client, tmp_path, store, said.append)
+    (note,) = said
+    assert "will kill 8 before it lands in quarantine" in note
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
