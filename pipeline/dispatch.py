@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import signal
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError
@@ -17,7 +20,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from pipeline import job
-from pipeline.admission import requirements, when_fit
+from pipeline.admission import Requirements, requirements, when_fit
 from pipeline.cluster import address_of
 from pipeline.errors import Interrupted, Refusal
 from pipeline.job import Outcome
@@ -43,11 +46,16 @@ class Task:
 
     def submit(self, client: Client, run: str, video: Video) -> Future:
         """Has as its result the Outcome of the video, or None if the run was stopped before it began."""
-        arguments = (str(self.root), str(self.store), video, self.settings.as_dict(), self.time_limit)
+        needs, settings = self._constant
+        arguments = (str(self.root), str(self.store), video, settings, self.time_limit)
         work: tuple[Any, ...] = (unless_stopped, run, video.video_id, job.extract_video, *arguments)
         if self.elsewhere:
-            work = (when_fit, requirements(self.root, self.store), *work)
-        return client.submit(*work, pure=False)
+            work = (when_fit, needs, *work)
+        return client.submit(*work, key=f"extract_video-{uuid.uuid4()}")  # by which the dashboard names it
+
+    @functools.cached_property
+    def _constant(self) -> tuple[Requirements, dict[str, Any]]:
+        return requirements(self.root, self.store), self.settings.as_dict()
 
     def blame(self, video: Video, error: BaseException) -> Outcome:
         """Quarantine a video whose worker died twice."""
@@ -120,6 +128,7 @@ class _Flight:
         self.run = run_name(task.store)
         self.videos: dict[str, tuple[Future, Video]] = {}
         self.signals = 0  # acted on
+        self.teller: threading.Thread | None = None
         self.workers, self.looked = 0, -LOOK_SECONDS
 
     def has_room(self) -> bool:
@@ -177,17 +186,25 @@ class _Flight:
         if self.signals > 1:
             raise Interrupted(number)
         # In a thread, as a worker that hangs does not answer, and then a second signal must still be heard.
-        threading.Thread(target=self._tell_workers, name="tell workers to stop", daemon=True).start()
+        self.teller = threading.Thread(target=self._tell_workers, name="tell workers to stop", daemon=True)
+        self.teller.start()
 
     def _tell_workers(self) -> None:
-        with contextlib.suppress(OSError, CancelledError):  # a scheduler that is lost is told by every future
+        # A scheduler that is lost is told by every future; and the second signal may have closed the client meanwhile.
+        with contextlib.suppress(OSError, RuntimeError, CancelledError, asyncio.CancelledError):
             # As a plugin it also reaches a worker that is restarted meanwhile.
             self.client.register_plugin(TakeNoMore(self.run), name=self.run)
             running = self.client.run(running_of, self.run, on_error="ignore")
             self.stop.events.put(_Told(sum(running.values())))
 
     def end(self) -> None:
+        """Leave nothing with the workers, except what is running: that cannot be taken from them."""
+        if self.teller and not self.videos:
+            self.teller.join()  # does not hang where every worker has answered
         self.client.cancel([future for future, _ in self.videos.values()])
+        if self.signals and self.task.elsewhere:
+            with contextlib.suppress(OSError, ValueError):  # the scheduler is lost, or has not been told
+                self.client.unregister_worker_plugin(self.run)
 
 
 def _cannot_work(error: BaseException, address: str) -> Refusal:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from distributed import Client, Scheduler
 
 from pipeline.extract import extract
 from pipeline.importers import folder
@@ -170,6 +171,8 @@ def test_workers_of_others_finish_what_they_are_at_and_take_no_more(
     code, _, err = run.end()
     assert code == 130, err
     assert "interrupted: 1 stored, 7 left" in err
+    with Client(running_scheduler.address) as client:
+        assert not [name for name in client.run_on_scheduler(plugins) if name.endswith(f"@{tmp_path / 'store'}")]
     again = extract_apart(videos, tmp_path / "store", "--scheduler", str(running_scheduler.file), workers=0)
     code, out, err = again.end()
     assert code == 0, err
@@ -190,6 +193,10 @@ def test_a_lost_scheduler_is_told(
     assert "the Dask scheduler was lost" in err
     assert "run the same command again" in err
     assert "Traceback" not in err
+
+
+def plugins(dask_scheduler: Scheduler) -> list[str]:
+    return list(dask_scheduler.worker_plugins)
 
 
 def gate(run: Extraction) -> dict[str, str]:
