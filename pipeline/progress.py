@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.status import Status
+from rich.table import Column
 
 from pipeline.job import Outcome
 
@@ -46,11 +47,10 @@ class ExtractionBar:
         self.through = self.stored = 0  # bytes
         self.total = sum(sizes.values())
         self.progress = Progress(
-            TextColumn(f"[bold]{doing}"),
-            BarColumn(),
-            TextColumn("{task.fields[told]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn(f"[bold]{doing}", table_column=Column(no_wrap=True, min_width=len(doing))),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=False)),  # two lines on a narrow terminal
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len("0:00:00 left"))),
             console=self.console,
         )
         self.task = self.progress.add_task("", total=self.total, told=f"0/{len(sizes)} videos  starting", left="")
