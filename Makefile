@@ -91,10 +91,11 @@ manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder SPLIT= LISTS= C
 	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
 	$(PY) -m pipeline manifest --videos "$(VIDEOS)" --out "$(OUT)" --dataset "$(DATASET)" $(from_lists) $(ARGS)
 
-extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= FLOW=tvl1 WORKERS=]
+extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= FLOW=tvl1 WORKERS= SCHEDULER=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
 	$(PY) -m pipeline extract --videos "$(VIDEOS)" --store "$(STORE)" --dataset "$(DATASET)" --flow.estimator "$(FLOW)" \
-	    $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+	    $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) \
+	    $(if $(SCHEDULER),--scheduler "$(SCHEDULER)") $(ARGS)
 
 bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs, into a store: FRAMES= STORE= [FLOWS= MANIFEST= WORKERS=]
 	$(call need,FRAMES,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)$(call need,STORE,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)

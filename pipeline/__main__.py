@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable
 
-from pipeline import cli, commands, existing_commands, export_commands, flow_commands
+from pipeline import cli, commands, existing_commands, export_commands, extract_commands, flow_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "manifest": commands.manifest,
     "synthetic": commands.make_synthetic,
-    "extract": commands.extract,
+    "extract": extract_commands.extract,
     "bring": existing_commands.bring,
     "status": commands.status,
     "verify": commands.verify,

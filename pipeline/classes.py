@@ -27,6 +27,13 @@ def load(root: Path) -> list[str] | None:
     return content.decode().splitlines()
 
 
+def missing(root: Path, classes: list[str]) -> bool:
+    """Whether some of these classes are not listed yet, or the list is not as `add` leaves it."""
+    present = load(root) or []
+    digest = storage.digest("".join(f"{name}\n" for name in present).encode())
+    return not set(classes) <= set(present) or (bool(present) and _digests(root) != [digest, ""])
+
+
 def add(root: Path, classes: list[str]) -> None:
     """Keep the order of the classes that are there (their indices stay what they were); append what is new."""
     present = load(root) or []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any, get_type_hints
 import docstring_parser
 import jsonargparse
 
-from pipeline.errors import Refusal
+from pipeline.errors import Interrupted, Refusal
 
 
 def main(commands: Mapping[str, Callable[..., int | None]], description: str, program: str) -> int:
@@ -38,9 +39,10 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
     except Refusal as refusal:
         print(f"{program} {chosen.command}: {refusal}", file=sys.stderr)
         return refusal.exit_code
-    except KeyboardInterrupt:
-        print(f"{program} {chosen.command}: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        told = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
+        print(f"{program} {chosen.command}: {told}", file=sys.stderr)
+        return told.exit_code
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):

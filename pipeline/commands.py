@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,20 +14,14 @@ from rich.table import Table
 
 from pipeline import catalogue, importers, origin, storage, synthetic
 from pipeline import verify as verification
-from pipeline.errors import Refusal, UsageError
-from pipeline.extract import extract as run_extraction
+from pipeline.errors import Refusal
 from pipeline.journal import Summary, last_run
 from pipeline.manifest import Manifest
 from pipeline.preview import write_clips, write_contact_sheets
-from pipeline.settings import ExtractionSettings
-from pipeline.storage import location
 from pipeline.store import VideoStore, open_store
-from pipeline.video import DecodeSettings, Undecodable
+from pipeline.video import Undecodable
 from pipeline.video import decode as decode_video
 from pipeline.video import probe as probe_video
-from pipeline.views import ViewSettings
-from pipeline.views.flow import FlowSettings
-from pipeline.views.rgb import RgbSettings
 
 QUARANTINE_EXIT_CODE = 3
 console = Console(highlight=False, soft_wrap=True)
@@ -59,73 +52,6 @@ def manifest(
     splits = Counter(row.split or "no split" for row in listed.rows)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
     console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {escape(str(out))}")
-
-
-def extract(
-    videos: Path,
-    store: str,
-    dataset: str = "folder",
-    split: int | None = None,
-    lists: Path | None = None,
-    classes: Path | None = None,
-    manifest: Path | None = None,
-    decode: DecodeSettings = DecodeSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
-    rgb: RgbSettings = RgbSettings(),  # noqa: B008
-    flow: FlowSettings | None = FlowSettings(),  # noqa: B008
-    workers: int = 0,
-    time_limit: float = 600.0,
-    retry_quarantined: bool = False,
-    overwrite: bool = False,
-) -> int:
-    """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
-
-    A broken video lands in quarantine with its reason and the run goes on; the exit code is then 3.
-
-    Args:
-        videos: Folder that holds the videos.
-        store: Folder of the store, or its URL, as s3://bucket/store; made if it is not there.
-        dataset: How the folder is read: a name in data_manifests/, or the path of a file like those.
-        split: Which of the official splits, for data sets that have several.
-        lists: Folder of the official lists; by default they are looked for in and beside `videos`.
-        classes: Class list, one class a line, where its order is not official or not in the lists.
-        manifest: Use this manifest instead; its paths are relative to `videos`.
-        decode: Which frames of a video are taken.
-        rgb: How frames are stored.
-        flow: How flow is computed and stored; `--flow null` stores none.
-        workers: Videos in work at once, a process each (for flow on GPUs, a thread each); 0 takes all cores.
-        time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
-            quarantine; 0 waits for ever.
-        retry_quarantined: Try the videos again that earlier runs refused.
-        overwrite: Redo stored videos whose file, label, source or split has changed since, and the whole store where it was
-            made with other settings or by another major version of the software. Without it, that is refused and told.
-    """
-    if manifest is None:
-        listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
-        print_notes(listed)
-    else:
-        listed = _listed(manifest, split, lists, classes)
-    views: dict[str, ViewSettings] = {"rgb": rgb}
-    if flow is not None:
-        views["flow"] = flow
-    if not 0 <= time_limit < threading.TIMEOUT_MAX:
-        raise UsageError(f"time_limit {time_limit} is not a number of seconds", remedy="0 waits for ever")
-    settings = ExtractionSettings(views, decode).resolved()
-    count = workers or len(os.sched_getaffinity(0))
-    estimator = "" if flow is None else f" and {settings.as_dict()['flow']['estimator']} flow"
-    errors.print(f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {count} workers, into {escape(store)}")
-    summary = run_extraction(listed, videos, location(store), settings, count, retry_quarantined, time_limit, overwrite)
-    print_summary(summary, store)
-    return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
-
-
-def _listed(manifest: Path, *said_already: object) -> Manifest:
-    if any(said is not None for said in said_already):
-        raise UsageError(
-            "a manifest says already what --split, --lists and --classes would",
-            where=str(manifest),
-            remedy="leave them out, or the manifest",
-        )
-    return Manifest.load(manifest)
 
 
 def status(store: str) -> None:

@@ -38,6 +38,17 @@ class UsageError(Refusal):
     exit_code = 2
 
 
+class Interrupted(KeyboardInterrupt):
+    """Work that a signal (SIGINT, as Ctrl-C sends it, or SIGTERM) ended; commands exit as shells tell it, 128 + its number."""
+
+    def __init__(self, signal: int, what: str = "interrupted") -> None:
+        super().__init__(signal, what)
+        self.signal, self.exit_code, self.what = signal, 128 + signal, what
+
+    def __str__(self) -> str:
+        return f"{self.what}; run the same command again to go on"
+
+
 def refuse_unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> NoReturn:
     """Raises UsageError: there is no `kind` called `name`; names the nearest spelling and all known ones."""
     known = list(known)

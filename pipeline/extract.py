@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
-from collections.abc import Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from distributed import Client, Future, as_completed
+from distributed import Client
 
-from pipeline import catalogue, job
-from pipeline.cluster import workers_for_extraction
-from pipeline.errors import Refusal
-from pipeline.gpus import gpu_workers
+from pipeline import catalogue, storage
+from pipeline.admission import admit, wait_for_workers
+from pipeline.cluster import Kind, workers_for_extraction
+from pipeline.dispatch import Task, dispatch
+from pipeline.errors import Interrupted, Refusal
 from pipeline.job import Outcome
 from pipeline.journal import Summary, journal
 from pipeline.manifest import Manifest, Video
-from pipeline.opening import make_ready, opened_for_writing
+from pipeline.opening import make_ready, opened_for_writing, settled
 from pipeline.plan import VideoFiles, plan
 from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
-from pipeline.writer import VideoWriter, writing_to
+from pipeline.slurm import SlurmSettings
+from pipeline.stopping import Stopping
+from pipeline.writer import writing_to
 
-IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that a worker never waits for the scheduler
-CANCEL_SECONDS = 10.0  # that a run which stops early waits for its cancelled videos
+
+class Unfinished(Interrupted):
+    """A run that a signal ended with videos left to do. `summary`: what it did until then."""
+
+    def __init__(self, signal: int, summary: Summary, left: int) -> None:
+        super().__init__(signal, f"interrupted: {summary.stored} stored, {left} left")
+        self.summary, self.left = summary, left
 
 
 def extract(
@@ -36,15 +43,59 @@ def extract(
     retry_quarantined: bool = False,
     time_limit: float = 0.0,
     overwrite: bool = False,
+    scheduler: str = "",
+    jobs: SlurmSettings = SlurmSettings(),  # noqa: B008  (frozen)
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
     time_limit: seconds to wait for a frame of a video, see `job.extract_video`. overwrite: redo videos whose file, label,
     source or split has changed, and the whole store where it was made with other settings or other software; without it
-    these are refused. Raises Refusal when nothing can be done (no such folder, what was just said) or nothing more (disk
-    full).
+    these are refused. workers, scheduler, jobs: see `cluster.workers_for_extraction`. The first Ctrl-C or SIGTERM lets the
+    running videos finish, the second does not. Raises Refusal when nothing can be done (no such folder, what was just said)
+    or nothing more (disk full), and Unfinished when a signal ended it.
     """
+    refuse_nothing(manifest, root)
+    if storage.in_this_process_only(store) and (time_limit or scheduler):
+        raise Refusal(
+            "a store in memory is written by a thread of this process, which neither a time limit nor a scheduler can have",
+            where=str(store),
+            remedy="leave them out, or take another place for the store",
+        )
+    root, store, settings = root.absolute(), storage.absolute(store), settings.resolved()
+    files = VideoFiles(root)
+    if not overwrite and (summary := settled(store, settings, manifest, files, retry_quarantined)):
+        return summary
+    began = time.perf_counter()
+    with Stopping() as stop, opened_for_writing(store, settings, manifest, files, overwrite) as opened:
+        todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
+        make_ready(store, manifest, todo)
+        if todo:
+            with preparing():
+                views = settings.create_views()
+                for view in views:
+                    view.prepare()
+            task = Task(root, store, settings, time_limit, elsewhere=bool(scheduler))
+            kind: Kind = "gpus" if any(view.on_gpu for view in views) else "processes"
+            kind = "here" if storage.in_this_process_only(store) else kind
+            chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
+            try:
+                _work_off(todo, summary, task, chosen, stop)
+            except Interrupted as interrupt:
+                summary.wall = time.perf_counter() - began
+                raise Unfinished(interrupt.signal, summary, len(todo)) from interrupt
+        with writing_to(store):
+            catalogue.save(store)
+    summary.wall = time.perf_counter() - began
+    if todo and stop.signals:
+        raise Unfinished(stop.signals[-1], summary, len(todo))
+    if todo:  # never end well with work undone
+        raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
+    return summary
+
+
+def refuse_nothing(manifest: Manifest, root: Path) -> None:
+    """Raises Refusal where there is no video, or no folder for them."""
     if not manifest.rows:
         raise Refusal(
             "the manifest lists no video", where=str(root), remedy="give a manifest with a row for each video"
@@ -53,100 +104,39 @@ def extract(
         raise Refusal(
             "there is no such folder of videos", where=str(root), remedy="give the manifest's root as VIDEOS="
         )
-    settings = settings.resolved()
-    began = time.perf_counter()
-    files = VideoFiles(root)
-    with opened_for_writing(store, settings, manifest, files, overwrite) as opened:
-        todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
-        make_ready(store, manifest, todo)
-        if todo:
-            with preparing():
-                views = settings.create_views()
-                for view in views:
-                    view.prepare()
-            start_workers = gpu_workers if any(view.on_gpu for view in views) else workers_for_extraction
-            with (
-                ExtractionBar(len(todo), len(summary.quarantined)) as bar,
-                start_workers(min(workers, len(todo))) as client,
-                journal(store, len(todo)) as kept,
-                contextlib.closing(_run(client, list(todo.values()), root, store, settings, time_limit)) as outcomes,
-            ):
-                for outcome in outcomes:
-                    if outcome.status == "failed":
-                        raise cannot_go_on(outcome, store)
-                    summary.count(outcome)
-                    with writing_to(store):
-                        kept.add(outcome)
-                    bar.advance(outcome)
-                    todo.pop(outcome.video_id)
-            if todo:  # never end well with work undone
-                raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
-        with writing_to(store):
-            catalogue.save(store)
-    summary.wall = time.perf_counter() - began
-    return summary
 
 
-def _run(
-    client: Client, todo: list[Video], root: Path, store: Path, settings: ExtractionSettings, time_limit: float
-) -> Generator[Outcome]:
-    """Outcomes as they come, the largest files first: a long video that starts last would keep one worker busy alone.
-
-    Dask cannot tell which of the videos that a dying worker held had killed it. All of them are done again when the
-    others are through, each alone, so that only one that kills its worker once more is blamed and quarantined.
-    """
-    ordered = iter(sorted(todo, key=lambda row: (-_size(root / row.path), row.video_id)))
-    videos: dict[Future, Video] = {}
-    arguments = settings.as_dict(running=True)
-
-    def start(row: Video) -> Future:
-        return client.submit(job.extract_video, str(root), str(store), row, arguments, time_limit, pure=False)
-
-    def submit(count: int) -> list[Future]:
-        futures = []
-        for row in itertools.islice(ordered, count):
-            future = start(row)
-            videos[future] = row
-            futures.append(future)
-        return futures
-
-    ahead = IN_FLIGHT_PER_THREAD * max(1, sum(client.nthreads().values()))
-    suspects = []
-    running = as_completed(with_results=True, raise_errors=False)
-    try:
-        running.update(submit(ahead))  # in here, as Ctrl-C may come at once
-        for future, result in running:
-            row = videos.pop(future)
-            if isinstance(result, Outcome):
-                yield result
-            else:
-                suspects.append(row)
-            for following in submit(1):
-                running.add(following)
-    finally:
-        # A run that stops early waits a little for what is on its way: Dask would print an error for each connection cut off.
-        client.cancel(list(videos))
-        patience = time.monotonic() + CANCEL_SECONDS
-        while not running.is_empty() and time.monotonic() < patience:
-            if not running.next_batch(block=False):
-                time.sleep(0.02)
-    for row in suspects:
-        future = start(row)
-        error = future.exception()
-        yield _blame(store, root, row, error) if error else future.result()
+def _work_off(
+    todo: dict[str, Video], summary: Summary, task: Task, chosen: AbstractContextManager[Client], stop: Stopping
+) -> None:
+    """Take out of `todo` what was brought into the store or into quarantine."""
+    sizes = {row.video_id: size_of(task.root / row.path) for row in todo.values()}
+    # The largest first: a long video that starts last would keep one worker busy alone.
+    ordered = sorted(todo.values(), key=lambda row: (-sizes[row.video_id], row.video_id))
+    bar = ExtractionBar(sizes, summary.in_quarantine, pairs="flow" in task.settings.views)
+    with stop.deferred(), chosen as client:
+        if task.elsewhere:
+            with stop.at_once():
+                wait_for_workers(client, bar.say)
+                admit(client, task.root, task.store, bar.say)
+        bar.say(f"dashboard: {client.dashboard_link}")
+        with (
+            bar,
+            journal(task.store, len(ordered)) as kept,
+            contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes,
+        ):
+            for outcome in outcomes:
+                if outcome.status == "failed":
+                    raise cannot_go_on(outcome, task.store)
+                summary.count(outcome)
+                with writing_to(task.store):
+                    kept.add(outcome)
+                bar.advance(outcome)
+                todo.pop(outcome.video_id)
 
 
-def _blame(store: Path, root: Path, video: Video, error: BaseException) -> Outcome:
-    reason = f"the worker process died, twice, while it worked on this video ({type(error).__name__})"
-    with writing_to(store):
-        VideoWriter(store, video.video_id).discard()
-        if given_up := job.given_up(store, video):
-            return given_up
-        job.quarantine(store, root, video, reason, "worker", str(error))
-    return Outcome(video.video_id, "quarantined", reason, "worker")
-
-
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a video's file; 0 where it is not there."""
     try:
         return path.stat().st_size
     except OSError:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-from collections.abc import Iterator
 
-from pipeline.cluster import DASK_SETTINGS, LeaveInterruptsToTheRun  # before distributed: see there
-
-# isort: split
-import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed import Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.errors import Refusal
 
+LOCAL_DASHBOARD = "127.0.0.1:0"  # any free port, and for this machine's eyes only
 MOST_THREADS = 16  # videos in work in one process; each holds up to 0.2 GB of frames and flow
 
 
-@contextlib.contextmanager
-def gpu_workers(videos: int) -> Iterator[Client]:
+def gpu_cluster(videos: int) -> SpecCluster:
     """One process for each GPU that this process may use, each with its own; `videos` in work at once in all of them.
 
     In each there are at least two threads and at most MOST_THREADS, one video each: while some wait for the GPU, others
@@ -34,7 +27,6 @@ def gpu_workers(videos: int) -> Iterator[Client]:
         )
     options = {
         "nthreads": min(MOST_THREADS, max(2, videos // len(gpus))),
-        "silence_logs": logging.CRITICAL,
         "memory_limit": MEMORY_LIMIT // len(gpus),
         "host": "127.0.0.1",
     }
@@ -43,14 +35,8 @@ def gpu_workers(videos: int) -> Iterator[Client]:
         number: {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
         for number, gpu in enumerate(gpus)
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-    with (
-        dask.config.set(DASK_SETTINGS),
-        SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(LeaveInterruptsToTheRun())
-        yield client
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": LOCAL_DASHBOARD}}
+    return SpecCluster(workers=specs, scheduler=scheduler)
 
 
 def visible_gpus() -> list[str]:

@@ -5,18 +5,38 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline import catalogue, classes, layout, origin, storage
+from pipeline.journal import Summary
 from pipeline.lock import only_writer
 from pipeline.manifest import Manifest
-from pipeline.plan import Sources, refuse_loss
+from pipeline.plan import Sources, plan, refuse_loss
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.writer import add_groups, create_store, writing_to
 
 ASIDE = ".partial"
+
+
+def settled(
+    path: Path, settings: ExtractionSettings, manifest: Manifest, sources: Sources, retry_quarantined: bool = False
+) -> Summary | None:
+    """What there is to say of a store in which a run would find nothing to do; None where it would.
+
+    Nothing is written for it, not even the lock. Raises Refusal as `create_store` and `plan` do.
+    """
+    began = time.perf_counter()
+    if storage.read_if_there(path / layout.RECORD) is None:
+        return None
+    store = create_store(path, settings)
+    todo, summary = plan(manifest, store, sources, retry_quarantined)
+    if todo or not store.listing.current or classes.missing(path, manifest.classes) or any(strays(path)):
+        return None
+    summary.wall = time.perf_counter() - began
+    return summary
 
 
 @contextlib.contextmanager
@@ -68,15 +88,16 @@ def make_ready(root: Path, manifest: Manifest, video_ids: Iterable[str]) -> None
 
 
 def sweep(root: Path) -> None:
-    """Remove what killed runs left aside of the files that they were about to rename; arrays are not entered.
+    """Remove what killed runs left aside of the files that they were about to rename."""
+    for path in list(strays(root)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
-    Object stores have no such files: there nothing is renamed.
-    """
-    if not storage.is_local(root):
-        return
-    for folder, below, files in os.walk(root):
-        for name in [name for name in below if name.endswith(ASIDE)]:
-            shutil.rmtree(Path(folder, name))
-        for name in [name for name in files if name.endswith(ASIDE)]:
-            Path(folder, name).unlink()
+
+def strays(root: Path) -> Iterator[Path]:
+    """What killed runs left aside; arrays are not entered. Object stores have none: there nothing is renamed."""
+    for folder, below, files in os.walk(root) if storage.is_local(root) else ():
+        yield from (Path(folder, name) for name in [*below, *files] if name.endswith(ASIDE))
         below[:] = [name for name in below if name not in layout.RESERVED and not name.endswith(ASIDE)]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.status import Status
+from rich.table import Column
 
 from pipeline.job import Outcome
+
+LINE_SECONDS = 10  # between two lines where the line cannot be redrawn
 
 
 def counting_bar(unit: str, console: Console) -> Progress:
@@ -27,25 +32,28 @@ def counting_bar(unit: str, console: Console) -> Progress:
 
 
 class ExtractionBar:
-    """One live line; on a terminal that cannot redraw, a line every ten seconds."""
+    """One live line; on a terminal that cannot redraw, a line every ten seconds.
 
-    def __init__(self, videos: int, quarantined: int, doing: str = "extract") -> None:
-        self.console = Console(stderr=True)
+    sizes: bytes of each video's file that is to do (or 1, where sizes tell nothing), by its id. The bar and the time left
+    go by them: the largest come first, so that a count of videos would promise an end that is far too late. quarantined:
+    how many are in quarantine already. pairs: whether flow is computed, so that pairs of frames are told too.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], quarantined: int, doing: str = "extract", pairs: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.sizes, self.quarantined, self.doing = sizes, quarantined, doing
+        self.with_pairs = pairs
+        self.videos = self.frames = self.pairs = 0
+        self.through = self.stored = 0  # bytes
+        self.total = sum(sizes.values())
         self.progress = Progress(
-            TextColumn(f"[bold]{doing}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("videos  {task.fields[rates]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
+            TextColumn(f"[bold]{doing}", table_column=Column(no_wrap=True, min_width=len(doing))),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=False)),  # two lines on a narrow terminal
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len("0:00:00 left"))),
             console=self.console,
         )
-        self.task = self.progress.add_task("", total=videos, rates="starting")
-        self.doing = doing
-        self.videos = self.frames = 0
-        self.quarantined = quarantined
-        self.total = videos
+        self.task = self.progress.add_task("", total=self.total, told=f"0/{len(sizes)} videos  starting", left="")
         self.began = self.printed = time.monotonic()
 
     def __enter__(self) -> ExtractionBar:
@@ -57,20 +65,57 @@ class ExtractionBar:
         if self.console.is_terminal:
             self.progress.stop()
 
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self.console.print(escape(line))
+
     def advance(self, outcome: Outcome) -> None:
+        """Count one video that is through."""
         self.videos += 1
         self.frames += outcome.frames
-        self.quarantined += outcome.status != "stored"
+        self.pairs += max(0, outcome.frames - 1)
+        self.through += self.sizes[outcome.video_id]
+        if outcome.status == "stored":
+            self.stored += self.sizes[outcome.video_id]
+        else:
+            self.quarantined += 1
         now = time.monotonic()
-        spent = max(now - self.began, 1e-3)
-        rates = f"{self.videos / spent:.1f} videos/s  {self.frames / spent:.0f} frames/s"
-        if self.quarantined:
-            rates += f"  {self.quarantined} in quarantine"
-        self.progress.update(self.task, advance=1, rates=rates)
-        if not self.console.is_terminal and (now - self.printed > 10 or self.videos == self.total):
+        told, seconds = self._told(now - self.began), self.seconds_left(now - self.began)
+        left = "" if seconds is None else f"{_duration(seconds)} left"
+        self.progress.update(self.task, completed=self.through, told=told, left=left)
+        if not self.console.is_terminal and (now - self.printed > LINE_SECONDS or self.videos == len(self.sizes)):
             self.printed = now
-            left = spent / self.videos * (self.total - self.videos)
-            self.console.print(f"{self.doing}  {self.videos}/{self.total} videos  {rates}  {left:.0f} s left")
+            self.say(f"{self.doing}  {told}  {left}")
+
+    def seconds_left(self, spent: float) -> float | None:
+        """That the rest will take after so many seconds, at the rate of what was stored; None before there is one."""
+        rest = self.total - self.through
+        if not rest:
+            return 0.0
+        return spent * rest / self.stored if self.stored else None
+
+    def _told(self, spent: float) -> str:
+        spent = max(spent, 1e-3)
+        parts = [
+            f"{self.videos}/{len(self.sizes)} videos",
+            f"{self.videos / spent:.1f} videos/s",
+            f"{self.frames / spent:.0f} frames/s",
+        ]
+        if self.with_pairs:
+            parts.append(f"{self.pairs / spent:.0f} pairs/s")
+        if self.quarantined:
+            parts.append(f"{self.quarantined} in quarantine")
+        return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """As 45 s, 12:30 or 3:04:05."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def preparing() -> Status:

@@ -47,6 +47,11 @@ def location(path: str | os.PathLike) -> Path:
         ) from error
 
 
+def absolute(path: Path) -> Path:
+    """The same place whatever the working directory; a URL is so already."""
+    return path.absolute() if is_local(path) else path
+
+
 def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 

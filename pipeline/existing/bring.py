@@ -24,7 +24,7 @@ from pipeline.extract import cannot_go_on
 from pipeline.job import Outcome, attempt
 from pipeline.journal import Summary, journal
 from pipeline.manifest import Manifest, Video
-from pipeline.opening import make_ready, opened_for_writing
+from pipeline.opening import make_ready, opened_for_writing, settled
 from pipeline.plan import changes, plan
 from pipeline.progress import ExtractionBar
 from pipeline.settings import ExtractionSettings, settings_hash
@@ -127,6 +127,8 @@ def bring(
     store where it was made with other settings or other software; without it these are refused. Raises Refusal when
     nothing can be done (what was just said) or nothing more.
     """
+    if not overwrite and (summary := settled(store, existing.settings, manifest, existing, retry_quarantined)):
+        return Brought(summary)
     began = time.perf_counter()
     with opened_for_writing(store, existing.settings, manifest, existing, overwrite) as opened:
         todo, summary = plan(manifest, opened, existing, retry_quarantined, overwrite)
@@ -135,7 +137,7 @@ def bring(
         if todo:
             work = functools.partial(_one, existing, store, reproduce)
             with (
-                ExtractionBar(len(todo), summary.in_quarantine, "bring") as bar,
+                ExtractionBar(dict.fromkeys(todo, 1), summary.in_quarantine, "bring") as bar,
                 journal(store, len(todo)) as kept,
                 contextlib.closing(_run(work, list(todo.values()), workers)) as outcomes,
             ):

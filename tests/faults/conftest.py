@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import synthetic
+from tests.faults.clusters import RunningScheduler
 from tests.faults.disk import Disk, the_disk
 from tests.faults.processes import SETTINGS, Extraction
 from tests.pipeline.reference import content, extract_here
@@ -20,8 +21,8 @@ def extract_apart(tmp_path: Path) -> Iterator[Callable[..., Extraction]]:
     gate = tmp_path / "gate"
     gate.mkdir()
 
-    def start(videos: Path, store: Path, **options: object) -> Extraction:
-        started.append(Extraction(videos, store, gate, **options))  # type: ignore[arg-type]
+    def start(videos: Path, store: Path, *options: str, **settings: object) -> Extraction:
+        started.append(Extraction(videos, store, gate, *options, **settings))  # type: ignore[arg-type]
         return started[-1]
 
     yield start
@@ -29,6 +30,13 @@ def extract_apart(tmp_path: Path) -> Iterator[Callable[..., Extraction]]:
         if extraction.process.poll() is None:
             extraction.process.kill()
             extraction.process.communicate()
+
+
+@pytest.fixture
+def running_scheduler(tmp_path: Path) -> Iterator[RunningScheduler]:
+    started = RunningScheduler(tmp_path)
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Loaded into extraction's worker processes by Dask's preload: stops or kills them in the middle of chosen videos.
 
 Environment: GATE is a folder and GATE_VIDEO a video's name; a worker that has put 320 frames of it through writes
-`held.<pid>` there, then waits for a file called `open`. DEADLY_VIDEOS are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes.
+`held.<pid>` there, then waits for a file called `open`; with GATE_START it does so before it is a worker. DEADLY_VIDEOS are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ def dask_setup(_: object) -> None:
     hanging = os.environ.get("HANGING_VIDEOS", "").split()
     deadly = os.environ.get("DEADLY_VIDEOS", "").split()
 
+    def hold() -> None:
+        (folder / f"held.{os.getpid()}").touch()
+        while not (folder / "open").exists():
+            time.sleep(0.01)
+
+    if os.environ.get("GATE_START"):
+        hold()
+
     def watched(path: Path, settings: DecodeSettings, guard: AbstractContextManager[None]) -> Iterator[np.ndarray]:
         frames = 0
         for block in decode(path, settings, guard=guard):
@@ -40,8 +48,6 @@ def dask_setup(_: object) -> None:
             if path.stem in deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
             if path.stem == held and frames >= HELD_AFTER:
-                (folder / f"held.{os.getpid()}").touch()
-                while not (folder / "open").exists():
-                    time.sleep(0.01)
+                hold()
 
     job.decode = watched

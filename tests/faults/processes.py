@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,13 +55,21 @@ def descendants(pid: int) -> set[int]:
 
 
 class Extraction:
-    """`python -m pipeline extract` as a process, with the gate in its workers."""
+    """`python -m pipeline extract` as a process, with the gate in its workers. on_interrupt: what it does at SIGINT at first."""
 
     def __init__(
-        self, videos: Path, store: Path, gate: Path, workers: int = 2, time_limit: float = 0, **environment: str
+        self,
+        videos: Path,
+        store: Path,
+        gate: Path,
+        *options: str,
+        workers: int = 2,
+        time_limit: float = 0,
+        on_interrupt: signal.Handlers = signal.SIG_DFL,
+        **environment: str,
     ) -> None:
         preload = json.dumps([str(Path(__file__).with_name("gate.py"))])
-        variables = {
+        self.variables = {
             "GATE": str(gate),
             "PYTHONFAULTHANDLER": "1",
             "DASK_DISTRIBUTED__WORKER__PRELOAD": preload,
@@ -68,23 +77,37 @@ class Extraction:
         }
         command = [sys.executable, "-m", "pipeline", "extract", "--videos", videos, "--store", store]
         self.gate = gate
-        self.process = subprocess.Popen(
-            [*command, "--workers", str(workers), "--time_limit", str(time_limit), *OPTIONS],
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # Shells let what they start in the background ignore Ctrl-C; these processes must not, wherever the tests run.
-            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
+        self.told = gate / f"told.{uuid.uuid4().hex}"  # a file, as it is read while the process runs
+        with open(self.told, "w") as told:
+            self.process = subprocess.Popen(
+                [*command, "--workers", str(workers), "--time_limit", str(time_limit), *OPTIONS, *options],
+                env={**os.environ, **self.variables},
+                stdout=subprocess.PIPE,
+                stderr=told,
+                text=True,
+                start_new_session=True,
+                # Shells let what they start in the background ignore Ctrl-C; these processes must not, wherever the tests run.
+                preexec_fn=functools.partial(signal.signal, signal.SIGINT, on_interrupt),
+            )
 
     def held(self) -> int:
         """The worker that waits at the gate, as soon as there is one."""
-        wait_for(lambda: list(self.gate.glob("held.*")) or self.process.poll() is not None, "a worker at the gate")
-        assert self.process.poll() is None, self.end()
+        self.wait_for(lambda: list(self.gate.glob("held.*")), "a worker at the gate")
         (file,) = self.gate.glob("held.*")
         return int(file.suffix[1:])
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """As the function of that name; a process that ends is not waited for."""
+        wait_for(lambda: condition() or self.process.poll() is not None, what)
+        assert condition(), self.end()
+
+    def wait_for_words(self, words: str) -> None:
+        """Return as soon as it has said that among its errors."""
+        self.wait_for(lambda: words in self.told.read_text(), f"the words {words!r}")
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """As Ctrl-C and others do: to every process of its group."""
+        os.killpg(self.process.pid, number)
 
     def open_gate(self) -> None:
         (self.gate / "open").touch()
@@ -92,9 +115,10 @@ class Extraction:
     def end(self) -> tuple[int, str, str]:
         """Exit code, output and errors, once it has ended."""
         try:
-            out, err = self.process.communicate(timeout=PATIENCE)
+            out, _ = self.process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired as error:
             self.process.send_signal(signal.SIGABRT)  # which prints where every thread is
-            _, err = self.process.communicate()
-            raise AssertionError(f"the run did not end in {PATIENCE:g} s; it was here:\n{err}") from error
-        return self.process.returncode, out, err
+            self.process.communicate()
+            where = self.told.read_text()
+            raise AssertionError(f"the run did not end in {PATIENCE:g} s; it was here:\n{where}") from error
+        return self.process.returncode, out, self.told.read_text()

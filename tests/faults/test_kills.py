@@ -63,21 +63,6 @@ def test_a_killed_run_is_completed_by_the_next(
     assert content(tmp_path / "store") == undisturbed
 
 
-def test_an_interrupted_run_says_how_to_go_on(
-    videos: Path, tmp_path: Path, extract_apart: Callable[..., Extraction]
-) -> None:
-    run = extract_apart(videos, tmp_path / "store", workers=1, GATE_VIDEO="long")
-    run.held()
-    processes = descendants(run.process.pid)
-    os.killpg(run.process.pid, signal.SIGINT)  # as Ctrl-C does: to every process of the group
-    code, _, err = run.end()
-    assert code == 130
-    assert "interrupted; run the same command again to go on" in err
-    assert "Traceback" not in err
-    wait_for(lambda: not any(running(pid) for pid in processes), "the interrupted run's workers to end")
-    assert_unfinished(tmp_path / "store")
-
-
 def test_only_the_video_that_kills_its_workers_is_blamed(
     videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:

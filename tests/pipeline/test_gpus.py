@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from pipeline import flow, importers, job, synthetic
+from pipeline.cluster import workers_for_extraction
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.flow.gathering import Gathering
-from pipeline.gpus import MOST_THREADS, gpu_workers, visible_gpus
+from pipeline.gpus import MOST_THREADS, visible_gpus
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings
+from pipeline.slurm import SlurmSettings
 from pipeline.store import open_store
 from pipeline.video import decode
 from pipeline.views.flow import FlowSettings, FlowView
@@ -56,7 +58,7 @@ def test_each_visible_gpu_is_named_as_its_process_will_see_it(
 @pytest.mark.parametrize(("videos", "threads"), [(7, [3, 3]), (1, [2]), (200, [MOST_THREADS] * 2)])
 def test_every_gpu_has_one_process_and_that_sees_no_other(videos: int, threads: list[int]) -> None:
     names = ["GPU-one", "GPU-two"][: len(threads)]
-    with fake_gpus("GPU-one,GPU-two"), gpu_workers(videos) as client:
+    with fake_gpus("GPU-one,GPU-two"), workers_for_extraction("", videos, SlurmSettings(), "gpus") as client:
         assert sorted(client.nthreads().values()) == threads
         seen = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))
     assert sorted(name for name, _ in seen.values()) == names
@@ -65,7 +67,7 @@ def test_every_gpu_has_one_process_and_that_sees_no_other(videos: int, threads: 
 
 def test_without_a_gpu_there_are_no_workers_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(Refusal, match="PyTorch finds none"), gpu_workers(2):
+    with pytest.raises(Refusal, match="PyTorch finds none"), workers_for_extraction("", 2, SlurmSettings(), "gpus"):
         pass
 
 

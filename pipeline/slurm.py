@@ -1,0 +1,148 @@
+"""Workers in jobs of a SLURM cluster, by dask-jobqueue; the only module that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shlex
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dask.utils import parse_bytes
+from distributed import Status
+
+from pipeline.errors import Refusal, UsageError
+
+# Of every worker that a run starts, on whatever machine.
+WORKER_SETTINGS = {
+    # Tasks return next to nothing, so there is nothing to spill, and a worker that pauses for memory may pause for ever.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """Jobs of `--scheduler slurm`. As many are submitted as `--workers` need, each with `cores` workers.
+
+    Args:
+        queue: Partition (sbatch -p); empty takes the cluster's default.
+        account: Account that is charged (sbatch -A).
+        walltime: Time limit of a job, as 12:00:00. When it ends its jobs, repeat the command: what is stored stays.
+        cores: Worker processes of one job, each on one core.
+        memory: Of one worker; a job asks for `cores` times as much.
+        directives: More options of sbatch, as [--constraint=avx2,--exclude=node7].
+        setup: Lines of shell that a job runs before its workers, as [module load gcc].
+        python: Python of the workers, with this version of costream; empty takes the one that runs this command.
+        interface: Network interface of scheduler and workers, as ib0; empty takes the host's address.
+        logs: Folder for the jobs' output, on a file system that they see; empty keeps sbatch's own.
+    """
+
+    queue: str = ""
+    account: str = ""
+    walltime: str = "12:00:00"
+    cores: int = 8
+    memory: str = "4GB"
+    directives: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    python: str = ""
+    interface: str = ""
+    logs: str = ""
+
+    def for_workers(self, workers: int) -> SlurmSettings:
+        """With no more cores in a job than there are workers to be. Raises UsageError."""
+        if self.cores < 1:
+            raise UsageError(f"slurm cores {self.cores} is below 1", remedy="give the workers of one job")
+        try:
+            parse_bytes(self.memory)
+        except ValueError as error:
+            raise UsageError(f"slurm memory {self.memory!r} is no size", remedy="write it as 4GB") from error
+        return replace(self, cores=min(self.cores, workers))
+
+
+@contextlib.contextmanager
+def cluster(settings: SlurmSettings, workers: int) -> Iterator[Any]:
+    """A SLURMCluster whose jobs hold `workers` workers or, as jobs are whole, a few more. Raises Refusal."""
+    settings = settings.for_workers(workers)
+    jobqueue = _dask_jobqueue()
+    if shutil.which("sbatch") is None:
+        raise Refusal("there is no sbatch here", remedy="run this on a machine of the SLURM cluster that submits jobs")
+    # Any free port: the usual one is often taken on a login node, and the run tells which it is.
+    scheduler = {"dashboard_address": ":0", **({"interface": settings.interface} if settings.interface else {})}
+    errors: list[str] = []
+
+    class Job(jobqueue.slurm.SLURMJob):  # type: ignore[name-defined]
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except (RuntimeError, ValueError, OSError) as error:  # Dask would only log it
+                errors.append(str(error))
+                self.status = Status.running
+
+    with jobqueue.SLURMCluster(job_cls=Job, scheduler_options=scheduler, **_options(settings)) as started:
+
+        async def submitted() -> None:
+            await started
+
+        started.scale(jobs=math.ceil(workers / settings.cores))
+        started.sync(submitted)
+        if errors:
+            raise Refusal(
+                f"a job could not be submitted: {errors[0].strip()}",
+                where="sbatch",
+                remedy="--dry_run true prints the job; --slurm.queue, --slurm.account and others change it",
+            )
+        yield started
+
+
+def job_script(settings: SlurmSettings, workers: int) -> str:
+    """What sbatch is given for one job; the address of the scheduler is known only once it runs."""
+    options = _options(settings.for_workers(workers))
+    return _dask_jobqueue().slurm.SLURMJob("tcp://THIS_HOST:PORT", name="NAME", **options).job_script()
+
+
+def _options(settings: SlurmSettings) -> dict[str, Any]:
+    """For dask-jobqueue. What is not asked for is spelled out too: somebody's jobqueue.yaml is not to change the job."""
+    memory = parse_bytes(settings.memory) * settings.cores
+    # Workers are started by the job, not by this process, so they know none of its settings.
+    exports = [f"export {_variable(key)}={shlex.quote(str(value))}" for key, value in WORKER_SETTINGS.items()]
+    return {
+        "queue": settings.queue or None,
+        "account": settings.account or None,
+        "walltime": settings.walltime,
+        "cores": settings.cores,
+        "processes": settings.cores,  # a thread each
+        "memory": f"{memory}B",
+        "job_extra_directives": list(settings.directives),
+        "job_script_prologue": [*exports, *settings.setup],
+        "python": shlex.quote(settings.python or sys.executable),
+        "interface": settings.interface or None,
+        "log_directory": settings.logs or None,
+        "job_name": "costream",
+    }
+
+
+def _variable(key: str) -> str:
+    """The environment variable by which Dask takes a setting: "a.b-c" -> DASK_A__B_C."""
+    return "DASK_" + key.upper().replace(".", "__").replace("-", "_")
+
+
+def _dask_jobqueue() -> Any:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        raise Refusal(
+            "dask-jobqueue, which submits jobs to SLURM, is not installed",
+            remedy="pip install 'costream[slurm]', or: pip install dask-jobqueue==0.9.0",
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, before)  # its import takes Ctrl-C for itself
+    return dask_jobqueue

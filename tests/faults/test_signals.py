@@ -1,0 +1,204 @@
+"""Ctrl-C and SIGTERM: the first lets the videos that are running finish, the second stops at once; a rerun completes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from distributed import Client, Scheduler
+
+from pipeline.extract import extract
+from pipeline.importers import folder
+from pipeline.store import open_store
+from pipeline.verify import verify
+from pipeline.writer import create_store
+from tests.faults.clusters import RunningScheduler
+from tests.faults.processes import SETTINGS, Extraction, descendants, running, wait_for
+from tests.faults.test_kills import LONG, assert_unfinished
+from tests.pipeline.reference import content
+
+Start = Callable[..., Extraction]
+
+both_signals = pytest.mark.parametrize(
+    ("number", "code", "again"),
+    [(signal.SIGINT, 130, "press Ctrl-C again"), (signal.SIGTERM, 143, "send SIGTERM again")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+
+
+def assert_all_ended(processes: set[int]) -> None:
+    assert len(processes) >= 2
+    wait_for(lambda: not any(running(pid) for pid in processes), "the run's workers to end")
+
+
+@both_signals
+def test_the_first_signal_lets_the_running_video_finish(
+    videos: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    extract_apart: Start,
+    number: int,
+    code: int,
+    again: str,
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", workers=1, GATE_VIDEO="long")
+    run.held()
+    processes = descendants(run.process.pid)
+    run.signal_all(signal.Signals(number))
+    run.wait_for_words(f"finishing 1 running videos; {again} to stop at once")
+    run.open_gate()
+    ended, out, err = run.end()
+    assert ended == code, err
+    assert "stored 1 videos (400 frames), in" in out
+    assert "interrupted: 1 stored, 7 left; run the same command again to go on" in err
+    assert "Traceback" not in err
+    assert_all_ended(processes)
+    store = open_store(tmp_path / "store")
+    assert store.videos == [LONG]
+    assert not any(found for _, _, found in verify(store))
+    assert extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, workers=1).stored == 7
+    assert content(tmp_path / "store") == undisturbed
+
+
+@both_signals
+def test_the_second_signal_stops_at_once(
+    videos: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", workers=1, GATE_VIDEO="long")
+    run.held()
+    processes = descendants(run.process.pid)
+    run.signal_all(signal.Signals(number))
+    run.wait_for_words(again)
+    run.signal_all(signal.Signals(number))
+    ended, _, err = run.end()
+    assert ended == code, err
+    assert "interrupted: 0 stored, 8 left; run the same command again to go on" in err
+    assert "Traceback" not in err
+    assert_all_ended(processes)
+    assert_unfinished(tmp_path / "store")
+
+
+def test_a_run_in_the_background_ignores_what_it_was_told_to_ignore(
+    videos: Path, tmp_path: Path, extract_apart: Start
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", workers=1, on_interrupt=signal.SIG_IGN, GATE_VIDEO="long")
+    run.held()
+    run.signal_all(signal.SIGINT)
+    run.signal_all(signal.SIGINT)
+    run.signal_all(signal.SIGTERM)
+    run.wait_for_words("finishing 1 running videos; send SIGTERM again")
+    run.open_gate()
+    code, _, err = run.end()
+    assert code == 143, err
+    assert "interrupted: 1 stored, 7 left" in err
+
+
+@both_signals
+def test_a_signal_while_workers_start_begins_no_video(
+    videos: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
+) -> None:
+    run = extract_apart(videos, tmp_path / "store", workers=1, GATE_START="1")
+    run.held()
+    run.signal_all(signal.Signals(number))
+    run.open_gate()
+    ended, _, err = run.end()
+    assert ended == code, err
+    assert "interrupted: 0 stored, 8 left; run the same command again to go on" in err
+    assert "Traceback" not in err
+    assert open_store(tmp_path / "store").videos == []
+
+
+@both_signals
+def test_a_signal_ends_a_dry_run_at_once(
+    videos: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    run = extract_apart(videos, tmp_path / "store", "--dry_run", "true", GATE_START="1", TMPDIR=str(scratch))
+    run.held()
+    run.signal_all(signal.Signals(number))
+    run.open_gate()
+    ended, out, err = run.end()
+    assert ended == code, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not out
+    assert not [path for path in scratch.iterdir() if path.name.startswith("tmp")]
+
+
+@both_signals
+def test_a_signal_while_the_run_is_planned_ends_it(
+    videos: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
+) -> None:
+    store = tmp_path / "store"
+    create_store(store, SETTINGS)
+    pipe = store / "quarantine" / "held.json"  # planning reads it, and waits for what never comes
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    run = extract_apart(videos, store, workers=1)
+    writer: list[int] = []
+
+    def opened() -> bool:
+        try:
+            writer.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody reads yet
+            return bool(writer)
+        return True
+
+    run.wait_for(opened, "the plan")
+    run.signal_all(signal.Signals(number))
+    ended, _, err = run.end()
+    os.close(writer[0])
+    assert ended == code, err
+    assert "interrupted; run the same command again to go on" in err
+    assert "Traceback" not in err
+
+
+def test_workers_of_others_finish_what_they_are_at_and_take_no_more(
+    videos: Path, tmp_path: Path, extract_apart: Start, running_scheduler: RunningScheduler
+) -> None:
+    run = extract_apart(
+        videos, tmp_path / "store", "--scheduler", str(running_scheduler.file), workers=0, GATE_VIDEO="long"
+    )
+    running_scheduler.add_worker(**gate(run))
+    run.held()
+    run.signal_all(signal.SIGINT)
+    run.wait_for_words("finishing 1 running videos; press Ctrl-C again")
+    run.open_gate()
+    code, _, err = run.end()
+    assert code == 130, err
+    assert "interrupted: 1 stored, 7 left" in err
+    with Client(running_scheduler.address) as client:
+        assert not [name for name in client.run_on_scheduler(plugins) if name.endswith(f"@{tmp_path / 'store'}")]
+    again = extract_apart(videos, tmp_path / "store", "--scheduler", str(running_scheduler.file), workers=0)
+    code, out, err = again.end()
+    assert code == 0, err
+    assert "stored 7 videos" in out
+
+
+def test_a_lost_scheduler_is_told(
+    videos: Path, tmp_path: Path, extract_apart: Start, running_scheduler: RunningScheduler
+) -> None:
+    run = extract_apart(
+        videos, tmp_path / "store", "--scheduler", running_scheduler.address, workers=0, GATE_VIDEO="long"
+    )
+    running_scheduler.add_worker(**gate(run))
+    run.held()
+    running_scheduler.scheduler.kill()
+    code, _, err = run.end()
+    assert code == 1, err
+    assert "the Dask scheduler was lost" in err
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+
+
+def plugins(dask_scheduler: Scheduler) -> list[str]:
+    return list(dask_scheduler.worker_plugins)
+
+
+def gate(run: Extraction) -> dict[str, str]:
+    """The variables of a worker that this run is to have."""
+    return run.variables

@@ -1,0 +1,251 @@
+"""Where the workers are: on this machine, with a running scheduler, in jobs of SLURM. Signals are in tests/faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from pipeline import admission, cluster, environment, slurm
+from pipeline.errors import Refusal, UsageError
+from pipeline.settings import ExtractionSettings
+from pipeline.slurm import SlurmSettings
+from pipeline.stopping import run_name, unless_stopped
+from pipeline.store import VideoStore
+from pipeline.writer import create_store
+from tests.faults.clusters import RunningScheduler, fake_slurm
+from tests.faults.processes import wait_for
+from tests.pipeline.reference import content
+
+Run = Callable[..., tuple[int, str, str]]
+LIKE_THE_STORE = ("--rgb.quality", "90", "--flow.estimator", "dis")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningScheduler]:
+    started = RunningScheduler(tmp_path)
+    yield started
+    started.close()
+
+
+def test_the_dashboard_answers() -> None:
+    with cluster.workers_for_extraction("", 1, SlurmSettings()) as client:
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(client.dashboard_link, timeout=30) as answer:
+            assert answer.status == 200
+            assert b"bokeh" in answer.read()
+
+
+def test_workers_of_a_running_scheduler_write_the_same_store(
+    run: Run, running: RunningScheduler, synthetic_videos: Path, synthetic_store: VideoStore, tmp_path: Path
+) -> None:
+    running.add_worker()
+    running.add_worker()
+    for number, scheduler in enumerate((running.address, running.file)):
+        store = tmp_path / f"store{number}"
+        code, out, err = run(
+            *["extract", "--videos", synthetic_videos, "--store", store, "--scheduler", scheduler, *LIKE_THE_STORE]
+        )
+        assert code == 0, err
+        assert f"flow, {scheduler}, into" in err
+        assert "dashboard: http://127.0.0.1:" in err
+        assert "stored 12 videos (240 frames)" in out
+        assert content(store) == content(synthetic_store.root)
+
+
+def test_a_run_waits_for_the_first_worker(running: RunningScheduler, synthetic_videos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "extract", "--videos", synthetic_videos, "--store", tmp_path / "store"]
+    told = tmp_path / "told"
+    with open(told, "w") as errors:
+        process = subprocess.Popen([*command, "--scheduler", running.file, *LIKE_THE_STORE], stderr=errors)
+    try:
+        wait_for(lambda: "there is no worker yet; waiting for the first" in told.read_text(), "its message")
+        running.add_worker()
+        assert process.wait(timeout=90) == 0, told.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("options", "costream", "reason"),
+    [
+        (("--nthreads", "2"), True, "has 2 threads; start it with --nthreads 1"),
+        ((), False, "cannot import what this run needs: "),
+    ],
+    ids=["several threads", "no costream"],
+)
+def test_a_worker_that_cannot_do_the_work_is_refused_by_its_host(
+    run: Run,
+    running: RunningScheduler,
+    synthetic_videos: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    costream: bool,
+    reason: str,
+) -> None:
+    running.add_worker()
+    running.add_worker(*options, costream=costream)
+    with Client(running.address) as client:
+        client.wait_for_workers(2)
+    store = tmp_path / "store"
+    code, _, err = run("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file)
+    assert code == 1
+    assert "not all workers can do this work:     127.0.0.1 (tcp://127.0.0.1:" in err
+    assert reason in err
+    assert "to do: give workers this environment" in err
+    assert not list((store / "videos").rglob("c"))
+
+
+def test_what_a_worker_must_see_and_have(
+    tmp_path: Path, extraction_settings: ExtractionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    needs = admission.requirements(tmp_path, store)
+    with pytest.raises(Refusal, match="cannot read the store .*: there is no store"):
+        admission.require_fit(*needs)
+    create_store(store, extraction_settings)
+    with pytest.raises(Refusal, match="cannot read the folder of videos .*none"):
+        admission.require_fit(*admission.requirements(tmp_path / "none", store))
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "versions", lambda: {"numpy": "1.0"})
+        with pytest.raises(Refusal, match=r"has .*numpy 1\.0 instead of ") as refused:
+            admission.require_fit(*needs)
+    assert refused.value.where
+    assert admission.when_fit(needs, max, 1, 2) == 2
+
+
+def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
+    running: RunningScheduler, tmp_path: Path, extraction_settings: ExtractionSettings
+) -> None:
+    running.add_worker()
+    store, pipe = tmp_path / "store", tmp_path / "pipe"
+    create_store(store, extraction_settings)
+    os.mkfifo(pipe)
+    said: list[str] = []
+    with Client(running.address) as client:
+        client.wait_for_workers(1)
+        left = client.submit(unless_stopped, run_name(store), "walk/a", Path.read_text, pipe)
+        with (
+            open(pipe, "w"),  # is open as soon as the worker reads
+            pytest.raises(Refusal, match="still at 1 videos of an earlier run, as 'walk/a'"),
+        ):
+            admission.admit(client, tmp_path, store, said.append)
+        left.result()
+        admission.admit(client, tmp_path, store, said.append)
+    (note,) = said
+    assert "will kill 8 before it lands in quarantine" in note
+
+
+def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    with (
+        pytest.raises(Refusal, match="the Dask scheduler does not answer"),
+        cluster.workers_for_extraction("tcp://127.0.0.1:1", 1, SlurmSettings()),
+    ):
+        pass
+
+
+def test_choices_of_workers_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    cluster.check_scheduler("", 3)
+    cluster.check_scheduler("slurm", 3)
+    cluster.check_scheduler("tls://host:8786", 0)
+    with pytest.raises(UsageError, match="no address"):
+        cluster.check_scheduler("slrum", 0)
+    with pytest.raises(UsageError, match="has the workers it has"):
+        cluster.check_scheduler("tcp://host:8786", 3)
+    with pytest.raises(UsageError, match="below 0"):
+        cluster.check_scheduler("", -1)
+    with pytest.raises(UsageError, match="slurm cores 0"):
+        SlurmSettings(cores=0).for_workers(1)
+    with pytest.raises(UsageError, match="slurm memory 'much'"):
+        SlurmSettings(memory="much").for_workers(1)
+
+
+def test_a_job_asks_for_what_its_workers_need() -> None:
+    settings = SlurmSettings("short", "physics", "01:00:00", 8, "2GiB", ("--exclude=node7",), ("module load gcc",))
+    lines = slurm.job_script(settings, workers=20).splitlines()
+    for line in (
+        "#SBATCH -p short",
+        "#SBATCH -A physics",
+        "#SBATCH -t 01:00:00",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=16G",
+        "#SBATCH --exclude=node7",
+        "module load gcc",
+        "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",
+    ):
+        assert line in lines
+    (worker,) = (line for line in lines if "dask_worker" in line)
+    assert worker.startswith(f"{sys.executable} -m distributed.cli.dask_worker tcp://")
+    assert "--nthreads 1 --memory-limit 2.00GiB --nworkers 8 --nanny" in worker
+    assert "#SBATCH --cpus-per-task=3" in slurm.job_script(settings, workers=3)
+    assert "\n'/opt/my python' -m distributed" in slurm.job_script(SlurmSettings(python="/opt/my python"), 1)
+
+
+def test_jobs_leave_interrupts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "dask_jobqueue"]:
+        monkeypatch.delitem(sys.modules, name)
+    before = signal.getsignal(signal.SIGINT)
+    slurm.job_script(SlurmSettings(), 1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_missing_dask_jobqueue_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(Refusal, match="dask-jobqueue.*is not installed") as refused:
+        slurm.job_script(SlurmSettings(), 1)
+    assert "pip install 'costream[slurm]'" in refused.value.remedy
+
+
+def test_jobs_of_slurm_write_the_same_store(
+    run: Run, synthetic_videos: Path, synthetic_store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", str(tmp_path / "slurm"), prepend=os.pathsep)
+    store = tmp_path / "store"
+    options = ("--scheduler", "slurm", "--workers", 3, "--slurm.cores", 2, "--slurm.queue", "short")
+    code, out, err = run("extract", "--videos", synthetic_videos, "--store", store, *options, *LIKE_THE_STORE)
+    assert code == 0, err
+    assert "3 workers in jobs of slurm" in err
+    assert "stored 12 videos (240 frames)" in out
+    assert content(store) == content(synthetic_store.root)
+    scripts = [path.read_text() for path in (tmp_path / "slurm").glob("job.*")]
+    assert len(scripts) == 2
+    assert all("#SBATCH -p short" in script and "--nworkers 2" in script for script in scripts)
+    assert len((tmp_path / "slurm" / "cancelled").read_text().split()) == 2
+
+
+def test_a_job_that_is_not_taken_is_told(
+    run: Run, synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract = (
+        "extract",
+        "--videos",
+        synthetic_videos,
+        "--store",
+        tmp_path / "store",
+        "--scheduler",
+        "slurm",
+        "--flow",
+        "null",
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        code, _, err = run(*extract)
+        assert code == 1
+        assert "there is no sbatch here" in err
+    fake_slurm(tmp_path / "slurm")
+    (tmp_path / "slurm" / "sbatch").write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "slurm"), prepend=os.pathsep)
+    code, _, err = run(*extract)
+    assert code == 1
+    assert "a job could not be submitted" in err
+    assert "invalid partition" in err

@@ -1,0 +1,71 @@
+"""What a run tells while it works."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pipeline import progress
+from pipeline.job import Outcome
+from pipeline.progress import ExtractionBar
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_time_left_goes_by_bytes_not_by_videos(clock: Clock) -> None:
+    bar = ExtractionBar({"long": 900, "broken": 50, "short": 50}, 0)
+    assert bar.seconds_left(5) is None
+    clock.now += 18
+    bar.advance(Outcome("long", "stored", frames=90))
+    assert bar.seconds_left(18) == pytest.approx(18 * 100 / 900)
+    bar.advance(Outcome("broken", "quarantined", "empty"))
+    assert bar.seconds_left(18) == pytest.approx(18 * 50 / 900)  # a broken file says nothing about speed
+    bar.advance(Outcome("short", "stored", frames=5))
+    assert bar.seconds_left(20) == 0
+
+
+def test_a_line_comes_every_ten_seconds_and_at_the_end(clock: Clock) -> None:
+    bar = ExtractionBar({name: 10 for name in "abcd"}, 3, pairs=True)
+    told = io.StringIO()
+    bar.console = Console(file=told, width=200)
+    with bar:
+        for name, seconds, status in (
+            ("a", 4, "stored"),
+            ("b", 4, "stored"),
+            ("c", 4, "quarantined"),
+            ("d", 4, "stored"),
+        ):
+            clock.now += seconds
+            bar.advance(Outcome(name, status, frames=24 if status == "stored" else 0))
+    assert told.getvalue().splitlines() == [
+        "extract  3/4 videos  0.2 videos/s  4 frames/s  4 pairs/s  4 in quarantine  6 s left",
+        "extract  4/4 videos  0.2 videos/s  4 frames/s  4 pairs/s  4 in quarantine  0 s left",
+    ]
+
+
+def test_pairs_are_told_only_where_there_is_flow(clock: Clock) -> None:
+    bar = ExtractionBar({"a": 10}, 0)
+    bar.console = Console(file=(told := io.StringIO()), width=200)
+    clock.now += 100
+    bar.advance(Outcome("a", "stored", frames=100))
+    assert told.getvalue() == "extract  1/1 videos  0.0 videos/s  1 frames/s  0 s left\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1:00"), (3599, "59:59"), (11045, "3:04:05")]
+)
+def test_durations_are_told_briefly(seconds: float, text: str) -> None:
+    assert progress._duration(seconds) == text
