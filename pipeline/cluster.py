@@ -22,6 +22,8 @@ DASK_SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # A cluster gives up a process whose new worker is not there 15 s after the old one died, also while it works on a video.
+    "distributed.deploy.lost-worker-timeout": "365d",
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.comm.timeouts.connect": "60s",
 }

@@ -14,9 +14,6 @@ from tests.pipeline.fake_gpu import fake_gpus, plain_store, settings
 from tests.pipeline.reference import content
 
 
-# On a busy machine a video that is done again alone just after another worker's death is blamed now and then, though no
-# worker died over it; why is not known yet.
-@pytest.mark.xfail(strict=False, reason="on a busy machine an innocent video is blamed now and then")
 @pytest.mark.slow
 def test_only_videos_that_kill_or_hang_a_process_of_several_threads_are_blamed(videos: Path, tmp_path: Path) -> None:
     with fake_gpus("0,1", Path(gate.__file__)) as patch:
