@@ -20,11 +20,11 @@ def test_only_videos_that_kill_or_hang_a_process_of_several_threads_are_blamed(v
         undisturbed = content(plain_store(videos, tmp_path / "plain"))
         for name, value in {"GATE": str(tmp_path), "DEADLY_VIDEOS": "b f", "HANGING_VIDEOS": "d"}.items():
             patch.setenv(name, value)
-        summary = extract(folder.read(videos), videos, tmp_path / "store", settings(), workers=6, time_limit=2)
+        summary = extract(folder.read(videos), videos, tmp_path / "store", settings(), workers=6, time_limit=6)
     assert summary.stored == 5
     store = open_store(tmp_path / "store")
     assert store.quarantine == summary.quarantined
-    assert store.quarantine["walk/d"] == "it gave no further frame for 2 s"
+    assert store.quarantine["walk/d"] == "it gave no further frame for 6 s"
     assert all("worker process died" in store.quarantine[name] for name in ("walk/b", "jump/f"))
     assert len(store.quarantine) == 3
     refused = tuple(f"videos/{name}/" for name in store.quarantine)
