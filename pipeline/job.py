@@ -21,7 +21,7 @@ from pipeline import layout, storage
 from pipeline.errors import Refusal
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings, settings_hash
-from pipeline.video import DecodeSettings, Undecodable, decode, probe
+from pipeline.video import DecodeSettings, OpenVideo, Undecodable
 from pipeline.views import View
 from pipeline.watchdog import watching
 from pipeline.writer import VideoWriter
@@ -137,27 +137,29 @@ def _store(
     guard: AbstractContextManager[None],
 ) -> Outcome:
     seconds = {"decode": 0.0, "write": 0.0}
-    with guard:
-        header = probe(file)
-    began = _stamp(file)
     mark = time.perf_counter()
-    writer.begin()
-    mark = _lap(seconds, "write", mark)
-    frames, partial = 0, _Partial()
-    for block in _decoded(file, settings.decode, guard, partial):
+    with guard:
+        source = OpenVideo(file)
+    began = _stamp(file)
+    with source:
         mark = _lap(seconds, "decode", mark)
-        frames += len(block)
-        encoded = [(view, view.add(block)) for view in views]
-        mark = time.perf_counter()
-        for view, streams in encoded:
-            writer.add(view, streams)
+        writer.begin()
         mark = _lap(seconds, "write", mark)
-    _lap(seconds, "decode", mark)
+        frames, partial = 0, _Partial()
+        for block in _decoded(source, settings.decode, guard, partial):
+            mark = _lap(seconds, "decode", mark)
+            frames += len(block)
+            encoded = [(view, view.add(block)) for view in views]
+            mark = time.perf_counter()
+            for view, streams in encoded:
+                writer.add(view, streams)
+            mark = _lap(seconds, "write", mark)
+        _lap(seconds, "decode", mark)
     facts = {
         "label": video.label,
         "source": video.source or video.video_id,
         "split": video.split,
-        "fps": settings.decode.fps or header.fps,
+        "fps": settings.decode.fps or source.header.fps,
         "length": frames,
         "file": {"path": video.path, **_identity(file, began)},
         "settings_hash": settings_hash(settings.as_dict()),
@@ -184,11 +186,11 @@ class _Partial:
 
 
 def _decoded(
-    file: Path, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
+    source: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
 ) -> Iterator[np.ndarray]:
     """The video's blocks. Where a part of the video is welcome, damage ends them and is told in `partial`."""
     try:
-        yield from decode(file, settings, guard=guard)
+        yield from source.blocks(settings, guard=guard)
     except Undecodable as error:
         if not (settings.accept_partial and error.readable):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -12,16 +13,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
+from pipeline.conversion import ToRgb
 from pipeline.errors import UsageError
 
 BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes through in as little memory as a clip
 MAX_BLOCK_FRAMES = 64
 LONGEST_STILL = 600  # seconds between two frames; a broken time beyond it would repeat a frame without end
-ENDS_EARLY = 0.9  # a file whose frames stop before this share of its declared duration was cut off
+LATE_ENDS = Fraction(
+    2, 100
+)  # of the declared duration, and two frames' time, may lack at the end before a file counts as cut off
+# Decoders that pass off what they could not read as a whole frame, without a mark, unless they are told to fail.
+UNMARKED = {"mjpeg": {"err_detect": "explode"}}
 
 UNGUARDED: AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -47,21 +51,6 @@ class Probe:
     codec: str
     duration: float  # seconds, 0 when unknown
     frames: int  # as claimed by the container, 0 when unknown
-
-
-def probe(path: Path) -> Probe:
-    """Read the header of a video. Raises Undecodable."""
-    with _open(path) as container:
-        stream = _video_stream(container)
-        rate = stream.average_rate or stream.guessed_rate
-        return Probe(
-            width=stream.codec_context.width,
-            height=stream.codec_context.height,
-            fps=float(rate) if rate else 0.0,
-            codec=stream.codec_context.name,
-            duration=_declared_end(container, stream),
-            frames=stream.frames,
-        )
 
 
 @dataclass(frozen=True)
@@ -91,36 +80,136 @@ class DecodeSettings:
         return replace(self, fps=None if self.fps is None else float(self.fps))
 
 
-def decode(
-    path: Path,
-    settings: DecodeSettings = DecodeSettings(),
-    max_block: int = MAX_BLOCK_FRAMES,
-    guard: AbstractContextManager[None] = UNGUARDED,
-) -> Iterator[np.ndarray]:
-    """Blocks of RGB frames, uint8 (n, H, W, 3), 1 <= n <= max_block, rotated as the file's metadata says.
+class OpenVideo(AbstractContextManager["OpenVideo"]):
+    """A video file, open: what its header says and, once, its frames. Use in a `with`; raises Undecodable."""
 
-    All frames have the size of the first; a file that changes size in the middle is scaled to it, as FFmpeg does.
-    Raises Undecodable at the first damaged packet, when there is no frame, and when the frames stop well before the
-    duration that the file declares: a part of a video is never taken for the whole. With `accept_partial` it raises all
-    the same, but only after every frame that was readable has been given. `guard` is entered around each wait for a frame.
-    """
-    block: list[np.ndarray] = []
-    limit = 0
-    with contextlib.closing(_timed_frames(path, guard)) as timed:
-        pictures = (picture for picture, _ in timed) if settings.fps is None else resample(timed, settings.fps)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.container = _open(path)
         try:
-            for picture in itertools.islice(pictures, settings.max_frames):
-                limit = limit or int(np.clip(BLOCK_BYTES // picture.nbytes, 2, max_block))
-                block.append(picture)
-                if len(block) == limit:
-                    yield np.stack(block)
-                    block = []
+            self.stream = _video_stream(self.container)
         except Undecodable:
-            if block and settings.accept_partial:
-                yield np.stack(block)
+            self.container.close()
             raise
-    if block:
-        yield np.stack(block)
+        self.header = _header(self.container, self.stream)
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    def blocks(
+        self,
+        settings: DecodeSettings = DecodeSettings(),
+        max_block: int = MAX_BLOCK_FRAMES,
+        guard: AbstractContextManager[None] = UNGUARDED,
+    ) -> Iterator[np.ndarray]:
+        """Blocks of RGB frames, uint8 (n, H, W, 3), 1 <= n <= max_block, as FFmpeg's command line gives them: see ToRgb.
+
+        All frames have the size of the first; a file that changes size in the middle is scaled to it.
+        Raises Undecodable at the first damaged frame, when there is no frame, and when the frames stop well before the
+        duration that the file declares: a part of a video is never taken for the whole. With `accept_partial` it raises
+        all the same, but only after every frame that was readable has been given. `guard` is entered around each wait for
+        a frame.
+        """
+        block, filled = np.empty(0), 0
+        with contextlib.closing(self._pictures(guard)) as timed:
+            times = _Clock(self.stream)
+            pictures = (
+                (picture for picture, _ in timed)
+                if settings.fps is None
+                else resample(((picture, times.of(pts)) for picture, pts in timed), settings.fps)
+            )
+            try:
+                for picture in itertools.islice(pictures, settings.max_frames):
+                    if not filled:
+                        limit = int(np.clip(BLOCK_BYTES // picture.nbytes, 2, max_block))
+                        block = np.empty((limit, *picture.shape), np.uint8)
+                    block[filled] = picture
+                    filled += 1
+                    if filled == limit:
+                        yield block
+                        filled = 0
+            except Undecodable:
+                if filled and settings.accept_partial:
+                    yield block[:filled]
+                raise
+        if filled:
+            yield block[:filled]
+
+    def _pictures(self, guard: AbstractContextManager[None]) -> Generator[tuple[np.ndarray, int | None]]:
+        """Every frame as RGB, with its presentation time in the stream's time base."""
+        to_rgb, count = ToRgb(), 0
+        with contextlib.closing(self._readable(guard)) as frames:
+            for frame in frames:
+                try:
+                    picture = to_rgb(frame)
+                except av.FFmpegError as error:
+                    kind = f"pixel format {frame.format.name}, colour matrix {frame.colorspace} of ITU-T H.273"
+                    reason = f"FFmpeg cannot convert its frames to RGB ({kind}): {_short(error)}"
+                    raise Undecodable(reason, "decode", count) from error
+                yield picture, frame.pts
+                count += 1
+
+    def _readable(self, guard: AbstractContextManager[None]) -> Generator[av.VideoFrame]:
+        """Every frame, in presentation order, up to the first sign of damage."""
+        # So many frames may come before a damaged one though they were predicted from it, or after a gap in their order.
+        depth = self.stream.codec_context.reorder_depth
+        held: deque[av.VideoFrame] = deque()
+        reach, count = _Reach(), 0
+        frames = self._decoded()
+        while True:
+            try:
+                with guard:
+                    frame = next(frames, None)
+            except (av.FFmpegError, ValueError) as error:
+                raise _damaged(count, _short(error)) from error
+            if frame is None:
+                break
+            reach.add(frame)
+            held.append(frame)
+            if len(held) > depth:
+                yield held.popleft()
+                count += 1
+        if not count + len(held):
+            raise Undecodable("it holds no decodable frame", "decode")
+        self._check_end(reach, count)
+        yield from held
+
+    def _decoded(self) -> Generator[av.VideoFrame]:
+        """Frames as the decoder gives them. Raises _Passed at damage that FFmpeg's command line would pass over."""
+        packets = self.container.demux(self.stream)
+        packet = next(packets)
+        for following in packets:
+            # In the middle of a transport stream the mark may mean no more than that two files were joined there.
+            if packet.is_corrupt and not following.size:
+                raise _Passed("the file breaks off within the next one")
+            yield from map(_undamaged, packet.decode())
+            packet = following
+        yield from map(_undamaged, packet.decode())  # an empty one, which makes the decoder give what it still holds
+
+    def _check_end(self, reach: _Reach, count: int) -> None:
+        declared, base = _declared_duration(self.container, self.stream), self.stream.time_base
+        if not declared or not base or reach.last is None:
+            return
+        # A stream's duration counts from its start, a container's from 0.
+        start = (self.stream.start_time or 0) if self.stream.duration is not None else 0
+        end = (reach.last + reach.duration - start) * base
+        if declared - end > max(declared * LATE_ENDS, base * reach.gap * 2):
+            stop = f"frames stop at {float(end):.2f} s of the {float(declared):.2f} s it declares"
+            raise Undecodable(f"cut off: {stop} ({count} frames readable)", "end", count)
+
+
+def probe(path: Path) -> Probe:
+    """Read the header of a video. Raises Undecodable."""
+    with OpenVideo(path) as video:
+        return video.header
+
+
+def decode(
+    path: Path, settings: DecodeSettings = DecodeSettings(), max_block: int = MAX_BLOCK_FRAMES
+) -> Iterator[np.ndarray]:
+    """The blocks of a video; see OpenVideo.blocks."""
+    with OpenVideo(path) as video:
+        yield from video.blocks(settings, max_block)
 
 
 def resample(frames: Iterable[tuple[np.ndarray, Fraction | None]], fps: float) -> Iterator[np.ndarray]:
@@ -150,51 +239,35 @@ def resample(frames: Iterable[tuple[np.ndarray, Fraction | None]], fps: float) -
             last = picture, time
 
 
-def _timed_frames(path: Path, guard: AbstractContextManager[None]) -> Generator[tuple[np.ndarray, Fraction | None]]:
-    """Every frame with its presentation time in seconds."""
-    count, last_end = 0, 0.0
-    converter = VideoReformatter()
-    with _open(path) as container:
-        stream = _video_stream(container)
-        declared = _declared_end(container, stream)
-        clock = _Clock(stream)
-        frames = container.decode(stream)
-        while True:
-            try:
-                with guard:
-                    frame = next(frames, None)
-                if frame is None:
-                    break
-                picture = _rgb(frame, converter)
-            except (av.FFmpegError, ValueError) as error:
-                raise Undecodable(f"damaged after {count} readable frames: {_short(error)}", "decode", count) from error
-            if count == 0:
-                size = picture.shape[:2]
-            elif picture.shape[:2] != size:
-                picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
-            count += 1
-            if frame.time is not None:
-                last_end = max(last_end, frame.time + float((frame.duration or 0) * (frame.time_base or 0)))
-            yield picture, clock.time_of(frame)
-    if count == 0:
-        raise Undecodable("it holds no decodable frame", "decode")
-    if declared and last_end and last_end < ENDS_EARLY * declared:
-        raise Undecodable(
-            f"cut off: frames stop at {last_end:.2f} s of the {declared:.2f} s it declares ({count} frames readable)",
-            "end",
-            count,
-        )
+class _Passed(ValueError):
+    """Damage that FFmpeg has hidden as well as it could, and marked."""
+
+
+class _Reach:
+    """How far the frames reach, in the stream's time base."""
+
+    def __init__(self) -> None:
+        self.last: int | None = None
+        self.duration = self.gap = 0  # of the last frame; longest from one frame to the next
+
+    def add(self, frame: av.VideoFrame) -> None:
+        if frame.pts is None or (self.last is not None and frame.pts <= self.last):
+            return
+        if self.last is not None:
+            self.gap = max(self.gap, frame.pts - self.last)
+        self.last, self.duration = frame.pts, frame.duration or 0
 
 
 class _Clock:
-    """Presentation times; a frame without one comes a frame of the stream's rate after the one before it."""
+    """Presentation times in seconds; a frame without one comes a frame of the stream's rate after the one before it."""
 
     def __init__(self, stream: av.VideoStream) -> None:
+        self.base = stream.time_base
         self.rate = stream.average_rate or stream.guessed_rate
         self.next = Fraction(0) if self.rate else None
 
-    def time_of(self, frame: av.VideoFrame) -> Fraction | None:
-        time = self.next if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+    def of(self, pts: int | None) -> Fraction | None:
+        time = self.next if pts is None or self.base is None else pts * self.base
         if time is not None and self.rate:
             self.next = time + 1 / self.rate
         return time
@@ -222,26 +295,41 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     if stream.codec_context is None:
         raise Undecodable("its video codec is not known to FFmpeg", "open")
     stream.thread_type = "NONE"  # extraction runs one process per core; more threads would only fight
+    stream.codec_context.options = UNMARKED.get(stream.codec_context.name, {})
     return stream
 
 
-def _declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """Seconds at which the video stream should end; the container's word counts only where it has no other stream."""
+def _header(container: av.container.InputContainer, stream: av.VideoStream) -> Probe:
+    rate = stream.average_rate or stream.guessed_rate
+    return Probe(
+        width=stream.codec_context.width,
+        height=stream.codec_context.height,
+        fps=float(rate) if rate else 0.0,
+        codec=stream.codec_context.name,
+        duration=float(_declared_duration(container, stream)),
+        frames=stream.frames,
+    )
+
+
+def _declared_duration(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+    """Seconds that the video stream should last, 0 when unknown; the container's word counts only for a lone stream."""
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+        return stream.duration * stream.time_base
     if len(container.streams) == 1 and container.duration is not None:
-        return container.duration / av.time_base
-    return 0.0
+        return Fraction(container.duration, av.time_base)
+    return Fraction(0)
 
 
-def _rgb(frame: av.VideoFrame, converter: VideoReformatter) -> np.ndarray:
-    # One converter and one thread: a converter of its own for every frame starts as many threads as there are cores,
-    # which makes a frame of 112x84 cost 0.6 to 4 ms instead of 0.1.
-    picture = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    turns = round(frame.rotation / 90) % 4  # degrees counterclockwise
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+def _undamaged(frame: av.VideoFrame) -> av.VideoFrame:
+    if frame.is_corrupt:
+        raise _Passed("parts of the next one are missing or make no sense")
+    return frame
+
+
+def _damaged(readable: int, how: str) -> Undecodable:
+    return Undecodable(f"damaged after {readable} readable frames: {how}", "decode", readable)
 
 
 def _short(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
-    return f"{text} ({type(error).__name__})"
+    return text if isinstance(error, _Passed) else f"{text} ({type(error).__name__})"

@@ -14,8 +14,10 @@ from pipeline.manifest import Manifest
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.verify import verify
+from pipeline.video import Undecodable, decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from tests.pipeline import ffmpeg
 
 pytestmark = pytest.mark.slow
 
@@ -80,3 +82,18 @@ def test_turned_videos_show_what_the_unturned_ones_show(store: VideoStore) -> No
     for name, turns in (("made/rot_90", 1), ("made/rot_180", 2)):  # quarters, counterclockwise
         turned = store.read(name, "rgb", slice(None)).astype(int)
         assert np.abs(np.rot90(turned, -turns, axes=(1, 2)) - upright).mean() < 5, name
+
+
+def test_every_frame_is_what_ffmpeg_gives(shared: Path, zoo: list[dict[str, str]]) -> None:
+    compared = 0
+    for row in zoo:
+        path = shared / "data" / "zoo" / row["path"]
+        try:
+            frames = np.concatenate(list(decode(path)))
+        except Undecodable:
+            continue  # which ones may be refused is the business of the first test
+        reference = ffmpeg.frames(path)
+        assert len(frames) == len(reference), path
+        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(frames, reference, strict=True)), path
+        compared += 1
+    assert compared > 50

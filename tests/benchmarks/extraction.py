@@ -5,6 +5,10 @@ committed, against what they spent on decoding, flow and encoding (the store's j
 limit is 1.15 for short, small videos with the fastest flow; with TV-L1 it vanishes. The CPU time of all processes is
 told as well, against that of a bare loop over the same videos in one process. Starting the workers is a fixed cost,
 taken off and told apart.
+
+Then, of the same videos and of realistic ones: the rate of RGB alone on one core against a bare loop of PyAV and OpenCV (the
+limit is .8), what comes on top of the time of TV-L1 (decoding, both encodings, writing, everything: the limit is .07), how
+many times the rate of one worker two have (the limit is 1.85), and the size of the store against the papers' LMDBs.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from pipeline.views import View
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import VideoWriter, create_store
+from tests.benchmarks import one_core
 from tests.benchmarks.figures import write_figures
 
 WORK = ("decode", "flow", "encode")
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("--flow", default="dis", choices=["dis", "tvl1-opencv", "none"])
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--flow-videos", type=int, default=5, help="how many videos TV-L1 is computed of")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     flow = {} if arguments.flow == "none" else {"flow": FlowSettings(estimator=arguments.flow)}
@@ -56,6 +62,14 @@ def main() -> None:
         ]
         figures = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
         figures |= writing(scratch, videos / listed.rows[0].path, settings)
+        figures |= {"two workers against one": two_workers(scratch, videos, listed, settings, arguments.rounds)}
+        kinds = {
+            "short": [videos / row.path for row in listed.rows[:40]],
+            "realistic": one_core.realistic(scratch / "realistic", 40),
+        }
+        for kind, paths in kinds.items():
+            found = one_core.measure(paths, scratch / kind, "tvl1-cpu", arguments.flow_videos)
+            figures |= {f"{kind}: {name}": value for name, value in found.items()}
     report(figures, len(listed.rows), arguments)
 
 
@@ -83,9 +97,8 @@ def measure(
     (file,) = (store / "journal").iterdir()
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
     spent = {kind: sum(line["seconds"].get(kind, 0.0) for line in lines) for kind in (*WORK, "write", "total")}
-    first = min(line["time"] - line["seconds"]["total"] for line in lines)
-    last = max(line["time"] for line in lines)
-    available = (last - first) * workers
+    first, lasted = span(store)
+    available = lasted * workers
     work = sum(spent[kind] for kind in WORK)
     return {
         "overhead against the workers' own work": available / work,
@@ -96,10 +109,28 @@ def measure(
         "ms a video, work": 1e3 * work / len(lines),
         "ms a video, beyond it": 1e3 * (available - work) / len(lines),
         "ms a video, CPU time of a bare loop": 1e3 * bare / (len(lines) - workers),
-        "videos/s": len(lines) / (last - first),
+        "videos/s": len(lines) / lasted,
         "s to start": first - began,
-        "s to end": ended - last,
+        "s to end": ended - first - lasted,
     }
+
+
+def two_workers(scratch: Path, videos: Path, listed: Manifest, settings: ExtractionSettings, rounds: int) -> float:
+    """The rate of two workers against that of one, from the first video's beginning to the last one's end, in turn."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(rounds):
+        for workers in seconds:
+            store = scratch / f"workers-{number}-{workers}"
+            extract(listed, videos, store, settings, workers)
+            seconds[workers].append(span(store)[1])
+    return statistics.median(seconds[1]) / statistics.median(seconds[2])
+
+
+def span(store: Path) -> tuple[float, float]:
+    """When a store's first video began, and how many seconds later its last one was committed."""
+    lines = [json.loads(line) for line in (store / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    first = min(line["time"] - line["seconds"]["total"] for line in lines)
+    return first, max(line["time"] for line in lines) - first
 
 
 def bare_loop(path: Path, settings: ExtractionSettings) -> None:

@@ -16,15 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import job
-from pipeline.video import DecodeSettings
+from pipeline.video import DecodeSettings, OpenVideo
 
 HELD_AFTER = 320  # frames: a full shard is on the disk by then
 
 
 def dask_setup(_: object) -> None:
     """Called by Dask in every worker process."""
-    decode = job.decode
+    blocks = OpenVideo.blocks
     folder, held = Path(os.environ["GATE"]), os.environ.get("GATE_VIDEO")
     hanging = os.environ.get("HANGING_VIDEOS", "").split()
     deadly = os.environ.get("DEADLY_VIDEOS", "").split()
@@ -37,17 +36,19 @@ def dask_setup(_: object) -> None:
     if os.environ.get("GATE_START"):
         hold()
 
-    def watched(path: Path, settings: DecodeSettings, guard: AbstractContextManager[None]) -> Iterator[np.ndarray]:
-        frames = 0
-        for block in decode(path, settings, guard=guard):
+    def watched(
+        video: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None]
+    ) -> Iterator[np.ndarray]:
+        frames, name = 0, video.path.stem
+        for block in blocks(video, settings, guard=guard):
             yield block
             frames += len(block)
-            if path.stem in hanging:
+            if name in hanging:
                 with guard:
                     threading.Event().wait()
-            if path.stem in deadly:
+            if name in deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if path.stem == held and frames >= HELD_AFTER:
+            if name == held and frames >= HELD_AFTER:
                 hold()
 
-    job.decode = watched
+    OpenVideo.blocks = watched

@@ -162,6 +162,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert reason(tmp_path).reason == "it is not a file"
     os.mkfifo(tmp_path / "pipe.mp4")
     assert reason(tmp_path / "pipe.mp4").reason == "it is not a file"
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    assert reason(tmp_path / "loop.mp4").reason == "there is no such file"
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
