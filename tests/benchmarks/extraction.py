@@ -36,7 +36,7 @@ from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import VideoWriter, create_store
 from tests.benchmarks import one_core
-from tests.benchmarks.figures import write_figures
+from tests.benchmarks.figures import journal_lines, write_figures
 
 WORK = ("decode", "flow", "encode")
 
@@ -128,7 +128,7 @@ def two_workers(scratch: Path, videos: Path, listed: Manifest, settings: Extract
 
 def span(store: Path) -> tuple[float, float]:
     """When a store's first video began, and how many seconds later its last one was committed."""
-    lines = [json.loads(line) for line in (store / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = journal_lines(store)
     first = min(line["time"] - line["seconds"]["total"] for line in lines)
     return first, max(line["time"] for line in lines) - first
 

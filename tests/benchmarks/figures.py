@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 
+def journal_lines(store: Path) -> list[dict[str, Any]]:
+    """What was spent on each video of a store that one run made."""
+    (file,) = (store / "journal").iterdir()
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+
+
 def write_figures(arguments: argparse.Namespace, **figures: Any) -> None:
     """Write the figures to `arguments.json`, if that is asked for."""
     if not arguments.json:

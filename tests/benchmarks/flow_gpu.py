@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -33,7 +32,7 @@ from pipeline.video import decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.views.size import resize
-from tests.benchmarks.figures import write_figures
+from tests.benchmarks.figures import journal_lines, write_figures
 
 SIZES = ((128, 171), (224, 288), (240, 320))
 # Bytes a pixel and iteration if every plane passes once: ix, iy, rho and u, v and four duals in, u, v and the duals out.
@@ -117,7 +116,7 @@ def extraction(estimator: str, arguments: argparse.Namespace) -> dict[str, float
         listed = importers.read("folder", videos)
         extract(listed, videos, store, settings, cores)
         first, second = decoded(videos, [row.path for row in listed.rows], arguments.pairs)
-        lines = [json.loads(line) for line in (store / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = journal_lines(store)
     began, *rest = sorted(lines, key=lambda line: line["time"])[len(lines) // 4 :]
     rate = sum(line["frames"] - 1 for line in rest) / (rest[-1]["time"] - began["time"]) / len(visible_gpus())
     alone = flow.create(estimator)

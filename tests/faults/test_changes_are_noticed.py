@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import commands, environment, job, storage
+from pipeline import commands, environment, storage
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.importers import folder
@@ -20,6 +20,7 @@ from pipeline.manifest import Manifest
 from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
 from pipeline.verify import verify
+from pipeline.video import OpenVideo
 from tests.faults import small
 from tests.faults.small import OTHER, SMALL, write
 from tests.pipeline.reference import content, run_here
@@ -117,14 +118,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its record would have the digest of other bytes than its frames come from."""
-    decode = job.decode
+    blocks = OpenVideo.blocks
 
-    def meanwhile(path: Path, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
-        yield from decode(path, *arguments, **options)
-        if path.stem == "a":
-            touch(path)
+    def meanwhile(video: OpenVideo, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        yield from blocks(video, *arguments, **options)
+        if video.path.stem == "a":
+            touch(video.path)
 
-    monkeypatch.setattr(job, "decode", meanwhile)
+    monkeypatch.setattr(OpenVideo, "blocks", meanwhile)
     summary = run_here(folder.read(videos), videos, tmp_path / "store", SMALL)
     assert summary.stored == 2
     assert summary.quarantined["walk/a"] == "the file was written to while it was read"
