@@ -7,6 +7,7 @@ system for every record, and takes a record's content from the catalogue only if
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,13 @@ def save(root: Path) -> None:
     sink = pa.BufferOutputStream()
     table = pa.table(rows, metadata={DIGEST: _digest(rows["folder"], rows["record"])})
     pq.write_table(table, sink, write_page_checksum=True)
-    storage.write_atomically(layout.catalogue_path(root), sink.getvalue().to_pybytes())
+    path, content = layout.catalogue_path(root), sink.getvalue().to_pybytes()
+    storage.write_atomically(path, content)
+    # Times are told in steps (an object store's in seconds), and the next scan believes it only where it is the newest.
+    newest = max(listing.committed.values(), default=0)
+    while storage.changed(path) <= newest:
+        time.sleep(1.0 if newest % 10**9 == 0 else 0.01)
+        storage.write_atomically(path, content)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ import av
 from distributed import Client, KilledWorker
 
 from pipeline import job, origin
-from pipeline.cluster import workers_for_extraction
 from pipeline.errors import Refusal
 from pipeline.extract import refuse_nothing, size_of
 from pipeline.job import Outcome
@@ -21,9 +20,10 @@ from pipeline.layout import RECORD, video_folder
 from pipeline.manifest import Manifest, Video
 from pipeline.plan import VideoFiles, plan
 from pipeline.settings import ExtractionSettings
-from pipeline.slurm import SlurmSettings
-from pipeline.stopping import Stopping
 from pipeline.video import DecodeSettings, probe
+from pipeline.workers.cluster import workers_for_extraction
+from pipeline.workers.slurm import SlurmSettings
+from pipeline.workers.stopping import Stopping
 from pipeline.writer import create_store
 
 SAMPLE = 8  # videos

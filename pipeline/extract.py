@@ -10,9 +10,6 @@ from pathlib import Path
 from distributed import Client
 
 from pipeline import catalogue, storage
-from pipeline.admission import admit, wait_for_workers
-from pipeline.cluster import Kind, workers_for_extraction
-from pipeline.dispatch import Task, dispatch
 from pipeline.errors import Interrupted, Refusal
 from pipeline.job import Outcome
 from pipeline.journal import Summary, journal
@@ -21,8 +18,11 @@ from pipeline.opening import make_ready, opened_for_writing, settled
 from pipeline.plan import VideoFiles, plan
 from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
-from pipeline.slurm import SlurmSettings
-from pipeline.stopping import Stopping
+from pipeline.workers.admission import admit, wait_for_workers
+from pipeline.workers.cluster import Kind, workers_for_extraction
+from pipeline.workers.dispatch import Task, dispatch
+from pipeline.workers.slurm import SlurmSettings
+from pipeline.workers.stopping import Stopping
 from pipeline.writer import writing_to
 
 

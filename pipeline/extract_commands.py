@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import importers
-from pipeline.cluster import check_scheduler
 from pipeline.commands import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
 from pipeline.errors import UsageError
 from pipeline.estimate import Amount, Estimate, estimate
@@ -19,12 +18,13 @@ from pipeline.extract import extract as run_extraction
 from pipeline.manifest import Manifest
 from pipeline.progress import counting_bar
 from pipeline.settings import ExtractionSettings
-from pipeline.slurm import SlurmSettings, job_script
 from pipeline.storage import location
 from pipeline.video import DecodeSettings
 from pipeline.views import ViewSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from pipeline.workers.cluster import check_scheduler
+from pipeline.workers.slurm import SlurmSettings, job_script
 
 
 def extract(

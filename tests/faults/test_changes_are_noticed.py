@@ -73,10 +73,11 @@ def store(videos: Path, tmp_path: Path) -> Path:
 
 
 def test_a_rerun_with_nothing_to_do_writes_nothing(videos: Path, store: Path) -> None:
-    before = state(store)
+    before, held = state(store), (store / ".lock").stat()
     summary = extract(folder.read(videos), videos, store, SMALL, workers=1)
     assert (summary.stored, summary.skipped, summary.in_quarantine) == (0, 3, 1)
     assert state(store) == before
+    assert (store / ".lock").stat().st_mtime_ns == held.st_mtime_ns
 
 
 def test_a_source_of_another_size_is_noticed_and_only_its_video_is_redone(

@@ -56,6 +56,7 @@ def first(store: Path) -> Iterator[subprocess.Popen]:
 def test_a_second_run_is_refused_and_told_who_the_first_is(
     videos: Path, store: Path, first: subprocess.Popen, settings: object
 ) -> None:
+    small.write(videos / "walk" / "new.mp4", seed=5)  # something to do
     before = content(store)
     with pytest.raises(Refusal) as refused:
         extract(folder.read(videos), videos, store, settings, workers=1, overwrite=settings is OTHER)
@@ -66,4 +67,10 @@ def test_a_second_run_is_refused_and_told_who_the_first_is(
 def test_the_lock_of_a_killed_run_is_stale(videos: Path, store: Path, first: subprocess.Popen) -> None:
     first.kill()
     first.wait()
+    small.write(videos / "walk" / "new.mp4", seed=5)
+    summary = extract(folder.read(videos), videos, store, SMALL, workers=1)
+    assert (summary.stored, summary.skipped) == (1, 3)
+
+
+def test_a_run_with_nothing_to_do_needs_no_lock(videos: Path, store: Path, first: subprocess.Popen) -> None:
     assert extract(folder.read(videos), videos, store, SMALL, workers=1).skipped == 3

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from pipeline import admission, cluster, environment, slurm
+from pipeline import environment
 from pipeline.errors import Refusal, UsageError
 from pipeline.settings import ExtractionSettings
-from pipeline.slurm import SlurmSettings
-from pipeline.stopping import run_name, unless_stopped
 from pipeline.store import VideoStore
+from pipeline.workers import admission, cluster, slurm
+from pipeline.workers.slurm import SlurmSettings
+from pipeline.workers.stopping import run_name, unless_stopped
 from pipeline.writer import create_store
 from tests.faults.clusters import RunningScheduler, fake_slurm
 from tests.faults.processes import wait_for

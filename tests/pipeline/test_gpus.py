@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from pipeline import flow, importers, job, synthetic
-from pipeline.cluster import workers_for_extraction
 from pipeline.errors import Refusal
 from pipeline.extract import extract
 from pipeline.flow.gathering import Gathering
-from pipeline.gpus import MOST_THREADS, visible_gpus
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings
-from pipeline.slurm import SlurmSettings
 from pipeline.store import open_store
 from pipeline.video import decode
 from pipeline.views.flow import FlowSettings, FlowView
 from pipeline.views.rgb import RgbSettings, RgbView
+from pipeline.workers.cluster import workers_for_extraction
+from pipeline.workers.gpus import MOST_THREADS, visible_gpus
+from pipeline.workers.slurm import SlurmSettings
 from pipeline.writer import add_groups, create_store
 from tests.pipeline.fake_gpu import FakeGPU, batches, fake_gpus, plain_store, settings
 from tests.pipeline.reference import content

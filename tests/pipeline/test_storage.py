@@ -222,6 +222,21 @@ def test_a_run_on_dask_fills_a_store_on_s3_and_a_rerun_leaves_it_alone(
     assert {entry.path: entry.changed for entry in storage.files_below(store)} == before
 
 
+def test_a_run_fills_a_store_in_memory_in_this_process(
+    videos: Path, local: VideoStore, extraction_settings: ExtractionSettings
+) -> None:
+    store, manifest = location("memory://costream-run/store"), importers.read("folder", videos)
+    try:
+        assert extract(manifest, videos, store, extraction_settings, workers=2).stored == len(manifest.rows)
+        assert open_store(store).infos == local.infos
+    finally:
+        MemoryFileSystem.store.clear()
+    for options in ({"time_limit": 9.0}, {"scheduler": "tcp://127.0.0.1:1"}):
+        with pytest.raises(Refusal, match="neither a time limit nor a scheduler"):
+            extract(manifest, videos, store, extraction_settings, workers=2, **options)
+    assert not store.exists()
+
+
 def test_a_server_that_is_gone_stops_the_run(
     s3: str, videos: Path, extraction_settings: ExtractionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,13 +20,13 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from pipeline import job
-from pipeline.admission import Requirements, requirements, when_fit
-from pipeline.cluster import address_of
 from pipeline.errors import Interrupted, Refusal
 from pipeline.job import Outcome
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings
-from pipeline.stopping import Stopping, TakeNoMore, run_name, running_of, unless_stopped
+from pipeline.workers.admission import Requirements, requirements, when_fit
+from pipeline.workers.cluster import address_of
+from pipeline.workers.stopping import Stopping, TakeNoMore, run_name, running_of, unless_stopped
 from pipeline.writer import VideoWriter, writing_to
 
 IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that none waits for the scheduler

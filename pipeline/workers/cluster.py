@@ -15,14 +15,14 @@ from typing import Literal
 import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
-from pipeline import slurm
 from pipeline.errors import Refusal, UsageError
-from pipeline.gpus import LOCAL_DASHBOARD, gpu_cluster
-from pipeline.slurm import SlurmSettings
-from pipeline.stopping import SIGNALS
+from pipeline.workers import slurm
+from pipeline.workers.gpus import LOCAL_DASHBOARD, gpu_cluster
+from pipeline.workers.slurm import SlurmSettings
+from pipeline.workers.stopping import SIGNALS
 
 DASK_SETTINGS = {
-    # A video that was with a worker when it died is not tried again among others: see `pipeline.dispatch`.
+    # A video that was with a worker when it died is not tried again among others: see `pipeline.workers.dispatch`.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
     **slurm.WORKER_SETTINGS,

@@ -13,10 +13,10 @@ import dask
 from distributed import Client
 
 from pipeline import environment, storage
-from pipeline.cluster import address_of
 from pipeline.errors import Refusal
-from pipeline.stopping import left_running
 from pipeline.store import open_store
+from pipeline.workers.cluster import address_of
+from pipeline.workers.stopping import left_running
 
 Requirements = tuple[str, str, tuple[tuple[str, str], ...]]
 Result = TypeVar("Result")
