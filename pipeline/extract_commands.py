@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import TypedDict
 
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -78,11 +80,29 @@ def extract(
         overwrite: Redo stored videos whose file, label, source or split has changed since, and the whole store where it was
             made with other settings or by another major version of the software. Without it, that is refused and told.
     """
-    listed = _listed(videos, dataset, split, lists, classes, manifest)
-    settings = _settings(decode, rgb, flow)
+    work: _Work = {
+        "manifest": _listed(videos, dataset, split, lists, classes, manifest),
+        "root": videos,
+        "store": location(store),
+        "settings": _settings(decode, rgb, flow),
+        "retry_quarantined": retry_quarantined,
+        "time_limit": time_limit,
+        "overwrite": overwrite,
+    }
     count = _workers(scheduler, workers, slurm, time_limit)
-    run = _estimate if dry_run else _extract
-    return run(listed, videos, store, settings, count, retry_quarantined, time_limit, overwrite, scheduler, slurm)
+    return (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
+
+
+class _Work(TypedDict):
+    """What is to be done, whoever does it."""
+
+    manifest: Manifest
+    root: Path
+    store: Path
+    settings: ExtractionSettings
+    retry_quarantined: bool
+    time_limit: float
+    overwrite: bool
 
 
 def _listed(
@@ -116,35 +136,14 @@ def _workers(scheduler: str, workers: int, slurm: SlurmSettings, time_limit: flo
     return workers or (slurm.cores if scheduler == "slurm" else len(os.sched_getaffinity(0)))
 
 
-def _extract(
-    listed: Manifest,
-    videos: Path,
-    store: str,
-    settings: ExtractionSettings,
-    workers: int,
-    retry_quarantined: bool,
-    time_limit: float,
-    overwrite: bool,
-    scheduler: str,
-    slurm: SlurmSettings,
-) -> int:
-    stored = settings.as_dict()
+def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
+    stored, store = work["settings"].as_dict(), str(work["store"])
     estimator = f" and {stored['flow']['estimator']} flow" if "flow" in stored else ""
     where = {"": f"{workers} workers", "slurm": f"{workers} workers in jobs of slurm"}.get(scheduler, scheduler)
-    errors.print(f"extracting {len(listed.rows)} videos: rgb{escape(estimator)}, {escape(where)}, into {escape(store)}")
+    count = len(work["manifest"].rows)
+    errors.print(f"extracting {count} videos: rgb{escape(estimator)}, {escape(where)}, into {escape(store)}")
     try:
-        summary = run_extraction(
-            listed,
-            videos,
-            location(store),
-            settings,
-            workers,
-            retry_quarantined,
-            time_limit,
-            overwrite,
-            scheduler,
-            slurm,
-        )
+        summary = run_extraction(**work, workers=workers, scheduler=scheduler, jobs=slurm)
     except Unfinished as stopped:
         print_summary(stopped.summary, store)
         raise
@@ -152,35 +151,15 @@ def _extract(
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
 
-def _estimate(
-    listed: Manifest,
-    videos: Path,
-    store: str,
-    settings: ExtractionSettings,
-    workers: int,
-    retry_quarantined: bool,
-    time_limit: float,
-    overwrite: bool,
-    scheduler: str,
-    slurm: SlurmSettings,
-) -> int:
+def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
     job = job_script(slurm, workers) if scheduler == "slurm" else ""  # first, as its settings may be wrong
     with counting_bar("videos", errors) as bar:
         task = bar.add_task("sample", total=None, rate="")
-        plan = estimate(
-            listed,
-            videos,
-            location(store),
-            settings,
-            retry_quarantined,
-            time_limit,
-            overwrite,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        plan = estimate(**work, progress=lambda done, total: bar.update(task, completed=done, total=total))
     print_estimate(plan, 0 if scheduler not in ("", "slurm") else workers)
     if job:
         console.print(f"\n{escape(job)}")
-    console.print(f"nothing was written; without --dry_run the run begins: {escape(store)}")
+    console.print(f"nothing was written; without --dry_run the run begins: {escape(str(work['store']))}")
     return 0
 
 
@@ -188,16 +167,14 @@ def print_estimate(plan: Estimate, workers: int) -> None:
     """What is to do and what it costs. workers: 0 where they are not known."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     there = f"{plan.summary.skipped} are there already, {plan.summary.in_quarantine} in quarantine"
-    table.add_row("to do", f"{plan.todo} videos ({_figure(plan.size / 2**30)} GiB); {there}")
+    table.add_row("to do", f"{plan.todo} videos ({decimal(plan.size)}); {there}")
     if plan.frames and plan.seconds and plan.stored:
-        hours = plan.seconds.value / 3600
+        seconds = plan.seconds.value
         table.add_row("frames", f"{plan.frames.value:,.0f}{_uncertainty(plan.frames)}")
-        table.add_row("work", f"{_figure(hours)} core-hours{_uncertainty(plan.seconds)}")
+        table.add_row("work", f"{_time(seconds)} of one core{_uncertainty(plan.seconds)}")
         if workers:
-            table.add_row(
-                "time", f"{_figure(hours / workers)} hours with {workers} workers on cores like this machine's"
-            )
-        table.add_row("store", f"{_figure(plan.stored.value / 2**30)} GiB more{_uncertainty(plan.stored)}")
+            table.add_row("time", f"{_time(seconds / workers)} with {workers} workers on cores like this machine's")
+        table.add_row("store", f"{decimal(round(plan.stored.value))} more{_uncertainty(plan.stored)}")
         milliseconds = sorted(1e3 * one.seconds for one in plan.sample if not one.refused)
         spread = f"a frame took {_figure(milliseconds[0])} to {_figure(milliseconds[-1])} ms"
         table.add_row(
@@ -208,6 +185,10 @@ def print_estimate(plan: Estimate, workers: int) -> None:
         console.print(f"[yellow]would land in quarantine[/yellow] {escape(refused)}")
     if plan.sample and not plan.frames:
         console.print("no video of the sample can be decoded, so there is nothing to estimate from")
+
+
+def _time(seconds: float) -> str:
+    return f"{_figure(seconds / 3600)} hours" if seconds >= 3600 else f"{_figure(seconds / 60)} minutes"
 
 
 def _figure(value: float) -> str:
