@@ -25,6 +25,9 @@ ARGS    ?=
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUNBUFFERED = 1
 
+# Two test processes (each takes up to 1.5 GB), files whole: their fixtures are made once.
+side_by_side = -n 2 --dist loadfile
+
 need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
@@ -64,10 +67,10 @@ demo: setup ## Synthetic videos -> store -> pre-training -> report, on a CPU in 
 	$(PY) -m eval evaluate --run runs/demo --store data/synthetic/store --protocols '[clean]'
 
 test: setup ## Run the tests (without the slow ones)
-	$(PY) -m pytest -q -m "not slow" $(ARGS)
+	$(PY) -m pytest -q -m "not slow" $(side_by_side) $(ARGS)
 
 test-slow: setup ## Run the slow tests
-	$(PY) -m pytest -q -m slow $(ARGS)
+	$(PY) -m pytest -q -m slow $(side_by_side) $(ARGS)
 
 check: setup ## Format, lint and types, as CI checks them
 	$(PY) -m ruff format --check .

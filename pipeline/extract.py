@@ -56,36 +56,33 @@ def extract(
     or nothing more (disk full), and Unfinished when a signal ended it.
     """
     refuse_nothing(manifest, root)
-    if storage.in_this_process_only(store) and (time_limit or scheduler):
-        raise Refusal(
-            "a store in memory is written by a thread of this process, which neither a time limit nor a scheduler can have",
-            where=str(store),
-            remedy="leave them out, or take another place for the store",
-        )
+    if storage.in_this_process_only(store):
+        _refuse_other_processes(store, time_limit, scheduler)
     root, store, settings = root.absolute(), storage.absolute(store), settings.resolved()
     files = VideoFiles(root)
-    if not overwrite and (summary := settled(store, settings, manifest, files, retry_quarantined)):
-        return summary
     began = time.perf_counter()
-    with Stopping() as stop, opened_for_writing(store, settings, manifest, files, overwrite) as opened:
-        todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
-        make_ready(store, manifest, todo)
-        if todo:
-            with preparing():
-                views = settings.create_views()
-                for view in views:
-                    view.prepare()
-            task = Task(root, store, settings, time_limit, elsewhere=bool(scheduler))
-            kind: Kind = "gpus" if any(view.on_gpu for view in views) else "processes"
-            kind = "here" if storage.in_this_process_only(store) else kind
-            chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
-            try:
-                _work_off(todo, summary, task, chosen, stop)
-            except Interrupted as interrupt:
-                summary.wall = time.perf_counter() - began
-                raise Unfinished(interrupt.signal, summary, len(todo)) from interrupt
-        with writing_to(store):
-            catalogue.save(store)
+    with Stopping() as stop:
+        if not overwrite and (summary := settled(store, settings, manifest, files, retry_quarantined)):
+            return summary
+        with opened_for_writing(store, settings, manifest, files, overwrite) as opened:
+            todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
+            make_ready(store, manifest, todo)
+            if todo:
+                with preparing():
+                    views = settings.create_views()
+                    for view in views:
+                        view.prepare()
+                task = Task(root, store, settings, time_limit, elsewhere=bool(scheduler))
+                kind: Kind = "gpus" if any(view.on_gpu for view in views) else "processes"
+                kind = "here" if storage.in_this_process_only(store) else kind
+                chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
+                try:
+                    _work_off(todo, summary, task, chosen, stop)
+                except Interrupted as interrupt:
+                    summary.wall = time.perf_counter() - began
+                    raise Unfinished(interrupt.signal, summary, len(todo)) from interrupt
+            with writing_to(store):
+                catalogue.save(store)
     summary.wall = time.perf_counter() - began
     if todo and stop.signals:
         raise Unfinished(stop.signals[-1], summary, len(todo))
@@ -103,6 +100,15 @@ def refuse_nothing(manifest: Manifest, root: Path) -> None:
     if not root.is_dir():
         raise Refusal(
             "there is no such folder of videos", where=str(root), remedy="give the manifest's root as VIDEOS="
+        )
+
+
+def _refuse_other_processes(store: Path, time_limit: float, scheduler: str) -> None:
+    if time_limit or scheduler:
+        raise Refusal(
+            "a store in memory is written by a thread of this process, which neither a time limit nor a scheduler can have",
+            where=str(store),
+            remedy="leave them out, or take another place for the store",
         )
 
 

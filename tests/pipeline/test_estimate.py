@@ -90,7 +90,7 @@ def test_what_is_there_is_not_estimated_again_and_not_touched(
     assert code == 0
     assert "to do 1 videos" in " ".join(out.split())
     assert "11 are there already, 0 in quarantine" in out
-    assert "hours with 4 workers" in out
+    assert "minutes with 4 workers" in out
     assert "nothing was written" in out
     code, _, err = run(*dry, "--rgb.quality", 80, "--flow.estimator", "dis")
     assert code == 1
@@ -144,7 +144,7 @@ def test_a_dry_run_for_slurm_prints_the_job(run: Run, synthetic_videos: Path, tm
     assert code == 0
     assert "#SBATCH -p short" in out
     assert "--nworkers 3" in out
-    assert "hours with 6 workers" in out
+    assert "minutes with 6 workers" in out
     assert not (tmp_path / "store").exists()
 
 

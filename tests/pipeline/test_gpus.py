@@ -19,7 +19,7 @@ from pipeline.flow.gathering import Gathering
 from pipeline.manifest import Video
 from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
-from pipeline.video import decode
+from pipeline.video import OpenVideo, decode
 from pipeline.views.flow import FlowSettings, FlowView
 from pipeline.views.rgb import RgbSettings, RgbView
 from pipeline.workers.cluster import workers_for_extraction
@@ -104,14 +104,14 @@ def test_one_video_is_decoded_and_encoded_while_the_gpu_is_at_work_on_another(
     synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = importers.read("folder", synthetic_videos).rows[:2]
-    add, second_thread = RgbView.add, threading.local()
+    add, blocks, second_thread = RgbView.add, OpenVideo.blocks, threading.local()
     encoded = threading.Event()
 
-    def watched(path: Path, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
-        if path == synthetic_videos / rows[1].path:
+    def watched(video: OpenVideo, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        if video.path == synthetic_videos / rows[1].path:
             assert Held.begun.wait(PATIENCE)
             second_thread.here = True
-        return decode(path, *arguments, **options)
+        return blocks(video, *arguments, **options)
 
     def watched_add(view: RgbView, frames: np.ndarray) -> list[np.ndarray]:
         streams = add(view, frames)
@@ -119,7 +119,7 @@ def test_one_video_is_decoded_and_encoded_while_the_gpu_is_at_work_on_another(
             encoded.set()
         return streams
 
-    monkeypatch.setattr(job, "decode", watched)
+    monkeypatch.setattr(OpenVideo, "blocks", watched)
     monkeypatch.setattr(RgbView, "add", watched_add)
     monkeypatch.setitem(flow.ESTIMATORS, "held", "tests.pipeline.test_gpus:Held")
     chosen = settings("held")
