@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
-from pipeline import catalogue, importers, origin, storage, synthetic
+from pipeline import catalogue, importers, origin, refusals, storage, synthetic
 from pipeline import verify as verification
 from pipeline.errors import Refusal
 from pipeline.journal import Summary, last_run
@@ -85,9 +85,9 @@ def status(store: str) -> None:
     refused = list(opened.quarantine_entries())
     if refused:
         console.print(f"[bold]{len(refused)} videos in quarantine[/bold]")
-        for entry in refused:
-            console.print(f"  {escape(entry['video_id'])}: {escape(entry['reason'])}")
-            console.print(f"    [dim]{escape(entry['reproduce'])}[/dim]")
+        reasons = {entry["video_id"]: entry["reason"] for entry in refused}
+        for line in refusals.lines(reasons, {entry["video_id"]: entry["reproduce"] for entry in refused}):
+            console.print(line)
 
 
 def verify(store: str, threads: int = 0) -> int:
@@ -216,10 +216,11 @@ def _told_of_last_run(store: Path) -> str:
 
 def print_summary(summary: Summary, store: str) -> None:
     """The end of a run that wrote into a store: what it refused, and one line of what it did."""
-    for video_id, reason in sorted(summary.quarantined.items()):
-        errors.print(f"[yellow]quarantined[/yellow] {escape(video_id)}: {escape(reason)}")
-    for video_id, reason in sorted(summary.partial.items()):
-        errors.print(f"[yellow]stored in part[/yellow] {escape(video_id)}: {escape(reason)}")
+    for what, videos in (("quarantined", summary.quarantined), ("stored in part", summary.partial)):
+        if videos:
+            errors.print(f"[yellow]{what}[/yellow] {len(videos)} videos")
+        for line in refusals.lines(videos, {}):
+            errors.print(line)
     if summary.stored:
         for difference in origin.version_differences(open_store(store)):
             errors.print(

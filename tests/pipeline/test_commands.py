@@ -83,14 +83,14 @@ def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Ru
     code, out, err = run(*extract)
     assert code == commands.QUARANTINE_EXIT_CODE
     assert "stored 1 videos (5 frames), 1 in quarantine, in" in out
-    assert "quarantined jump/[b]: the file is empty (0 bytes)" in err
+    assert "quarantined 1 videos   1 x the file is empty (0 bytes)     jump/[b]" in err
     assert open_store(tmp_path / "store").info("jump/a").views == ("rgb",)
     code, out, _ = run(*extract)
     assert code == commands.QUARANTINE_EXIT_CODE
     assert "stored 0 videos (0 frames), 1 were there already, 1 in quarantine" in out
     code, out, _ = run("status", "--store", tmp_path / "store")
     assert code == 0
-    assert "jump/[b]: the file is empty (0 bytes)" in out
+    assert "1 x the file is empty (0 bytes)     jump/[b]" in out
 
 
 def test_frames_and_sizes_are_chosen_by_options(run: Run, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_frames_and_sizes_are_chosen_by_options(run: Run, tmp_path: Path) -> Non
     assert code == 0
     assert "stored 1 videos" in out
     assert "1 of them in part" in out
-    assert "stored in part a: damaged after" in err
+    assert "stored in part 1 videos   1 x damaged after" in err
     code, out, _ = run("status", "--store", tmp_path / "parts")
     assert "1 videos whose files break off" in out
     assert "size [20, 40]" in out

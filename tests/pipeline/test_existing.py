@@ -114,7 +114,8 @@ def test_the_sample_in_the_released_layout(shared: Path, run: Run, tmp_path: Pat
     code, out, err = run(*command, "--store", tmp_path / "store")
     assert code == 3
     assert "stored 4 videos (21 frames), 1 in quarantine" in out
-    assert "quarantined YoYo/clip_[HD]_bracket: it is empty" in err
+    assert "quarantined 1 videos   1 x it is empty" in err
+    assert "    YoYo/clip_[HD]_bracket" in err
     store = open_store(tmp_path / "store")
     assert {*store.videos, *store.quarantine} == set(truth["rgb"])
     for name in store.videos:
