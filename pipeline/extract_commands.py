@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple
 
 from rich.filesize import decimal
 from rich.markup import escape
@@ -80,20 +80,13 @@ def extract(
         overwrite: Redo stored videos whose file, label, source or split has changed since, and the whole store where it was
             made with other settings or by another major version of the software. Without it, that is refused and told.
     """
-    work: _Work = {
-        "manifest": _listed(videos, dataset, split, lists, classes, manifest),
-        "root": videos,
-        "store": location(store),
-        "settings": _settings(decode, rgb, flow),
-        "retry_quarantined": retry_quarantined,
-        "time_limit": time_limit,
-        "overwrite": overwrite,
-    }
-    count = _workers(scheduler, workers, slurm, time_limit)
+    listed = _listed(videos, dataset, split, lists, classes, manifest)
+    settings, count = _settings(decode, rgb, flow), _workers(scheduler, workers, slurm, time_limit)
+    work = _Work(listed, videos, location(store), settings, retry_quarantined, time_limit, overwrite)
     return (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
 
 
-class _Work(TypedDict):
+class _Work(NamedTuple):
     """What is to be done, whoever does it."""
 
     manifest: Manifest
@@ -137,13 +130,13 @@ def _workers(scheduler: str, workers: int, slurm: SlurmSettings, time_limit: flo
 
 
 def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
-    stored, store = work["settings"].as_dict(), str(work["store"])
+    stored, store = work.settings.as_dict(), str(work.store)
     estimator = f" and {stored['flow']['estimator']} flow" if "flow" in stored else ""
     where = {"": f"{workers} workers", "slurm": f"{workers} workers in jobs of slurm"}.get(scheduler, scheduler)
-    count = len(work["manifest"].rows)
+    count = len(work.manifest.rows)
     errors.print(f"extracting {count} videos: rgb{escape(estimator)}, {escape(where)}, into {escape(store)}")
     try:
-        summary = run_extraction(**work, workers=workers, scheduler=scheduler, jobs=slurm)
+        summary = run_extraction(**work._asdict(), workers=workers, scheduler=scheduler, jobs=slurm)
     except Unfinished as stopped:
         print_summary(stopped.summary, store)
         raise
@@ -155,11 +148,11 @@ def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -
     job = job_script(slurm, workers) if scheduler == "slurm" else ""  # first, as its settings may be wrong
     with counting_bar("videos", errors) as bar:
         task = bar.add_task("sample", total=None, rate="")
-        plan = estimate(**work, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        plan = estimate(**work._asdict(), progress=lambda done, total: bar.update(task, completed=done, total=total))
     print_estimate(plan, 0 if scheduler not in ("", "slurm") else workers)
     if job:
         console.print(f"\n{escape(job)}")
-    console.print(f"nothing was written; without --dry_run the run begins: {escape(str(work['store']))}")
+    console.print(f"nothing was written; without --dry_run the run begins: {escape(str(work.store))}")
     return 0
 
 

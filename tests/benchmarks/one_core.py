@@ -45,11 +45,14 @@ class Spent:
 Work = Callable[[Path], Spent]
 
 
-def realistic(folder: Path, count: int) -> list[Path]:
-    """Real action clips where they lie beside the checkout, otherwise synthetic videos of 180 frames of 320x240."""
+def real_clips(count: int) -> list[Path]:
+    """Action clips of a few seconds and few pixels, where they lie beside the checkout."""
     clips = sorted(ACTIONS.rglob("*.mp4")) if ACTIONS.is_dir() else []
-    if clips:
-        return clips[:: max(1, len(clips) // count)][:count]
+    return clips[:: max(1, len(clips) // count)][:count]
+
+
+def as_large_as_ucf101(folder: Path, count: int) -> list[Path]:
+    """Synthetic videos of 180 frames of 320x240."""
     folder.mkdir()
     made = []
     for number in range(count):
