@@ -28,6 +28,13 @@ DASK_SETTINGS = {
     **slurm.WORKER_SETTINGS,
     # A cluster gives up a process whose new worker is not there 15 s after the old one died, also while it works on a video.
     "distributed.deploy.lost-worker-timeout": "365d",
+    # What watches workers for other uses takes 7 % of their time with short videos, and nobody looks at it here.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.diagnostics.nvml": False,
+    # A video is with the worker that is to do it next, and its result is a few numbers: nothing to steal or to drop.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.comm.timeouts.connect": "60s",
 }
