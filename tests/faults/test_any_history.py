@@ -232,4 +232,4 @@ class TestHistories(Histories.TestCase):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 class TestManyHistories(Histories.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=40, phases=QUICK)
+    settings = settings(max_examples=50, stateful_step_count=40, phases=QUICK)
