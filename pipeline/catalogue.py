@@ -82,6 +82,11 @@ def save(root: Path) -> None:
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """The commit record in a zarr.json; None where it is a plain folder group. Raises Refusal when it is damaged."""
+    return read_content(path)[0]
+
+
+def read_content(path: Path) -> tuple[dict[str, Any] | None, bytes]:
+    """The same, with all bytes of the file."""
     try:
         content = storage.read(path)
         record = layout.attributes_of(content)
@@ -90,7 +95,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     # A flipped byte in the name of a field would make a record look like a plain group, and its video vanish.
     if not (content == layout.group() if record is None else layout.is_sealed(record)):
         raise _damaged(path, "does not match its own digest")
-    return record
+    return record, content
 
 
 def _damaged(path: Path, how: str) -> Refusal:
@@ -119,9 +124,8 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
         content = pa.BufferReader(storage.read(path))
         table = pq.read_table(content, columns=["folder", "record"], page_checksum_verification=True)
         folders, records = (table.column(name).to_pylist() for name in ("folder", "record"))
-        if (table.schema.metadata or {}).get(DIGEST) != _digest(
-            folders, records
-        ):  # page checksums leave out the footer
+        # The checksums of pages leave out the file's footer.
+        if (table.schema.metadata or {}).get(DIGEST) != _digest(folders, records):
             return {}, 0
         return {folder: json.loads(record) for folder, record in zip(folders, records, strict=True)}, written
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):

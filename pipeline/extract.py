@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from distributed import Client
 
-from pipeline import catalogue, storage
+from pipeline import storage
 from pipeline.errors import Interrupted, Refusal
 from pipeline.job import Outcome
-from pipeline.journal import Summary, journal
+from pipeline.journal import Journal, Summary, journal
 from pipeline.manifest import Manifest, Video
-from pipeline.opening import make_ready, opened_for_writing, settled
-from pipeline.plan import VideoFiles, plan
+from pipeline.opening import run_into, settled
+from pipeline.plan import VideoFiles
 from pipeline.progress import ExtractionBar, preparing
 from pipeline.settings import ExtractionSettings
 from pipeline.workers.admission import admit, wait_for_workers
@@ -64,9 +65,7 @@ def extract(
     with Stopping() as stop:
         if not overwrite and (summary := settled(store, settings, manifest, files, retry_quarantined)):
             return summary
-        with opened_for_writing(store, settings, manifest, files, overwrite) as opened:
-            todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
-            make_ready(store, manifest, todo)
+        with run_into(store, settings, manifest, files, retry_quarantined, overwrite) as (todo, summary):
             if todo:
                 with preparing():
                     views = settings.create_views()
@@ -81,8 +80,6 @@ def extract(
                 except Interrupted as interrupt:
                     summary.wall = time.perf_counter() - began
                     raise Unfinished(interrupt.signal, summary, len(todo)) from interrupt
-            with writing_to(store):
-                catalogue.save(store)
     summary.wall = time.perf_counter() - began
     if todo and stop.signals:
         raise Unfinished(stop.signals[-1], summary, len(todo))
@@ -131,13 +128,8 @@ def _work_off(
             journal(task.store, len(ordered)) as kept,
             contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes,
         ):
-            for outcome in outcomes:
-                if outcome.status == "failed":
-                    raise cannot_go_on(outcome, task.store)
+            for outcome in noted(outcomes, task.store, kept, bar):
                 summary.count(outcome)
-                with writing_to(task.store):
-                    kept.add(outcome)
-                bar.advance(outcome)
                 todo.pop(outcome.video_id)
 
 
@@ -147,6 +139,17 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0  # the worker will say what is wrong with it
+
+
+def noted(outcomes: Iterable[Outcome], store: Path, kept: Journal, bar: ExtractionBar) -> Iterator[Outcome]:
+    """The outcomes as they come, each written to the journal and shown. Raises Refusal at one that ends the run."""
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            raise cannot_go_on(outcome, store)
+        with writing_to(store):
+            kept.add(outcome)
+        bar.advance(outcome)
+        yield outcome
 
 
 def cannot_go_on(outcome: Outcome, store: Path) -> Refusal:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline import catalogue, classes, layout, origin, storage
 from pipeline.journal import Summary
 from pipeline.lock import only_writer
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, Video
 from pipeline.plan import Sources, plan, refuse_loss
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
@@ -58,6 +58,28 @@ def opened_for_writing(
             with writing_to(path):
                 store = start_over(store, settings)
         yield store
+
+
+@contextlib.contextmanager
+def run_into(
+    path: Path,
+    settings: ExtractionSettings,
+    manifest: Manifest,
+    sources: Sources,
+    retry_quarantined: bool = False,
+    overwrite: bool = False,
+) -> Iterator[tuple[dict[str, Video], Summary]]:
+    """What a run into the store at `path` has to do, by video id, and its summary so far.
+
+    The store is ready for these videos and for nobody else meanwhile; where the block ends well, its catalogue is brought
+    up to date. Raises Refusal as `opened_for_writing` and `plan` do.
+    """
+    with opened_for_writing(path, settings, manifest, sources, overwrite) as store:
+        todo, summary = plan(manifest, store, sources, retry_quarantined, overwrite)
+        make_ready(path, manifest, todo)
+        yield todo, summary
+        with writing_to(path):
+            catalogue.save(path)
 
 
 def start_over(store: VideoStore, settings: ExtractionSettings) -> VideoStore:

@@ -30,7 +30,7 @@ def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list
 
     A folder without a video, the root, the class list and quarantine files are told only where they are damaged. The
     catalogue is not looked at: it is derived, and what it says is believed only where it matches its own digest. Neither
-    are the journal and the lock, which nothing is read from.
+    are the lock and the journal, which tells only what runs spent.
     """
     labels, damage = _class_list(store)
     if damage:
@@ -97,14 +97,12 @@ def _check(store: VideoStore, folder: Path, labels: frozenset[str] | None) -> tu
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The record in a group's zarr.json, if it holds one, and what is wrong with the file's bytes."""
     try:
-        record = catalogue.read_record(path)
+        record, content = catalogue.read_content(path)
         # The file is written from its attributes alone: whatever else is in it was changed later.
         written = layout.group(None if record is None else {layout.ATTRIBUTE: record})
-        return record, [] if storage.read(path) == written else [CHANGED]
+        return record, [] if content == written else [CHANGED]
     except Refusal as refusal:
         return None, [refusal.what]
-    except OSError as error:
-        return None, [f"cannot be read: {error.strerror}"]
 
 
 def _counts(store: VideoStore, folder: Path, record: dict[str, Any], labels: frozenset[str] | None) -> Iterator[str]:

@@ -16,22 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import catalogue
 from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
-from pipeline.extract import cannot_go_on
+from pipeline.extract import noted
 from pipeline.job import Outcome, attempt
 from pipeline.journal import Summary, journal
 from pipeline.manifest import Manifest, Video
-from pipeline.opening import make_ready, opened_for_writing, settled
-from pipeline.plan import changes, plan
+from pipeline.opening import run_into, settled
+from pipeline.plan import changes
 from pipeline.progress import ExtractionBar
 from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.video import Undecodable
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import ImportedRgbSettings
-from pipeline.writer import VideoWriter, writing_to
+from pipeline.writer import VideoWriter
 
 FRAMES_AT_ONCE = 64  # encoded and handed to the writer together
 LAST_FLOW = "the flow of the last frame leads to no frame and is left out"
@@ -130,10 +129,8 @@ def bring(
     if not overwrite and (summary := settled(store, existing.settings, manifest, existing, retry_quarantined)):
         return Brought(summary)
     began = time.perf_counter()
-    with opened_for_writing(store, existing.settings, manifest, existing, overwrite) as opened:
-        todo, summary = plan(manifest, opened, existing, retry_quarantined, overwrite)
+    with run_into(store, existing.settings, manifest, existing, retry_quarantined, overwrite) as (todo, summary):
         brought = Brought(summary)
-        make_ready(store, manifest, todo)
         if todo:
             work = functools.partial(_one, existing, store, reproduce)
             with (
@@ -141,15 +138,8 @@ def bring(
                 journal(store, len(todo)) as kept,
                 contextlib.closing(_run(work, list(todo.values()), workers)) as outcomes,
             ):
-                for outcome in outcomes:
-                    if outcome.status == "failed":
-                        raise cannot_go_on(outcome, store)
+                for outcome in noted(outcomes, store, kept, bar):
                     _count(brought, outcome)
-                    with writing_to(store):
-                        kept.add(outcome)
-                    bar.advance(outcome)
-        with writing_to(store):
-            catalogue.save(store)
     summary.wall = time.perf_counter() - began
     return brought
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline import catalogue, importers, job, storage
+from pipeline import importers, job, storage
 from pipeline.journal import Summary
 from pipeline.manifest import Manifest
-from pipeline.opening import make_ready, opened_for_writing
-from pipeline.plan import VideoFiles, plan
+from pipeline.opening import run_into
+from pipeline.plan import VideoFiles
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 
@@ -30,15 +30,11 @@ def run_here(
     overwrite: bool = False,
 ) -> Summary:
     """`pipeline.extract.extract` without its workers: one video after the other, in this process."""
-    files = VideoFiles(videos)
-    with opened_for_writing(store, settings, manifest, files, overwrite) as opened:
-        todo, summary = plan(manifest, opened, files, retry_quarantined, overwrite)
-        make_ready(store, manifest, todo)
+    with run_into(store, settings, manifest, VideoFiles(videos), retry_quarantined, overwrite) as (todo, summary):
         for row in todo.values():
             outcome = job.extract_video(str(videos), str(store), row, settings.as_dict())
             assert outcome.status != "failed", outcome
             summary.count(outcome)
-        catalogue.save(store)
     return summary
 
 
