@@ -186,7 +186,7 @@ def _banks(
 ) -> dict[tuple[str, str, str], FeatureBank]:
     """(protocol, network, stream) -> features of a stage's networks."""
     clip, seed = stage.metadata["clip"], stage.metadata["seed"]
-    shape = ClipShape(clip["length"], clip["stride"], tuple(clip["size"]), clip["crop"])
+    shape = ClipShape(**{**clip, "size": tuple(clip["size"])})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     executor = reader.create(reader_name, store, shape.size, threads)
     trained = _encoders(checkpoints.load_method(stage.checkpoint))

@@ -24,6 +24,7 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import augment
 from train.augment import ClipPlan
+from train.augment.colour import FlowInput, Statistics
 from train.encoder import Encoder
 from train.reader import Executor
 from train.reader.affine import normalise
@@ -53,13 +54,15 @@ PROTOCOLS = {p.name: p for p in (Protocol("clean", True, 0.0), Protocol("coclr",
 
 @dataclass(frozen=True)
 class ClipShape:
-    """Clips as the network was trained on: `length` frames `stride` apart, resized to `size` (height, width); `crop` as
-    in `train.augment.Evaluate`."""
+    """Clips as the network was trained on: `length` frames `stride` apart, resized to `size` (height, width); `crop`,
+    `flow` and `statistics` as in `train.augment.evaluate`."""
 
     length: int
     stride: int
     size: tuple[int, int]
     crop: float | str = "whole"
+    flow: FlowInput = "pixels"
+    statistics: Statistics = "imagenet"
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,14 @@ def video_plans(
     """The clips whose features make up a video's feature: all windows, or one random clip of a training video."""
     info = store.info(video)
     rng = augment.generator(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
-    policy = augment.policy("evaluate", crop=clip.crop, jitter=protocol.jitter, **_flow_bound(store))
+    policy = augment.policy(
+        "evaluate",
+        crop=clip.crop,
+        jitter=protocol.jitter,
+        flow=clip.flow,
+        statistics=clip.statistics,
+        **_flow_bound(store),
+    )
     draw = augment.window_plans if protocol.gallery_windows or info.split != "train" else _one_plan
     frames = _frames(store, video, stream)
     return draw(policy, video, frames, clip.length, clip.stride, rng, frame_size=(info.height, info.width))
@@ -304,8 +314,7 @@ def _read_ahead(
 
     def read(batch: Sequence[tuple[int, ClipPlan]]) -> tuple[Tensor, Tensor, Tensor]:
         rows, chosen = zip(*batch, strict=True)
-        affine = np.stack([plan.colour[stream] for plan in chosen])
-        return torch.tensor(rows), reader.run(stream, list(chosen)), torch.from_numpy(affine)
+        return torch.tensor(rows), reader.run(stream, list(chosen)), augment.colour_maps(chosen, stream)
 
     plans = iter(plans)
     batches = iter(lambda: list(itertools.islice(plans, BATCH)), [])

@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from train import reader
-from train.augment import ClipPlan, Policy, sample_plans
+from train.augment import ClipPlan, Policy, colour_maps, sample_plans
 from train.reader.affine import normalise
 
 ORDER = 0x6F726465  # keeps the order's random numbers apart from the pixels'
@@ -30,8 +30,8 @@ AHEAD = 2  # batches made while the network works; more would only hold memory
 class Batch:
     """Clips of B videos, V clips each.
 
-    clips: view -> V tensors uint8 (B, C, T, H, W). affine: view -> V tensors float32 (B, C, C + 1), from bytes to network
-    input. labels: class index, int64 (B,), -1 without. sources: number of the recording, int64 (B,). index: of the video
+    clips: view -> V tensors uint8 (B, C, T, H, W). affine: view -> V tensors float32 (B, K, D, C + 1), from bytes to
+    network input (see `train.augment.Pixels`). labels: class index, int64 (B,), -1 without. sources: number of the recording, int64 (B,). index: of the video
     in the loader's list, int64 (B,).
     """
 
@@ -42,7 +42,7 @@ class Batch:
     index: Tensor
 
     def views(self, stream: str) -> list[Tensor]:
-        """The V clips of a stream as network input, float32 (B, C, T, H, W)."""
+        """The V clips of a stream as network input, float32 (B, D, T, H, W)."""
         return [normalise(clips, affine) for clips, affine in zip(self.clips[stream], self.affine[stream], strict=True)]
 
 
@@ -132,10 +132,7 @@ class ClipLoader:
         flat = [plan for view in by_view for plan in view]
         share = len(chosen)
         clips = {stream: list(self.executor.run(stream, flat).split(share)) for stream in self.streams}
-        affine = {
-            stream: [torch.from_numpy(np.stack([plan.colour[stream] for plan in view])) for view in by_view]
-            for stream in self.streams
-        }
+        affine = {stream: [colour_maps(view, stream) for view in by_view] for stream in self.streams}
         labels, sources = torch.from_numpy(self.labels[chosen]), torch.from_numpy(self.sources[chosen])
         return Batch(clips, affine, labels, sources, torch.from_numpy(chosen))
 

@@ -222,11 +222,14 @@ def _facts(
     recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method
 ) -> dict[str, Any]:
     """What a checkpoint records of where it comes from."""
+    policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
     clip = {
         "length": recipe.clips.length,
         "stride": recipe.clips.stride,
         "size": list(recipe.clips.size),
         "crop": recipe.evaluation.crop,
+        "flow": policy.flow,
+        "statistics": policy.statistics,
     }
     return {
         "method": stage.method,

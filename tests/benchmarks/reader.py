@@ -28,7 +28,7 @@ from pipeline.views.rgb import RgbSettings
 from pipeline.writer import create_store
 from tests.benchmarks.figures import write_figures
 from train import reader
-from train.augment import ClipPlan, generator, plan, policy
+from train.augment import ClipPlan, colour_maps, generator, plan, policy
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
 
@@ -68,7 +68,7 @@ def synthetic_store(root: Path) -> VideoStore:
 def measure(store: VideoStore, view: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Per row: ratio to bare decoding, and frames per second of CPU time and of wall time (medians)."""
     plans = draw(store, arguments.length, arguments.batch)
-    affine = torch.stack([torch.from_numpy(made.colour[view]) for made in plans])
+    affine = colour_maps(plans, view)
     shards = ShardReader(store)
     streams = [shards.encoded(made.video_id, view, made.frames)[n] for made in plans for n in made.frames.tolist()]
     flags = cv2.IMREAD_COLOR_RGB if view == "rgb" else cv2.IMREAD_GRAYSCALE

@@ -69,7 +69,7 @@ def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
         for window in windows:
             plan = features.video_plans(store, video, stream, PROTOCOLS["clean"], CLIP, seed=0)[len(units)]
             np.testing.assert_array_equal(plan.frames, window)
-            assert plan.window == (0, 0, 1, 1) and not plan.flip
+            assert plan.pixels[stream].window == (0, 0, 1, 1) and not plan.pixels[stream].flip
             pixels = executor.run(stream, [plan]).numpy()[0].astype(np.float64)
             channels = len(affine)
             clip = np.einsum("ij,jthw->ithw", affine[:, :channels], pixels) + affine[:, channels, None, None, None]
@@ -87,11 +87,13 @@ def test_coclr_protocol_is_one_random_clip_of_training_videos_and_all_windows_of
             assert len(made) == 1
         else:
             np.testing.assert_array_equal([plan.frames for plan in made], windows)
-            assert all(np.array_equal(plan.colour["rgb"], made[0].colour["rgb"]) for plan in made)  # one draw per video
+            assert all(
+                np.array_equal(plan.pixels["rgb"].colour, made[0].pixels["rgb"].colour) for plan in made
+            )  # one draw per video
     starts = {int(plans[v][0].frames[0]) for v in plans if store.info(v).split == "train"}
     assert len(starts) > 3
     base = base_affine()["rgb"].astype(np.float32)
-    jittered = [not np.array_equal(made[0].colour["rgb"], base) for made in plans.values()]
+    jittered = [not np.array_equal(made[0].pixels["rgb"].colour[0], base) for made in plans.values()]
     assert 0 < sum(jittered) < len(jittered)
 
 

@@ -13,29 +13,36 @@ from train.reader.affine import normalise
 
 def plain(clips: torch.Tensor, affine: torch.Tensor) -> np.ndarray:
     pixels, maps = clips.numpy().astype(np.float64), affine.numpy().astype(np.float64)
-    channels = pixels.shape[1]
-    return np.einsum("bij,bjthw->bithw", maps[:, :, :channels], pixels) + maps[:, :, channels, None, None, None]
+    channels, frames = pixels.shape[1:3]
+    maps = np.repeat(maps, frames // maps.shape[1], axis=1)
+    return (
+        np.einsum("btij,bjthw->bithw", maps[..., :channels], pixels)
+        + maps[..., channels].swapaxes(1, 2)[..., None, None]
+    )
 
 
-@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize(("channels", "outputs"), [(2, 2), (3, 3), (2, 3)])
+@pytest.mark.parametrize("maps", [1, 5], ids=["steady", "every frame"])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (0, 4, 1, 2, 3), (0, 2, 1, 3, 4), (3, 2, 4, 0, 1)])
-def test_normalise_is_an_affine_map_for_any_strides(channels: int, order: tuple[int, ...]) -> None:
+def test_normalise_is_an_affine_map_for_any_strides(
+    channels: int, outputs: int, maps: int, order: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     shape = [4, channels, 5, 6, 7]
     stored = [0] * 5
     for logical, axis in enumerate(order):
         stored[axis] = shape[logical]
     clips = torch.randint(0, 256, stored, dtype=torch.uint8).permute(order)
-    affine = torch.randn(4, channels, channels + 1)
+    affine = torch.randn(4, maps, outputs, channels + 1)
     out = normalise(clips, affine)
-    assert out.shape == tuple(shape) and out.dtype == torch.float32 and out.is_contiguous()
+    assert out.shape == (4, outputs, *shape[2:]) and out.dtype == torch.float32 and out.is_contiguous()
     # float32: eight digits of values up to 255 * 3 * 4
     np.testing.assert_allclose(out.numpy(), plain(clips, affine), atol=2e-3, rtol=1e-5)
 
 
 def test_normalise_stays_in_float32_under_autocast() -> None:
     clips = torch.randint(0, 256, (2, 3, 2, 4, 4), dtype=torch.uint8)
-    affine = torch.randn(2, 3, 4)
+    affine = torch.randn(2, 1, 3, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = normalise(clips, affine)
     assert torch.equal(inside, normalise(clips, affine))
@@ -43,7 +50,7 @@ def test_normalise_stays_in_float32_under_autocast() -> None:
 
 def test_normalise_takes_an_empty_batch() -> None:
     clips = torch.empty((0, 3, 2, 4, 4), dtype=torch.uint8)
-    assert normalise(clips, torch.empty(0, 3, 4)).shape == (0, 3, 2, 4, 4)
+    assert normalise(clips, torch.empty(0, 1, 3, 4)).shape == (0, 3, 2, 4, 4)
 
 
 @pytest.mark.gpu
@@ -53,6 +60,6 @@ def test_normalise_takes_an_empty_batch() -> None:
 def test_normalise_agrees_on_a_gpu() -> None:
     torch.manual_seed(0)
     clips = torch.randint(0, 256, (4, 5, 6, 7, 3), dtype=torch.uint8).permute(0, 4, 1, 2, 3)
-    affine = torch.randn(4, 3, 4)
+    affine = torch.randn(4, 1, 3, 4)
     out = normalise(clips.cuda(), affine.cuda())
     np.testing.assert_allclose(out.cpu().numpy(), plain(clips, affine), atol=2e-3, rtol=1e-5)

@@ -22,7 +22,8 @@ def draw(seed: int = 1, epoch: int = 2, sample: int = 3, count: int = 2, **setti
 
 
 def content(made: ClipPlan) -> list:
-    return [made.frames.tolist(), made.window, made.flip, *(made.colour[view].tolist() for view in sorted(made.colour))]
+    drawn = [made.pixels[view] for view in sorted(made.pixels)]
+    return [made.frames.tolist(), *((p.window, p.flip, p.blur, p.colour.tolist()) for p in drawn)]
 
 
 def apply(affine: np.ndarray, pixel: np.ndarray) -> np.ndarray:
@@ -41,19 +42,27 @@ def test_the_first_views_do_not_depend_on_how_many_there_are() -> None:
 
 
 def test_a_setting_changes_only_what_it_names() -> None:
-    plain, flipped, gray = draw()[0], draw(flip=1.0)[0], draw(strength=0.0)[0]
-    assert flipped.flip and content(flipped)[:2] == content(plain)[:2] and content(flipped)[3:] == content(plain)[3:]
-    assert gray.window == plain.window and (gray.colour["flow"] == plain.colour["flow"]).all()
-    assert not np.allclose(gray.colour["rgb"], plain.colour["rgb"])
+    plain, flipped, gray = draw()[0].pixels, draw(flip=1.0)[0].pixels, draw(strength=0.0)[0].pixels
+    assert flipped["rgb"].flip and flipped["rgb"].window == plain["rgb"].window
+    assert (flipped["rgb"].colour == plain["rgb"].colour).all()
+    assert gray["rgb"].window == plain["rgb"].window and (gray["flow"].colour == plain["flow"].colour).all()
+    assert not np.allclose(gray["rgb"].colour, plain["rgb"].colour)
+
+
+def test_a_mirror_negates_u() -> None:
+    plain, flipped = draw()[0].pixels["flow"].colour[0], draw(flip=1.0)[0].pixels["flow"].colour[0]
+    np.testing.assert_allclose(
+        apply(flipped, np.array([255 - 30.0, 80])), apply(plain, np.array([30.0, 80])), atol=1e-5
+    )
 
 
 @given(st.integers(0, 2**32), st.integers(1, 500), st.integers(1, 500))
 def test_windows_lie_inside_the_frame(seed: int, height: int, width: int) -> None:
     made = plan(policy("small"), "a", 47, 8, 4, np.random.default_rng(seed), frame_size=(height, width))
-    top, left, tall, wide = made.window
+    top, left, tall, wide = made.pixels["rgb"].window
     assert min(top, left) >= 0 and min(tall, wide) > 0
     assert top + tall <= 1 + 1e-12 and left + wide <= 1 + 1e-12
-    top, left, tall, wide = pixel_window(made.window, height, width)
+    top, left, tall, wide = pixel_window(made.pixels["rgb"].window, height, width)
     assert 0 <= top < top + tall <= height and 0 <= left < left + wide <= width
 
 
@@ -73,7 +82,7 @@ def test_pixel_windows_hold_a_pixel_and_stay_inside(rows: list, columns: list, h
 
 def test_small_windows_have_the_area_and_aspect_of_the_study() -> None:
     rng = np.random.default_rng(0)
-    windows = np.array([policy("small").draw(FRAME, rng).window for _ in range(500)])
+    windows = np.array([policy("small").pixels(FRAME, 8, rng)["rgb"].window for _ in range(500)])
     free = windows[(windows[:, 2:] < 1).all(axis=1)]  # sides that did not fit are cut, which changes both
     area = free[:, 2] * free[:, 3]
     aspect = free[:, 3] * FRAME[1] / (free[:, 2] * FRAME[0])
@@ -96,7 +105,7 @@ def test_flow_colour_is_one_gain_and_a_small_offset() -> None:
     base = base_affine()["flow"]
     gains, offsets = [], []
     for sample in range(200):
-        affine = draw(sample=sample)[0].colour["flow"].astype(float)
+        affine = draw(sample=sample)[0].pixels["flow"].colour[0].astype(float)
         gain = affine[0, 0] / base[0, 0]
         np.testing.assert_allclose(affine[:, :2], gain * base[:, :2], atol=1e-7)
         gains.append(gain)
@@ -106,7 +115,7 @@ def test_flow_colour_is_one_gain_and_a_small_offset() -> None:
 
 
 def test_rgb_colour_is_sometimes_gray_sometimes_inverted() -> None:
-    maps = np.array([draw(sample=sample)[0].colour["rgb"] for sample in range(300)], float)
+    maps = np.array([draw(sample=sample)[0].pixels["rgb"].colour[0] for sample in range(300)], float)
     gray = np.ptp(maps[:, :, :3], axis=1).max(axis=1) < 1e-7  # all three outputs are the same mix
     assert 0.18 < gray.mean() < 0.32
     inverted = maps[gray][:, 0, :3].sum(axis=1) < 0
@@ -115,21 +124,26 @@ def test_rgb_colour_is_sometimes_gray_sometimes_inverted() -> None:
 
 def test_evaluation_shows_the_whole_frame_or_a_centred_square() -> None:
     rng = np.random.default_rng(0)
-    whole = policy("evaluate").draw(FRAME, rng)
+    whole = policy("evaluate").pixels(FRAME, 8, rng)["rgb"]
     assert whole.window == (0, 0, 1, 1) and not whole.flip
-    np.testing.assert_allclose(whole.colour["rgb"], base_affine()["rgb"], rtol=1e-6)
-    window = policy("evaluate", crop=0.5).draw(FRAME, rng).window
+    np.testing.assert_allclose(whole.colour[0], base_affine()["rgb"], rtol=1e-6)
+    window = policy("evaluate", crop=0.5).pixels(FRAME, 8, rng)["rgb"].window
     assert pixel_window(window, *FRAME) == (21, 35, 42, 42)
-    assert pixel_window(policy("evaluate", crop=1.0).draw((112, 84), rng).window, 112, 84) == (14, 0, 84, 84)
+    assert pixel_window(policy("evaluate", crop=1.0).pixels((112, 84), 8, rng)["rgb"].window, 112, 84) == (
+        14,
+        0,
+        84,
+        84,
+    )
 
 
 def test_evaluation_jitter_is_rare_as_asked_and_keeps_gray_gray() -> None:
     rng, base = np.random.default_rng(0), base_affine()["rgb"]
     jittered = 0
     for _ in range(400):
-        colour = policy("evaluate", jitter=0.3).draw(FRAME, rng).colour
-        np.testing.assert_allclose(colour["flow"], base_affine()["flow"], rtol=1e-6)
-        affine = colour["rgb"].astype(float)
+        drawn = policy("evaluate", jitter=0.3).pixels(FRAME, 8, rng)
+        np.testing.assert_allclose(drawn["flow"].colour[0], base_affine()["flow"], rtol=1e-6)
+        affine = drawn["rgb"].colour[0].astype(float)
         if np.allclose(affine, base, rtol=1e-6):
             continue
         jittered += 1

@@ -113,7 +113,7 @@ def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
             for stream in ("rgb", "flow"):
                 [clip] = loader.executor.run(stream, [plan])
                 assert torch.equal(batch.clips[stream][view][row], clip)
-                assert np.array_equal(batch.affine[stream][view][row].numpy(), plan.colour[stream])
+                assert np.array_equal(batch.affine[stream][view][row].numpy(), plan.pixels[stream].colour)
     for stream in ("rgb", "flow"):
         first, second = batch.views(stream)
         assert torch.equal(first, normalise(batch.clips[stream][0], batch.affine[stream][0]))

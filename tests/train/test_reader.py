@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store
 from tests.train.stores import write_store
 from train import reader
-from train.augment import ClipPlan, base_affine, pixel_window, plan, policy
+from train.augment import WHOLE, ClipPlan, Pixels, Window, base_affine, blur_taps, pixel_window, plan, policy
 from train.reader.dali import DaliExecutor
 from train.reader.opencv import OpenCVExecutor
 from train.reader.shard import ShardReader
@@ -50,7 +50,7 @@ def plans(store: VideoStore) -> list[ClipPlan]:
     for video_id in [*store.videos, *store.videos]:
         info = store.info(video_id)
         made.append(plan(small, video_id, info.length - 1, 8, 3, rng, frame_size=(info.height, info.width)))
-    assert {made.flip for made in made} == {True, False}
+    assert {made.pixels["rgb"].flip for made in made} == {True, False}
     return made
 
 
@@ -71,6 +71,15 @@ both = pytest.mark.parametrize("executor", ["opencv", "dali"], indirect=True)
 views = pytest.mark.parametrize("view", ["rgb", "flow"])
 
 
+def clip_plan(
+    video_id: str, frames: Sequence[int] | np.ndarray, window: Window = WHOLE, flip: bool = False, blur: float = 0.0
+) -> ClipPlan:
+    """The same pixels of both views."""
+    colours = {view: colour[None].astype(np.float32) for view, colour in base_affine().items()}
+    pixels = {view: Pixels(window, flip, colour, blur) for view, colour in colours.items()}
+    return ClipPlan(video_id, np.asarray(frames), pixels)
+
+
 def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, int] = SIZE) -> np.ndarray:
     """One frame after the other, decoded by the store."""
     clips = []
@@ -79,13 +88,15 @@ def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, 
         for number in made.frames:
             frame = store.read(made.video_id, view, [number])[0]
             planes = frame.transpose(2, 0, 1) if view == "rgb" else frame
-            top, left, height, width = pixel_window(made.window, *planes.shape[1:])
+            pixels = made.pixels[view]
+            top, left, height, width = pixel_window(pixels.window, *planes.shape[1:])
             cut = planes[:, top : top + height, left : left + width]
             resized = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])
-            if made.flip:
+            if pixels.flip:
                 resized = resized[:, :, ::-1].copy()
-                if view == "flow":
-                    resized[0] = 255 - resized[0]
+            if pixels.blur:
+                taps = (blur_taps(pixels.blur),) * 2
+                resized = np.stack([cv2.GaussianBlur(plane, taps, pixels.blur) for plane in resized])
             frames.append(resized)
         clips.append(np.stack(frames, axis=1))
     return np.stack(clips)
@@ -133,7 +144,7 @@ def test_whole_frames_equal_what_zarr_reads_bit_for_bit(
     array = zarr.open_array(store.path("wide/b", view), mode="r")
     height, width = array.shape[1:3] if view == "rgb" else array.shape[2:]
     executor = kind(store, (height, width), 1)
-    (clip,) = executor.run(view, [ClipPlan("wide/b", np.arange(20), (0.0, 0.0, 1.0, 1.0), False, base_affine())])
+    (clip,) = executor.run(view, [clip_plan("wide/b", np.arange(20))])
     frames = clip.permute(1, 2, 3, 0) if view == "rgb" else clip.transpose(0, 1)
     np.testing.assert_array_equal(frames.numpy(), array[:20])
     executor.close()
@@ -153,11 +164,11 @@ def test_other_ways_to_store_flow_are_resized_in_even_steps(
     expected = np.stack([cv2.resize(plane, SIZE[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])
     executor = kind(store, SIZE, 1)
     for flip in (False, True):
-        (clip,) = executor.run("flow", [ClipPlan("wide/b", np.array([number]), window, flip, base_affine())])
+        (clip,) = executor.run("flow", [clip_plan("wide/b", [number], window, flip)])
         assert clip.dtype == (torch.uint8 if mapping == "linear" else torch.float32)
         found = clip[:, 0].numpy() * np.float32(40 / 255) - 20
         if flip:
-            found = found[:, :, ::-1] * np.array([-1, 1])[:, None, None]
+            found = found[:, :, ::-1]
         tolerance = 0.16 if mapping == "linear" else 1e-3  # a byte, or rounding
         np.testing.assert_allclose(found, expected, atol=tolerance)
     executor.close()
@@ -182,14 +193,25 @@ def test_threads_do_not_change_a_pixel(store: VideoStore, plans: list, view: str
 
 
 @both
-def test_a_flip_mirrors_and_negates_u(executor: reader.Executor, store: VideoStore) -> None:
-    whole = (0.0, 0.0, 1.0, 1.0)
-    straight, mirrored = (ClipPlan("wide/a", np.arange(8), whole, flip, base_affine()) for flip in (False, True))
+def test_a_flip_mirrors_each_plane(executor: reader.Executor, store: VideoStore) -> None:
+    straight, mirrored = (clip_plan("wide/a", range(8), flip=flip) for flip in (False, True))
     rgb = executor.run("rgb", [straight, mirrored]).int()
     flow = executor.run("flow", [straight, mirrored]).int()
     assert (rgb[1] - rgb[0].flip(-1)).abs().max() <= MOST
-    assert (flow[1, 0] - (255 - flow[0, 0].flip(-1))).abs().max() <= MOST
-    assert (flow[1, 1] - flow[0, 1].flip(-1)).abs().max() <= MOST
+    assert (flow[1] - flow[0].flip(-1)).abs().max() <= MOST
+
+
+@views
+@both
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+def test_a_blur_is_that_of_the_clip_alone(
+    executor: reader.Executor, store: VideoStore, view: str, sigma: float
+) -> None:
+    sharp, blurred = clip_plan("wide/b", range(8)), clip_plan("wide/b", range(8), flip=True, blur=sigma)
+    clips = executor.run(view, [sharp, blurred])
+    assert torch.equal(clips[:1], executor.run(view, [sharp]))
+    assert_close(clips, plain(store, view, [sharp, blurred]))
+    assert not torch.equal(clips[1], clips[0].flip(-1))
 
 
 @views
@@ -204,7 +226,7 @@ def test_a_short_video_repeats_its_first_frame(executor: reader.Executor, store:
 
 @both
 def test_frames_may_come_in_any_order(executor: reader.Executor, store: VideoStore) -> None:
-    made = ClipPlan("long", np.array([299, 0, 255, 256, 257, 0]), (0.0, 0.0, 1.0, 1.0), False, base_affine())
+    made = clip_plan("long", np.array([299, 0, 255, 256, 257, 0]))
     assert_close(executor.run("rgb", [made]), plain(store, "rgb", [made]))
 
 
@@ -240,7 +262,7 @@ def test_a_flipped_bit_fails_by_name(name: str, view: str, tmp_path: Path, on_cp
     path = shard.path(store.path("bad one", view), 0, 4)
     damage(store, "bad one", view, {400: bytes([path.read_bytes()[400] ^ 4])})
     executor = reader.create(name, store, SIZE, threads=1)
-    whole = [ClipPlan(v, np.arange(8), (0.0, 0.0, 1.0, 1.0), False, base_affine()) for v in store.videos]
+    whole = [clip_plan(v, range(8)) for v in store.videos]
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*checksum"):
         executor.run(view, whole)
     assert executor.run(view, [made for made in whole if made.video_id == "good"]).shape[0] == 1
@@ -254,7 +276,7 @@ def test_frames_that_do_not_decode_fail_by_name(name: str, tmp_path: Path, on_cp
     path = shard.path(store.path("bad one", "rgb"), 0, 4)
     streams = store.encoded("bad one", "rgb", range(4))
     path.write_bytes(shard.pack([*streams[:3], streams[3][:60]], 4))
-    whole = [ClipPlan(v, np.arange(4), (0.0, 0.0, 1.0, 1.0), False, base_affine()) for v in store.videos]
+    whole = [clip_plan(v, range(4)) for v in store.videos]
     executor = reader.create(name, store, SIZE, threads=1)
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):
         executor.run("rgb", whole)
@@ -268,7 +290,7 @@ def test_frames_of_another_size_fail_by_name(name: str, tmp_path: Path, on_cpu: 
     store = write_store(tmp_path / "store", {"good": (4, 60, 80), "bad one": (4, 30, 40)})
     path = shard.path(store.path("bad one", "rgb"), 0, 4)
     path.write_bytes(shard.pack(store.encoded("good", "rgb", range(4)), 4))
-    whole = [ClipPlan(v, np.arange(4), (0.0, 0.0, 1.0, 1.0), False, base_affine()) for v in store.videos]
+    whole = [clip_plan(v, range(4)) for v in store.videos]
     executor = reader.create(name, store, SIZE, threads=1)
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):
         executor.run("rgb", whole)
@@ -277,15 +299,15 @@ def test_frames_of_another_size_fail_by_name(name: str, tmp_path: Path, on_cpu: 
 
 @both
 def test_missing_frames_views_videos_and_uneven_clips_fail(executor: reader.Executor) -> None:
-    made = ClipPlan("tall", np.array([23, 24]), (0.0, 0.0, 1.0, 1.0), False, base_affine())
+    made = clip_plan("tall", np.array([23, 24]))
     with pytest.raises(IndexError, match="frame 24 of view 'flow' of 'tall'"):
         executor.run("flow", [made])
     with pytest.raises(Refusal, match="'tall' has no view 'pose'"):
         executor.run("pose", [made])
     with pytest.raises(Refusal, match="'tal' is not in the store"):
-        executor.run("rgb", [ClipPlan("tal", made.frames, made.window, False, base_affine())])
+        executor.run("rgb", [clip_plan("tal", made.frames)])
     with pytest.raises(ValueError, match=r"one length, not \[2, 3\] frames"):
-        executor.run("rgb", [made, ClipPlan("tall", np.arange(3), made.window, False, base_affine())])
+        executor.run("rgb", [made, clip_plan("tall", range(3))])
 
 
 def test_shards_are_kept_open_up_to_a_number(store: VideoStore) -> None:

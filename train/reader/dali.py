@@ -19,7 +19,7 @@ from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 from pipeline.codec import JpegCodec
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore, corrupt
-from train.augment import ClipPlan, clip_length, pixel_window
+from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.reader.shard import ShardReader
 
 Streams = list[dict[int, np.ndarray]]  # of each clip: frame number -> its stream, or the frame itself if it is no JPEG
@@ -38,7 +38,7 @@ class DaliExecutor:
         self.device_id = torch.cuda.current_device() if torch.cuda.is_available() else None
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
-        self._pipelines: dict[str, Pipeline] = {}
+        self._pipelines: dict[tuple[str, bool], Pipeline] = {}  # by view, and whether it blurs
         self._lock = threading.Lock()  # a DALI pipeline serves one thread at a time
 
     def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
@@ -56,7 +56,7 @@ class DaliExecutor:
             try:
                 items = self._execute(view, inputs, expected, capacity)
             except RuntimeError as error:
-                self._pipelines.pop(view, None)  # DALI says that it is no longer valid
+                self._pipelines.pop((view, "taps" in inputs), None)  # DALI says that it is no longer valid
                 raise self._refusal(view, plans, streams, error) from error
         places = _places(plans, streams)
         if not np.array_equal(places, np.arange(len(items))):  # a short video repeats its first frame
@@ -75,11 +75,12 @@ class DaliExecutor:
 
     def _execute(self, view: str, inputs: Mapping[str, object], expected: np.ndarray, capacity: int) -> torch.Tensor:
         """Frames of the distinct items, with the dtype of `Executor.run`: rgb (N, h, w, 3), flow (N, 2, h, w, 1); memory of DALI's own."""
-        pipeline = self._pipelines.get(view)
+        kind = (view, "taps" in inputs)
+        pipeline = self._pipelines.get(kind)
         if pipeline is None or pipeline.max_batch_size < capacity:
             made = Pipeline(capacity, self.threads, self.device_id, prefetch_queue_depth=1, seed=0)
-            _define(made, view, self.size, self._is_jpeg(view), self.store.linear_values(view))
-            pipeline = self._pipelines[view] = made
+            _define(made, *kind, self.size, self._is_jpeg(view), self.store.linear_values(view))
+            pipeline = self._pipelines[kind] = made
         outputs: Any = pipeline.run(**inputs)  # declared as on either device; the second is always on the CPU
         frames, decoded = outputs
         if not np.array_equal(decoded.as_array()[:, :3], expected):
@@ -120,20 +121,20 @@ class DaliExecutor:
 
 
 def _inputs(view: str, plans: list[ClipPlan], streams: Streams, shapes: np.ndarray) -> Mapping[str, object]:
-    """A batch for the pipeline, an item a distinct frame: streams, integer windows, flips, and u's mask."""
+    """A batch for the pipeline, an item a distinct frame: streams, integer windows, flips and blurs."""
     counts = [len(found) for found in streams]
     sizes = (shapes[:, :2] if view == "rgb" else shapes[:, 1:]).tolist()
-    windows = [pixel_window(plan.window, *size) for plan, size in zip(plans, sizes, strict=True)]
-    flips = np.repeat(np.array([plan.flip for plan in plans], np.int32), counts)
+    drawn = [plan.pixels[view] for plan in plans]
+    windows = [pixel_window(pixels.window, *size) for pixels, size in zip(drawn, sizes, strict=True)]
     inputs: dict[str, object] = {
         "streams": [stream for found in streams for stream in found.values()],
         "windows": np.repeat(np.array(windows, np.int32), counts, axis=0),
-        "flips": flips,
+        "flips": np.repeat(np.array([pixels.flip for pixels in drawn], np.int32), counts),
     }
-    if view == "flow":
-        masks = np.zeros((len(flips), 2, 1, 1, 1), np.uint8)
-        masks[flips == 1, 0] = 255
-        inputs["masks"] = masks
+    if any(pixels.blur for pixels in drawn):
+        # One tap leaves a frame as it is; a deviation of 0 means to DALI "to be derived from the taps".
+        inputs["taps"] = np.repeat(np.array([blur_taps(pixels.blur) for pixels in drawn], np.int32), counts)
+        inputs["sigmas"] = np.repeat(np.array([pixels.blur or 1.0 for pixels in drawn], np.float32), counts)
     return inputs
 
 
@@ -147,7 +148,9 @@ def _places(plans: list[ClipPlan], streams: Streams) -> np.ndarray:
     return np.array(places)
 
 
-def _define(pipeline: Pipeline, view: str, size: tuple[int, int], jpeg: bool, table: np.ndarray | None) -> None:
+def _define(
+    pipeline: Pipeline, view: str, blurs: bool, size: tuple[int, int], jpeg: bool, table: np.ndarray | None
+) -> None:
     """One batch at a time, so that inputs are given to `run`; DALI's default execution lets outputs outlive the next run."""
     on_cpu = pipeline.device_id is None
     with pipeline:
@@ -156,18 +159,18 @@ def _define(pipeline: Pipeline, view: str, size: tuple[int, int], jpeg: bool, ta
         frames: Any = _decoded(view, jpeg, on_cpu)
         if view == "flow":  # u over v in one image: a sequence of two
             frames = fn.reshape(fn.expand_dims(frames, axes=[0]), rel_shape=[2, 0.5, 1, 1], layout="FHWC")
-            masks = fn.external_source(name="masks", dtype=DALIDataType.UINT8, ndim=4)
-            masks = masks if on_cpu else masks.gpu()
         decoded = frames.shape()
-        if table is not None:  # v ^ 255 = 255 - v, and the table is odd about the middle
+        if table is not None:
             values = table.tolist()
-            frames = fn.lookup_table(frames ^ masks, keys=list(range(256)), values=values, dtype=DALIDataType.FLOAT)
+            frames = fn.lookup_table(frames, keys=list(range(256)), values=values, dtype=DALIDataType.FLOAT)
         # Not resize's own region of interest, which reads pixels outside it: up to 5 gray levels off.
         frames = fn.slice(frames, start=windows[:2], shape=windows[2:], axis_names="HW")
         frames = fn.resize(frames, size=size, interp_type=DALIInterpType.INTERP_LINEAR, antialias=False)
         frames = fn.flip(frames, horizontal=flips)
-        if view == "flow" and table is None:
-            frames = frames ^ masks
+        if blurs:
+            taps = fn.external_source(name="taps", dtype=DALIDataType.INT32, ndim=0)
+            sigmas = fn.external_source(name="sigmas", dtype=DALIDataType.FLOAT, ndim=0)
+            frames = fn.gaussian_blur(frames, window_size=taps, sigma=sigmas)
         pipeline.set_outputs(frames, decoded)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.store import VideoStore, corrupt
-from train.augment import ClipPlan, clip_length, pixel_window
+from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.reader.shard import ShardReader
 
 
@@ -45,9 +45,10 @@ class OpenCVExecutor:
         """Decode, cut and resize one clip into `clip` (images a frame, T, h, w[, 3]): rgb is one image, flow is two."""
         streams = self._shards.encoded(plan.video_id, view, plan.frames)
         shape, decode = self.store.info(plan.video_id).shapes[view][1:], self.store.codec(view).decode_frame
-        top, left, height, width = pixel_window(plan.window, *(shape[:2] if view == "rgb" else shape[1:]))
+        pixels = plan.pixels[view]
+        top, left, height, width = pixel_window(pixels.window, *(shape[:2] if view == "rgb" else shape[1:]))
         rows, columns = slice(top, top + height), slice(left, left + width)
-        size = (self.size[1], self.size[0])
+        size, taps = (self.size[1], self.size[0]), blur_taps(pixels.blur)
         first: dict[int, int] = {}  # frame number -> the first place in the clip that shows it
         for place, number in enumerate(plan.frames.tolist()):
             if first.setdefault(number, place) < place:  # a short video repeats its first frame
@@ -61,7 +62,7 @@ class OpenCVExecutor:
                 frame = table[frame]
             for image, target in zip((frame,) if view == "rgb" else frame, clip[:, place], strict=True):
                 cv2.resize(image[rows, columns], size, dst=target, interpolation=cv2.INTER_LINEAR)
-                if plan.flip:
+                if pixels.flip:
                     cv2.flip(target, 1, dst=target)
-        if plan.flip and view == "flow":
-            np.subtract(255, clip[0], out=clip[0])  # what moved right moves left
+                if pixels.blur:
+                    cv2.GaussianBlur(target, (taps, taps), pixels.blur, dst=target)

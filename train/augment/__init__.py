@@ -1,0 +1,63 @@
+"""Which pixels a clip shows: crop window, flip, colour and blur, drawn as pure functions of (seed, epoch, sample index).
+
+A policy is one module here and one line in POLICIES; `train.reader` executes what it draws. `small` belongs to the small
+recipes and `evaluate` to evaluation; the others are those of the papers, with their clean form as the default and what the
+papers did otherwise as a setting. `python -m train preview` shows what each makes of a store.
+"""
+
+from __future__ import annotations
+
+from train.augment.colour import FLOW_SCALE, IMAGENET_MEAN, IMAGENET_STD, base_affine
+from train.augment.plans import (
+    ClipPlan,
+    Pixels,
+    Policy,
+    blur_taps,
+    clip_length,
+    colour_maps,
+    generator,
+    plan,
+    sample_plans,
+    window_plans,
+)
+from train.augment.windows import WHOLE, Window, pixel_window
+from train.registry import Registry
+
+__all__ = [
+    "FLOW_SCALE",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "POLICIES",
+    "WHOLE",
+    "ClipPlan",
+    "Pixels",
+    "Policy",
+    "Window",
+    "base_affine",
+    "blur_taps",
+    "clip_length",
+    "colour_maps",
+    "generator",
+    "pixel_window",
+    "plan",
+    "policy",
+    "sample_plans",
+    "window_plans",
+]
+
+POLICIES = Registry(
+    "augmentation",
+    {
+        "small": "train.augment.small:Small",
+        "evaluate": "train.augment.evaluate:Evaluate",
+        "coclr": "train.augment.coclr:CoCLR",
+        "slic": "train.augment.slic:SLIC",
+        "goca": "train.augment.goca:GOCA",
+        "cocon": "train.augment.cocon:CoCon",
+    },
+)
+
+
+def policy(name: str, **settings: object) -> Policy:
+    """The named policy with its settings. Raises UsageError for a name, key or value that cannot be meant."""
+    return POLICIES.create(name, **settings)

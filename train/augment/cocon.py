@@ -1,0 +1,44 @@
+"""The policy of CoCon, which is mostly DPC's (specs/cocon.md section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.augment.colour import FlowInput, Gray
+from train.augment.standard import Standard
+from train.augment.windows import Window, square
+from train.settings import check_number
+
+
+@dataclass(frozen=True)
+class CoCon(Standard):
+    """A square of most of the frame, and colours drawn for every frame, so that they do not tell which frames belong together.
+
+    Published: `together: false` (each view is cut for itself); there flow is never mirrored, and its window is the one of
+    three random ones in which most moves, which is not done here: a plan does not look at pixels. Frames are resized
+    bilinearly here, by the nearest pixel there.
+
+    Args:
+        crop: Side of the square, as a fraction of the frame's short side (published: 224 of 240 pixels).
+    """
+
+    jitter: float = 1.0
+    brightness: float = 0.5
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue: float = 0.25
+    gray: float = 0.5
+    gray_kind: Gray = "channel"
+    steady: bool = False
+    flow: FlowInput = "signed"
+    crop: float = 224 / 240
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("crop", self.crop, above=0, most=1)
+
+    def window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:
+        down, across = rng.random(2)
+        return square(frame_size, self.crop, (down, across))

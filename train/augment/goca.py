@@ -1,0 +1,38 @@
+"""The policy of GOCA (specs/goca.md section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.augment.standard import Range, Standard, check_range
+from train.augment.windows import Window, square
+from train.settings import check_number
+
+
+@dataclass(frozen=True)
+class GOCA(Standard):
+    """The frame's short side is scaled to a random length, and a square of `crop` is cut from it at a random place.
+
+    Published: `together: false` (the two streams of a clip are changed by separate draws), `flow: image`,
+    `flip_negates: false`; with R(2+1)D `scale: [128, 160]` and `crop: 112`. No blur: the released code builds one and never
+    applies it.
+
+    Args:
+        scale: Range of the scaled short side, in pixels; uniform.
+        crop: Side of the square, in the same pixels.
+    """
+
+    saturation: float = 0.2
+    scale: Range = (136.0, 190.0)
+    crop: float = 128.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("crop", self.crop, above=0)
+        check_range("scale", self.scale, least=self.crop)
+
+    def window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:
+        short_side, down, across = rng.uniform(self.scale[0], self.scale[1]), rng.random(), rng.random()
+        return square(frame_size, self.crop / short_side, (down, across))

@@ -1,0 +1,24 @@
+"""The policy of SLIC (specs/slic.md section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from train.augment.standard import RandomResized, Range
+
+
+@dataclass(frozen=True)
+class SLIC(RandomResized):
+    """A window of at least a quarter of the frame, strong colour, sometimes gray and blurred; each clip for itself.
+
+    Published: `flow: u`, `flip_negates: false`, and on Kinetics `statistics: kinetics`. The published blur has a kernel of
+    15 pixels, which is 3.5 times its standard deviation of 2 to either side; ours ends where that of every blur does.
+    """
+
+    area: Range = (0.25, 1.0)
+    brightness: float = 0.5
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue: float = 0.5
+    blur: float = 0.2
+    sigma: Range = (2.0, 2.0)

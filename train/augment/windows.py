@@ -1,0 +1,58 @@
+"""Crop windows: (top, left, height, width) as fractions of the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Window = tuple[float, float, float, float]
+
+WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+ATTEMPTS = 10  # of a random resized crop, as in torchvision
+
+
+def random_resized(
+    rng: np.random.Generator,
+    frame_size: tuple[int, int],
+    area: tuple[float, float],
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    retry: bool = True,
+) -> Window:
+    """A window of a random area (a fraction of the frame's) and aspect ratio (width / height, in pixels) at a random place.
+
+    Both are uniform in their range, and then, one time in two, the sides are swapped. A box that does not fit is drawn
+    again, up to ten times, and then takes the frame's larger fitting square. Without `retry` the whole frame is taken in
+    its place, squashed (CoCLR's released code, specs/coclr.md section 10.1: 28 % of the views at 4:3).
+    """
+    height, width = frame_size
+    drawn = rng.random((ATTEMPTS, 5))
+    for extent, ratio, swap, down, across in drawn[: ATTEMPTS if retry else 1]:
+        pixels = (area[0] + extent * (area[1] - area[0])) * height * width
+        shape = aspect[0] + ratio * (aspect[1] - aspect[0])
+        shape = 1 / shape if swap < 0.5 else shape
+        tall, wide = np.sqrt(pixels / shape) / height, np.sqrt(pixels * shape) / width
+        if tall <= 1 and wide <= 1:
+            return float(down * (1 - tall)), float(across * (1 - wide)), float(tall), float(wide)
+    return square(frame_size, 1.0) if retry else WHOLE
+
+
+def square(frame_size: tuple[int, int], side: float, place: tuple[float, float] = (0.5, 0.5)) -> Window:
+    """A square with this fraction of the frame's short side; place: (down, across) in 0..1, centred by default."""
+    pixels = side * min(frame_size)
+    height, width = pixels / frame_size[0], pixels / frame_size[1]
+    return float(place[0] * (1 - height)), float(place[1] * (1 - width)), float(height), float(width)
+
+
+def pixel_window(window: Window, height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) in whole pixels of a frame of `height` x `width`.
+
+    Every executor cuts this window. The two edges of each axis are rounded to the nearest pixel, at least one apart.
+    """
+    top, down = _edges(window[0], window[2], height)
+    left, across = _edges(window[1], window[3], width)
+    return top, left, down, across
+
+
+def _edges(start: float, extent: float, size: int) -> tuple[int, int]:
+    first = min(round(start * size), size - 1)
+    last = min(max(round((start + extent) * size), first + 1), size)
+    return first, last - first
