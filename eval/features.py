@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +23,10 @@ from train import augment
 from train.augment import ClipPlan
 from train.augment.colour import FlowInput, Statistics
 from train.encoder import Encoder
+from train.inference import BATCH, clips_ahead, unit_features
 from train.reader import Executor
-from train.reader.affine import normalise
 
 log = logging.getLogger(__name__)
-BATCH = 32  # clips at once
 REFRESH_BATCHES = 16
 
 
@@ -191,7 +187,6 @@ def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-@torch.no_grad()
 def compute(
     encoder: Encoder,
     stream: str,
@@ -208,23 +203,22 @@ def compute(
 
     `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
     """
-    device = next(encoder.parameters()).device
     sums, counts = torch.zeros(len(videos), encoder.backbone.feature_size), torch.zeros(len(videos), 1)
+    owners: list[int] = []  # the row of each clip's video
 
-    def plans() -> Iterator[tuple[int, ClipPlan]]:
+    def plans() -> Iterator[ClipPlan]:
         for row, video in enumerate(videos):
             for plan in video_plans(store, video, stream, protocol, clip, seed):
-                yield row, plan
+                owners.append(row)
+                yield plan
 
-    with _evaluating(encoder), _progress() as bar:
+    with _progress() as bar:
         task = bar.add_task(title, total=len(videos), clips=0)
-        clips = 0
-        for rows, batch in _read_ahead(plans(), stream, reader, device):
-            unit = nn.functional.normalize(encoder.features(batch), dim=1).cpu()
+        for places, unit in unit_features(encoder, stream, plans(), reader):
+            rows = torch.tensor([owners[place] for place in places])
             sums.index_add_(0, rows, unit)
             counts.index_add_(0, rows, torch.ones(len(rows), 1))
-            clips += len(rows)
-            bar.update(task, completed=int(rows[-1]) + 1, clips=clips)
+            bar.update(task, completed=int(rows[-1]) + 1, clips=int(places[-1]) + 1)
     return (sums / counts).numpy()
 
 
@@ -265,8 +259,8 @@ def training_clips(
     chosen = np.random.default_rng(seed).permutation(len(train))[: REFRESH_BATCHES * BATCH]
     if len(chosen) > BATCH:
         chosen = chosen[: len(chosen) // BATCH * BATCH]  # a last batch of one or two clips would distort the statistics
-    plans = ((int(i), video_plans(store, train[i], stream, single, clip, seed)[0]) for i in chosen)
-    return (batch for _, batch in _read_ahead(plans, stream, reader, device))
+    plans = (video_plans(store, train[i], stream, single, clip, seed)[0] for i in chosen)
+    return (batch for _, batch in clips_ahead(plans, stream, reader, device))
 
 
 @torch.no_grad()
@@ -305,36 +299,6 @@ def _frames(store: VideoStore, video: str, stream: str) -> int:
 
 def _flow_bound(store: VideoStore) -> dict[str, float]:
     return {"flow_bound": store.settings["flow"]["bound"]} if "flow" in store.settings else {}
-
-
-def _read_ahead(
-    plans: Iterable[tuple[int, ClipPlan]], stream: str, reader: Executor, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows (B,), clips (B, C, T, h, w) float on `device`); the next batch is read while the caller computes."""
-
-    def read(batch: Sequence[tuple[int, ClipPlan]]) -> tuple[Tensor, Tensor, Tensor]:
-        rows, chosen = zip(*batch, strict=True)
-        return torch.tensor(rows), reader.run(stream, list(chosen)), augment.colour_maps(chosen, stream)
-
-    plans = iter(plans)
-    batches = iter(lambda: list(itertools.islice(plans, BATCH)), [])
-    upcoming = None
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        for batch in itertools.chain(batches, [None]):
-            ready, upcoming = upcoming, pool.submit(read, batch) if batch else None
-            if ready is not None:
-                rows, clips, affine = ready.result()
-                yield rows, normalise(clips.to(device), affine.to(device))
-
-
-@contextlib.contextmanager
-def _evaluating(encoder: Encoder) -> Iterator[None]:
-    was_training = encoder.training
-    encoder.eval()
-    try:
-        yield
-    finally:
-        encoder.train(was_training)
 
 
 class _ClipRate(ProgressColumn):
