@@ -1,0 +1,150 @@
+"""How the representation does while it is trained: nearest neighbours of videos that are kept out of training.
+
+The videos are a part of the training split, whole recordings, and never of the test split: choosing by what is shown here
+does not touch what evaluation measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, distributed
+
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore
+from train.augment import ClipPlan, Policy
+from train.clips import sliding_windows
+from train.collectives import gather_rows, world_size
+from train.encoder import Encoder
+from train.inference import unit_features
+from train.loader import ClipLoader, ClipSettings
+from train.methods.method import Method
+from train.reader import Executor
+
+DOMAIN = 0x6E6E  # keeps these random numbers apart from those of other users of the same seed
+
+
+@dataclass(frozen=True)
+class NeighbourSettings:
+    """Nearest neighbours while training: `knn_top1` in the line of progress and in metrics.jsonl.
+
+    A held-out video counts if the training video whose middle clip is most like its own has its class. Without labels,
+    `same_video_top1`: if of all held-out videos' last clips its own is most like its first.
+
+    Args:
+        every: Steps between two looks; 0 for none, and then nothing is held out.
+        share: Of the training videos to hold out, whole recordings.
+        gallery: Training videos to compare with at most, drawn once.
+    """
+
+    every: int = 0
+    share: float = 0.05
+    gallery: int = 1000
+
+
+def hold_out(
+    store: VideoStore, videos: Sequence[str], settings: NeighbourSettings, seed: int
+) -> tuple[list[str], list[str]]:
+    """(videos to train on, videos held out), each in the order given; which follows from the seed.
+
+    Raises Refusal where there are too few recordings to do without one.
+    """
+    if not settings.every:
+        return list(videos), []
+    recordings: dict[str, list[str]] = {}
+    for video in videos:
+        recordings.setdefault(store.info(video).source, []).append(video)
+    names = sorted(recordings)
+    held: set[str] = set()
+    for place in np.random.default_rng((DOMAIN, seed)).permutation(len(names))[:-1]:
+        held.update(recordings[names[place]])
+        if len(held) >= max(2, settings.share * len(videos)):
+            break
+    if len(held) < 2:
+        raise Refusal(
+            f"{len(names)} recordings are too few to hold some out of training",
+            where=str(store.root),
+            remedy="neighbours: {every: 0} in the recipe",
+        )
+    return [video for video in videos if video not in held], [video for video in videos if video in held]
+
+
+class Neighbours(Callback):
+    """Looks every so many steps and at the end; training goes on as if it had not. Ranks share the clips.
+
+    videos: those that are trained on. policy: cuts the frames, as evaluation does.
+    """
+
+    def __init__(
+        self,
+        settings: NeighbourSettings,
+        store: VideoStore,
+        videos: Sequence[str],
+        held_out: Sequence[str],
+        clips: ClipSettings,
+        policy: Policy,
+        seed: int,
+    ) -> None:
+        self.settings, self.store, self.clips, self.policy = settings, store, clips, policy
+        self.held_out = list(held_out)
+        drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(videos))[: settings.gallery]
+        self.gallery = [videos[place] for place in sorted(drawn)]
+        self.labelled = all(store.info(video).label for video in [*self.held_out, *self.gallery])
+
+    @property
+    def described(self) -> str:
+        """What the number says, and what guessing gives, in a line."""
+        queries = len(self.held_out)
+        if self.labelled:
+            classes = len({self.store.info(video).label for video in self.gallery})
+            return (
+                f"knn_top1: {queries} videos held out, nearest of {len(self.gallery)} training videos is of their class;"
+                f" {classes} classes"
+            )
+        return f"same_video_top1: last clips of {queries} held-out videos find their first clips; guessing {1 / queries:.1%}"
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % self.settings.every and step != trainer.max_steps:
+            return
+        assert isinstance(pl_module, Method) and isinstance(trainer.train_dataloader, ClipLoader)
+        reader = trainer.train_dataloader.executor
+        for stream, encoder in pl_module.encoders.items():
+            name, value = self.look(encoder, stream, reader)
+            pl_module.log(name if len(pl_module.encoders) == 1 else f"{name}_{stream}", value, prog_bar=True)
+
+    def look(self, encoder: Encoder, stream: str, reader: Executor) -> tuple[str, float]:
+        """Name of the number, and the number: a fraction of the held-out videos."""
+        if self.labelled:
+            queries, gallery = ([self._plan(video, 0.5) for video in part] for part in (self.held_out, self.gallery))
+            wanted, found = ([self.store.info(video).label for video in part] for part in (self.held_out, self.gallery))
+        else:
+            queries, gallery = ([self._plan(video, place) for video in self.held_out] for place in (1.0, 0.0))
+            wanted = found = self.held_out
+        features = _of_all_ranks(encoder, stream, [*queries, *gallery], reader)
+        nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).tolist()
+        right = [found[place] == label for place, label in zip(nearest, wanted, strict=True)]
+        return "knn_top1" if self.labelled else "same_video_top1", sum(right) / len(right)
+
+    def _plan(self, video: str, place: float) -> ClipPlan:
+        """The sliding window at this place of the video, 0 for the first and 1 for the last."""
+        info = self.store.info(video)
+        windows = sliding_windows(min(shape[0] for shape in info.shapes.values()), self.clips.length, self.clips.stride)
+        pixels = self.policy.pixels((info.height, info.width), self.clips.length, np.random.default_rng(0))
+        return ClipPlan(video, windows[round(place * (len(windows) - 1))], pixels)
+
+
+def _of_all_ranks(encoder: Encoder, stream: str, plans: list[ClipPlan], reader: Executor) -> Tensor:
+    """Unit features (N, F) of the plans, of which each rank computes every so many."""
+    ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
+    share = -(-len(plans) // ranks)
+    mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
+    own = torch.cat([features for _, features in unit_features(encoder, stream, mine, reader)])
+    return gather_rows(own.to(next(encoder.parameters()).device))[: len(plans)]
