@@ -17,7 +17,15 @@ from torch.utils.data import DataLoader
 
 from train import backbones
 from train.backbones import BACKBONES, Backbone
-from train.losses.nce import contrast_logits, info_nce, own_key_accuracy
+from train.losses.nce import (
+    contrast_logits,
+    cotraining_positives,
+    info_nce,
+    label_positives,
+    multi_positive_nce,
+    own_key_accuracy,
+    positive_accuracy,
+)
 from train.methods.infonce import InfoNCE
 from train.queue import Queue
 
@@ -51,6 +59,60 @@ def test_infonce_loss_gradient_accuracy_and_queue() -> None:
     queue.enqueue(key)
     torch.testing.assert_close(queue.features, values["queue_after"].T)
     assert queue.pointer == values["ptr_after"][0]
+
+
+def test_ubernce_positives_loss_gradient_and_accuracy() -> None:
+    values = reference("coclr_ubernce")
+    raw = values["q_raw"].requires_grad_()
+    query, key = functional.normalize(raw, dim=1), functional.normalize(values["k_raw"], dim=1)
+    logits = contrast_logits(query, key, values["queue_before"].T, values["T"].item())
+    torch.testing.assert_close(logits, values["logits"], rtol=0, atol=2e-5)
+    positives = label_positives(values["k_label"], values["queue_label_before"])
+    assert torch.equal(positives, values["mask"])
+    rows = [multi_positive_nce(logits[i : i + 1], positives[i : i + 1], "mean_of_logs") for i in range(len(query))]
+    torch.testing.assert_close(torch.stack(rows), values["loss_rows"], rtol=0, atol=2e-5)
+    loss = multi_positive_nce(logits, positives, "mean_of_logs")
+    loss.backward(retain_graph=True)
+    torch.testing.assert_close(loss.detach(), values["loss"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(raw.grad, values["grad_q_raw"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(multi_positive_nce(logits, positives).detach(), values["loss_logsum"], rtol=0, atol=2e-5)
+    assert own_key_accuracy(logits, 1) == values["top1"] and own_key_accuracy(logits, 5) == values["top5"]
+
+
+@pytest.mark.parametrize("state", ["full", "notfull"])
+def test_cotraining_positives_loss_gradient_and_accuracy(state: str) -> None:
+    values = reference(f"coclr_cotrain_{state}")
+    streams = ("flow", "rgb") if values["reverse"] else ("rgb", "flow")
+    clip = {
+        (stream, number): functional.normalize(values[f"{stream}_clip{number}"], dim=1)
+        for stream in streams
+        for number in (1, 2)
+    }
+    raw = values[f"{streams[0]}_clip1"].requires_grad_()
+    query = functional.normalize(raw, dim=1)
+    logits = contrast_logits(query, clip[streams[0], 2], values["queue_before"].T, values["T"].item())
+    torch.testing.assert_close(logits, values["logits"], rtol=0, atol=2e-5)
+    positives = cotraining_positives(
+        clip[streams[1], 2],
+        values["queue_second_before"].T,
+        values["k_vsource"],
+        values["queue_vname_before"],
+        top_k=int(values["topk"]),
+        mine=bool(values["queue_is_full"]),
+    )
+    assert torch.equal(positives, values["mask"])
+    for drop_self, name in ((False, "all"), (True, "noself")):
+        rows = [
+            multi_positive_nce(logits[i : i + 1], positives[i : i + 1], drop_self=drop_self) for i in range(len(query))
+        ]
+        torch.testing.assert_close(torch.stack(rows), values[f"loss_rows_{name}"], rtol=0, atol=2e-5)
+        loss = multi_positive_nce(logits, positives, drop_self=drop_self)
+        torch.testing.assert_close(loss.detach(), values[f"loss_{name}"], rtol=0, atol=2e-5)
+        (gradient,) = torch.autograd.grad(loss, raw, retain_graph=True)
+        torch.testing.assert_close(gradient, values[f"grad_query_{name}"], rtol=0, atol=1e-4)
+    for k in (1, 5):
+        assert positive_accuracy(logits, positives, k) == values[f"top{k}"]
+        assert own_key_accuracy(logits, k) == values[f"self_top{k}"]
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,24 @@
-"""Noise-contrastive losses: a clip's own key against other clips' keys.
+"""Noise-contrastive losses: a clip's own key, and whatever else counts as its positive, against other clips' keys.
 
-Shapes: B batch, K queue length, D feature size. Rows are unit vectors and are used as given. In every logits matrix
-column 0 is the own key. float16 and bfloat16 are raised to float32, also under autocast.
+Shapes: B batch, K queue length, D feature size. Rows are unit vectors and are used as given. In every logits matrix, and in
+every matrix of positives, column 0 is the own key. float16 and bfloat16 are raised to float32, also under autocast.
+A label or source of -1 equals nothing: such a slot of the queue is empty and never a positive.
 """
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, refuse_unknown
 from train.precision import in_full_precision
 from train.settings import check_number
+
+Reduction = Literal["log_of_sum", "mean_of_logs"]
+NOTHING = -1
 
 
 @in_full_precision
@@ -96,12 +102,117 @@ def in_batch_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> Ten
     return own_key_nce(in_batch_logits(first, second, temperature))
 
 
+@in_full_precision
+def multi_positive_nce(
+    logits: Tensor,
+    positives: Tensor,
+    reduction: Reduction = "log_of_sum",
+    drop_self: bool = False,
+) -> Tensor:
+    """Cross-entropy towards several positives, a scalar: the mean over rows of
+
+    * log_of_sum: `LSE(l) - LSE(l over the positives)` (MIL-NCE; CoCLR's), or
+    * mean_of_logs: `LSE(l)` - mean of `l` over the positives (UberNCE's).
+
+    Args:
+        logits: (B, 1 + K), own key first.
+        positives: bool (B, 1 + K), at least one in each row: a row without any has an infinite loss.
+        drop_self: a row that has other positives loses column 0 as one. The own key stays in the denominator, where it then
+            counts as a negative (CoCLR's released training, 9 batches in 10).
+
+    Raises:
+        Refusal: shapes that do not fit, or positives that are no truth values.
+        UsageError: an unknown reduction.
+    """
+    if logits.ndim != 2 or logits.shape != positives.shape or positives.dtype != torch.bool:
+        found = f"logits {tuple(logits.shape)}, positives {tuple(positives.shape)} {positives.dtype}"
+        raise Refusal("positives do not fit the logits", where=found, remedy="both (B, 1 + K), positives bool")
+    if reduction not in get_args(Reduction):
+        refuse_unknown("reduction", reduction, get_args(Reduction), where="multi_positive_nce")
+    if drop_self:
+        own_counts = positives[:, :1] & (positives.sum(dim=1, keepdim=True) == 1)
+        positives = torch.cat([own_counts, positives[:, 1:]], dim=1)
+    everything = torch.logsumexp(logits, dim=1)
+    if reduction == "log_of_sum":
+        wanted = torch.logsumexp(logits.masked_fill(~positives, -torch.inf), dim=1)
+    else:
+        wanted = logits.masked_fill(~positives, 0).sum(dim=1) / positives.sum(dim=1)
+    return (everything - wanted).mean()
+
+
+@torch.no_grad()
+def label_positives(labels: Tensor, queue_labels: Tensor) -> Tensor:
+    """Positives of UberNCE, bool (B, 1 + K): the own key, and every key of the queue that has the row's label.
+
+    Args:
+        labels: int64 (B,). queue_labels: int64 (K,).
+    """
+    same = (labels[:, None] == queue_labels) & (labels[:, None] != NOTHING)
+    return torch.cat([_own(labels), same], dim=1)
+
+
+@torch.no_grad()
+def cotraining_positives(
+    other_key: Tensor,
+    other_queue: Tensor,
+    sources: Tensor,
+    queue_sources: Tensor,
+    top_k: int = 5,
+    mine: bool = True,
+) -> Tensor:
+    """Positives of CoCLR, bool (B, 1 + K): the own key, every key of the same source, and what the other stream finds.
+
+    The other stream finds the `top_k` keys of OTHER sources whose features it thinks most similar; where there are fewer,
+    all of them. Han et al. 2020, section 3.2; that keys of the same source are positives is the released code's
+    (specs/coclr.md section 4.2).
+
+    Args:
+        other_key: (B, D), the other stream's features of the clips that the keys were made of.
+        other_queue: (K, D), the other stream's features of the clips in the queue.
+        sources: int64 (B,), number of the recording that a clip is of. queue_sources: int64 (K,).
+        mine: whether to ask the other stream; published: once the queue is full.
+
+    Raises:
+        Refusal: shapes that do not fit.
+        UsageError: a negative `top_k`.
+    """
+    check_number("top_k", top_k, whole=True, least=0)
+    shapes = [tuple(part.shape) for part in (other_key, other_queue, sources, queue_sources)]
+    if other_key.ndim != 2 or shapes[1:] != [(len(other_queue), other_key.shape[1]), shapes[0][:1], shapes[1][:1]]:
+        raise Refusal(
+            "features and sources do not fit together", where=str(shapes), remedy="(B, D), (K, D), (B,), (K,)"
+        )
+    same = (sources[:, None] == queue_sources) & (sources[:, None] != NOTHING)
+    positives = same
+    if mine and top_k:
+        similar = _similarities(other_key, other_queue).masked_fill(same | (queue_sources == NOTHING), -torch.inf)
+        best, places = similar.topk(min(top_k, len(other_queue)), dim=1)
+        # The surplus of too few other sources has a similarity of -inf.
+        positives = same | torch.zeros_like(same).scatter_(1, places, best > -torch.inf)
+    return torch.cat([_own(sources), positives], dim=1)
+
+
+@in_full_precision
+def _similarities(rows: Tensor, others: Tensor) -> Tensor:
+    return rows @ others.T
+
+
+def _own(rows: Tensor) -> Tensor:
+    return torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
+
+
 @torch.no_grad()
 def own_key_accuracy(logits: Tensor, k: int) -> Tensor:
-    """Fraction of rows whose own key (column 0) is among the k largest, a scalar.
+    """Fraction of rows whose own key (column 0) is among the k largest, a scalar: `positive_accuracy` of it alone."""
+    return positive_accuracy(logits, torch.arange(logits.shape[1], device=logits.device).eq(0).expand_as(logits), k)
 
-    A tie counts against the own key, and so does NaN: a collapsed or broken network does not look perfect.
+
+@torch.no_grad()
+def positive_accuracy(logits: Tensor, positives: Tensor, k: int) -> Tensor:
+    """Fraction of rows with a positive, bool (B, 1 + K), among the k largest logits, a scalar.
+
+    A tie counts against the positives, and so does NaN: a collapsed or broken network does not look perfect.
     """
-    own, others = logits[:, :1], logits[:, 1:]
-    not_beaten = (~(own > others)).sum(dim=1)
+    best = logits.masked_fill(~positives, -torch.inf).amax(dim=1, keepdim=True)
+    not_beaten = (~positives & ~(best > logits)).sum(dim=1)
     return (not_beaten < k).to(torch.float32).mean()
