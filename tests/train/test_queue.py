@@ -42,7 +42,29 @@ def test_a_copy_restores_exactly() -> None:
     for both in (queue, copy):
         both.enqueue(keys(2, 1))
     assert all(torch.equal(copy.state_dict()[name], tensor) for name, tensor in queue.state_dict().items())
-    assert set(queue.state_dict()) == {"features", "pointer"}
+    assert set(queue.state_dict()) == {"features", "labels", "sources", "filled", "pointer"}
+
+
+def test_each_slot_knows_its_label_its_source_and_whether_it_is_filled() -> None:
+    queue = Queue(6, 4)
+    assert not queue.full and (queue.labels == -1).all() and (queue.sources == -1).all()
+    queue.enqueue(keys(2, 0), labels=torch.tensor([7, 8]), sources=torch.tensor([1, 2]))
+    queue.enqueue(keys(2, 1), sources=torch.tensor([3, 3]))
+    assert queue.labels.tolist() == [7, 8, -1, -1, -1, -1]
+    assert queue.sources.tolist() == [1, 2, 3, 3, -1, -1]
+    assert queue.filled.tolist() == [True] * 4 + [False] * 2 and not queue.full
+    queue.enqueue(keys(2, 2))
+    assert queue.full
+    queue.enqueue(keys(2, 3))
+    assert queue.full and queue.labels.tolist() == [-1] * 6 and queue.sources.tolist() == [-1, -1, 3, 3, -1, -1]
+
+
+def test_a_queue_is_as_full_as_the_one_it_was_loaded_from() -> None:
+    empty, full = Queue(2, 4), Queue(2, 4)
+    full.enqueue(keys(2, 0))
+    assert full.full
+    full.load_state_dict(empty.state_dict())
+    assert not full.full
 
 
 def test_keys_carry_no_gradient_and_take_the_queue_s_type() -> None:
