@@ -19,7 +19,14 @@ def parameters(network: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("name", "clip", "grid"),
-    [("s3d", (8, 64, 64), (1, 2, 2)), ("s3d", (5, 17, 40), (1, 1, 1)), ("small", (8, 40, 40), (4, 5, 5))],
+    [
+        ("s3d", (8, 64, 64), (1, 2, 2)),
+        ("s3d", (5, 17, 40), (1, 1, 1)),
+        ("s3dg", (8, 64, 64), (1, 2, 2)),
+        ("resnet2d3d-50", (6, 64, 64), (3, 2, 2)),
+        ("resnet2d3d-50", (1, 1, 1), (1, 1, 1)),
+        ("small", (8, 40, 40), (4, 5, 5)),
+    ],
 )
 @pytest.mark.parametrize("in_channels", [2, 3])
 def test_feature_map(name: str, clip: tuple[int, ...], grid: tuple[int, ...], in_channels: int) -> None:
@@ -30,7 +37,9 @@ def test_feature_map(name: str, clip: tuple[int, ...], grid: tuple[int, ...], in
     assert torch.isfinite(features).all()
 
 
-@pytest.mark.parametrize(("name", "time", "space"), [("s3d", 16, 64), ("small", 4, 16)])
+@pytest.mark.parametrize(
+    ("name", "time", "space"), [("s3d", 16, 64), ("s3dg", 16, 64), ("resnet2d3d-50", 8, 64), ("small", 4, 16)]
+)
 def test_strides_are_as_stated(name: str, time: int, space: int) -> None:
     network = backbones.create(name, width=0.25)
     with torch.no_grad():
@@ -39,9 +48,15 @@ def test_strides_are_as_stated(name: str, time: int, space: int) -> None:
 
 
 def test_sizes_at_width_one() -> None:
-    s3d, small = backbones.create("s3d"), backbones.create("small")
-    assert (parameters(s3d), s3d.feature_size) == (7_910_048, 1024)
-    assert (parameters(small), small.feature_size) == (291_984, 128)
+    sizes = {
+        "s3d": (7_910_048, 1024),
+        "s3dg": (9_098_000, 1024),
+        "resnet2d3d-50": (31_672_128, 2048),
+        "small": (291_984, 128),
+    }
+    for name, wanted in sizes.items():
+        network = backbones.create(name)
+        assert (parameters(network), network.feature_size) == wanted, name
 
 
 @pytest.mark.parametrize("width", [0.01, 0.25, 0.5, 1.5])
@@ -64,6 +79,29 @@ def test_s3d_initialisation() -> None:
     assert all(layer.bias is None for layer in network.modules() if isinstance(layer, torch.nn.Conv3d))
 
 
+def test_a_gate_weighs_each_channel_by_all_channels_means() -> None:
+    block = backbones.create("s3dg", width=0.25).get_submodule("Mixed_3b").eval()
+    features = torch.randn(2, 48, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = block(features)
+        parts = []
+        for place in range(4):
+            output, fc = block.get_submodule(f"branch{place}")(features), block.get_submodule(f"gating_b{place}.fc")
+            for clip in output:
+                means = [channel.mean() for channel in clip]
+                sums = [sum(w * m for w, m in zip(row, means, strict=True)) for row in fc.weight]
+                gates = [1 / (1 + torch.exp(-(total + bias))) for total, bias in zip(sums, fc.bias, strict=True)]
+                parts.append(torch.stack([gate * channel for gate, channel in zip(gates, clip, strict=True)]))
+        expected = torch.cat([torch.stack(parts[2 * place : 2 * place + 2]) for place in range(4)], dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gates_are_all_that_s3dg_has_beyond_s3d() -> None:
+    plain, gated = (set(backbones.create(name).state_dict()) for name in ("s3d", "s3dg"))
+    added = gated - plain
+    assert plain < gated and len(added) == 9 * 4 * 2 and all(".gating_b" in name for name in added)
+
+
 def test_unknown_names_fail_with_the_nearest_spelling() -> None:
     with pytest.raises(Refusal, match=r'unknown backbone "s3dd"(.|\n)*did you mean "s3d"(.|\n)*small'):
         backbones.create("s3dd")
@@ -72,7 +110,7 @@ def test_unknown_names_fail_with_the_nearest_spelling() -> None:
 
 
 @pytest.mark.parametrize("width", [0, -1.0, "1", True, float("nan")])
-@pytest.mark.parametrize("name", ["s3d", "small"])
+@pytest.mark.parametrize("name", ["s3d", "s3dg", "resnet2d3d-50", "small"])
 def test_width_fails_out_of_range(name: str, width: object) -> None:
     with pytest.raises(Refusal, match="width"):
         backbones.create(name, width=width)

@@ -11,7 +11,9 @@ from train.registry import Registry
 BACKBONES = Registry(
     "backbone",
     {
+        "resnet2d3d-50": "train.backbones.resnet2d3d:ResNet2D3D50",
         "s3d": "train.backbones.s3d:S3D",
+        "s3dg": "train.backbones.s3d:S3DG",
         "small": "train.backbones.small:Small",
     },
 )
