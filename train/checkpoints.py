@@ -17,6 +17,9 @@ from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from train import methods
 from train.methods.method import Method
+from train.published import Published, import_published
+
+__all__ = ["Published", "import_published"]  # what the papers published is read next door
 
 METADATA = "costream"  # the key of our part of a Lightning checkpoint
 
