@@ -287,6 +287,23 @@ def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> No
     assert threads() == before
 
 
+def test_store_of_two_flow_encodings_fails_by_name(tmp_path: Path) -> None:
+    """Folders of videos were copied in from another store: read with this one's bound, their flow would be halved."""
+    sizes = {name: (8, 20, 24) for name in ("v1", "v2", "v3")}
+    mixed = write_store(tmp_path / "store", sizes)
+    other = write_store(tmp_path / "other", sizes, bound=10.0)
+    for name in ("v3", "v2"):
+        shutil.copytree(other.root / "videos" / name, mixed.root / "videos" / name, dirs_exist_ok=True)
+    message = (
+        "(?s)2 videos were made with other settings than the store's.*: 'v2', 'v3'.*videos/v2/zarr.json.*make verify"
+    )
+    with pytest.raises(Refusal, match=message):
+        open_store(mixed.root).videos
+    for name in ("v3", "v2"):
+        (mixed.root / "videos" / name / "zarr.json").unlink()
+    assert open_store(mixed.root).videos == ["v1"]
+
+
 def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
     single = write_store(tmp_path / "store", {"a": (8, 20, 24), "b": (8, 20, 24), "still": (2, 20, 24)})
     info = single.infos["still"]
