@@ -86,7 +86,7 @@ def threads() -> set[threading.Thread]:
 def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
     loader = make(store)
     batch = next(iter(loader))
-    order = loader.order(0)[:4]
+    order = loader.order.samples(0)[:4]
     assert batch.index.tolist() == order.tolist()
     assert batch.labels.tolist() == [int(store.info(store.videos[index]).label[-1]) for index in order]
     assert batch.sources.tolist() == order.tolist()  # in this store each video is a recording
@@ -129,16 +129,16 @@ def test_every_epoch_uses_each_video_once_in_another_order(store: VideoStore) ->
     assert [len(batches) for batches in used] == [3, 3, 3]
     assert all(len(set(videos)) == len(videos) == 12 and set(videos) < set(range(13)) for videos in flat)
     assert len({tuple(videos) for videos in flat}) == 3
-    assert all(sorted(loader.order(epoch)) == list(range(13)) for epoch in range(5))
+    assert all(sorted(loader.order.samples(epoch)) == list(range(13)) for epoch in range(5))
     # The video that is left over is another one in other epochs, so that none is never seen.
-    assert len({int(loader.order(epoch)[-1]) for epoch in range(20)}) > 5
+    assert len({int(loader.order.samples(epoch)[-1]) for epoch in range(20)}) > 5
     loader.close()
 
 
 def test_epochs_and_seeds_differ_in_frames_and_pixels_of_the_same_video(store: VideoStore) -> None:
     def sample(seed: int, epoch: int) -> dict[str, torch.Tensor]:
         loader = make(store, seed=seed, batch=13)
-        [place] = np.flatnonzero(loader.order(epoch) == 7)
+        [place] = np.flatnonzero(loader.order.samples(epoch) == 7)
         batch = loader.load(epoch)
         loader.close()
         return {name: tensor[place] for name, tensor in leaves(batch).items()}
@@ -252,7 +252,7 @@ def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, threads_of_rea
     before = threads()
     # Clips of all frames of the shortest videos, so that each video is read whole.
     loader = make(damaged, clips=ClipSettings(6, 1, (16, 16)), views_per_video=8, threads=threads_of_reader)
-    [place] = np.flatnonzero(loader.order(0) == damaged.videos.index("v05")) // 4
+    [place] = np.flatnonzero(loader.order.samples(0) == damaged.videos.index("v05")) // 4
     assert place in (1, 2), "with this seed the damaged video is in the epoch, and not in its first batch"
     delivered = 0
     with pytest.raises(Refusal, match="(?s)video 'v05' is damaged.*where: .*v05.*make verify"):
