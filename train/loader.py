@@ -216,7 +216,6 @@ class ClipLoader:
                     coming.append(pool.submit(self.load, following))
                 self.delivered += 1
                 yield batch
-                del batch  # who asks for the next one is done with this one
         finally:
             pool.shutdown(cancel_futures=True)  # who stops early waits for one batch at most
 
