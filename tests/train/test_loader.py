@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.train import runs
 from tests.train.stores import write_store
 from train.augment import policy, sample_plans
 from train.loader import AHEAD, Batch, ClipLoader, ClipSettings
+from train.order import OrderSettings
 from train.reader.affine import normalise
 
 CLIPS = ClipSettings(length=4, stride=1, size=(16, 16))
@@ -86,7 +88,7 @@ def threads() -> set[threading.Thread]:
 def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
     loader = make(store)
     batch = next(iter(loader))
-    order = loader.order(0)[:4]
+    order = loader.order.samples(0)[:4]
     assert batch.index.tolist() == order.tolist()
     assert batch.labels.tolist() == [int(store.info(store.videos[index]).label[-1]) for index in order]
     assert batch.sources.tolist() == order.tolist()  # in this store each video is a recording
@@ -129,16 +131,16 @@ def test_every_epoch_uses_each_video_once_in_another_order(store: VideoStore) ->
     assert [len(batches) for batches in used] == [3, 3, 3]
     assert all(len(set(videos)) == len(videos) == 12 and set(videos) < set(range(13)) for videos in flat)
     assert len({tuple(videos) for videos in flat}) == 3
-    assert all(sorted(loader.order(epoch)) == list(range(13)) for epoch in range(5))
+    assert all(sorted(loader.order.samples(epoch)) == list(range(13)) for epoch in range(5))
     # The video that is left over is another one in other epochs, so that none is never seen.
-    assert len({int(loader.order(epoch)[-1]) for epoch in range(20)}) > 5
+    assert len({int(loader.order.samples(epoch)[-1]) for epoch in range(20)}) > 5
     loader.close()
 
 
 def test_epochs_and_seeds_differ_in_frames_and_pixels_of_the_same_video(store: VideoStore) -> None:
     def sample(seed: int, epoch: int) -> dict[str, torch.Tensor]:
         loader = make(store, seed=seed, batch=13)
-        [place] = np.flatnonzero(loader.order(epoch) == 7)
+        [place] = np.flatnonzero(loader.order.samples(epoch) == 7)
         batch = loader.load(epoch)
         loader.close()
         return {name: tensor[place] for name, tensor in leaves(batch).items()}
@@ -192,6 +194,55 @@ def test_position_is_kept_in_mid_epoch(store: VideoStore, done: int) -> None:
     assert_same(whole, seen + rest)
 
 
+ORDERS = {
+    "last kept": OrderSettings(last="keep"),
+    "repeated blocks": OrderSettings(block=2, repeat=2, last="keep"),
+    "balanced": OrderSettings(balanced=True),
+    "limited": OrderSettings(limit=6, repeat=3, last="keep"),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=list(ORDERS))
+def test_position_is_kept_on_another_number_of_ranks(store: VideoStore, order: OrderSettings) -> None:
+    """One process stops in the second epoch, two go on, with the clips that it would have come to."""
+    given: dict[str, Any] = {"order": order, "batch": 4, "videos": store.videos[:10]}
+    whole = epochs(make(store, **given), 2)
+    first = make(store, **given)
+    done = len(list(first)) + 1
+    seen = [next(iter(first))]
+    state = first.state_dict()
+    first.close()
+    assert state == {"delivered": done}
+    parts: list[list[Batch]] = []
+    for rank in range(2):
+        loader = make(store, rank=rank, world_size=2, **given)
+        loader.load_state_dict(state)
+        parts.append(epochs(loader, 1))
+    assert_same(whole[done - 1 :], seen + [joined(list(both)) for both in zip(*parts, strict=True)])
+
+
+def test_the_last_batch_is_given_when_asked_for(store: VideoStore) -> None:
+    loader = make(store, order=OrderSettings(last="keep"))
+    assert len(loader) == 4
+    batches = epochs(loader, 2)
+    assert [len(batch.index) for batch in batches] == [4, 4, 4, 1] * 2
+    for epoch in (batches[:4], batches[4:]):
+        assert sorted(torch.cat([batch.index for batch in epoch]).tolist()) == list(range(13))
+
+
+def test_repeated_videos_show_other_frames_and_pixels(store: VideoStore) -> None:
+    loader = make(store, batch=13, order=OrderSettings(repeat=2))
+    first, second = epochs(loader, 1)
+    assert sorted(first.index.tolist()) == sorted(second.index.tolist()) == list(range(13))
+    again = {int(index): row for row, index in enumerate(second.index)}
+    for row, index in enumerate(first.index.tolist()):
+        assert first.sources[row] == second.sources[again[index]]
+        for stream in ("rgb", "flow"):
+            assert not torch.equal(first.clips[stream][0][row], second.clips[stream][0][again[index]])
+    # The first time is that of an epoch without repetitions.
+    assert_same([first], epochs(make(store, batch=13), 1))
+
+
 def test_batches_in_preparation_are_not_counted_nor_lost(store: VideoStore) -> None:
     """An iteration that is given up delivers what it delivered; the next one goes on behind it, to the epoch's end."""
     whole = epochs(make(store), 1)
@@ -222,6 +273,35 @@ def test_reading_ahead_ends_with_the_epoch(store: VideoStore, monkeypatch: pytes
     loader.close()
 
 
+@pytest.mark.parametrize("streams", [("rgb",), ("rgb", "flow")])
+def test_memory_is_that_of_three_batches(
+    store: VideoStore, monkeypatch: pytest.MonkeyPatch, streams: tuple[str, ...]
+) -> None:
+    """Counted whenever the making of another one begins, which is counted too."""
+    made: list[weakref.ref[Batch]] = []
+    alive: list[int] = []
+    load = ClipLoader.load
+
+    def counted(self: ClipLoader, number: int) -> Batch:
+        alive.append(sum(batch() is not None for batch in made) + 1)
+        batch = load(self, number)
+        made.append(weakref.ref(batch))
+        return batch
+
+    monkeypatch.setattr(ClipLoader, "load", counted)
+    loader = make(store, batch=2, streams=streams)
+    iterator, delivered = iter(loader), 0
+    while (batch := next(iterator, None)) is not None:
+        channels = sum({"rgb": 3, "flow": 2}[stream] for stream in streams)
+        clips = [clip for views in batch.clips.values() for clip in views]
+        assert sum(clip.untyped_storage().nbytes() for clip in clips[::2]) == 2 * 2 * 4 * 16 * 16 * channels
+        delivered += 1
+        del batch, clips
+    loader.close()
+    assert delivered == len(made) == 6
+    assert max(alive) <= AHEAD + 1
+
+
 def test_iterations_that_end_early_leave_no_threads(store: VideoStore) -> None:
     before = threads()
     loader = make(store, threads=2)
@@ -246,13 +326,14 @@ def damaged(store: VideoStore, tmp_path: Path) -> VideoStore:
     return copy
 
 
-@pytest.mark.parametrize("threads_of_reader", [1, 2])
-def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, threads_of_reader: int) -> None:
+@pytest.mark.parametrize(("executor", "threads_of_reader"), [("opencv", 1), ("opencv", 2), ("dali", 2)])
+def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, executor: str, threads_of_reader: int) -> None:
     """Nobody skips it, replaces it or waits for it: the batches before come, and then the refusal."""
     before = threads()
     # Clips of all frames of the shortest videos, so that each video is read whole.
-    loader = make(damaged, clips=ClipSettings(6, 1, (16, 16)), views_per_video=8, threads=threads_of_reader)
-    [place] = np.flatnonzero(loader.order(0) == damaged.videos.index("v05")) // 4
+    clips = ClipSettings(6, 1, (16, 16))
+    loader = make(damaged, clips=clips, views_per_video=8, executor=executor, threads=threads_of_reader)
+    [place] = np.flatnonzero(loader.order.samples(0) == damaged.videos.index("v05")) // 4
     assert place in (1, 2), "with this seed the damaged video is in the epoch, and not in its first batch"
     delivered = 0
     with pytest.raises(Refusal, match="(?s)video 'v05' is damaged.*where: .*v05.*make verify"):
@@ -282,9 +363,34 @@ def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> No
     refused("(?s)spans 9 frames .9 x stride 1.*has 8", clips=ClipSettings(9, 1, (16, 16)))
     refused("(?s)spans 10 frames .5 x stride 2", clips=ClipSettings(5, 2, (16, 16)))
     make(store, clips=ClipSettings(4, 2, (16, 16))).close()
+    # A last batch of one video.
+    kept = OrderSettings(last="keep")
+    refused("(?s)last batch of an epoch, of 1 videos.*by 2 processes.*drop", UsageError, order=kept, world_size=2)
+    make(store, order=kept, world_size=2, videos=store.videos[:10]).close()
+    make(store, order=kept, videos=store.videos[:3]).close()
+    refused("0 videos for training", videos=[], order=kept)
+    refused("(?s)14 videos cannot be drawn from 13.*order.limit", UsageError, order=OrderSettings(limit=14))
+    refused("(?s)3 videos for training are fewer than one batch of 4", order=OrderSettings(limit=3))
     refused('(?s)unknown reader "opencvv".*did you mean "opencv"', UsageError, executor="opencvv")
     refused("(?s)0 is out of range.*reader threads", UsageError, threads=0)
     assert threads() == before
+
+
+def test_store_of_two_flow_encodings_fails_by_name(tmp_path: Path) -> None:
+    """Folders of videos were copied in from another store: read with this one's bound, their flow would be halved."""
+    sizes = {name: (8, 20, 24) for name in ("v1", "v2", "v3")}
+    mixed = write_store(tmp_path / "store", sizes)
+    other = write_store(tmp_path / "other", sizes, bound=10.0)
+    for name in ("v3", "v2"):
+        shutil.copytree(other.root / "videos" / name, mixed.root / "videos" / name, dirs_exist_ok=True)
+    message = (
+        "(?s)2 videos were made with other settings than the store's.*: 'v2', 'v3'.*videos/v2/zarr.json.*make verify"
+    )
+    with pytest.raises(Refusal, match=message):
+        open_store(mixed.root).videos
+    for name in ("v3", "v2"):
+        (mixed.root / "videos" / name / "zarr.json").unlink()
+    assert open_store(mixed.root).videos == ["v1"]
 
 
 def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
@@ -301,6 +407,17 @@ def test_short_videos_are_trained_on_beside_long_ones(store: VideoStore, tmp_pat
     [batch] = loader
     assert batch.clips["rgb"][0].shape == (2, 3, 8, 16, 16)
     loader.close()
+
+
+def test_short_videos_are_dropped_when_asked_for(tmp_path: Path) -> None:
+    """A clip spans eight frames; the shorter of both has eight of rgb, but seven of flow."""
+    mixed = write_store(tmp_path / "store", {"long": (9, 20, 24), "short": (8, 20, 24)})
+    loader = make(mixed, clips=ClipSettings(4, 2, (16, 16), short="drop"), batch=1)
+    assert loader.videos == ["long"]
+    assert [batch.index.tolist() for batch in loader] == [[0]]
+    loader.close()
+    with pytest.raises(Refusal, match="(?s)all 2 videos are dropped.*clip of 10 frames .5 x stride 2.*short: pad"):
+        make(mixed, clips=ClipSettings(5, 2, (16, 16), short="drop"), batch=1)
 
 
 def test_store_without_flow_gives_rgb_of_all_frames(tmp_path: Path) -> None:
