@@ -103,6 +103,7 @@ def listed(count: int) -> Any:
 
 def measure(root: Path, count: int) -> dict[str, float]:
     """Bytes and seconds of one process that reads for training."""
+    import train.stages  # noqa: F401  (Lightning and all else that a process which trains has loaded)
     from pipeline.store import open_store
     from train.augment import policy
     from train.loader import ClipLoader, ClipSettings
