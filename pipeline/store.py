@@ -256,8 +256,8 @@ def _mixed(root: Path, others: list[str]) -> Refusal:
         f"{len(others)} videos were made with other settings than the store's, as folders copied from another store are:"
         f" {shown}",
         where=str(root),
-        remedy=f"delete their records ({layout.record_path(root, others[0])}, ...) and run the extraction again: it redoes"
-        f" these videos only; `make verify STORE={root}` lists them all",
+        remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
+        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={root}` lists them all",
     )
 
 

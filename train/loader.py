@@ -133,9 +133,9 @@ class ClipLoader:
     was waited for. `close` it when it is no longer needed.
 
     Memory: a rank's part of a batch takes batch / ranks * views_per_video * length * height * width bytes for each
-    channel of its streams (3 of rgb, 2 of flow), on the device where the executor makes clips. At most AHEAD + 1 such
-    batches exist at once, if the one that was worked on is let go before the next one is asked for. The listing of the
-    store takes about 1 kB a video.
+    channel of its streams (3 of rgb, 2 of flow; four times that where flow is float32, see `train.reader.Executor`), on
+    the device where the executor makes clips. At most AHEAD + 1 such batches exist at once, if the one that was worked
+    on is let go before the next one is asked for. The listing of the store takes about 1 kB a video.
 
     Raises Refusal and UsageError at once for what could not work later: views that are not stored, too few videos, a
     batch that the ranks cannot share, a video without frames, clips longer than every video, an order that does not

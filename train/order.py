@@ -36,9 +36,10 @@ class OrderSettings:
             videos than a class does, and eight blocks several batches.
         balanced: Every class equally often: an epoch is as many rounds as the largest class has videos, and a round is
             one video of every class, in random order. The videos of a class take turns, each coming once before any
-            comes again, so that every video is used in every epoch.
+            comes again, so that every video is used in every epoch; a batch may hold a video twice.
         repeat: How often an epoch goes through all of that. Each time is shuffled anew and shows other frames and
-            pixels; only what happens once an epoch happens less often.
+            pixels; only what happens once an epoch happens less often. The batch in which one time ends and the next
+            begins may hold a video twice.
         limit: 0, or how many of the videos are used, for quick runs and small training sets. They are drawn by the seed
             alone; a smaller set is a part of every larger one.
         last: "drop" or "keep" the last, smaller batch of an epoch. Kept, its size must suit the method, and the number

@@ -28,7 +28,7 @@ def epoch_of(order: Order, epoch: int) -> list[np.ndarray]:
 
 
 def test_default_order_stays_as_it_was() -> None:
-    """Runs that were started before are continued in their order."""
+    """A seed means an order; numbers that were told with it stay what they are."""
     order = make(13, 4, seed=5)
     assert order.samples(0).tolist() == [12, 8, 7, 4, 0, 5, 11, 2, 10, 6, 3, 9, 1]
     assert order.samples(1).tolist() == [1, 10, 0, 6, 11, 3, 12, 9, 5, 8, 7, 4, 2]
