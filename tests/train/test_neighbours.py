@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import train  # noqa: F401  (before torch)
@@ -32,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     videos = {f"{name}{part}": (14 + part, 20, 24) for name in "abcdef" for part in range(2)}
     made = write_store(tmp_path_factory.mktemp("neighbours") / "store", videos)
     for video, info in list(made.infos.items()):
-        object.__setattr__(info, "source", video[0])
+        made.infos[video] = dataclasses.replace(info, source=video[0])
     return made
 
 
@@ -108,8 +109,8 @@ def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.
 def test_without_labels_a_video_is_to_find_itself(
     store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for info in store.infos.values():
-        monkeypatch.setitem(info.__dict__, "label", "")
+    for video, info in list(store.infos.items()):
+        monkeypatch.setitem(store.infos, video, dataclasses.replace(info, label=""))
     watched, network = watching(store), encoder()
     held = watched.held_out
     first, last = ([window(store, video, place, executor, network) for video in held] for place in (0.0, 1.0))
