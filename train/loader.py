@@ -41,6 +41,18 @@ class Batch:
     sources: Tensor
     index: Tensor
 
+    def pin_memory(self) -> Batch:
+        """The same batch with what is on the CPU in page-locked memory, from where a GPU fetches it while others compute."""
+
+        def pinned(tensor: Tensor) -> Tensor:
+            return tensor if tensor.is_cuda else tensor.pin_memory()
+
+        clips, affine = (
+            {view: [pinned(tensor) for tensor in tensors] for view, tensors in by_view.items()}
+            for by_view in (self.clips, self.affine)
+        )
+        return Batch(clips, affine, pinned(self.labels), pinned(self.sources), pinned(self.index))
+
     def views(self, stream: str) -> list[Tensor]:
         """The V clips of a stream as network input, float32 (B, C, T, H, W)."""
         return [normalise(clips, affine) for clips, affine in zip(self.clips[stream], self.affine[stream], strict=True)]
@@ -64,8 +76,9 @@ class ClipSettings:
 class ClipLoader:
     """Iterates over the rest of the current epoch; call `iter` again for the next one.
 
-    batch: videos in a step over all ranks; each rank gets its slice, in rank order. The last, smaller batch of an epoch
-    is left out. `state_dict` and `load_state_dict` hold the position. `waited` is the time, in seconds, that the last
+    batch: videos in a pass over all ranks; each rank gets its slice, in rank order. accumulate: batches of an optimiser
+    step; an epoch has whole steps, and the videos that do not fill one are left out. pin: put what is on the CPU into
+    page-locked memory, for training on a GPU. `state_dict` and `load_state_dict` hold the position. `waited` is the time, in seconds, that the last
     batch was waited for. `close` it when it is no longer needed.
 
     Raises Refusal and UsageError at once for what could not work later: views that are not stored, too few videos, a
@@ -86,7 +99,10 @@ class ClipLoader:
         threads: int = 2,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
+        pin: bool = False,
     ) -> None:
+        self.accumulate, self.pin = accumulate, pin
         self.store, self.videos, self.streams = store, list(videos), tuple(streams)
         self.clips, self.policy, self.views_per_video = clips, policy, views_per_video
         self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
@@ -105,7 +121,7 @@ class ClipLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return len(self.videos) // self.batch
+        return len(self.videos) // (self.batch * self.accumulate) * self.accumulate
 
     def state_dict(self) -> dict[str, int]:
         return {"delivered": self.delivered}
@@ -137,7 +153,8 @@ class ClipLoader:
             for stream in self.streams
         }
         labels, sources = torch.from_numpy(self.labels[chosen]), torch.from_numpy(self.sources[chosen])
-        return Batch(clips, affine, labels, sources, torch.from_numpy(chosen))
+        batch = Batch(clips, affine, labels, sources, torch.from_numpy(chosen))
+        return batch.pin_memory() if self.pin else batch
 
     def __iter__(self) -> Iterator[Batch]:
         end = (self.delivered // len(self) + 1) * len(self)
@@ -186,9 +203,10 @@ class ClipLoader:
                 where=where,
                 remedy=f"it has {', '.join(sorted(self.store.views))}; extract it with that view, or train another stream",
             )
-        if len(self.videos) < self.batch:
+        if not len(self):
+            passes = f", accumulated {self.accumulate} times" if self.accumulate > 1 else ""
             raise Refusal(
-                f"{len(self.videos)} videos for training are fewer than one batch of {self.batch}",
+                f"{len(self.videos)} videos for training are fewer than one batch of {self.batch}{passes}",
                 where=where,
                 remedy="a smaller batch in the recipe, or more videos",
             )

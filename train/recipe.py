@@ -61,6 +61,19 @@ class StageSettings:
 
 
 @dataclass(frozen=True)
+class KeepBest:
+    """Which line of metrics.jsonl is the best one; its network is kept as best.ckpt.
+
+    Args:
+        metric: A name in metrics.jsonl, e.g. contrast_top1; none: no best.ckpt.
+        mode: min or max: which value is better.
+    """
+
+    metric: str = ""
+    mode: str = ""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what a run computes.
 
@@ -68,12 +81,20 @@ class Recipe:
         title: What it is, in a line.
         clips: Frames and size of a clip.
         augmentation: What is done to pixels.
-        batch: Videos in a step, over all devices.
+        batch: Videos in a pass through the network, over all devices: what a loss, a queue and batch norm get to see.
         stages: What is trained, in order.
+        accumulate: Passes of a step, which averages their gradients: `accumulate` x `batch` videos move the weights once.
+            All that counts steps counts moves of the weights, whatever this is: steps of a stage, learning-rate
+            schedules, checkpoint_every, keep_every, log_every. A queue takes in `batch` keys with every pass, a momentum
+            encoder follows once a step. An epoch leaves out the videos that do not fill its last step.
+        clip_gradients: Largest norm of a step's gradient (of all weights together); 0: as it is.
+        sync_batchnorm: Batch norm over the clips of all devices instead of each device's own. Needs GPUs.
         seed: Of weights, order, frames and pixels.
         splits: Which videos are trained on; "" are those without a split.
         precision: As Lightning names it: 32-true, bf16-mixed or 16-mixed.
-        checkpoint_every: Steps between checkpoints.
+        checkpoint_every: Steps between checkpoints, of which the last one stays.
+        keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
+        keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
         evaluation: How evaluation cuts frames.
     """
@@ -86,7 +107,12 @@ class Recipe:
     seed: int = 0
     splits: list[str] = field(default_factory=lambda: ["train", ""])
     precision: str = "32-true"
+    accumulate: int = 1
+    clip_gradients: float = 0.0
+    sync_batchnorm: bool = False
     checkpoint_every: int = 50
+    keep_every: int = 0
+    keep_best: KeepBest = field(default_factory=KeepBest)
     log_every: int = 10
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
@@ -146,8 +172,14 @@ def _check(recipe: Recipe, where: str) -> None:
         check_number(f"{where}: clips.{key}", getattr(recipe.clips, key), whole=True, least=1)
     for side in recipe.clips.size:
         check_number(f"{where}: clips.size", side, whole=True, least=1)
-    for key in ("checkpoint_every", "log_every"):
+    for key in ("accumulate", "checkpoint_every", "log_every"):
         check_number(f"{where}: {key}", getattr(recipe, key), whole=True, least=1)
+    check_number(f"{where}: keep_every", recipe.keep_every, whole=True, least=0)
+    check_number(f"{where}: clip_gradients", recipe.clip_gradients, least=0)
+    if bool(recipe.keep_best.metric) != bool(recipe.keep_best.mode):
+        raise UsageError("metric and mode go together", where=f"{where}: keep_best", remedy="give both, or none")
+    if recipe.keep_best.mode not in ("", "min", "max"):
+        refuse_unknown("mode", recipe.keep_best.mode, ("min", "max"), where=f"{where}: keep_best.mode")
     if recipe.precision not in PRECISIONS:
         refuse_unknown("precision", recipe.precision, PRECISIONS, where=f"{where}: precision")
     for split in recipe.splits:
@@ -207,7 +239,7 @@ def _parse(kind: Any, data: Any, where: str, key: str) -> Any:
     plain = tuple(part for part in allowed if isinstance(part, type))
     if float in plain:
         plain += (int,)
-    if origin in (None, types.UnionType) and isinstance(data, plain) and not isinstance(data, bool):
+    if origin in (None, types.UnionType) and isinstance(data, plain) and (bool in plain or not isinstance(data, bool)):
         return data
     raise UsageError(
         f"{data!r} is not {_name(kind)}", where=f"{where}: {key or 'top level'}", remedy="correct the value"
@@ -242,7 +274,14 @@ def _name(kind: Any) -> str:
         return " or ".join(_name(part) for part in arguments)
     if origin is tuple:
         return f"a list of {len(arguments)}, each {_name(arguments[0])}"
-    words = {int: "a whole number", str: "text", float: "a number", list: "a list", dict: "a mapping of names"}
+    words = {
+        int: "a whole number",
+        str: "text",
+        float: "a number",
+        bool: "true or false",
+        list: "a list",
+        dict: "a mapping of names",
+    }
     return words[origin or kind]
 
 

@@ -78,7 +78,7 @@ def test_step_follows_the_published_order(tmp_path: Path) -> None:
 
     recorder = Recorder()
     trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
-    assert recorder.logged[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in query_encoder.named_parameters():
         torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
     assert set(recorder.gradients[0]) == {f"query_encoder.{name}" for name, _ in query_encoder.named_parameters()}
@@ -98,18 +98,18 @@ def test_in_batch_step_uses_both_views(tmp_path: Path) -> None:
 
     recorder = Recorder()
     trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
-    assert recorder.logged[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in encoder.named_parameters():
         torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
 
 
-def test_logs_every_step(tmp_path: Path) -> None:
+def test_values_of_every_step(tmp_path: Path) -> None:
     recorder = Recorder()
     method = small_method(optimiser={"lr": 0.01, "schedule": "step", "milestones": [1]})
     trainer(tmp_path, max_epochs=2, callbacks=[recorder]).fit(method, loader(small_batches(2)))
-    assert [set(step) for step in recorder.logged] == [{"loss", "contrast_top1", "contrast_top5", "lr"}] * 4
-    assert [step["lr"] for step in recorder.logged] == pytest.approx([0.01, 0.01, 0.001, 0.001])
-    assert all(0 <= step["contrast_top1"] <= step["contrast_top5"] <= 1 for step in recorder.logged)
+    assert [set(step) for step in recorder.values] == [{"loss", "contrast_top1", "contrast_top5"}] * 4
+    assert recorder.learning_rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert all(0 <= step["contrast_top1"] <= step["contrast_top5"] <= 1 for step in recorder.values)
 
 
 @pytest.mark.parametrize("queue", [8, 0])
@@ -123,7 +123,7 @@ def test_learns_to_tell_videos_apart(tmp_path: Path, queue: int) -> None:
     method = small_method(queue=queue, temperature=0.1, optimiser={"name": "adamw", "lr": 3e-3}, momentum=0.5)
     trainer(tmp_path, max_epochs=1, callbacks=[recorder]).fit(method, loader(batches))
     # From the third step on, the queue holds keys of videos only.
-    early, late = recorder.logged[2:8], recorder.logged[-6:]
+    early, late = recorder.values[2:8], recorder.values[-6:]
     assert mean(step["loss"] for step in late) < 0.3 * mean(step["loss"] for step in early)
     assert mean(step["contrast_top1"] for step in late) > 0.9
 

@@ -71,7 +71,7 @@ def run(queue: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
         enable_model_summary=False,
     )
     trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
-    return {"state": method.state_dict(), "gradients": recorder.gradients, "logged": recorder.logged}
+    return {"state": method.state_dict(), "gradients": recorder.gradients, "values": recorder.values}
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ def test_two_ranks_equal_one_process(
     for rank in two_ranks:
         torch.testing.assert_close(rank[str(queue)]["state"], alone["state"])
         torch.testing.assert_close(rank[str(queue)]["gradients"], alone["gradients"])
-        torch.testing.assert_close(rank[str(queue)]["logged"], alone["logged"])
+        torch.testing.assert_close(rank[str(queue)]["values"], alone["values"])
     if queue:
         assert alone["state"]["queue.pointer"] == STEPS * BATCH % queue
 

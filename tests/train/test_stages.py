@@ -67,7 +67,7 @@ def test_stopped_run_continues_at_the_exact_step(
     name = recipe.stages[0].name
     for done in stops:
         stopped = stop(recipe, store, tmp_path / "run", done)
-        assert (stopped.number, stopped.step) == (signal.SIGTERM, done)
+        assert (stopped.exit_code, stopped.step) == (128 + signal.SIGTERM, done)
         assert runs.content(tmp_path / "run", name)[METADATA]["step"] == done
     runs.run(recipe, store, tmp_path / "run")
     runs.assert_same_runs(whole, tmp_path / "run", name)
@@ -191,7 +191,7 @@ def test_hooks_of_an_epochs_start_run_once(
 def test_signal_in_the_last_step_stops_before_the_next_stage(store: VideoStore, tmp_path: Path, number: int) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 2}, INFONCE | {"epochs": 1})
     stopped = stop(recipe, store, tmp_path / "run", 2, number)
-    assert (stopped.number, stopped.step) == (number, 2)
+    assert (stopped.exit_code, stopped.step) == (128 + number, 2)
     assert checkpoints.metadata(last(tmp_path / "run"))["finished"]
     assert not (tmp_path / "run" / INFONCE["name"]).exists()
     assert stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE) is False

@@ -67,7 +67,7 @@ def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call
     code, out, errors = call(*command)
     assert code == 0
     assert re.fullmatch(rf"pre-trained 2 stages in \d+ s: {re.escape(str(run))}\n", out)
-    assert "pixels 100%" in errors and "motion 100%" in errors and "clips/s=" in errors and "data wait=" in errors
+    assert "pixels 100%" in errors and "motion 100%" in errors and "clips/s: " in errors and "data wait: " in errors
 
     before = path.read_bytes()
     code, out, errors = call(*command)
