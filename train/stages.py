@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -17,11 +15,11 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_every
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pipeline import environment, storage
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.settings import differences
 from pipeline.store import VideoStore
-from train import augment, checkpoints
+from train import augment, checkpoints, provenance
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.metrics import Metrics
@@ -30,7 +28,6 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.compiling import compile_backbones
-from train.console import tell
 from train.loader import ClipLoader
 from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
@@ -129,15 +126,15 @@ def run_stage(
     """
     videos = training_videos(recipe, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.seed)
-    facts = _facts(recipe, stage, store, videos, module)
+    facts = provenance.facts(recipe, stage, store, videos, module)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
         checkpoint = checkpoints.read(path)
-        _refuse_other(checkpoint[METADATA], facts, path)
+        provenance.refuse_other(checkpoint[METADATA], facts, path)
         if checkpoint[METADATA]["finished"]:
             return False
-        _tell_other_versions(checkpoint[METADATA]["versions"], facts["versions"])
+        provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     data = _StageData(recipe, module, store, videos, hardware)
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
@@ -284,61 +281,6 @@ def _trainer(
     return trainer
 
 
-def _facts(
-    recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method
-) -> dict[str, Any]:
-    """What a checkpoint records of where it comes from."""
-    clip = {
-        "length": recipe.clips.length,
-        "stride": recipe.clips.stride,
-        "size": list(recipe.clips.size),
-        "crop": recipe.evaluation.crop,
-    }
-    return {
-        "method": stage.method,
-        "stage": stage.name,
-        "streams": list(module.encoders),
-        "seed": recipe.seed,
-        "clip": clip,
-        "recipe_hash": _hash(recipe.as_dict()),
-        "store_settings_hash": store.settings_hash,
-        "store_videos_hash": videos_hash(store, videos),
-        "versions": environment.versions(),
-    }
-
-
-def _refuse_other(found: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
-    """Raises Refusal if a checkpoint's facts say that it was made from something else."""
-    meaning = {
-        "stage": "another stage",
-        "recipe_hash": "another recipe",
-        "store_settings_hash": "a store with other settings",
-        "store_videos_hash": "other videos: the store has changed since",
-    }
-    for key, what in meaning.items():
-        if found[key] != facts[key]:
-            raise Refusal(
-                f"the checkpoint was made with {what}",
-                where=str(path),
-                remedy="continue with what it was made with, or give another RUN= to start anew",
-            )
-
-
-def _tell_other_versions(found: dict[str, str], now: dict[str, str]) -> None:
-    """Raises Refusal where a checkpoint's optimisers or loops are of another major version; tells of other changes."""
-    changed = [name for name in sorted({*found, *now}) if found.get(name) != now.get(name)]
-    listed = ", ".join(f"{name} {found.get(name, 'none')} (now {now.get(name, 'none')})" for name in changed)
-    for name in ("torch", "lightning"):
-        if name in changed and found.get(name, "").split(".")[0] != now[name].split(".")[0]:
-            raise Refusal(
-                f"the checkpoint was written with {listed}",
-                where="versions",
-                remedy=f"continue with {name} {found.get(name, 'of the time')}, or give another RUN= to start anew",
-            )
-    if changed:
-        tell(f"the checkpoint was written with {listed}: training goes on, but not bit for bit as it would have")
-
-
 def _read_recipe(path: Path) -> dict[str, Any]:
     """A run's recipe as it was written. Raises Refusal for a file that is damaged."""
     try:
@@ -350,12 +292,3 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refusal("the run's recipe is damaged", where=str(path), remedy="give another RUN=")
     return found
-
-
-def videos_hash(store: VideoStore, videos: list[str]) -> str:
-    """Tells whether these videos, byte for byte, are what a checkpoint was trained on."""
-    return _hash([(video, store.info(video).digest) for video in videos])
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
