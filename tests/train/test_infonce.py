@@ -103,6 +103,47 @@ def test_in_batch_step_uses_both_views(tmp_path: Path) -> None:
         torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
 
 
+def test_accumulated_step_averages_its_passes(tmp_path: Path) -> None:
+    """Two passes against the same written out: the key network follows once, the queue takes in both batches."""
+    method = small_method(momentum=0.5, temperature=0.2)
+    for parameter in method.key_encoder.parameters():
+        parameter.add_(0.01)  # so that the momentum update shows
+    query_encoder, key_encoder = copy.deepcopy(method.query_encoder), copy.deepcopy(method.key_encoder)
+    queue = method.queue.features.clone()
+    batches = small_batches(2)
+
+    for key_weight, query_weight in zip(key_encoder.parameters(), query_encoder.parameters(), strict=True):
+        key_weight.data = 0.5 * key_weight + 0.5 * query_weight
+    for batch in batches:
+        query, key = query_encoder(batch.clips[0]), key_encoder(batch.clips[1]).detach()
+        (info_nce(query, key, queue, 0.2) / 2).backward()
+        queue = torch.cat([key, queue[4:]]) if batch is batches[0] else torch.cat([queue[:4], key])
+
+    recorder = Recorder()
+    settings = {"max_steps": 1, "accumulate_grad_batches": 2, "callbacks": [recorder]}
+    trainer(tmp_path, **settings).fit(method, loader(batches))
+    assert len(recorder.gradients) == 1
+    for name, parameter in query_encoder.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
+    torch.testing.assert_close(method.key_encoder.state_dict(), key_encoder.state_dict())
+    torch.testing.assert_close(method.queue.features, queue)
+    assert method.queue.pointer == 0
+
+
+@pytest.mark.parametrize(("queue", "candidates"), [(8, 9), (0, 7)])
+def test_meters_tell_how_many_candidates_there_are(queue: int, candidates: int) -> None:
+    method = small_method(queue=queue)
+    meters = method.meters(4)
+    assert meters["contrast_top1"].label == f"own clip first of {candidates}"
+    assert f"among {candidates} candidates; guessing gives {100 / candidates:.3g} %" in meters["contrast_top1"].meaning
+    assert f"guessing gives {500 / candidates:.3g} %" in meters["contrast_top5"].meaning
+    assert "guessing gives 100 %" in small_method(queue=0).meters(2)["contrast_top5"].meaning
+    method._trainer = None
+    batch = small_batches(1)[0]
+    logits = method._in_batch(*batch.clips) if queue == 0 else method._against_queue(*batch.clips)
+    assert logits.shape[1] == candidates
+
+
 def test_values_of_every_step(tmp_path: Path) -> None:
     recorder = Recorder()
     method = small_method(optimiser={"lr": 0.01, "schedule": "step", "milestones": [1]})

@@ -173,6 +173,17 @@ def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp
     assert not last(tmp_path / "run").exists()
 
 
+def test_synchronised_batch_norm_needs_gpus_or_one_device(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    synchronised = runs.load(tmp_path / "recipe.yaml", IN_BATCH, sync_batchnorm=True)
+    two = Hardware(reader="opencv", threads=1, accelerator="cpu", devices=2)
+    with pytest.raises(UsageError, match="(?s)works on GPUs only, these are 2 CPU.*sync_batchnorm.*devices 1"):
+        runs.run(synchronised, store, tmp_path / "two", two)
+    assert not last(tmp_path / "two").exists()
+    runs.run(recipe, store, tmp_path / "each")
+    runs.run(synchronised, store, tmp_path / "one")
+    assert runs.lines(tmp_path / "each", "pixels") == runs.lines(tmp_path / "one", "pixels")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an NVIDIA GPU")
 def test_gpu_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="(?s)gpu.*where: hardware"):

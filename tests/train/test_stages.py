@@ -305,14 +305,19 @@ def test_bfloat16_trains_and_continues(store: VideoStore, tmp_path: Path) -> Non
     runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "pixels")
 
 
+ACCUMULATED = {"batch": 2, "accumulate": 2, "clip_gradients": 0.05, "log_every": 3}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_devices_equal_one(store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "changes"), [*((kind, {}) for kind in KINDS), ("queue, step schedule", ACCUMULATED)])
+def test_two_devices_equal_one(
+    store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]
+) -> None:
     """Two devices, of which one gets a signal, continued by one device; against one device from start to end."""
     monkeypatch.setitem(BACKBONES.entries, "plain", "tests.train.runs:Plain")
     stage = json.loads(json.dumps(KINDS[kind]))
     stage["settings"] |= {"backbone": "plain", "backbone_settings": {}}
-    recipe = runs.load(tmp_path / "recipe.yaml", stage)
+    recipe = runs.load(tmp_path / "recipe.yaml", stage, **changes)
     process = start(store, tmp_path, tmp_path / "run", "term:4", "--hardware.devices", "2")
     runs.run(recipe, store, tmp_path / "whole")
     _, printed = process.communicate(timeout=180)

@@ -105,7 +105,7 @@ class InfoNCE(Method):
         candidates = 2 * global_batch - 1 if self.queue is None else 1 + len(self.queue.features)
         meaning = (
             "the share of clips that rank the other clip of their own video {place} among {candidates} candidates;"
-            " guessing gives {guessing:.2g} %"
+            " guessing gives {guessing:.3g} %"
         )
         first = meaning.format(place="first", candidates=candidates, guessing=100 / candidates)
         fifth = meaning.format(place="in the first five", candidates=candidates, guessing=min(100, 500 / candidates))
