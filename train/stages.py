@@ -145,6 +145,8 @@ def run_stage(
     with warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
+        # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         trainer = _trainer(recipe, steps, run / stage.name, hardware, callbacks, ranges)
         if hardware.compile:
             compile_backbones(module, trainer.strategy.root_device)

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import train  # noqa: F401  (before torch and lightning)
+
+# isort: split
 import torch
+from lightning.pytorch import Callback, Trainer
 
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from train import checkpoints, stages
+from train.callbacks.metrics import Metrics
 from train.callbacks.stopping import TIME_IS_UP
 from train.checkpoints import METADATA
 from train.methods.infonce import InfoNCE
@@ -175,10 +181,49 @@ def test_best_by_what_is_no_number_is_never_kept(
     assert not last(tmp_path / "run").with_name("best.ckpt").exists()
 
 
-def test_best_by_what_is_not_measured_fails(tiny_store: VideoStore, tmp_path: Path) -> None:
-    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, keep_best={"metric": "contrast_top", "mode": "max"})
-    with pytest.raises(Refusal, match='(?s)unknown metric "contrast_top".*keep_best.metric.*"contrast_top'):
+@pytest.mark.parametrize("name", ["contrast_top", "step_time"])
+def test_best_by_what_is_not_measured_fails(tiny_store: VideoStore, tmp_path: Path, name: str) -> None:
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, keep_best={"metric": name, "mode": "max"})
+    with pytest.raises(Refusal, match=f'(?s)unknown metric "{name}".*keep_best.metric.*known: loss, contrast_top1,'):
         runs.run(recipe, tiny_store, tmp_path / "run")
+
+
+class Probe(Callback):
+    """Measures something now and then, as an online evaluation does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step in (3, 7):
+            self.metrics.note({"probe": trainer.global_step / 10})
+
+
+def test_best_by_what_is_measured_now_and_then(
+    tiny_store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets lines of its own, before which the name is known already."""
+    usual = stages._callbacks
+
+    def with_probe(*arguments: Any) -> list[Callback]:
+        callbacks = usual(*arguments)
+        [metrics] = [callback for callback in callbacks if isinstance(callback, Metrics)]
+        metrics.also = ("probe",)
+        return [Probe(metrics), *callbacks]
+
+    monkeypatch.setattr(stages, "_callbacks", with_probe)
+    keep = {"metric": "probe", "mode": "max"}
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, log_every=2, keep_best=keep)
+    runs.run(recipe, tiny_store, tmp_path / "whole")
+    lines = runs.lines(tmp_path / "whole", "pixels")
+    assert [(line["step"], line.get("probe")) for line in lines] == [
+        *((2, None), (3, 0.3), (4, None), (6, None), (7, 0.7), (8, None))
+    ]
+    assert checkpoints.metadata(last(tmp_path / "whole").with_name("best.ckpt"))["step"] == 7
+    for done in (3, 5):
+        stop(recipe, tiny_store, tmp_path / "run", done)
+    runs.run(recipe, tiny_store, tmp_path / "run")
+    assert_same_files(tmp_path / "whole", tmp_path / "run", "pixels")
 
 
 def test_other_versions_are_told_or_refused(

@@ -15,7 +15,7 @@ from pipeline.store import VideoStore, open_store
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.stores import write_store
-from train import stages
+from train import methods, stages
 from train.checkpoints import METADATA
 from train.recipe import Recipe
 from train.stages import Hardware
@@ -171,6 +171,14 @@ def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp
     with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
         runs.run(recipe, store, tmp_path / "run")
     assert not last(tmp_path / "run").exists()
+
+
+def test_synchronised_batch_norm_keeps_the_names_of_weights() -> None:
+    method = methods.create("infonce", **INFONCE["settings"])
+    before = list(method.state_dict())
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in converted.modules())
+    assert list(converted.state_dict()) == before
 
 
 def test_synchronised_batch_norm_needs_gpus_or_one_device(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:

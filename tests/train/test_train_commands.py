@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import cli
 from pipeline.store import VideoStore
@@ -101,11 +103,12 @@ def test_time_limit_stops_after_a_step(store: VideoStore, tmp_path: Path, call: 
     assert errors.endswith(told)
 
 
-@pytest.mark.parametrize(
-    ("text", "length"), [("1", 3600), ("0.5", 1800), ("23:59:58", 86398), ("100:00:01", 360001), ("00:00:09", 9)]
-)
-def test_time_limits_are_read(text: str, length: float) -> None:
-    assert commands.seconds(text) == length
+@given(hours=st.integers(0, 999), minutes=st.integers(0, 59), seconds=st.integers(0, 59))
+def test_time_limits_are_read(hours: int, minutes: int, seconds: int) -> None:
+    length = 3600 * hours + 60 * minutes + seconds
+    assert commands.seconds(f"{hours:02}:{minutes:02}:{seconds:02}") == length
+    assert commands.seconds(f"{hours}") == 3600 * hours
+    assert commands.seconds(f"{length / 3600:.9f}") == pytest.approx(length, abs=1e-5)
 
 
 def test_profile_is_written_where_it_says(store: VideoStore, tmp_path: Path, call: Run) -> None:

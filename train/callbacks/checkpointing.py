@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from pipeline.errors import refuse_unknown
 from train import checkpoints
 from train.callbacks import ends_step
-from train.callbacks.metrics import Metrics
+from train.callbacks.metrics import NOT_OF_THE_NETWORK, Metrics
 from train.callbacks.stopping import Stopping
 from train.checkpoints import METADATA
 from train.loader import Batch
@@ -104,9 +104,10 @@ class Checkpoints(Callback):
         """Whether the line just written is better than all before; remembers it if so."""
         metric, mode = self.recipe.keep_best.metric, self.recipe.keep_best.mode
         line = self.metrics.latest
+        known = [name for name in (*line, *self.metrics.also) if name not in NOT_OF_THE_NETWORK]
+        if metric not in known:
+            refuse_unknown("metric", metric, known, where="keep_best.metric")
         if metric not in line:
-            if metric not in self.metrics.also:
-                refuse_unknown("metric", metric, [*line, *self.metrics.also], where="keep_best.metric")
             return False
         value, best = line[metric], self.best
         better = value == value if best is None else (value < best if mode == "min" else value > best)

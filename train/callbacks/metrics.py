@@ -17,6 +17,8 @@ from train.callbacks import ends_step, loader_of
 from train.collectives import mean_over_ranks
 from train.loader import Batch
 
+NOT_OF_THE_NETWORK = ("step", "epoch", "data_time", "step_time")  # times differ between ranks, too
+
 
 class Metrics(Callback):
     """One JSON object per logged step: step, epoch, lr, what the method's `training_step` returns, data_time, step_time.

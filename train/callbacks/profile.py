@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ class Profile(Callback):
             self.running.stop()
 
     def _begin(self) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells of its own start and stop, through the bar
         devices = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
         self.running = profile(activities=[ProfilerActivity.CPU, *devices])
         self.running.start()
