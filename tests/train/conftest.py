@@ -10,6 +10,6 @@ from tests.train.stores import write_store
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
+def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     """What the runs of `tests.train.runs` train on. For reading only."""
     return write_store(tmp_path_factory.mktemp("tiny") / "store", runs.VIDEOS)

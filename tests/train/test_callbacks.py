@@ -45,7 +45,7 @@ def counted_reads(counts: Counter[int], step: list[int]) -> Iterator[None]:
         yield
 
 
-def test_values_are_read_in_logged_steps_only(tiny_store: VideoStore, tmp_path: Path) -> None:
+def test_values_are_read_in_logged_steps_only(store: VideoStore, tmp_path: Path) -> None:
     """Gradient descent, because PyTorch's Adam counts its steps on the CPU and reads them there."""
     recipe = runs.load(
         tmp_path / "recipe.yaml", INFONCE, log_every=4, checkpoint_every=9, clip_gradients=1.0, accumulate=1
@@ -57,16 +57,16 @@ def test_values_are_read_in_logged_steps_only(tiny_store: VideoStore, tmp_path: 
         step[0] = method.global_step  # until the next training step begins, reads belong to this one
 
     with runs.in_step(look), counted_reads(counts, step):
-        runs.run(recipe, tiny_store, tmp_path / "run")
+        runs.run(recipe, store, tmp_path / "run")
     assert [line["step"] for line in runs.lines(tmp_path / "run", "motion")] == [4, 8, 9]
     quiet = {number: counts[number] for number in (0, 1, 4, 5, 6)}
     assert not any(quiet.values()), quiet
     assert counts[3] == counts[7] > 0, "the counter counts"
 
 
-def test_meters_say_what_they_mean(tiny_store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_meters_say_what_they_mean(store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 2}, INFONCE | {"epochs": 1})
-    runs.run(recipe, tiny_store, tmp_path / "run")
+    runs.run(recipe, store, tmp_path / "run")
     told = capsys.readouterr().err
     for name, candidates, guessing in (("pixels", 7, "14.3"), ("motion", 9, "11.1")):
         legend = (
@@ -80,9 +80,9 @@ def test_meters_say_what_they_mean(tiny_store: VideoStore, tmp_path: Path, capsy
     assert "clips/s: " in told and "data wait: " in told
 
 
-def test_nobody_else_speaks(tiny_store: VideoStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nobody_else_speaks(store: VideoStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 2})
-    runs.run(recipe, tiny_store, tmp_path / "run")
+    runs.run(recipe, store, tmp_path / "run")
     out, told = capfd.readouterr()
     assert out == ""
     assert all(line.startswith("pixels") for line in told.replace("\r", "\n").splitlines() if line.strip()), told
@@ -90,7 +90,7 @@ def test_nobody_else_speaks(tiny_store: VideoStore, tmp_path: Path, capfd: pytes
 
 @pytest.mark.parametrize(("too_much", "warnings"), [(-1.0, 1), (1e6, 0)])
 def test_waiting_for_data_is_told_once_a_stage(
-    tiny_store: VideoStore,
+    store: VideoStore,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -101,7 +101,7 @@ def test_waiting_for_data_is_told_once_a_stage(
     monkeypatch.setattr(waiting, "WINDOW", 2)
     monkeypatch.setattr(waiting, "TOO_MUCH", too_much)
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, batch=2, accumulate=2)
-    runs.run(recipe, tiny_store, tmp_path / "run")
+    runs.run(recipe, store, tmp_path / "run")
     told = capsys.readouterr().err
     assert told.count("the network waits for data") == told.count("to do: ") == warnings
     if warnings:
@@ -109,10 +109,10 @@ def test_waiting_for_data_is_told_once_a_stage(
 
 
 def test_short_stages_are_not_judged(
-    tiny_store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "TOO_MUCH", -1.0)
-    runs.run(runs.load(tmp_path / "recipe.yaml", IN_BATCH), tiny_store, tmp_path / "run")
+    runs.run(runs.load(tmp_path / "recipe.yaml", IN_BATCH), store, tmp_path / "run")
     assert "waits for data" not in capsys.readouterr().err
 
 
@@ -165,11 +165,11 @@ def test_warning_says_what_to_change(
 
 
 def test_profile_names_the_parts_of_a_step(
-    tiny_store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, batch=2, accumulate=2)
     stages.prepare(tmp_path / "run", recipe)
-    stages.run_stage(recipe, recipe.stages[0], tiny_store, tmp_path / "run", runs.HARDWARE, profile=2)
+    stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=2)
     folder = tmp_path / "run" / "motion" / "profile"
     told = capsys.readouterr().err
     assert (
@@ -194,17 +194,32 @@ def test_profile_names_the_parts_of_a_step(
     assert "convolution" in table and "Self CPU" in table
 
 
-def test_profile_of_a_short_stage_is_as_long_as_the_stage(tiny_store: VideoStore, tmp_path: Path) -> None:
+def test_profile_of_a_short_stage_is_as_long_as_the_stage(store: VideoStore, tmp_path: Path) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 1})
     stages.prepare(tmp_path / "run", recipe)
-    stages.run_stage(recipe, recipe.stages[0], tiny_store, tmp_path / "run", runs.HARDWARE, profile=5)
+    stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=5)
     events = json.loads((tmp_path / "run" / "pixels" / "profile" / "trace.json").read_text())["traceEvents"]
     assert sum(event["name"] == "optimiser" for event in events if event.get("cat") == "user_annotation") == 1
 
 
-def test_profiled_run_is_the_same_run(tiny_store: VideoStore, tmp_path: Path) -> None:
+def test_failure_ends_the_profile(store: VideoStore, tmp_path: Path) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH)
-    runs.run(recipe, tiny_store, tmp_path / "plain")
+
+    def fail(method: InfoNCE, batch: Batch) -> None:
+        assert torch.autograd._profiler_enabled() == (method.global_step >= 3)
+        if method.global_step == 4:
+            raise ZeroDivisionError
+
     stages.prepare(tmp_path / "run", recipe)
-    stages.run_stage(recipe, recipe.stages[0], tiny_store, tmp_path / "run", runs.HARDWARE, profile=2)
+    with runs.in_step(fail), pytest.raises(ZeroDivisionError):
+        stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=5)
+    assert not torch.autograd._profiler_enabled()
+    assert not (tmp_path / "run" / "pixels" / "profile").exists()
+
+
+def test_profiled_run_is_the_same_run(store: VideoStore, tmp_path: Path) -> None:
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH)
+    runs.run(recipe, store, tmp_path / "plain")
+    stages.prepare(tmp_path / "run", recipe)
+    stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=2)
     runs.assert_same_runs(tmp_path / "plain", tmp_path / "run", "pixels")

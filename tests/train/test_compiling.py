@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_run_continues_with_and_without(
-    tiny_store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+    store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     compiled: list[nn.Module] = []
     compile_module = nn.Module.compile
@@ -39,12 +39,12 @@ def test_compiled_run_continues_with_and_without(
     monkeypatch.setattr(nn.Module, "compile", with_backend)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     recipe = runs.load(tmp_path / "recipe.yaml", STAGE)
-    runs.run(recipe, tiny_store, tmp_path / "eager")
+    runs.run(recipe, store, tmp_path / "eager")
     assert not compiled
-    runs.run(recipe, tiny_store, tmp_path / "whole", COMPILED)
+    runs.run(recipe, store, tmp_path / "whole", COMPILED)
     assert [type(module).__name__ for module in compiled] == ["Small"] * 2
-    stop(recipe, tiny_store, tmp_path / "parts", 2, hardware=COMPILED)
-    runs.run(recipe, tiny_store, tmp_path / "parts", COMPILED)
+    stop(recipe, store, tmp_path / "parts", 2, hardware=COMPILED)
+    runs.run(recipe, store, tmp_path / "parts", COMPILED)
     runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", STAGE["name"])
 
     eager, whole = (runs.content(tmp_path / run, STAGE["name"])["state_dict"] for run in ("eager", "whole"))

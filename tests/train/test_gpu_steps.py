@@ -47,19 +47,17 @@ def no_waiting() -> Iterator[list[int]]:
 @pytest.mark.parametrize("stage", [INFONCE | {"epochs": 4}, IN_BATCH | {"steps": 12}], ids=["queue", "in batch"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_steps_do_not_wait_for_the_gpu(
-    tiny_store: VideoStore, tmp_path: Path, stage: dict[str, Any], precision: str
+    store: VideoStore, tmp_path: Path, stage: dict[str, Any], precision: str
 ) -> None:
     changes = {"log_every": 100, "checkpoint_every": 100, "clip_gradients": 1.0, "precision": precision}
     recipe = runs.load(tmp_path / "recipe.yaml", stage, **changes)
     with no_waiting() as watched:
-        runs.run(recipe, tiny_store, tmp_path / "run", GPU)
+        runs.run(recipe, store, tmp_path / "run", GPU)
     assert watched == list(QUIET)
 
 
 @pytest.mark.gpu
-def test_step_that_reads_its_loss_fails(
-    tiny_store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_step_that_reads_its_loss_fails(store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above would find one."""
     step = InfoNCE.training_step
 
@@ -71,7 +69,7 @@ def test_step_that_reads_its_loss_fails(
     monkeypatch.setattr(InfoNCE, "training_step", reading)
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, log_every=100, checkpoint_every=100)
     with no_waiting(), pytest.raises(RuntimeError, match="synchroniz"):
-        runs.run(recipe, tiny_store, tmp_path / "run", GPU)
+        runs.run(recipe, store, tmp_path / "run", GPU)
 
 
 def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
@@ -86,22 +84,22 @@ def tensors(batch: Batch) -> list[Tensor]:
 
 
 @pytest.mark.gpu
-def test_pinned_batches_are_the_same_batches(tiny_store: VideoStore, tmp_path: Path) -> None:
-    plain, pinned = (next(iter(make_loader(tiny_store, tmp_path, pin))) for pin in (False, True))
+def test_pinned_batches_are_the_same_batches(store: VideoStore, tmp_path: Path) -> None:
+    plain, pinned = (next(iter(make_loader(store, tmp_path, pin))) for pin in (False, True))
     for one, two in zip(tensors(plain), tensors(pinned), strict=True):
         assert two.is_pinned() and not one.is_pinned()
         assert torch.equal(one, two) and one.stride() == two.stride()
 
 
 @pytest.mark.parametrize("pin", [False, True])
-def test_batches_are_pinned_in_the_loaders_thread(tiny_store: VideoStore, tmp_path: Path, pin: bool) -> None:
+def test_batches_are_pinned_in_the_loaders_thread(store: VideoStore, tmp_path: Path, pin: bool) -> None:
     pinned: list[str] = []
 
     def pin_memory(tensor: Tensor) -> Tensor:
         pinned.append(threading.current_thread().name)
         return tensor
 
-    loader = make_loader(tiny_store, tmp_path, pin)
+    loader = make_loader(store, tmp_path, pin)
     with mock.patch.object(Tensor, "pin_memory", pin_memory):
         batches = list(loader)
     loader.close()
@@ -110,13 +108,13 @@ def test_batches_are_pinned_in_the_loaders_thread(tiny_store: VideoStore, tmp_pa
 
 
 @pytest.mark.gpu
-def test_half_precision_continues_with_its_loss_scale(tiny_store: VideoStore, tmp_path: Path) -> None:
+def test_half_precision_continues_with_its_loss_scale(store: VideoStore, tmp_path: Path) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed", clip_gradients=1.0)
-    runs.run(recipe, tiny_store, tmp_path / "whole", GPU)
-    stop(recipe, tiny_store, tmp_path / "parts", 3, hardware=GPU)
+    runs.run(recipe, store, tmp_path / "whole", GPU)
+    stop(recipe, store, tmp_path / "parts", 3, hardware=GPU)
     begun = runs.content(tmp_path / "parts", "pixels")["MixedPrecision"]
     assert begun["scale"] > 0
-    runs.run(recipe, tiny_store, tmp_path / "parts", GPU)
+    runs.run(recipe, store, tmp_path / "parts", GPU)
     whole, parts = (runs.content(tmp_path / run, "pixels") for run in ("whole", "parts"))
     assert parts["MixedPrecision"] == whole["MixedPrecision"]
     for run in ("whole", "parts"):

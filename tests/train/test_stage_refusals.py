@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +25,6 @@ from train.stages import Hardware
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
-    return write_store(tmp_path_factory.mktemp("stages") / "store", runs.VIDEOS)
-
-
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return runs.load(tmp_path / "recipe.yaml", IN_BATCH)
@@ -46,6 +43,19 @@ def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
         assert field in str(refusal.value)
     assert "seed" not in refusal.value.what
     assert (tmp_path / "run" / "recipe.yaml").read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "value"),
+    [("precision", '"32-true"', "bf16-mixed"), ("accumulate", 1, 2), ("clip_gradients", 0.0, 1.0), ("seed", 3, 4)],
+)
+def test_run_is_not_continued_in_another_way(
+    recipe: Recipe, tmp_path: Path, key: str, before: object, value: object
+) -> None:
+    stages.prepare(tmp_path / "run", recipe)
+    other = runs.load(tmp_path / "other.yaml", IN_BATCH, **{key: value})
+    with pytest.raises(Refusal, match=re.escape(f"{key}: stored {before}, asked {json.dumps(value)}")):
+        stages.prepare(tmp_path / "run", other)
 
 
 def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore, open_store
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
-from tests.train.stores import write_store
 from train import checkpoints, stages
 from train.backbones import BACKBONES
 from train.checkpoints import METADATA
@@ -36,11 +35,6 @@ from train.stages import Hardware
 
 KINDS = {"queue, step schedule": INFONCE, "in batch, one cycle": IN_BATCH}
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
-    return write_store(tmp_path_factory.mktemp("stages") / "store", runs.VIDEOS)
 
 
 @pytest.fixture(scope="module", params=KINDS)
