@@ -50,7 +50,7 @@ class StageSettings:
         method: A name in `train.methods`.
         settings: Of the method.
         epochs: How often every video is used; or
-        steps: how many batches are trained on.
+        steps: how often the weights are moved.
     """
 
     name: str

@@ -75,13 +75,40 @@ def checkpoint_path(run: Path, stage: str) -> Path:
 
 
 def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
-    """Raise Refusal for what would stop any stage later: see `ClipLoader`. Nothing is written."""
+    """Raise Refusal for what would stop any stage later: see `ClipLoader`. Nothing is written.
+
+    UsageError for devices that are not there, or that cannot do what the recipe asks for.
+    """
     check_number("hardware.threads", hardware.threads, whole=True, least=1)
     check_number("hardware.devices", hardware.devices, whole=True, least=1)
+    _check_devices(recipe, hardware)
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
         module = checkpoints.create(stage.method, stage.settings, recipe.seed)
         make_loader(recipe, module, store, videos, hardware, world_size=hardware.devices).close()
+
+
+def _check_devices(recipe: Recipe, hardware: Hardware) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            trainer = Trainer(
+                accelerator=hardware.accelerator, devices=hardware.devices, logger=False, enable_checkpointing=False
+            )
+    except MisconfigurationException as error:
+        raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
+    if trainer.strategy.root_device.type != "cpu":
+        return
+    if recipe.precision == "16-mixed":  # Lightning would go on in another precision
+        raise UsageError(
+            "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
+        )
+    if recipe.sync_batchnorm and hardware.devices > 1:
+        raise UsageError(
+            f"torch's synchronised batch norm works on GPUs only, these are {hardware.devices} CPU processes",
+            where="sync_batchnorm",
+            remedy="--hardware.devices 1, GPUs, or sync_batchnorm: false in the recipe",
+        )
 
 
 def prepare(run: Path, recipe: Recipe) -> None:
@@ -120,8 +147,8 @@ def run_stage(
         deadline: of `time.monotonic`; training stops after the step in which it passes.
         profile: how many steps to profile, into RUN/<stage>/profile.
 
-    Raises Stopped after a signal or the deadline, Refusal for a checkpoint that is not of this run, and UsageError for
-    what the hardware cannot do. A checkpoint written with other versions continues, which is told, as long as torch and
+    Raises Stopped after a signal or the deadline, Refusal for a checkpoint that is not of this run, and UsageError where
+    networks are to be compiled and cannot be. A checkpoint written with other versions continues, which is told, as long as torch and
     Lightning, whose optimisers and loops are in it, are of the same major version.
     """
     videos = training_videos(recipe, store)
@@ -246,41 +273,25 @@ def _callbacks(
 def _trainer(
     recipe: Recipe, steps: int, folder: Path, hardware: Hardware, callbacks: list[Callback], ranges: Ranges | None
 ) -> Trainer:
-    """Raises UsageError for devices that are not there, or that cannot do what the recipe asks for."""
-    try:
-        trainer = Trainer(
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            precision=recipe.precision,  # type: ignore[arg-type]
-            max_epochs=-1,
-            max_steps=steps,
-            accumulate_grad_batches=recipe.accumulate,
-            gradient_clip_val=recipe.clip_gradients or None,
-            sync_batchnorm=recipe.sync_batchnorm,
-            logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-            callbacks=callbacks,
-            profiler=ranges,
-            plugins=[WholeFiles()],
-            log_every_n_steps=recipe.log_every,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            use_distributed_sampler=False,
-        )
-    except MisconfigurationException as error:
-        raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
-    if trainer.strategy.root_device.type == "cpu":
-        if recipe.precision == "16-mixed":  # Lightning would go on in another precision
-            raise UsageError(
-                "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
-            )
-        if recipe.sync_batchnorm and hardware.devices > 1:
-            raise UsageError(
-                f"torch's synchronised batch norm works on GPUs only, these are {hardware.devices} CPU processes",
-                where="sync_batchnorm",
-                remedy="--hardware.devices 1, GPUs, or sync_batchnorm: false in the recipe",
-            )
-    return trainer
+    return Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        precision=recipe.precision,  # type: ignore[arg-type]
+        max_epochs=-1,
+        max_steps=steps,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip_gradients or None,
+        sync_batchnorm=recipe.sync_batchnorm,
+        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        callbacks=callbacks,
+        profiler=ranges,
+        plugins=[WholeFiles()],
+        log_every_n_steps=recipe.log_every,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:

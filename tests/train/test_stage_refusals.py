@@ -180,7 +180,7 @@ def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed")
     with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
         runs.run(recipe, store, tmp_path / "run")
-    assert not last(tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_synchronised_batch_norm_keeps_the_names_of_weights() -> None:
@@ -196,7 +196,7 @@ def test_synchronised_batch_norm_needs_gpus_or_one_device(recipe: Recipe, store:
     two = Hardware(reader="opencv", threads=1, accelerator="cpu", devices=2)
     with pytest.raises(UsageError, match="(?s)works on GPUs only, these are 2 CPU.*sync_batchnorm.*devices 1"):
         runs.run(synchronised, store, tmp_path / "two", two)
-    assert not last(tmp_path / "two").exists()
+    assert not (tmp_path / "two").exists()
     runs.run(recipe, store, tmp_path / "each")
     runs.run(synchronised, store, tmp_path / "one")
     assert runs.lines(tmp_path / "each", "pixels") == runs.lines(tmp_path / "one", "pixels")
