@@ -81,12 +81,13 @@ format: setup ## Format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: setup ## Measure against the limits: extraction, store, flow, reader, training step (ratios; JSON in runs/bench)
+bench: setup ## Measure against the limits: extraction, store, flow, reader, memory, training step (ratios; JSON in runs/bench)
 	mkdir -p runs/bench
 	$(PY) -m tests.benchmarks.extraction --json runs/bench/extraction.json
 	$(PY) -m tests.benchmarks.store --json runs/bench/store.json
 	$(PY) -m tests.benchmarks.flow --json runs/bench/flow.json
 	$(PY) -m tests.benchmarks.reader --json runs/bench/reader.json
+	$(PY) -m tests.benchmarks.memory --json runs/bench/memory.json
 	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
 	test ! -e /proc/driver/nvidia/version || $(PY) -m tests.benchmarks.flow_gpu --json runs/bench/flow_gpu.json
 

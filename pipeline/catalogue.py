@@ -6,9 +6,12 @@ system for every record, and takes a record's content from the catalogue only if
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from pipeline.errors import Refusal
 
 COLUMNS = ("video_id", "length", "height", "width", "fps", "label", "source", "split")
 DIGEST = b"costream.digest"  # of the columns `folder` and `record`, in the file's metadata
+
+ROWS = 1024  # read at once; the columns of 240,000 videos take half a gigabyte
 
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
 
@@ -39,19 +44,21 @@ class Listing:
 
 def load(root: Path) -> Listing:
     """What is in a store. Raises Refusal for a record that cannot be read."""
-    path = layout.catalogue_path(root)
-    known, written = _read(path)
+    known = Catalogue(layout.catalogue_path(root))
     records, committed, cached = {}, {}, 0
-    for file in record_files(root):
-        if file.size == PLAIN_GROUP:  # many requests saved on an object store; `verify` reads these too
-            continue
-        record = known.get(_folder(file)) if file.changed < written else None
-        cached += record is not None
-        record = record or read_record(file.path)
-        if record is not None:
-            records[record["video_id"]] = record
-            committed[record["video_id"]] = file.changed
-    return Listing(records, committed, bool(written) and cached == len(records) == len(known))
+    for found in _scan(root, known):
+        video_id = found.record["video_id"]
+        records[video_id], committed[video_id] = found.record, found.committed
+        cached += found.cached
+    return Listing(records, committed, bool(known.written) and cached == len(records) == known.count)
+
+
+def scan(root: Path) -> Iterator[dict[str, Any]]:
+    """The records of all committed videos one by one, in no order, for who need not keep them: parsed, each takes 5 kB.
+
+    Raises Refusal for a record that cannot be read.
+    """
+    return (found.record for found in _scan(root, Catalogue(layout.catalogue_path(root))))
 
 
 def save(root: Path) -> None:
@@ -69,8 +76,8 @@ def save(root: Path) -> None:
         rows["folder"].append(layout.quoted(video_id))
         rows["record"].append(json.dumps(record, sort_keys=True))
     sink = pa.BufferOutputStream()
-    table = pa.table(rows, metadata={DIGEST: _digest(rows["folder"], rows["record"])})
-    pq.write_table(table, sink, write_page_checksum=True)
+    table = pa.table(rows, metadata={DIGEST: _digest([*rows["folder"], *rows["record"]])})
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     path, content = layout.catalogue_path(root), sink.getvalue().to_pybytes()
     storage.write_atomically(path, content)
     # Times are told in steps (an object store's in seconds), and the next scan believes it only where it is the newest.
@@ -113,24 +120,61 @@ def record_files(root: Path) -> Iterator[storage.Entry]:
             yield file
 
 
+@dataclass(frozen=True)
+class Found:
+    """A record, when it was written, and whether the catalogue had it."""
+
+    record: dict[str, Any]
+    committed: int
+    cached: bool
+
+
+def _scan(root: Path, known: Catalogue) -> Iterator[Found]:
+    # Many requests are saved on an object store by not reading plain groups; `verify` reads these too.
+    committed = {_folder(file): file.changed for file in record_files(root) if file.size != PLAIN_GROUP}
+    for folder, text in known.rows():
+        if committed.get(folder, known.written) < known.written:
+            yield Found(json.loads(text), committed.pop(folder), cached=True)
+    for folder, changed in committed.items():
+        record = read_record(root / "videos" / folder / layout.RECORD)
+        if record is not None:
+            yield Found(record, changed, cached=False)
+
+
 def _folder(file: storage.Entry) -> str:
     return file.name.rpartition("/")[0]
 
 
-def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Records by their folders as the catalogue has them, and when it was written; nothing when there is none."""
-    try:
-        written = storage.changed(path)
-        content = pa.BufferReader(storage.read(path))
-        table = pq.read_table(content, columns=["folder", "record"], page_checksum_verification=True)
-        folders, records = (table.column(name).to_pylist() for name in ("folder", "record"))
-        # The checksums of pages leave out the file's footer.
-        if (table.schema.metadata or {}).get(DIGEST) != _digest(folders, records):
-            return {}, 0
-        return {folder: json.loads(record) for folder, record in zip(folders, records, strict=True)}, written
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
-        return {}, 0  # derived data: without it the scan reads every record
+class Catalogue:
+    """What `catalogue.parquet` says, read a few rows at a time; empty where there is none or a byte of it is wrong.
+
+    written: when, in nanoseconds since 1970; 0 where it is empty. count: of its rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.written = self.count = 0
+        # Derived data: where it cannot be used, the scan reads every record.
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+            written = storage.changed(path)
+            self._file = pq.ParquetFile(pa.BufferReader(storage.read(path)), page_checksum_verification=True)
+            # The checksums of pages leave out the file's footer.
+            texts = itertools.chain(self._texts("folder"), self._texts("record"))
+            if (self._file.schema_arrow.metadata or {}).get(DIGEST) == _digest(texts):
+                self.written, self.count = written, self._file.metadata.num_rows
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The folder of each video's record, and the record."""
+        if self.count:
+            yield from zip(self._texts("folder"), self._texts("record"), strict=True)
+
+    def _texts(self, column: str) -> Iterator[str]:
+        for batch in self._file.iter_batches(ROWS, columns=[column], use_threads=False):
+            yield from batch.column(column).to_pylist()
 
 
-def _digest(folders: list[str], records: list[str]) -> bytes:
-    return storage.digest("\n".join([*folders, *records]).encode()).encode()
+def _digest(texts: Iterable[str]) -> bytes:
+    """Of the lines of a text that these make, as hexadecimal digits."""
+    lines = hashlib.sha256()
+    for place, text in enumerate(texts):
+        lines.update(f"\n{text}".encode() if place else text.encode())
+    return lines.hexdigest().encode()

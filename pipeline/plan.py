@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import catalogue, storage
+from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.journal import Summary
 from pipeline.manifest import Manifest, Video
@@ -64,11 +64,11 @@ def plan(
 ) -> tuple[dict[str, Video], Summary]:
     """What is to be done, by video id: what is missing and, with `overwrite`, what has changed since it was stored.
 
-    Raises Refusal where stored videos have other source files, labels, sources or splits than the manifest, for skipping
-    them would keep the old ones, and where `overwrite` would lose a video that cannot be made again.
+    Raises Refusal where stored videos have other source files, labels, sources or splits than the manifest, or other
+    settings than the store, for skipping them would keep the old ones, and where `overwrite` would lose a video that cannot be made again.
     """
     records = store.listing.records
-    changed = _changed(manifest, store.listing, sources)
+    changed = _changed(manifest, store, sources)
     if changed and not overwrite:
         raise Refusal(
             f"{len(changed)} stored videos are not what the manifest lists:\n    " + _first(changed),
@@ -102,13 +102,14 @@ def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, un
         )
 
 
-def _changed(manifest: Manifest, listing: catalogue.Listing, sources: Sources) -> dict[str, list[str]]:
+def _changed(manifest: Manifest, store: VideoStore, sources: Sources) -> dict[str, list[str]]:
     """Video id -> what differs, of the manifest's stored videos."""
-    found = {}
+    found, listing = {}, store.listing
     with comparing():  # what is newer than its record is read whole
         for row in manifest.rows:
             if record := listing.records.get(row.video_id):
                 listed = {"label": row.label, "source": row.source or row.video_id, "split": row.split}
+                listed["settings_hash"] = store.settings_hash  # other in a folder that was copied from another store
                 committed = listing.committed[row.video_id]
                 found[row.video_id] = [*changes(record, listed), *sources.differences(row, record, committed)]
     return {video_id: differing for video_id, differing in found.items() if differing}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +21,11 @@ from pipeline.flow.quantisation import dequantise, linear_values
 from pipeline.settings import ExtractionSettings
 from pipeline.views import VIEWS
 
+SHOWN = 5  # videos that a refusal names
 Frames = slice | Sequence[int] | np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What is known of one stored video.
 
@@ -53,7 +55,9 @@ class VideoInfo:
     def from_record(cls, record: dict[str, Any]) -> VideoInfo:
         shapes = {name: tuple(record["shapes"][name]) for name in VIEWS if name in record["shapes"]}
         length, height, width, _ = shapes["rgb"]
-        facts = {key: record[key] for key in ("fps", "label", "source", "split", "digest")}
+        facts = {key: record[key] for key in ("fps", "source", "digest")}
+        # Of all videos together there are few: kept once, not once a video.
+        facts |= {key: sys.intern(record[key]) for key in ("label", "split")}
         cuts = tuple(record.get("cuts", ()))
         partial = record.get("partial", {}).get("reason", "")
         return cls(length=length, height=height, width=width, shapes=shapes, cuts=cuts, partial=partial, **facts)
@@ -102,13 +106,19 @@ class VideoStore:
 
     @cached_property
     def infos(self) -> dict[str, VideoInfo]:
-        """Every committed video, by id, sorted."""
-        records = self.listing.records
-        return {video_id: VideoInfo.from_record(records[video_id]) for video_id in sorted(records)}
+        """Every committed video, by id, sorted. Raises Refusal where one was made with other settings than the store's."""
+        found, others = {}, []
+        for record in catalogue.scan(self.root):
+            found[record["video_id"]] = VideoInfo.from_record(record)
+            if record["settings_hash"] != self.settings_hash:
+                others.append(record["video_id"])
+        if others:
+            raise _mixed(self.root, sorted(others))
+        return {video_id: found[video_id] for video_id in sorted(found)}
 
     @cached_property
     def listing(self) -> catalogue.Listing:
-        """Every commit record."""
+        """Every commit record, for who is going to write; readers have `infos`, which takes a tenth of the memory."""
         return catalogue.load(self.root)
 
     @property
@@ -236,6 +246,18 @@ def _damaged_root(root: Path, how: str) -> Refusal:
         f"the store's own zarr.json {how}",
         where=str(root / layout.RECORD),
         remedy="restore it from a copy; another store made with the same settings has the same file",
+    )
+
+
+def _mixed(root: Path, others: list[str]) -> Refusal:
+    """Frames and flow of such videos would be read as if they were of the store's size, rate and bound."""
+    shown = ", ".join(repr(video_id) for video_id in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+    return Refusal(
+        f"{len(others)} videos were made with other settings than the store's, as folders copied from another store are:"
+        f" {shown}",
+        where=str(root),
+        remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
+        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={root}` lists them all",
     )
 
 

@@ -39,6 +39,27 @@ def sliding_windows(num_frames: int, length: int, stride: int) -> np.ndarray:
     return starts[:, None] + stride * np.arange(length)
 
 
+def predictive_blocks(num_frames: int, blocks: int, block_length: int, stride: int, start: int) -> np.ndarray:
+    """Consecutive blocks of a video from frame `start`, of which later ones are predicted from earlier ones: frame
+    indices, int64 (blocks, block_length).
+
+    Frames lie `stride` apart where the video has more than blocks * block_length * stride frames. In any other they are
+    spread over nine tenths of it, a fraction of a frame apart and rounded down, so that a frame may come twice.
+
+    Source: CoCon (arXiv 2104.14764), released code. Raises ValueError as `random_clip` does, and for a start from which
+    the blocks do not fit into the video.
+    """
+    _check(num_frames, blocks * block_length, stride)
+    count = blocks * block_length
+    distance = stride if num_frames > count * stride else 0.9 * (num_frames - 1) / count
+    frames = (start + distance * np.arange(count)).astype(np.int64)
+    if start < 0 or frames[-1] >= num_frames:
+        raise ValueError(
+            f"{blocks} blocks of {block_length} frames from frame {start} do not fit into {num_frames} frames"
+        )
+    return frames.reshape(blocks, block_length)
+
+
 def _padded_in_front(frames: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([np.zeros(length - len(frames), np.int64), frames])
 

@@ -55,6 +55,8 @@ def pretrain(
     stages.prepare(run, loaded)
     names = ", ".join(stage.name for stage in loaded.stages)
     tell(f"pre-training {loaded.title!r} (stages: {names}) on {len(videos)} videos of {store}, into {run}")
+    if told := stages.told_of_short_videos(loaded, opened):
+        tell(f"{told} (clips.short: {loaded.clips.short})")
     began = time.perf_counter()
     for stage in loaded.stages:
         try:

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import Refusal, UsageError
-from pipeline.store import VideoStore
+from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.store import VideoInfo, VideoStore
 from train import reader
 from train.augment import ClipPlan, Policy, sample_plans
+from train.order import Order, OrderSettings
 from train.reader.affine import normalise
 
-ORDER = 0x6F726465  # keeps the order's random numbers apart from the pixels'
 AHEAD = 2  # batches made while the network works; more would only hold memory
+SHORT = ("pad", "drop")
 
 
 @dataclass
@@ -66,23 +67,94 @@ class ClipSettings:
         length: Frames of a clip.
         stride: Distance between them in the video.
         size: Height and width of the clip at the network's input, in pixels.
+        short: What becomes of videos with fewer frames than length * stride: "pad" repeats their first frame in front,
+            as CoCLR does, "drop" leaves them out of training, as DPC does.
     """
 
     length: int
     stride: int
     size: tuple[int, int]
+    short: str = "pad"
+
+    def __post_init__(self) -> None:
+        if self.short not in SHORT:
+            refuse_unknown("value", self.short, SHORT, where="short")
+
+    @property
+    def span(self) -> int:
+        """Frames of a video that a clip covers."""
+        return self.length * self.stride
+
+
+def usable_frames(info: VideoInfo) -> int:
+    """Frames that every stored view has, so that a sample's frames do not depend on which views are read."""
+    return min(shape[0] for shape in info.shapes.values())
+
+
+def short_videos(store: VideoStore, videos: Sequence[str], clips: ClipSettings) -> list[str]:
+    """Those of the videos that have fewer frames than a clip spans."""
+    return [video for video in videos if usable_frames(store.info(video)) < clips.span]
+
+
+def used_videos(store: VideoStore, videos: Sequence[str], clips: ClipSettings) -> list[str]:
+    """The videos without those that `clips.short` drops. Raises Refusal where that leaves none."""
+    if clips.short == "pad":
+        return list(videos)
+    short = set(short_videos(store, videos, clips))
+    used = [video for video in videos if video not in short]
+    if short and not used:
+        raise Refusal(
+            f"all {len(videos)} videos are dropped: they are shorter than a clip of {clips.span} frames"
+            f" ({clips.length} x stride {clips.stride})",
+            where=str(store.root),
+            remedy="shorter clips or a smaller stride in the recipe, or clips.short: pad",
+        )
+    return used
+
+
+def make_order(
+    store: VideoStore, videos: Sequence[str], settings: OrderSettings, batch: int, seed: int, accumulate: int = 1
+) -> Order:
+    """The order of these videos. Raises Refusal and UsageError where the settings do not suit them."""
+    labels = _labels(store, videos)
+    if settings.limit > len(videos):
+        raise UsageError(
+            f"{settings.limit} videos cannot be drawn from {len(videos)}",
+            where="order.limit",
+            remedy="a smaller limit, or 0 for all of them",
+        )
+    unlabelled = np.flatnonzero(labels < 0)
+    if settings.balanced and unlabelled.size:
+        raise Refusal(
+            f"{unlabelled.size} videos have no class to balance by, the first of them is {videos[unlabelled[0]]!r}",
+            where=str(store.root),
+            remedy="order.balanced: false in the recipe, or a manifest with labels (`--overwrite true` stores them)",
+        )
+    return Order(settings, labels, batch, seed, accumulate)
+
+
+def _labels(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
+    """Class index of each video, int64 (N,), -1 without."""
+    class_index = {name: index for index, name in enumerate(store.classes)}
+    return np.array([class_index.get(store.info(video).label, -1) for video in videos], np.int64)
 
 
 class ClipLoader:
     """Iterates over the rest of the current epoch; call `iter` again for the next one.
 
     batch: videos in a pass over all ranks; each rank gets its slice, in rank order. accumulate: batches of an optimiser
-    step; an epoch has whole steps, and the videos that do not fill one are left out. pin: put what is on the CPU into
-    page-locked memory, for training on a GPU. `state_dict` and `load_state_dict` hold the position. `waited` is the time, in seconds, that the last
-    batch was waited for. `close` it when it is no longer needed.
+    step; an epoch has whole steps. pin: put what is on the CPU into page-locked memory, for training on a GPU.
+    `state_dict` and `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is the
+    time, in seconds, that the last batch was waited for. `close` it when it is no longer needed.
+
+    Memory: a rank's part of a batch takes batch / ranks * views_per_video * length * height * width bytes for each
+    channel of its streams (3 of rgb, 2 of flow), on the device where the executor makes clips. At most AHEAD + 1 such
+    batches exist at once, if the one that was worked on is let go before the next one is asked for. The listing of the
+    store takes about 1 kB a video.
 
     Raises Refusal and UsageError at once for what could not work later: views that are not stored, too few videos, a
-    batch that the ranks cannot share, a video without frames, clips longer than every video.
+    batch that the ranks cannot share, a video without frames, clips longer than every video, an order that does not
+    suit the videos (`make_order`).
     """
 
     def __init__(
@@ -99,21 +171,21 @@ class ClipLoader:
         threads: int = 2,
         rank: int = 0,
         world_size: int = 1,
+        order: OrderSettings = OrderSettings(),  # noqa: B008  (frozen)
         accumulate: int = 1,
         pin: bool = False,
     ) -> None:
         self.accumulate, self.pin = accumulate, pin
-        self.store, self.videos, self.streams = store, list(videos), tuple(streams)
+        self.store, self.videos, self.streams = store, used_videos(store, videos, clips), tuple(streams)
         self.clips, self.policy, self.views_per_video = clips, policy, views_per_video
         self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
         infos = [store.info(video) for video in self.videos]
-        # Frames that every stored view has, so that a sample's frames do not depend on which views are read.
-        self.frames = [min(shape[0] for shape in info.shapes.values()) for info in infos]
+        self.frames = [usable_frames(info) for info in infos]
         self.frame_sizes = [(info.height, info.width) for info in infos]
-        class_index = {name: index for index, name in enumerate(store.classes)}
         recordings = {source: number for number, source in enumerate(sorted({info.source for info in infos}))}
-        self.labels = np.array([class_index.get(info.label, -1) for info in infos], np.int64)
+        self.labels = _labels(store, self.videos)
         self.sources = np.array([recordings[info.source] for info in infos], np.int64)
+        self.order = make_order(store, self.videos, order, batch, seed, accumulate)
         self._check()
         self.executor = reader.create(executor, store, clips.size, threads)
         self.delivered = 0
@@ -121,7 +193,7 @@ class ClipLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return len(self.videos) // (self.batch * self.accumulate) * self.accumulate
+        return len(self.order)
 
     def state_dict(self) -> dict[str, int]:
         return {"delivered": self.delivered}
@@ -129,21 +201,11 @@ class ClipLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.delivered = state["delivered"]
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The videos of an epoch, as indices into `videos`; each once."""
-        return np.random.default_rng(np.random.SeedSequence((ORDER, self.seed, epoch))).permutation(len(self.videos))
-
-    def rank_slice(self, number: int) -> tuple[int, np.ndarray]:
-        """Epoch and this rank's videos of the batch with that number since the start of training."""
-        epoch, place = divmod(number, len(self))
-        whole = self.order(epoch)[place * self.batch : (place + 1) * self.batch]
-        share = self.batch // self.world_size
-        return epoch, whole[self.rank * share : (self.rank + 1) * share]
-
     def load(self, number: int) -> Batch:
-        """This rank's part of a batch, made now; the same whenever it is asked for."""
-        epoch, chosen = self.rank_slice(number)
-        plans = [self._plans(int(index), epoch) for index in chosen]
+        """This rank's part of the batch with that number since the start of training; the same whenever it is asked for."""
+        epoch, samples = self.order.share(number, self.rank, self.world_size)
+        chosen = samples % len(self.videos)
+        plans = [self._plans(int(sample), epoch) for sample in samples]
         by_view = [[sample[view] for sample in plans] for view in range(self.views_per_video)]
         flat = [plan for view in by_view for plan in view]
         share = len(chosen)
@@ -180,7 +242,8 @@ class ClipLoader:
         """Let go of the executor's threads and files."""
         self.executor.close()
 
-    def _plans(self, index: int, epoch: int) -> list[ClipPlan]:
+    def _plans(self, sample: int, epoch: int) -> list[ClipPlan]:
+        index = sample % len(self.videos)
         return sample_plans(
             self.policy,
             self.videos[index],
@@ -190,7 +253,7 @@ class ClipLoader:
             frame_size=self.frame_sizes[index],
             seed=self.seed,
             epoch=epoch,
-            sample=index,
+            sample=sample,
             count=self.views_per_video,
         )
 
@@ -206,7 +269,7 @@ class ClipLoader:
         if not len(self):
             passes = f", accumulated {self.accumulate} times" if self.accumulate > 1 else ""
             raise Refusal(
-                f"{len(self.videos)} videos for training are fewer than one batch of {self.batch}{passes}",
+                f"{self.order.size} videos for training are fewer than one batch of {self.batch}{passes}",
                 where=where,
                 remedy="a smaller batch in the recipe, or more videos",
             )
@@ -216,17 +279,23 @@ class ClipLoader:
                 where="batch",
                 remedy="a batch in the recipe that is a multiple of the number of devices",
             )
+        if self.order.last % self.world_size:
+            raise UsageError(
+                f"the last batch of an epoch, of {self.order.last} videos, cannot be shared evenly by {self.world_size}"
+                " processes",
+                where="order.last",
+                remedy="order.last: drop in the recipe, or another batch or number of devices",
+            )
         if min(self.frames) < 1:
             raise Refusal(
                 f"video {self.videos[self.frames.index(min(self.frames))]!r} has no frame that all its views have",
                 where=where,
                 remedy="leave it out of the manifest and extract again; flow has one frame less than its video",
             )
-        needed = self.clips.length * self.clips.stride
-        if max(self.frames) < needed:
+        if max(self.frames) < self.clips.span:
             raise Refusal(
-                f"a clip spans {needed} frames ({self.clips.length} x stride {self.clips.stride}); the longest video"
-                f" has {max(self.frames)} that all its views have",
+                f"a clip spans {self.clips.span} frames ({self.clips.length} x stride {self.clips.stride}); the longest"
+                f" video has {max(self.frames)} that all its views have",
                 where=where,
                 remedy="shorter clips or a smaller stride in the recipe",
             )

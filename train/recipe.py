@@ -18,6 +18,7 @@ from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
 from train.loader import ClipSettings
+from train.order import OrderSettings
 from train.settings import check_number
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -49,7 +50,7 @@ class StageSettings:
         name: Of the stage's folder in the run.
         method: A name in `train.methods`.
         settings: Of the method.
-        epochs: How often every video is used; or
+        epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
         steps: how often the weights are moved.
     """
 
@@ -91,6 +92,7 @@ class Recipe:
         sync_batchnorm: Batch norm over the clips of all devices instead of each device's own. Needs GPUs.
         seed: Of weights, order, frames and pixels.
         splits: Which videos are trained on; "" are those without a split.
+        order: Which videos an epoch holds, and in which order: see `train.order.OrderSettings`.
         precision: As Lightning names it: 32-true, bf16-mixed or 16-mixed.
         checkpoint_every: Steps between checkpoints, of which the last one stays.
         keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
@@ -106,6 +108,7 @@ class Recipe:
     stages: list[StageSettings]
     seed: int = 0
     splits: list[str] = field(default_factory=lambda: ["train", ""])
+    order: OrderSettings = field(default_factory=OrderSettings)
     precision: str = "32-true"
     accumulate: int = 1
     clip_gradients: float = 0.0
@@ -176,6 +179,12 @@ def _check(recipe: Recipe, where: str) -> None:
         check_number(f"{where}: {key}", getattr(recipe, key), whole=True, least=1)
     check_number(f"{where}: keep_every", recipe.keep_every, whole=True, least=0)
     check_number(f"{where}: clip_gradients", recipe.clip_gradients, least=0)
+    if recipe.accumulate > 1 and recipe.order.last == "keep":
+        raise UsageError(
+            "a step that accumulates batches has no place for a smaller one",
+            where=f"{where}: order.last",
+            remedy="order.last: drop, or accumulate: 1",
+        )
     if bool(recipe.keep_best.metric) != bool(recipe.keep_best.mode):
         raise UsageError("metric and mode go together", where=f"{where}: keep_best", remedy="give both, or none")
     if recipe.keep_best.mode not in ("", "min", "max"):
@@ -239,7 +248,8 @@ def _parse(kind: Any, data: Any, where: str, key: str) -> Any:
     plain = tuple(part for part in allowed if isinstance(part, type))
     if float in plain:
         plain += (int,)
-    if origin in (None, types.UnionType) and isinstance(data, plain) and (bool in plain or not isinstance(data, bool)):
+    taken_for_a_number = isinstance(data, bool) and bool not in plain
+    if origin in (None, types.UnionType) and isinstance(data, plain) and not taken_for_a_number:
         return data
     raise UsageError(
         f"{data!r} is not {_name(kind)}", where=f"{where}: {key or 'top level'}", remedy="correct the value"
@@ -264,7 +274,9 @@ def _parse_fields(kind: Any, data: Any, where: str, key: str) -> Any:
     if missing:
         raise UsageError(f"{missing[0]} is missing", where=f"{where}: {key or 'top level'}", remedy="add it")
     prefix = f"{key}." if key else ""
-    return kind(**{name: _parse(types_[name], value, where, prefix + name) for name, value in data.items()})
+    values = {name: _parse(types_[name], value, where, prefix + name) for name, value in data.items()}
+    with _within(f"{where}: {key or 'top level'}"):
+        return kind(**values)
 
 
 def _name(kind: Any) -> str:
@@ -274,14 +286,8 @@ def _name(kind: Any) -> str:
         return " or ".join(_name(part) for part in arguments)
     if origin is tuple:
         return f"a list of {len(arguments)}, each {_name(arguments[0])}"
-    words = {
-        int: "a whole number",
-        str: "text",
-        float: "a number",
-        bool: "true or false",
-        list: "a list",
-        dict: "a mapping of names",
-    }
+    words = {bool: "true or false", int: "a whole number", str: "text", float: "a number"}
+    words |= {list: "a list", dict: "a mapping of names"}
     return words[origin or kind]
 
 

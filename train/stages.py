@@ -28,7 +28,7 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.compiling import compile_backbones
-from train.loader import ClipLoader
+from train.loader import ClipLoader, make_order, short_videos, used_videos
 from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
 from train.settings import check_number
@@ -85,7 +85,20 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
         module = checkpoints.create(stage.method, stage.settings, recipe.seed)
-        make_loader(recipe, module, store, videos, hardware, world_size=hardware.devices).close()
+        loader = make_loader(recipe, module, store, videos, hardware, world_size=hardware.devices)
+        loader.close()
+        _check_last_batch(module, stage, loader.order.last)
+
+
+def _check_last_batch(module: Method, stage: StageSettings, size: int) -> None:
+    try:
+        module.check_batch(size)
+    except UsageError as error:
+        raise UsageError(
+            f"the last batch of an epoch, of {size} videos, does not suit the method of stage {stage.name!r}: {error.what}",
+            where="order.last",
+            remedy="order.last: drop in the recipe, or another batch",
+        ) from error
 
 
 def _check_devices(recipe: Recipe, hardware: Hardware) -> None:
@@ -168,7 +181,8 @@ def run_stage(
     callbacks = _callbacks(recipe, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
-    steps = stage.steps or stage.epochs * (len(videos) // (recipe.batch * recipe.accumulate))
+    order = make_order(store, videos, recipe.order, recipe.batch, recipe.seed, recipe.accumulate)
+    steps = stage.steps or stage.epochs * (len(order) // recipe.accumulate)
     with warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
@@ -188,7 +202,19 @@ def run_stage(
 
 
 def training_videos(recipe: Recipe, store: VideoStore) -> list[str]:
-    """The videos of the recipe's splits. Raises Refusal when there are none."""
+    """The videos of the recipe's splits, without those that `clips.short` drops. Raises Refusal when there are none."""
+    return used_videos(store, _of_splits(recipe, store), recipe.clips)
+
+
+def told_of_short_videos(recipe: Recipe, store: VideoStore) -> str:
+    """What becomes of the videos that are shorter than a clip, in a sentence; empty where there are none."""
+    videos = _of_splits(recipe, store)
+    short = len(short_videos(store, videos, recipe.clips))
+    fate = {"pad": "their first frame is repeated in front", "drop": "they are left out"}[recipe.clips.short]
+    return f"{short} of {len(videos)} videos are shorter than a clip: {fate}" if short else ""
+
+
+def _of_splits(recipe: Recipe, store: VideoStore) -> list[str]:
     chosen = [video for video, info in store.infos.items() if info.split in recipe.splits]
     if not chosen:
         present = sorted({info.split or '""' for info in store.infos.values()})
@@ -227,6 +253,7 @@ def make_loader(
         threads=hardware.threads,
         rank=rank,
         world_size=world_size,
+        order=recipe.order,
         accumulate=recipe.accumulate,
         pin=pin,
     )

@@ -1,4 +1,4 @@
-"""Frame sampling against windows made with CoCLR's released code."""
+"""Frame sampling against clips made with the released code of CoCLR and CoCon."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.clips import random_clip, sliding_windows
+from train.clips import predictive_blocks, random_clip, sliding_windows
 
 VALUES = np.load(Path(__file__).with_name("coclr_frame_sampler.npz"), allow_pickle=False)
+
+BLOCKS = np.load(Path(__file__).with_name("cocon_sampler.npz"), allow_pickle=False)
 
 
 def cases(kind: str) -> list[tuple[str, int, int, int]]:
@@ -38,3 +40,10 @@ def test_random_starts_cover_the_released_ones_and_the_last(
         # largest of many draws, which for the longest video fell two short of its range.
         assert max(starts) == num_frames - length * stride
         assert max(starts) - last in ((1, 3) if num_frames == 300 else (1,))
+
+
+@pytest.mark.parametrize("name", BLOCKS.files)
+def test_predictive_blocks_equal_the_released_ones(name: str) -> None:
+    released = BLOCKS[name]
+    start = int(released[0, 0])
+    np.testing.assert_array_equal(predictive_blocks(int(name.partition("_")[2]), 8, 5, 3, start), released)

@@ -192,6 +192,20 @@ def other_software(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return pretend
 
 
+def test_a_video_of_another_store_is_noticed_and_redone_when_asked(videos: Path, store: Path, tmp_path: Path) -> None:
+    """Its folder was copied in; training and evaluation would read it as if it had this store's settings."""
+    expected = content(store)
+    other = small.store(videos, tmp_path / "other", OTHER)
+    shutil.rmtree(store / "videos" / "walk" / "a")
+    shutil.copytree(other / "videos" / "walk" / "a", store / "videos" / "walk" / "a")
+    with pytest.raises(Refusal, match="1 videos were made with other settings than the store's.*: 'walk/a'"):
+        open_store(store).videos
+    assert "walk/a: settings_hash" in refused(videos, store).what
+    summary = run_here(folder.read(videos), videos, store, SMALL, overwrite=True)
+    assert (summary.stored, summary.skipped) == (1, 2)
+    assert content(store) == expected
+
+
 @pytest.mark.parametrize("name", ["costream", "av", "numpy"])
 def test_another_major_version_is_noticed_and_the_store_is_redone_when_asked(
     videos: Path, store: Path, tmp_path: Path, other_software: Callable[..., None], name: str

@@ -17,7 +17,7 @@ from zarr.registry import get_codec_class
 
 from pipeline import layout, shard, storage
 from pipeline.codec import Chroma
-from pipeline.settings import ExtractionSettings
+from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.store import VideoStore, open_store
 from pipeline.views import View
 from pipeline.views.flow import Codec, FlowSettings, FlowView
@@ -51,7 +51,7 @@ def write(root: Path, length: int, block: int = 100, settings: ExtractionSetting
         for start in range(0, len(frames), block):
             writer.add(view, [view.codec.encode_frame(frame) for frame in frames[start : start + block]])
     facts = {"label": "", "source": "v", "split": "", "fps": 25.0, "length": length}
-    writer.commit(views, {**facts, "settings_hash": "", "file": {}})
+    writer.commit(views, {**facts, "settings_hash": settings_hash(settings.as_dict()), "file": {}})
     return open_store(root)
 
 

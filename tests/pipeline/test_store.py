@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import catalogue, codec, layout, shard
 from pipeline.errors import Refusal
-from pipeline.settings import ExtractionSettings
+from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.store import VideoStore, open_store
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import VideoWriter, create_store
@@ -167,8 +167,8 @@ def stored(root: Path, video_id: str) -> None:
     writer.begin()
     view.frame_shape = (16, 16, 3)
     writer.add(view, [codec.encode(np.full((16, 16, 3), 128, np.uint8), "rgb", 95)] * 2)
-    facts = {"label": "", "source": video_id, "split": "", "fps": 25.0, "length": 2, "settings_hash": "", "file": {}}
-    writer.commit([view], facts)
+    facts = {"label": "", "source": video_id, "split": "", "fps": 25.0, "length": 2, "file": {}}
+    writer.commit([view], facts | {"settings_hash": settings_hash(settings.as_dict())})
 
 
 NESTED = ["a", "a/b", "a/rgb", "rgb", "c", "c/0", "zarr.json", "a/zarr.json", "x.json", "x.json/y", "flow", "名" * 90]

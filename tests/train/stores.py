@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from pipeline.codec import Chroma
-from pipeline.settings import ExtractionSettings
+from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.store import VideoStore, open_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
@@ -42,5 +42,5 @@ def write_store(
             writer.add(view, [view.codec.encode_frame(np.ascontiguousarray(frame)) for frame in frames])
             view.frame_shape = frames.shape[1:]
         facts = {"label": f"class {i % 2}", "source": video_id, "split": "train", "fps": 25.0, "length": length}
-        writer.commit(views, facts)
+        writer.commit(views, facts | {"settings_hash": settings_hash(settings.as_dict())})
     return open_store(root)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.clips import random_clip, sliding_windows
+from train.clips import predictive_blocks, random_clip, sliding_windows
 
 sizes = {"num_frames": st.integers(1, 200), "length": st.integers(1, 40), "stride": st.integers(1, 6)}
 
@@ -51,6 +51,33 @@ def test_windows_are_every_start_of_their_grid(num_frames: int, length: int, str
         assert windows.tolist() == expected
     else:
         assert windows.shape[0] == 1 and windows[0, -1] == (num_frames - 1) // stride * stride
+
+
+@given(
+    num_frames=st.integers(1, 300), blocks=st.integers(1, 8), block_length=st.integers(1, 6), stride=st.integers(1, 4)
+)
+def test_predictive_blocks_are_one_run_through_the_video(
+    num_frames: int, blocks: int, block_length: int, stride: int
+) -> None:
+    count = blocks * block_length
+    long = num_frames > count * stride
+    last = num_frames - count * stride - 1 if long else num_frames - 1 - int(0.9 * (num_frames - 1))
+    for start in (0, last):
+        frames = predictive_blocks(num_frames, blocks, block_length, stride, start)
+        assert frames.shape == (blocks, block_length) and frames.dtype == np.int64
+        assert frames[0, 0] == start and frames.min() >= 0 and frames.max() < num_frames
+        steps = np.diff(frames.ravel())
+        assert (steps == stride).all() if long else ((steps >= 0) & (steps <= stride)).all()
+
+
+def test_predictive_blocks_outside_the_video_fail() -> None:
+    predictive_blocks(121, 8, 5, 3, 3)  # the last frame is the video's last
+    for start in (4, 121, -1):
+        with pytest.raises(ValueError, match=f"8 blocks of 5 frames from frame {start} do not fit into 121 frames"):
+            predictive_blocks(121, 8, 5, 3, start)
+    for sizes in ((0, 8, 5, 3), (121, 0, 5, 3), (121, 8, 0, 3), (121, 8, 5, 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            predictive_blocks(*sizes, 0)
 
 
 @pytest.mark.parametrize("sizes", [(0, 8, 1), (10, 0, 1), (10, 8, 0)])

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import gc
-import shutil
-import threading
-from pathlib import Path
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import Refusal, UsageError
-from pipeline.settings import ExtractionSettings
-from pipeline.store import VideoStore, open_store
-from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
+from pipeline.store import VideoStore
 from tests.train import runs
+from tests.train.batches import assert_same, epochs, joined, leaves, make, threads
 from tests.train.stores import write_store
-from train.augment import policy, sample_plans
+from train.augment import sample_plans
 from train.loader import AHEAD, Batch, ClipLoader, ClipSettings
+from train.order import OrderSettings
 from train.reader.affine import normalise
-
-CLIPS = ClipSettings(length=4, stride=1, size=(16, 16))
 
 
 @pytest.fixture(scope="module")
@@ -31,62 +24,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     return write_store(tmp_path_factory.mktemp("loader") / "store", runs.VIDEOS)
 
 
-def make(store: VideoStore, **changes: Any) -> ClipLoader:
-    given: dict[str, Any] = {
-        "videos": store.videos,
-        "streams": ("rgb", "flow"),
-        "clips": CLIPS,
-        "policy": policy("small", flip=0.5),
-        "views_per_video": 2,
-        "batch": 4,
-        "seed": 5,
-        "executor": "opencv",
-        "threads": 1,
-    }
-    return ClipLoader(store, **(given | changes))
-
-
-def epochs(loader: ClipLoader, count: int) -> list[Batch]:
-    batches = [batch for _ in range(count) for batch in loader]
-    loader.close()
-    return batches
-
-
-def leaves(batch: Batch) -> dict[str, torch.Tensor]:
-    found = {"labels": batch.labels, "sources": batch.sources, "index": batch.index}
-    for name, streams in (("clips", batch.clips), ("affine", batch.affine)):
-        for stream, views in streams.items():
-            found |= {f"{name}.{stream}.{view}": tensor for view, tensor in enumerate(views)}
-    return found
-
-
-def assert_same(one: list[Batch], two: list[Batch]) -> None:
-    assert len(one) == len(two) > 0
-    for first, second in zip(one, two, strict=True):
-        first_leaves, second_leaves = leaves(first), leaves(second)
-        assert first_leaves.keys() == second_leaves.keys()
-        for name, tensor in first_leaves.items():
-            assert torch.equal(tensor, second_leaves[name]), name
-
-
-def joined(parts: list[Batch]) -> Batch:
-    """The slices of the ranks, in rank order, as one batch."""
-    merged = {name: torch.cat([leaves(part)[name] for part in parts]) for name in leaves(parts[0])}
-    views = {
-        kind: {stream: [merged[f"{kind}.{stream}.{view}"] for view in range(2)] for stream in ("rgb", "flow")}
-        for kind in ("clips", "affine")
-    }
-    return Batch(views["clips"], views["affine"], merged["labels"], merged["sources"], merged["index"])
-
-
-def threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith(("clips", "reader"))}
-
-
 def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
     loader = make(store)
     batch = next(iter(loader))
-    order = loader.order(0)[:4]
+    order = loader.order.samples(0)[:4]
     assert batch.index.tolist() == order.tolist()
     assert batch.labels.tolist() == [int(store.info(store.videos[index]).label[-1]) for index in order]
     assert batch.sources.tolist() == order.tolist()  # in this store each video is a recording
@@ -129,16 +70,16 @@ def test_every_epoch_uses_each_video_once_in_another_order(store: VideoStore) ->
     assert [len(batches) for batches in used] == [3, 3, 3]
     assert all(len(set(videos)) == len(videos) == 12 and set(videos) < set(range(13)) for videos in flat)
     assert len({tuple(videos) for videos in flat}) == 3
-    assert all(sorted(loader.order(epoch)) == list(range(13)) for epoch in range(5))
+    assert all(sorted(loader.order.samples(epoch)) == list(range(13)) for epoch in range(5))
     # The video that is left over is another one in other epochs, so that none is never seen.
-    assert len({int(loader.order(epoch)[-1]) for epoch in range(20)}) > 5
+    assert len({int(loader.order.samples(epoch)[-1]) for epoch in range(20)}) > 5
     loader.close()
 
 
 def test_epochs_and_seeds_differ_in_frames_and_pixels_of_the_same_video(store: VideoStore) -> None:
     def sample(seed: int, epoch: int) -> dict[str, torch.Tensor]:
         loader = make(store, seed=seed, batch=13)
-        [place] = np.flatnonzero(loader.order(epoch) == 7)
+        [place] = np.flatnonzero(loader.order.samples(epoch) == 7)
         batch = loader.load(epoch)
         loader.close()
         return {name: tensor[place] for name, tensor in leaves(batch).items()}
@@ -192,6 +133,55 @@ def test_position_is_kept_in_mid_epoch(store: VideoStore, done: int) -> None:
     assert_same(whole, seen + rest)
 
 
+ORDERS = {
+    "last kept": OrderSettings(last="keep"),
+    "repeated blocks": OrderSettings(block=2, repeat=2, last="keep"),
+    "balanced": OrderSettings(balanced=True),
+    "limited": OrderSettings(limit=6, repeat=3, last="keep"),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=list(ORDERS))
+def test_position_is_kept_on_another_number_of_ranks(store: VideoStore, order: OrderSettings) -> None:
+    """One process stops in the second epoch, two go on, with the clips that it would have come to."""
+    given: dict[str, Any] = {"order": order, "batch": 4, "videos": store.videos[:10]}
+    whole = epochs(make(store, **given), 2)
+    first = make(store, **given)
+    done = len(list(first)) + 1
+    seen = [next(iter(first))]
+    state = first.state_dict()
+    first.close()
+    assert state == {"delivered": done}
+    parts: list[list[Batch]] = []
+    for rank in range(2):
+        loader = make(store, rank=rank, world_size=2, **given)
+        loader.load_state_dict(state)
+        parts.append(epochs(loader, 1))
+    assert_same(whole[done - 1 :], seen + [joined(list(both)) for both in zip(*parts, strict=True)])
+
+
+def test_the_last_batch_is_given_when_asked_for(store: VideoStore) -> None:
+    loader = make(store, order=OrderSettings(last="keep"))
+    assert len(loader) == 4
+    batches = epochs(loader, 2)
+    assert [len(batch.index) for batch in batches] == [4, 4, 4, 1] * 2
+    for epoch in (batches[:4], batches[4:]):
+        assert sorted(torch.cat([batch.index for batch in epoch]).tolist()) == list(range(13))
+
+
+def test_repeated_videos_show_other_frames_and_pixels(store: VideoStore) -> None:
+    loader = make(store, batch=13, order=OrderSettings(repeat=2))
+    first, second = epochs(loader, 1)
+    assert sorted(first.index.tolist()) == sorted(second.index.tolist()) == list(range(13))
+    again = {int(index): row for row, index in enumerate(second.index)}
+    for row, index in enumerate(first.index.tolist()):
+        assert first.sources[row] == second.sources[again[index]]
+        for stream in ("rgb", "flow"):
+            assert not torch.equal(first.clips[stream][0][row], second.clips[stream][0][again[index]])
+    # The first time is that of an epoch without repetitions.
+    assert_same([first], epochs(make(store, batch=13), 1))
+
+
 def test_batches_in_preparation_are_not_counted_nor_lost(store: VideoStore) -> None:
     """An iteration that is given up delivers what it delivered; the next one goes on behind it, to the epoch's end."""
     whole = epochs(make(store), 1)
@@ -222,6 +212,35 @@ def test_reading_ahead_ends_with_the_epoch(store: VideoStore, monkeypatch: pytes
     loader.close()
 
 
+@pytest.mark.parametrize("streams", [("rgb",), ("rgb", "flow")])
+def test_memory_is_that_of_three_batches(
+    store: VideoStore, monkeypatch: pytest.MonkeyPatch, streams: tuple[str, ...]
+) -> None:
+    """Counted whenever the making of another one begins, which is counted too."""
+    made: list[weakref.ref[Batch]] = []
+    alive: list[int] = []
+    load = ClipLoader.load
+
+    def counted(self: ClipLoader, number: int) -> Batch:
+        alive.append(sum(batch() is not None for batch in made) + 1)
+        batch = load(self, number)
+        made.append(weakref.ref(batch))
+        return batch
+
+    monkeypatch.setattr(ClipLoader, "load", counted)
+    loader = make(store, batch=2, streams=streams)
+    iterator, delivered = iter(loader), 0
+    while (batch := next(iterator, None)) is not None:
+        channels = sum({"rgb": 3, "flow": 2}[stream] for stream in streams)
+        taken = sum(clip.nbytes for views in batch.clips.values() for clip in views)
+        assert taken == 2 * 2 * 4 * 16 * 16 * channels
+        delivered += 1
+        del batch
+    loader.close()
+    assert delivered == len(made) == 6
+    assert max(alive) <= AHEAD + 1
+
+
 def test_iterations_that_end_early_leave_no_threads(store: VideoStore) -> None:
     before = threads()
     loader = make(store, threads=2)
@@ -232,82 +251,6 @@ def test_iterations_that_end_early_leave_no_threads(store: VideoStore) -> None:
     assert not {thread for thread in threads() - before if thread.name.startswith("clips")}
     loader.close()
     assert threads() == before
-
-
-@pytest.fixture
-def damaged(store: VideoStore, tmp_path: Path) -> VideoStore:
-    """A copy of the store in which one byte of a frame of the video v05 has another value."""
-    shutil.copytree(store.root, tmp_path / "store")
-    copy = open_store(tmp_path / "store")
-    [shard] = [path for path in (copy.path("v05", "rgb") / "c").rglob("*") if path.is_file()]
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 3] ^= 16
-    shard.write_bytes(content)
-    return copy
-
-
-@pytest.mark.parametrize("threads_of_reader", [1, 2])
-def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, threads_of_reader: int) -> None:
-    """Nobody skips it, replaces it or waits for it: the batches before come, and then the refusal."""
-    before = threads()
-    # Clips of all frames of the shortest videos, so that each video is read whole.
-    loader = make(damaged, clips=ClipSettings(6, 1, (16, 16)), views_per_video=8, threads=threads_of_reader)
-    [place] = np.flatnonzero(loader.order(0) == damaged.videos.index("v05")) // 4
-    assert place in (1, 2), "with this seed the damaged video is in the epoch, and not in its first batch"
-    delivered = 0
-    with pytest.raises(Refusal, match="(?s)video 'v05' is damaged.*where: .*v05.*make verify"):
-        for _ in loader:
-            delivered += 1
-    assert delivered == place
-    assert loader.state_dict() == {"delivered": place}
-    loader.close()
-    gc.collect()
-    assert threads() == before
-
-
-def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> None:
-    before = threads()
-
-    def refused(message: str, kind: type[Refusal] = Refusal, **changes: Any) -> None:
-        with pytest.raises(kind, match=message) as refusal:
-            make(store, **changes)
-        assert refusal.value.remedy
-
-    refused("(?s)no view 'pose'.*it has flow, rgb", streams=("rgb", "pose"))
-    refused("(?s)3 videos for training are fewer than one batch of 4.*smaller batch", videos=store.videos[:3])
-    refused("0 videos for training", videos=[])
-    refused("(?s)batch of 4 cannot be shared evenly by 3 processes.*multiple", UsageError, world_size=3)
-    refused("(?s)video 'nobody' is not in the store", videos=[*store.videos, "nobody"])
-    # The longest video has nine frames, and so eight of flow.
-    refused("(?s)spans 9 frames .9 x stride 1.*has 8", clips=ClipSettings(9, 1, (16, 16)))
-    refused("(?s)spans 10 frames .5 x stride 2", clips=ClipSettings(5, 2, (16, 16)))
-    make(store, clips=ClipSettings(4, 2, (16, 16))).close()
-    refused('(?s)unknown reader "opencvv".*did you mean "opencv"', UsageError, executor="opencvv")
-    refused("(?s)0 is out of range.*reader threads", UsageError, threads=0)
-    assert threads() == before
-
-
-def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
-    single = write_store(tmp_path / "store", {"a": (8, 20, 24), "b": (8, 20, 24), "still": (2, 20, 24)})
-    info = single.infos["still"]
-    object.__setattr__(info, "shapes", {"rgb": (1, 20, 24, 3), "flow": (0, 2, 13, 16)})
-    with pytest.raises(Refusal, match="(?s)video 'still' has no frame that all its views have.*one frame less"):
-        make(single, batch=2)
-
-
-def test_short_videos_are_trained_on_beside_long_ones(store: VideoStore, tmp_path: Path) -> None:
-    mixed = write_store(tmp_path / "store", {"long": (12, 20, 24), "short": (4, 20, 24)})
-    loader = make(mixed, clips=ClipSettings(8, 1, (16, 16)), batch=2)
-    [batch] = loader
-    assert batch.clips["rgb"][0].shape == (2, 3, 8, 16, 16)
-    loader.close()
-
-
-def test_store_without_flow_gives_rgb_of_all_frames(tmp_path: Path) -> None:
-    create_store(tmp_path / "store", ExtractionSettings({"rgb": RgbSettings()}).resolved())
-    empty = open_store(tmp_path / "store")
-    with pytest.raises(Refusal, match="(?s)no view 'flow'.*it has rgb"):
-        make(empty, streams=("flow",), videos=[])
 
 
 def test_clips_of_extracted_videos(synthetic_store: VideoStore) -> None:

@@ -13,6 +13,7 @@ from pipeline.errors import Refusal, UsageError
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from train import methods, recipe
+from train.order import OrderSettings
 from train.recipe import FOLDER, Recipe
 
 SHIPPED = sorted(FOLDER.rglob("*.yaml"))
@@ -56,6 +57,13 @@ def test_seed_replaces_the_files(tmp_path: Path) -> None:
 def test_whole_number_serves_as_fraction(tmp_path: Path) -> None:
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, evaluation={"crop": 1}))
     assert recipe.load(path).evaluation.crop == 1
+
+
+def test_order_is_read(tmp_path: Path) -> None:
+    order = {"balanced": True, "repeat": 2, "limit": 100, "last": "keep"}
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, order=order))
+    assert recipe.load(path).order == OrderSettings(**order)
+    assert recipe.load(path).as_dict()["order"] == {"block": 0, **order}
 
 
 def at(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -106,6 +114,11 @@ SETTINGS = ("stages", 0, "settings")
         (at("precision", value="bf16_mixed"), 'unknown precision "bf16_mixed".*precision.*did you mean "bf16-mixed"'),
         (at("keep_best", value={"metric": "loss", "mode": "mim"}), 'unknown mode "mim".*keep_best.*did you mean "min"'),
         (at("splits", value=["train", "tets"]), 'unknown split "tets".*splits.*did you mean "test"'),
+        (at("order", value={"blocks": 4}), 'unknown key "blocks".*order.*did you mean "block"'),
+        (at("order", value={"last": "kept"}), 'unknown value "kept".*order: last.*did you mean "keep"'),
+        (at("order", value={"repeat": 0}), "0 is out of range.*order: repeat"),
+        (at("order", value={"balanced": True, "block": 4}), "balanced takes each batch.*order: balanced, block"),
+        (at("clips", "short", value="skip"), 'unknown value "skip".*clips: short.*known: pad, drop'),
         # something missing
         (without("title"), "title is missing.*top level"),
         (without("clips", "stride"), "stride is missing.*clips"),
@@ -118,6 +131,8 @@ SETTINGS = ("stages", 0, "settings")
         (at("batch", value=True), "True is not a whole number.*batch"),
         (at("batch", value=None), "None is not a whole number.*batch"),
         (at("seed", value=False), "False is not a whole number.*seed"),
+        (at("order", value={"balanced": 1}), "1 is not true or false.*order.balanced"),
+        (at("order", value={"repeat": True}), "True is not a whole number.*order.repeat"),
         (at("title", value=["a"]), "is not text.*title"),
         (at("title", value=True), "True is not text.*title"),
         (at("clips", value=[4, 1]), "is not a mapping.*clips"),
@@ -155,6 +170,10 @@ SETTINGS = ("stages", 0, "settings")
         (at("stages", 0, "steps", value=-8), r"-8 is out of range.*stages\[0\].steps"),
         (at(*SETTINGS, "temperature", value=0), r"0 is out of range.*stages\[0\].settings: method.temperature"),
         # what does not go together
+        (
+            lambda content: content.update(accumulate=2, order={"last": "keep"}),
+            "no place for a smaller one.*order.last.*accumulate: 1",
+        ),
         (at("keep_best", value={"metric": "loss"}), "metric and mode go together.*keep_best"),
         (at("keep_best", value={"mode": "min"}), "metric and mode go together.*keep_best"),
         (at("stages", 0, "epochs", value=1), r"either epochs or steps.*stages\[0\]"),

@@ -104,6 +104,7 @@ def test_run_on_other_data_fails(
     with pytest.raises(Refusal, match="other videos"):
         runs.run(recipe, grown, run)
     other = open_store(store.root)
+    assert other.videos == store.videos  # listed before the store's settings change below, not as a mixture of both
     monkeypatch.setattr(other, "settings_hash", "0123456789abcdef")
     with pytest.raises(Refusal, match="a store with other settings"):
         runs.run(recipe, other, run)

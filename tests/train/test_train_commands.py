@@ -52,6 +52,22 @@ def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[obj
     return ("pretrain", "--method", "infonce", "--store", store, "--run", run, "--recipe", recipe, *small, *more)
 
 
+@pytest.mark.parametrize(
+    ("short", "told"),
+    [
+        ("pad", "5 of 13 videos are shorter than a clip: their first frame is repeated in front (clips.short: pad)\n"),
+        ("drop", "5 of 13 videos are shorter than a clip: they are left out (clips.short: drop)\n"),
+    ],
+)
+def test_short_videos_are_told_once(store: VideoStore, tmp_path: Path, call: Run, short: str, told: str) -> None:
+    clips = {"length": 7, "stride": 1, "size": [16, 16], "short": short}
+    stages_of_both = runs.settings(IN_BATCH | {"steps": 1}, INFONCE | {"epochs": 1}, clips=clips)
+    recipe = runs.write(tmp_path / "recipe.yaml", stages_of_both)
+    code, _, errors = call(*pretrain(store.root, tmp_path / "run", recipe))
+    assert code == 0
+    assert errors.count(told) == errors.count("shorter than a clip") == 1
+
+
 def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call: Run) -> None:
     """With brackets in the paths, which are not to be taken for markup."""
     run, recipe = tmp_path / "runs [b]" / "first", tmp_path / "recipe.yaml"

@@ -1,0 +1,167 @@
+"""Memory of a reader whose store holds very many videos: `python -m tests.benchmarks.memory --videos 240000`.
+
+The store is simulated: its own record and its catalogue are written by the pipeline, the folders of its videos are only
+said to be there. A fresh process opens it, makes the loader of a training run and draws plans from it; told are that
+process's largest resident size, what of it the imports alone take, and how long opening takes, also as a multiple of
+what parsing the records takes, which no listing can do without. (The files of a real store are listed besides:
+`tests.benchmarks.store` measures that.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow.parquet as pq
+
+from pipeline import catalogue, layout, storage
+from pipeline.settings import ExtractionSettings, settings_hash
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+from pipeline.writer import create_store
+from tests.benchmarks.figures import write_figures
+
+CLASSES = 400  # as Kinetics-400
+BATCHES = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=240_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # the fresh process: the store to open
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure, arguments.videos)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "store"
+        simulate(root, arguments.videos)
+        command = [sys.executable, "-m", "tests.benchmarks.memory", "--videos", str(arguments.videos)]
+        rounds = [
+            json.loads(subprocess.run([*command, "--measure", str(root)], check=True, stdout=subprocess.PIPE).stdout)
+            for _ in range(arguments.rounds)
+        ]
+    report({name: statistics.median(found[name] for found in rounds) for name in rounds[0]}, arguments)
+
+
+def name(number: int) -> str:
+    """A video's id, as long as those of Kinetics."""
+    return f"train/class_of_action_{number % CLASSES:03d}/{number:011d}_000123_000133"
+
+
+def simulate(root: Path, count: int) -> None:
+    """Write the record and the catalogue of a store of `count` videos of ten seconds, without the videos."""
+    settings = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
+    create_store(root, settings)
+    hashed = settings_hash(settings.as_dict())
+    records = {name(number): record(number, hashed) for number in range(count)}
+    listing = catalogue.Listing(records, dict.fromkeys(records, 0), current=False)
+    with mock.patch.object(catalogue, "load", lambda root: listing):
+        catalogue.save(root)
+
+
+def record(number: int, hashed: str) -> dict[str, Any]:
+    """What extraction commits of a video: two shards of each view, sizes that differ from video to video."""
+    length, width = 240 + number % 61, 128 + 2 * (number % 50)
+    files = [f"{view}/{file}" for view in ("rgb", "flow") for file in ("c/0/0/0/0", "c/1/0/0/0", layout.RECORD)]
+    facts = {
+        "video_id": name(number),
+        "label": f"class_of_action_{number % CLASSES:03d}",
+        "source": name(number),
+        "split": "train",
+        "fps": 25 + number % 7 / 10,
+        "length": length,
+        "shapes": {"rgb": (length, 128, width, 3), "flow": (length - 1, 2, 128, width)},
+        "files": {file: storage.digest(f"{number} {file}".encode()) for file in files},
+        "file": {"path": f"{name(number)}.mp4", "bytes": 10**6 + number, "sha256": storage.digest(b"%d" % number)},
+        "cuts": [100, 200] if number % 5 == 0 else [],
+        "settings_hash": hashed,
+    }
+    return layout.seal(facts)
+
+
+def listed(count: int) -> Any:
+    """The lowest level of a listing: files of records that are as old as can be."""
+
+    def files_below(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[storage.Entry]:
+        for number in range(count if folder.name == "videos" else 0):
+            yield storage.Entry(folder, f"{name(number)}/{layout.RECORD}", 2000, 0)
+
+    return mock.patch.object(storage, "files_below", files_below)
+
+
+def measure(root: Path, count: int) -> dict[str, float]:
+    """Bytes and seconds of one process that reads for training."""
+    from pipeline.store import open_store
+    from train.augment import policy
+    from train.loader import ClipLoader, ClipSettings
+
+    imported = peak()
+    began = time.perf_counter()
+    with listed(count):
+        store = open_store(root)
+        videos = store.videos
+    opened = time.perf_counter()
+    loader = ClipLoader(
+        store, videos, ("rgb", "flow"), ClipSettings(32, 1, (128, 128)), policy("small"), 2, 32, 0, executor="opencv"
+    )
+    drawn = time.perf_counter()
+    for number in range(BATCHES):
+        epoch, samples = loader.order.share(number)
+        for sample in samples:
+            loader._plans(int(sample), epoch)
+    ended = time.perf_counter()
+    loader.close()
+    largest = peak()
+    return {
+        "bytes": largest,
+        "bytes of imports": imported,
+        "s to open": opened - began,
+        "s to open, of parsing the records": (opened - began) / parsing(root),
+        "s to make the loader": drawn - opened,
+        "ms a batch of plans": 1000 * (ended - drawn) / BATCHES,
+    }
+
+
+def parsing(root: Path) -> float:
+    """Seconds to parse all records of the catalogue."""
+    texts = pq.read_table(layout.catalogue_path(root), columns=["record"]).column("record").to_pylist()
+    began = time.perf_counter()
+    for text in texts:
+        json.loads(text)
+    return time.perf_counter() - began
+
+
+def peak() -> int:
+    """The largest resident size of this process so far, in bytes.
+
+    Not `getrusage`, which goes on from what the parent had when it started this process.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
+
+
+def report(figures: dict[str, float], arguments: argparse.Namespace) -> None:
+    total, imports = figures["bytes"] / 2**20, figures["bytes of imports"] / 2**20
+    each = (figures["bytes"] - figures["bytes of imports"]) / arguments.videos
+    print(
+        f"{arguments.videos} videos: {total:.0f} MiB at most, of which imports {imports:.0f}; {each:.0f} bytes a video"
+    )
+    for figure in list(figures)[2:]:
+        print(f"  {figures[figure]:>8.2f}  {figure}")
+    write_figures(arguments, figures=figures)
+
+
+if __name__ == "__main__":
+    main()
