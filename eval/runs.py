@@ -12,7 +12,8 @@ import yaml
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints, recipe
-from train.stages import checkpoint_path, videos_hash
+from train.provenance import videos_hash
+from train.stages import checkpoint_path
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,15 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _GatherRows.apply(rows) if world_size() > 1 else rows
 
 
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Mean of every rank's `values`, which are left as they were; without gradient."""
+    if world_size() == 1:
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / world_size()
+
+
 def encode_shuffled(encoder: Callable[[Tensor], Tensor], clips: Tensor, seed: int) -> Tensor:
     """This rank's `encoder(clips)`, computed on clips that are shuffled over all ranks (shuffle-BN of MoCo).
 
@@ -33,7 +42,9 @@ def encode_shuffled(encoder: Callable[[Tensor], Tensor], clips: Tensor, seed: in
     if world_size() == 1:
         return encoder(clips)
     everybody = gather_rows(clips)
-    order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(seed)).to(clips.device)
+    order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(seed))
+    if clips.is_cuda:
+        order = order.pin_memory().to(clips.device, non_blocking=True)  # from pageable memory the step would wait
     encoded = gather_rows(encoder(everybody[_own_slice(order)]))
     return encoded[_own_slice(torch.argsort(order))]
 

@@ -42,6 +42,18 @@ class Batch:
     sources: Tensor
     index: Tensor
 
+    def pin_memory(self) -> Batch:
+        """The same batch with what is on the CPU in page-locked memory, from where a GPU fetches it while others compute."""
+
+        def pinned(tensor: Tensor) -> Tensor:
+            return tensor if tensor.is_cuda else tensor.pin_memory()
+
+        clips, affine = (
+            {view: [pinned(tensor) for tensor in tensors] for view, tensors in by_view.items()}
+            for by_view in (self.clips, self.affine)
+        )
+        return Batch(clips, affine, pinned(self.labels), pinned(self.sources), pinned(self.index))
+
     def views(self, stream: str) -> list[Tensor]:
         """The V clips of a stream as network input, float32 (B, D, T, H, W)."""
         return [normalise(clips, affine) for clips, affine in zip(self.clips[stream], self.affine[stream], strict=True)]
@@ -100,7 +112,9 @@ def used_videos(store: VideoStore, videos: Sequence[str], clips: ClipSettings) -
     return used
 
 
-def make_order(store: VideoStore, videos: Sequence[str], settings: OrderSettings, batch: int, seed: int) -> Order:
+def make_order(
+    store: VideoStore, videos: Sequence[str], settings: OrderSettings, batch: int, seed: int, accumulate: int = 1
+) -> Order:
     """The order of these videos. Raises Refusal and UsageError where the settings do not suit them."""
     labels = _labels(store, videos)
     if settings.limit > len(videos):
@@ -116,7 +130,7 @@ def make_order(store: VideoStore, videos: Sequence[str], settings: OrderSettings
             where=str(store.root),
             remedy="order.balanced: false in the recipe, or a manifest with labels (`--overwrite true` stores them)",
         )
-    return Order(settings, labels, batch, seed)
+    return Order(settings, labels, batch, seed, accumulate)
 
 
 def _labels(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
@@ -128,9 +142,10 @@ def _labels(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
 class ClipLoader:
     """Iterates over the rest of the current epoch; call `iter` again for the next one.
 
-    batch: videos in a step over all ranks; each rank gets its slice, in rank order. `state_dict` and `load_state_dict`
-    hold the position, which is the same for any number of ranks. `waited` is the time, in seconds, that the last batch
-    was waited for. `close` it when it is no longer needed.
+    batch: videos in a pass over all ranks; each rank gets its slice, in rank order. accumulate: batches of an optimiser
+    step; an epoch has whole steps. pin: put what is on the CPU into page-locked memory, for training on a GPU.
+    `state_dict` and `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is the
+    time, in seconds, that the last batch was waited for. `close` it when it is no longer needed.
 
     Memory: a rank's part of a batch takes batch / ranks * views_per_video * length * height * width bytes for each
     channel of its streams (3 of rgb, 2 of flow; four times that where flow is float32, see `train.reader.Executor`), on
@@ -157,7 +172,10 @@ class ClipLoader:
         rank: int = 0,
         world_size: int = 1,
         order: OrderSettings = OrderSettings(),  # noqa: B008  (frozen)
+        accumulate: int = 1,
+        pin: bool = False,
     ) -> None:
+        self.accumulate, self.pin = accumulate, pin
         self.store, self.videos, self.streams = store, used_videos(store, videos, clips), tuple(streams)
         self.clips, self.policy, self.views_per_video = clips, policy, views_per_video
         self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
@@ -167,7 +185,7 @@ class ClipLoader:
         recordings = {source: number for number, source in enumerate(sorted({info.source for info in infos}))}
         self.labels = _labels(store, self.videos)
         self.sources = np.array([recordings[info.source] for info in infos], np.int64)
-        self.order = make_order(store, self.videos, order, batch, seed)
+        self.order = make_order(store, self.videos, order, batch, seed, accumulate)
         self._check()
         self.executor = reader.create(executor, store, clips.size, threads)
         self.delivered = 0
@@ -194,7 +212,8 @@ class ClipLoader:
         clips = {stream: list(self.executor.run(stream, flat).split(share)) for stream in self.streams}
         affine = {stream: [colour_maps(view, stream) for view in by_view] for stream in self.streams}
         labels, sources = torch.from_numpy(self.labels[chosen]), torch.from_numpy(self.sources[chosen])
-        return Batch(clips, affine, labels, sources, torch.from_numpy(chosen))
+        batch = Batch(clips, affine, labels, sources, torch.from_numpy(chosen))
+        return batch.pin_memory() if self.pin else batch
 
     def __iter__(self) -> Iterator[Batch]:
         end = (self.delivered // len(self) + 1) * len(self)
@@ -245,8 +264,9 @@ class ClipLoader:
                 remedy=f"it has {', '.join(sorted(self.store.views))}; extract it with that view, or train another stream",
             )
         if not len(self):
+            passes = f", accumulated {self.accumulate} times" if self.accumulate > 1 else ""
             raise Refusal(
-                f"{self.order.size} videos for training are fewer than one batch of {self.batch}",
+                f"{self.order.size} videos for training are fewer than one batch of {self.batch}{passes}",
                 where=where,
                 remedy="a smaller batch in the recipe, or more videos",
             )

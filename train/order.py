@@ -69,10 +69,11 @@ class Order:
     """The batches of a training run, all of one size but perhaps the last of each epoch.
 
     labels: class of each video, int (N,); only `balanced` looks at them. batch: samples of a batch over all ranks.
+    accumulate: batches of an optimiser step, of which an epoch has whole ones; above 1 no smaller batch can be kept.
     `size`: samples of an epoch. `last`: samples of its last batch, 0 where it has none.
     """
 
-    def __init__(self, settings: OrderSettings, labels: np.ndarray, batch: int, seed: int) -> None:
+    def __init__(self, settings: OrderSettings, labels: np.ndarray, batch: int, seed: int, accumulate: int = 1) -> None:
         self.settings, self.batch, self.seed, self.videos = settings, batch, seed, len(labels)
         self.chosen = _limited(len(labels), settings.limit, seed)
         self.classes: list[np.ndarray] = []  # the videos of each, for `balanced`
@@ -83,6 +84,7 @@ class Order:
             once = len(self.classes) * max((len(videos) for videos in self.classes), default=0)
         self.size = settings.repeat * once
         whole, rest = divmod(self.size, batch)
+        whole -= whole % accumulate
         kept = rest if settings.last == "keep" else 0
         self.last = kept or (batch if whole else 0)
         self._batches = whole + (kept > 0)

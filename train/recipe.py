@@ -51,7 +51,7 @@ class StageSettings:
         method: A name in `train.methods`.
         settings: Of the method.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
-        steps: how many batches are trained on.
+        steps: how often the weights are moved.
     """
 
     name: str
@@ -62,6 +62,19 @@ class StageSettings:
 
 
 @dataclass(frozen=True)
+class KeepBest:
+    """Which line of metrics.jsonl is the best one; its network is kept as best.ckpt.
+
+    Args:
+        metric: A name in metrics.jsonl, e.g. contrast_top1; none: no best.ckpt.
+        mode: min or max: which value is better.
+    """
+
+    metric: str = ""
+    mode: str = ""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what a run computes.
 
@@ -69,13 +82,21 @@ class Recipe:
         title: What it is, in a line.
         clips: Frames and size of a clip.
         augmentation: What is done to pixels.
-        batch: Videos in a step, over all devices.
+        batch: Videos in a pass through the network, over all devices: what a loss, a queue and batch norm get to see.
         stages: What is trained, in order.
+        accumulate: Passes of a step, which averages their gradients: `accumulate` x `batch` videos move the weights once.
+            All that counts steps counts moves of the weights, whatever this is: steps of a stage, learning-rate
+            schedules, checkpoint_every, keep_every, log_every. A queue takes in `batch` keys with every pass, a momentum
+            encoder follows once a step. An epoch leaves out the videos that do not fill its last step.
+        clip_gradients: Largest norm of a step's gradient (of all weights together); 0: as it is.
+        sync_batchnorm: Batch norm over the clips of all devices instead of each device's own. Needs GPUs.
         seed: Of weights, order, frames and pixels.
         splits: Which videos are trained on; "" are those without a split.
         order: Which videos an epoch holds, and in which order: see `train.order.OrderSettings`.
         precision: As Lightning names it: 32-true, bf16-mixed or 16-mixed.
-        checkpoint_every: Steps between checkpoints.
+        checkpoint_every: Steps between checkpoints, of which the last one stays.
+        keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
+        keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
         evaluation: How evaluation cuts frames.
     """
@@ -89,7 +110,12 @@ class Recipe:
     splits: list[str] = field(default_factory=lambda: ["train", ""])
     order: OrderSettings = field(default_factory=OrderSettings)
     precision: str = "32-true"
+    accumulate: int = 1
+    clip_gradients: float = 0.0
+    sync_batchnorm: bool = False
     checkpoint_every: int = 50
+    keep_every: int = 0
+    keep_best: KeepBest = field(default_factory=KeepBest)
     log_every: int = 10
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
@@ -149,8 +175,20 @@ def _check(recipe: Recipe, where: str) -> None:
         check_number(f"{where}: clips.{key}", getattr(recipe.clips, key), whole=True, least=1)
     for side in recipe.clips.size:
         check_number(f"{where}: clips.size", side, whole=True, least=1)
-    for key in ("checkpoint_every", "log_every"):
+    for key in ("accumulate", "checkpoint_every", "log_every"):
         check_number(f"{where}: {key}", getattr(recipe, key), whole=True, least=1)
+    check_number(f"{where}: keep_every", recipe.keep_every, whole=True, least=0)
+    check_number(f"{where}: clip_gradients", recipe.clip_gradients, least=0)
+    if recipe.accumulate > 1 and recipe.order.last == "keep":
+        raise UsageError(
+            "a step that accumulates batches has no place for a smaller one",
+            where=f"{where}: order.last",
+            remedy="order.last: drop, or accumulate: 1",
+        )
+    if bool(recipe.keep_best.metric) != bool(recipe.keep_best.mode):
+        raise UsageError("metric and mode go together", where=f"{where}: keep_best", remedy="give both, or none")
+    if recipe.keep_best.mode not in ("", "min", "max"):
+        refuse_unknown("mode", recipe.keep_best.mode, ("min", "max"), where=f"{where}: keep_best.mode")
     if recipe.precision not in PRECISIONS:
         refuse_unknown("precision", recipe.precision, PRECISIONS, where=f"{where}: precision")
     for split in recipe.splits:

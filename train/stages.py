@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import math
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -12,23 +11,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pipeline import environment, storage
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.settings import differences
 from pipeline.store import VideoStore
-from train import augment, checkpoints
+from train import augment, checkpoints, provenance
+from train.callbacks.bar import Bar
+from train.callbacks.checkpointing import Checkpoints, WholeFiles
+from train.callbacks.metrics import Metrics
+from train.callbacks.profile import Profile, Ranges
+from train.callbacks.stopping import SIGNALS, Stopping
+from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
+from train.compiling import compile_backbones
 from train.loader import ClipLoader, make_order, short_videos, used_videos
 from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
-from train.record import Bar, Checkpoints, Metrics, WholeFiles
 from train.settings import check_number
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints name no file and repeat every stage
+for library in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
 
 
 @dataclass(frozen=True)
@@ -41,20 +47,27 @@ class Hardware:
         threads: Of the reader.
         accelerator: cpu, gpu or auto.
         devices: How many.
+        compile: Compile the networks (torch.compile): faster steps after a first one that takes minutes.
     """
 
     reader: str = "auto"
     threads: int = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
+    compile: bool = False
 
 
 class Stopped(Exception):
-    """Training was asked to stop by a signal and has written its checkpoint."""
+    """Training was asked to stop and has written its checkpoint. `exit_code`: see `train.callbacks.stopping.Stopping`."""
 
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(number, step)
-        self.number, self.step = number, step
+    def __init__(self, exit_code: int, step: int) -> None:
+        super().__init__(exit_code, step)
+        self.exit_code, self.step = exit_code, step
+
+    @property
+    def reason(self) -> str:
+        """What it was asked by: the name of a signal, or the time limit."""
+        return {128 + number: number.name for number in SIGNALS}.get(self.exit_code, "the time limit")
 
 
 def checkpoint_path(run: Path, stage: str) -> Path:
@@ -62,9 +75,13 @@ def checkpoint_path(run: Path, stage: str) -> Path:
 
 
 def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
-    """Raise Refusal for what would stop any stage later: see `ClipLoader`. Nothing is written."""
+    """Raise Refusal for what would stop any stage later: see `ClipLoader`. Nothing is written.
+
+    UsageError for devices that are not there, or that cannot do what the recipe asks for.
+    """
     check_number("hardware.threads", hardware.threads, whole=True, least=1)
     check_number("hardware.devices", hardware.devices, whole=True, least=1)
+    _check_devices(recipe, hardware)
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
         module = checkpoints.create(stage.method, stage.settings, recipe.seed)
@@ -82,6 +99,29 @@ def _check_last_batch(module: Method, stage: StageSettings, size: int) -> None:
             where="order.last",
             remedy="order.last: drop in the recipe, or another batch",
         ) from error
+
+
+def _check_devices(recipe: Recipe, hardware: Hardware) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            trainer = Trainer(
+                accelerator=hardware.accelerator, devices=hardware.devices, logger=False, enable_checkpointing=False
+            )
+    except MisconfigurationException as error:
+        raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
+    if trainer.strategy.root_device.type != "cpu":
+        return
+    if recipe.precision == "16-mixed":  # Lightning would go on in another precision
+        raise UsageError(
+            "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
+        )
+    if recipe.sync_batchnorm and hardware.devices > 1:
+        raise UsageError(
+            f"torch's synchronised batch norm works on GPUs only, these are {hardware.devices} CPU processes",
+            where="sync_batchnorm",
+            remedy="--hardware.devices 1, GPUs, or sync_batchnorm: false in the recipe",
+        )
 
 
 def prepare(run: Path, recipe: Recipe) -> None:
@@ -105,36 +145,59 @@ def prepare(run: Path, recipe: Recipe) -> None:
         storage.write_atomically(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
 
 
-def run_stage(recipe: Recipe, stage: StageSettings, store: VideoStore, run: Path, hardware: Hardware) -> bool:
+def run_stage(
+    recipe: Recipe,
+    stage: StageSettings,
+    store: VideoStore,
+    run: Path,
+    hardware: Hardware,
+    deadline: float = math.inf,
+    profile: int = 0,
+) -> bool:
     """Train one stage to its end, from its checkpoint if there is one. False if it was finished already.
 
-    Raises Stopped after a signal, and Refusal for a checkpoint that is not of this run.
+    Args:
+        deadline: of `time.monotonic`; training stops after the step in which it passes.
+        profile: how many steps to profile, into RUN/<stage>/profile.
+
+    Raises Stopped after a signal or the deadline, Refusal for a checkpoint that is not of this run, and UsageError where
+    networks are to be compiled and cannot be. A checkpoint written with other versions continues, which is told, as long as torch and
+    Lightning, whose optimisers and loops are in it, are of the same major version.
     """
     videos = training_videos(recipe, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.seed)
-    facts = _facts(recipe, stage, store, videos, module)
+    facts = provenance.facts(recipe, stage, store, videos, module)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
         checkpoint = checkpoints.read(path)
-        _refuse_other(checkpoint[METADATA], facts, path)
+        provenance.refuse_other(checkpoint[METADATA], facts, path)
         if checkpoint[METADATA]["finished"]:
             return False
+        provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     data = _StageData(recipe, module, store, videos, hardware)
-    keeper = Checkpoints(path, recipe.checkpoint_every, facts)
-    steps = stage.steps or stage.epochs * len(make_order(store, videos, recipe.order, recipe.batch, recipe.seed))
+    stopping, ranges = Stopping(deadline), Ranges() if profile else None
+    callbacks = _callbacks(recipe, run / stage.name, facts, hardware, stopping)
+    if ranges is not None:
+        callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
+    order = make_order(store, videos, recipe.order, recipe.batch, recipe.seed, recipe.accumulate)
+    steps = stage.steps or stage.epochs * (len(order) // recipe.accumulate)
     with warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = _trainer(recipe, steps, run / stage.name, hardware, keeper)
+        # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        trainer = _trainer(recipe, steps, run / stage.name, hardware, callbacks, ranges)
+        if hardware.compile:
+            compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
         try:
             trainer.fit(module, datamodule=data, ckpt_path=str(path) if resume else None, weights_only=True)
         finally:
             data.close()
-    if keeper.stopped_by:
-        raise Stopped(keeper.stopped_by, trainer.global_step)
+    if stopping.exit_code:
+        raise Stopped(stopping.exit_code, trainer.global_step)
     return True
 
 
@@ -171,6 +234,7 @@ def make_loader(
     hardware: Hardware,
     rank: int = 0,
     world_size: int = 1,
+    pin: bool = False,
 ) -> ClipLoader:
     """What a stage of the recipe reads on one rank. Raises Refusal as `ClipLoader` does."""
     settings = dict(recipe.augmentation.settings)
@@ -190,6 +254,8 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         order=recipe.order,
+        accumulate=recipe.accumulate,
+        pin=pin,
     )
 
 
@@ -206,7 +272,8 @@ class _StageData(LightningDataModule):
     def train_dataloader(self) -> ClipLoader:
         assert self.trainer is not None
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        loader = make_loader(self.recipe, self.module, self.store, self.videos, self.hardware, rank, world_size)
+        pin = self.trainer.strategy.root_device.type == "cuda"
+        loader = make_loader(self.recipe, self.module, self.store, self.videos, self.hardware, rank, world_size, pin)
         self.opened.append(loader)
         return loader
 
@@ -215,76 +282,43 @@ class _StageData(LightningDataModule):
             loader.close()
 
 
-def _trainer(recipe: Recipe, steps: int, folder: Path, hardware: Hardware, keeper: Checkpoints) -> Trainer:
-    """Raises UsageError for devices that are not there, or that cannot compute in the recipe's precision."""
-    try:
-        trainer = Trainer(
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            precision=recipe.precision,  # type: ignore[arg-type]
-            max_epochs=-1,
-            max_steps=steps,
-            logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-            # A step's line is written before its checkpoint, and the bar shows up once signals are caught.
-            callbacks=[Metrics(folder / "metrics.jsonl", recipe.log_every), keeper, Bar(folder.name)],
-            plugins=[WholeFiles()],
-            log_every_n_steps=recipe.log_every,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            use_distributed_sampler=False,
-        )
-    except MisconfigurationException as error:
-        raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
-    if recipe.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
-        # Lightning would go on in another precision.
-        raise UsageError(
-            "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
-        )
-    return trainer
+def _callbacks(
+    recipe: Recipe, folder: Path, facts: dict[str, Any], hardware: Hardware, stopping: Stopping
+) -> list[Callback]:
+    """In the order in which they see the end of a step: one that `note`s values of its own goes before Metrics, a step's
+    line is written before its checkpoint, and the bar shows up once signals are caught."""
+    metrics = Metrics(folder / "metrics.jsonl", recipe.log_every)
+    return [
+        metrics,
+        stopping,
+        Checkpoints(folder / "checkpoints", recipe, facts, metrics, stopping),
+        Bar(folder.name, metrics),
+        Waiting(hardware.threads),
+    ]
 
 
-def _facts(
-    recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method
-) -> dict[str, Any]:
-    """What a checkpoint records of where it comes from."""
-    policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
-    clip = {
-        "length": recipe.clips.length,
-        "stride": recipe.clips.stride,
-        "size": list(recipe.clips.size),
-        "crop": recipe.evaluation.crop,
-        "flow": policy.flow,
-        "statistics": policy.statistics,
-    }
-    return {
-        "method": stage.method,
-        "stage": stage.name,
-        "streams": list(module.encoders),
-        "seed": recipe.seed,
-        "clip": clip,
-        "recipe_hash": _hash(recipe.as_dict()),
-        "store_settings_hash": store.settings_hash,
-        "store_videos_hash": videos_hash(store, videos),
-        "versions": environment.versions(),
-    }
-
-
-def _refuse_other(found: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
-    """Raises Refusal if a checkpoint's facts say that it was made from something else."""
-    meaning = {
-        "stage": "another stage",
-        "recipe_hash": "another recipe",
-        "store_settings_hash": "a store with other settings",
-        "store_videos_hash": "other videos: the store has changed since",
-    }
-    for key, what in meaning.items():
-        if found[key] != facts[key]:
-            raise Refusal(
-                f"the checkpoint was made with {what}",
-                where=str(path),
-                remedy="continue with what it was made with, or give another RUN= to start anew",
-            )
+def _trainer(
+    recipe: Recipe, steps: int, folder: Path, hardware: Hardware, callbacks: list[Callback], ranges: Ranges | None
+) -> Trainer:
+    return Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        precision=recipe.precision,  # type: ignore[arg-type]
+        max_epochs=-1,
+        max_steps=steps,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip_gradients or None,
+        sync_batchnorm=recipe.sync_batchnorm,
+        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        callbacks=callbacks,
+        profiler=ranges,
+        plugins=[WholeFiles()],
+        log_every_n_steps=recipe.log_every,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
@@ -298,12 +332,3 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refusal("the run's recipe is damaged", where=str(path), remedy="give another RUN=")
     return found
-
-
-def videos_hash(store: VideoStore, videos: list[str]) -> str:
-    """Tells whether these videos, byte for byte, are what a checkpoint was trained on."""
-    return _hash([(video, store.info(video).digest) for video in videos])
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

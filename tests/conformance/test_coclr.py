@@ -238,8 +238,8 @@ class CompareSteps(Callback):
     def __init__(self, values: dict[str, Tensor]) -> None:
         self.values, self.losses = values, []
 
-    def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *args: Any) -> None:
-        self.losses.append(trainer.callback_metrics["loss"])
+    def on_train_batch_end(self, trainer: Trainer, method: LightningModule, outputs: Any, *args: Any) -> None:
+        self.losses.append(outputs["loss"])
         state = method.state_dict()
         expected = ours(self.values, f"step{trainer.global_step - 1}")
         assert len(expected) == 7

@@ -206,9 +206,16 @@ def last(folder: Path, stage: dict[str, Any] = IN_BATCH) -> Path:
     return stages.checkpoint_path(folder, stage["name"])
 
 
-def stop(recipe: Recipe, store: VideoStore, folder: Path, done: int, number: int = signal.SIGTERM) -> Stopped:
+def stop(
+    recipe: Recipe,
+    store: VideoStore,
+    folder: Path,
+    done: int,
+    number: int = signal.SIGTERM,
+    hardware: Hardware = HARDWARE,
+) -> Stopped:
     with signalled(done - 1, number), pytest.raises(Stopped) as stopped:
-        run(recipe, store, folder)
+        run(recipe, store, folder, hardware)
     return stopped.value
 
 

@@ -11,6 +11,8 @@ import train  # noqa: F401  (before torch and lightning)
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from train.collectives import mean_over_ranks
+
 
 @dataclass
 class Views:
@@ -23,15 +25,17 @@ class Views:
 
 
 class Recorder(Callback):
-    """Gradients (after averaging over ranks) and logged numbers of every step."""
+    """Gradients (after averaging over ranks), values (means over ranks) and learning rates of every step."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []
-        self.logged: list[dict[str, float]] = []
+        self.values: list[dict[str, float]] = []
+        self.learning_rates: list[float] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, method: LightningModule, optimizer: Any) -> None:
         named = method.named_parameters()
         self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        self.learning_rates.append(optimizer.param_groups[0]["lr"])
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    def on_train_batch_end(self, trainer: Trainer, method: LightningModule, outputs: Any, *args: Any) -> None:
+        self.values.append({name: float(mean_over_ranks(value)) for name, value in outputs.items()})

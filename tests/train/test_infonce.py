@@ -78,7 +78,7 @@ def test_step_follows_the_published_order(tmp_path: Path) -> None:
 
     recorder = Recorder()
     trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
-    assert recorder.logged[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in query_encoder.named_parameters():
         torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
     assert set(recorder.gradients[0]) == {f"query_encoder.{name}" for name, _ in query_encoder.named_parameters()}
@@ -98,18 +98,59 @@ def test_in_batch_step_uses_both_views(tmp_path: Path) -> None:
 
     recorder = Recorder()
     trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
-    assert recorder.logged[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in encoder.named_parameters():
         torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
 
 
-def test_logs_every_step(tmp_path: Path) -> None:
+def test_accumulated_step_averages_its_passes(tmp_path: Path) -> None:
+    """Two passes against the same written out: the key network follows once, the queue takes in both batches."""
+    method = small_method(momentum=0.5, temperature=0.2)
+    for parameter in method.key_encoder.parameters():
+        parameter.add_(0.01)  # so that the momentum update shows
+    query_encoder, key_encoder = copy.deepcopy(method.query_encoder), copy.deepcopy(method.key_encoder)
+    queue = method.queue.features.clone()
+    batches = small_batches(2)
+
+    for key_weight, query_weight in zip(key_encoder.parameters(), query_encoder.parameters(), strict=True):
+        key_weight.data = 0.5 * key_weight + 0.5 * query_weight
+    for batch in batches:
+        query, key = query_encoder(batch.clips[0]), key_encoder(batch.clips[1]).detach()
+        (info_nce(query, key, queue, 0.2) / 2).backward()
+        queue = torch.cat([key, queue[4:]]) if batch is batches[0] else torch.cat([queue[:4], key])
+
+    recorder = Recorder()
+    settings = {"max_steps": 1, "accumulate_grad_batches": 2, "callbacks": [recorder]}
+    trainer(tmp_path, **settings).fit(method, loader(batches))
+    assert len(recorder.gradients) == 1
+    for name, parameter in query_encoder.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
+    torch.testing.assert_close(method.key_encoder.state_dict(), key_encoder.state_dict())
+    torch.testing.assert_close(method.queue.features, queue)
+    assert method.queue.pointer == 0
+
+
+@pytest.mark.parametrize(("queue", "candidates"), [(8, 9), (0, 7)])
+def test_meters_tell_how_many_candidates_there_are(queue: int, candidates: int) -> None:
+    method = small_method(queue=queue)
+    meters = method.meters(4)
+    assert meters["contrast_top1"].label == f"own clip first of {candidates}"
+    assert f"among {candidates} candidates; guessing gives {100 / candidates:.3g} %" in meters["contrast_top1"].meaning
+    assert f"guessing gives {500 / candidates:.3g} %" in meters["contrast_top5"].meaning
+    assert "guessing gives 100 %" in small_method(queue=0).meters(2)["contrast_top5"].meaning
+    method._trainer = None
+    batch = small_batches(1)[0]
+    logits = method._in_batch(*batch.clips) if queue == 0 else method._against_queue(*batch.clips)
+    assert logits.shape[1] == candidates
+
+
+def test_values_of_every_step(tmp_path: Path) -> None:
     recorder = Recorder()
     method = small_method(optimiser={"lr": 0.01, "schedule": "step", "milestones": [1]})
     trainer(tmp_path, max_epochs=2, callbacks=[recorder]).fit(method, loader(small_batches(2)))
-    assert [set(step) for step in recorder.logged] == [{"loss", "contrast_top1", "contrast_top5", "lr"}] * 4
-    assert [step["lr"] for step in recorder.logged] == pytest.approx([0.01, 0.01, 0.001, 0.001])
-    assert all(0 <= step["contrast_top1"] <= step["contrast_top5"] <= 1 for step in recorder.logged)
+    assert [set(step) for step in recorder.values] == [{"loss", "contrast_top1", "contrast_top5"}] * 4
+    assert recorder.learning_rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert all(0 <= step["contrast_top1"] <= step["contrast_top5"] <= 1 for step in recorder.values)
 
 
 @pytest.mark.parametrize("queue", [8, 0])
@@ -123,7 +164,7 @@ def test_learns_to_tell_videos_apart(tmp_path: Path, queue: int) -> None:
     method = small_method(queue=queue, temperature=0.1, optimiser={"name": "adamw", "lr": 3e-3}, momentum=0.5)
     trainer(tmp_path, max_epochs=1, callbacks=[recorder]).fit(method, loader(batches))
     # From the third step on, the queue holds keys of videos only.
-    early, late = recorder.logged[2:8], recorder.logged[-6:]
+    early, late = recorder.values[2:8], recorder.values[-6:]
     assert mean(step["loss"] for step in late) < 0.3 * mean(step["loss"] for step in early)
     assert mean(step["contrast_top1"] for step in late) > 0.9
 

@@ -44,6 +44,14 @@ def test_every_video_comes_once_an_epoch(videos: int, batch: int, seed: int, epo
     assert len(found[-1]) == order.last == (videos % batch or batch)
 
 
+@given(videos=counts, batch=batches, accumulate=st.integers(1, 5), epoch=st.integers(0, 2))
+def test_epochs_hold_whole_steps(videos: int, batch: int, accumulate: int, epoch: int) -> None:
+    order = Order(OrderSettings(), np.full(videos, -1), batch, 0, accumulate)
+    assert len(order) == videos // (batch * accumulate) * accumulate
+    found = [sample for samples in epoch_of(order, epoch) for sample in samples]
+    assert found == order.samples(epoch)[: len(order) * batch].tolist()
+
+
 @given(videos=counts, batch=batches, seed=seeds, block=st.integers(0, 40))
 def test_dropping_the_last_batch_changes_no_other(videos: int, batch: int, seed: int, block: int) -> None:
     order, kept = make(videos, batch, seed, block=block), make(videos, batch, seed, block=block, last="keep")

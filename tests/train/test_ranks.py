@@ -6,6 +6,7 @@ share of fixed batches and saves what came out. Rank and world size come from th
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -18,13 +19,14 @@ import train  # noqa: F401  lets lightning be imported beside a CPU build of tor
 # isort: split
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.train.steps import Recorder, Views
 from train.backbones import BACKBONES, Backbone
-from train.collectives import encode_shuffled, world_size
+from train.callbacks.stopping import TIME_IS_UP, Stopping
+from train.collectives import encode_shuffled, mean_over_ranks, world_size
 from train.methods.infonce import InfoNCE
 
 STEPS, BATCH = 3, 4
@@ -58,20 +60,24 @@ def run(queue: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
     settings = {"dim": 8, "queue": queue, "momentum": 0.5, "temperature": 0.5, "optimiser": OPTIMISER}
     method = InfoNCE("rgb", backbone="tiny", **settings)
     recorder = Recorder()
-    trainer = Trainer(
+    trainer = make_trainer(ranks, recorder)
+    trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
+    return {"state": method.state_dict(), "gradients": recorder.gradients, "values": recorder.values}
+
+
+def make_trainer(ranks: int, callback: Callback) -> Trainer:
+    return Trainer(
         accelerator="cpu",
         devices=ranks,
         strategy="ddp" if ranks > 1 else "auto",
         max_epochs=1,
         use_distributed_sampler=False,
-        callbacks=[recorder],
+        callbacks=[callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
-    return {"state": method.state_dict(), "gradients": recorder.gradients, "logged": recorder.logged}
 
 
 def main() -> None:
@@ -81,7 +87,18 @@ def main() -> None:
     results = {str(queue): run(queue, rank, ranks) for queue in (8, 0)}
     assert world_size() == ranks
     results["shuffle"] = shuffle(rank)
+    results["mean"] = mean_over_ranks(torch.tensor([rank, 3.0]))
+    results["stopped"] = stop_alone(rank, ranks)
     torch.save(results, out / f"rank{rank}.pt")
+
+
+def stop_alone(rank: int, ranks: int) -> tuple[int, int]:
+    """Steps and exit code when the time is up for the last rank alone."""
+    stopping = Stopping(deadline=0.0 if rank == ranks - 1 else math.inf)
+    method = InfoNCE("rgb", backbone="tiny", dim=8, queue=0, optimiser=OPTIMISER)
+    trainer = make_trainer(ranks, stopping)
+    trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
+    return trainer.global_step, stopping.exit_code
 
 
 def shuffle(rank: int) -> dict[str, Tensor]:
@@ -136,9 +153,18 @@ def test_two_ranks_equal_one_process(
     for rank in two_ranks:
         torch.testing.assert_close(rank[str(queue)]["state"], alone["state"])
         torch.testing.assert_close(rank[str(queue)]["gradients"], alone["gradients"])
-        torch.testing.assert_close(rank[str(queue)]["logged"], alone["logged"])
+        torch.testing.assert_close(rank[str(queue)]["values"], alone["values"])
     if queue:
         assert alone["state"]["queue.pointer"] == STEPS * BATCH % queue
+
+
+def test_ranks_stop_together(two_ranks: list[dict[str, Any]]) -> None:
+    assert [rank["stopped"] for rank in two_ranks] == [(1, TIME_IS_UP)] * 2
+
+
+def test_mean_is_that_of_all_ranks(two_ranks: list[dict[str, Any]]) -> None:
+    assert [rank["mean"].tolist() for rank in two_ranks] == [[0.5, 3.0]] * 2
+    assert mean_over_ranks(torch.tensor([2.0])).tolist() == [2.0]
 
 
 def test_shuffling_returns_every_rank_its_own(two_ranks: list[dict[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +17,12 @@ from pipeline.store import VideoStore, open_store
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.stores import write_store
-from train import stages
+from train import methods, stages
 from train.checkpoints import METADATA
 from train.recipe import Recipe
 from train.stages import Hardware
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
-    return write_store(tmp_path_factory.mktemp("stages") / "store", runs.VIDEOS)
 
 
 @pytest.fixture
@@ -46,6 +43,19 @@ def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
         assert field in str(refusal.value)
     assert "seed" not in refusal.value.what
     assert (tmp_path / "run" / "recipe.yaml").read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "value"),
+    [("precision", '"32-true"', "bf16-mixed"), ("accumulate", 1, 2), ("clip_gradients", 0.0, 1.0), ("seed", 3, 4)],
+)
+def test_run_is_not_continued_in_another_way(
+    recipe: Recipe, tmp_path: Path, key: str, before: object, value: object
+) -> None:
+    stages.prepare(tmp_path / "run", recipe)
+    other = runs.load(tmp_path / "other.yaml", IN_BATCH, **{key: value})
+    with pytest.raises(Refusal, match=re.escape(f"{key}: stored {before}, asked {json.dumps(value)}")):
+        stages.prepare(tmp_path / "run", other)
 
 
 def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
@@ -171,7 +181,26 @@ def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed")
     with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
         runs.run(recipe, store, tmp_path / "run")
-    assert not last(tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_synchronised_batch_norm_keeps_the_names_of_weights() -> None:
+    method = methods.create("infonce", **INFONCE["settings"])
+    before = list(method.state_dict())
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in converted.modules())
+    assert list(converted.state_dict()) == before
+
+
+def test_synchronised_batch_norm_needs_gpus_or_one_device(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
+    synchronised = runs.load(tmp_path / "recipe.yaml", IN_BATCH, sync_batchnorm=True)
+    two = Hardware(reader="opencv", threads=1, accelerator="cpu", devices=2)
+    with pytest.raises(UsageError, match="(?s)works on GPUs only, these are 2 CPU.*sync_batchnorm.*devices 1"):
+        runs.run(synchronised, store, tmp_path / "two", two)
+    assert not (tmp_path / "two").exists()
+    runs.run(recipe, store, tmp_path / "each")
+    runs.run(synchronised, store, tmp_path / "one")
+    assert runs.lines(tmp_path / "each", "pixels") == runs.lines(tmp_path / "one", "pixels")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an NVIDIA GPU")

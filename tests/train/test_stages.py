@@ -26,7 +26,6 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore, open_store
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
-from tests.train.stores import write_store
 from train import checkpoints, stages
 from train.backbones import BACKBONES
 from train.checkpoints import METADATA
@@ -36,11 +35,6 @@ from train.stages import Hardware
 
 KINDS = {"queue, step schedule": INFONCE, "in batch, one cycle": IN_BATCH}
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
-    return write_store(tmp_path_factory.mktemp("stages") / "store", runs.VIDEOS)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -67,7 +61,7 @@ def test_stopped_run_continues_at_the_exact_step(
     name = recipe.stages[0].name
     for done in stops:
         stopped = stop(recipe, store, tmp_path / "run", done)
-        assert (stopped.number, stopped.step) == (signal.SIGTERM, done)
+        assert (stopped.exit_code, stopped.step) == (128 + signal.SIGTERM, done)
         assert runs.content(tmp_path / "run", name)[METADATA]["step"] == done
     runs.run(recipe, store, tmp_path / "run")
     runs.assert_same_runs(whole, tmp_path / "run", name)
@@ -191,7 +185,7 @@ def test_hooks_of_an_epochs_start_run_once(
 def test_signal_in_the_last_step_stops_before_the_next_stage(store: VideoStore, tmp_path: Path, number: int) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 2}, INFONCE | {"epochs": 1})
     stopped = stop(recipe, store, tmp_path / "run", 2, number)
-    assert (stopped.number, stopped.step) == (number, 2)
+    assert (stopped.exit_code, stopped.step) == (128 + number, 2)
     assert checkpoints.metadata(last(tmp_path / "run"))["finished"]
     assert not (tmp_path / "run" / INFONCE["name"]).exists()
     assert stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE) is False
@@ -305,19 +299,26 @@ def test_bfloat16_trains_and_continues(store: VideoStore, tmp_path: Path) -> Non
     runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "pixels")
 
 
+ACCUMULATED = {"batch": 2, "accumulate": 2, "clip_gradients": 0.05, "log_every": 3}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_devices_equal_one(store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "changes"), [*((kind, {}) for kind in KINDS), ("queue, step schedule", ACCUMULATED)])
+def test_two_devices_equal_one(
+    store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]
+) -> None:
     """Two devices, of which one gets a signal, continued by one device; against one device from start to end."""
     monkeypatch.setitem(BACKBONES.entries, "plain", "tests.train.runs:Plain")
     stage = json.loads(json.dumps(KINDS[kind]))
     stage["settings"] |= {"backbone": "plain", "backbone_settings": {}}
-    recipe = runs.load(tmp_path / "recipe.yaml", stage)
+    recipe = runs.load(tmp_path / "recipe.yaml", stage, **changes)
     process = start(store, tmp_path, tmp_path / "run", "term:4", "--hardware.devices", "2")
     runs.run(recipe, store, tmp_path / "whole")
     _, printed = process.communicate(timeout=180)
     assert process.returncode == 128 + signal.SIGTERM, printed
     assert printed.count("stopped by SIGTERM") == printed.count("pre-training ") == 1
+    told = [line for line in printed.replace("\r", "\n").splitlines() if line.strip()]
+    assert all(line.startswith(("pre-training ", stage["name"], "stopped by SIGTERM")) for line in told), printed
     assert runs.content(tmp_path / "run", stage["name"])[METADATA]["step"] == 5
     runs.run(recipe, store, tmp_path / "run")
     one, two = (runs.content(tmp_path / run, stage["name"]) for run in ("whole", "run"))

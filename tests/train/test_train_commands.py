@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import cli
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
-from train import checkpoints, stages
+from train import checkpoints, commands, stages
 from train.__main__ import COMMANDS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -83,7 +85,7 @@ def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call
     code, out, errors = call(*command)
     assert code == 0
     assert re.fullmatch(rf"pre-trained 2 stages in \d+ s: {re.escape(str(run))}\n", out)
-    assert "pixels 100%" in errors and "motion 100%" in errors and "clips/s=" in errors and "data wait=" in errors
+    assert "pixels 100%" in errors and "motion 100%" in errors and "clips/s: " in errors and "data wait: " in errors
 
     before = path.read_bytes()
     code, out, errors = call(*command)
@@ -105,6 +107,33 @@ def test_interrupt_from_the_keyboard(store: VideoStore, tmp_path: Path, call: Ru
         code, _, errors = call(*pretrain(store.root, tmp_path / "run", recipe))
     assert code == 130
     assert "stopped by SIGINT in stage pixels at step 1" in errors
+
+
+@pytest.mark.parametrize("limit", ["0", "00:00:00"])
+def test_time_limit_stops_after_a_step(store: VideoStore, tmp_path: Path, call: Run, limit: str) -> None:
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH))
+    code, out, errors = call(*pretrain(store.root, tmp_path / "run", recipe, "--time_limit", limit))
+    assert (code, out) == (124, "")
+    path = stages.checkpoint_path(tmp_path / "run", "pixels")
+    told = f"stopped by the time limit in stage pixels at step 1; the same command continues there: {path}\n"
+    assert errors.endswith(told)
+
+
+@given(hours=st.integers(0, 999), minutes=st.integers(0, 59), seconds=st.integers(0, 59))
+def test_time_limits_are_read(hours: int, minutes: int, seconds: int) -> None:
+    length = 3600 * hours + 60 * minutes + seconds
+    assert commands.seconds(f"{hours:02}:{minutes:02}:{seconds:02}") == length
+    assert commands.seconds(f"{hours}") == 3600 * hours
+    assert commands.seconds(f"{length / 3600:.9f}") == pytest.approx(length, abs=1e-5)
+
+
+def test_profile_is_written_where_it_says(store: VideoStore, tmp_path: Path, call: Run) -> None:
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"steps": 2}))
+    code, _, errors = call(*pretrain(store.root, tmp_path / "run", recipe, "--profile", 1))
+    assert code == 0
+    folder = tmp_path / "run" / "pixels" / "profile"
+    assert f"{folder / 'trace.json'} (for ui.perfetto.dev), {folder / 'operators.txt'}" in errors
+    assert {path.name for path in folder.iterdir()} == {"trace.json", "operators.txt"}
 
 
 def test_work_that_is_refused_fails_with_one(store: VideoStore, tmp_path: Path, call: Run) -> None:
@@ -164,6 +193,9 @@ def test_wrong_usage_fails_with_two(store: VideoStore, tmp_path: Path, call: Run
     refused(pretrain(store.root, run, good, "--hardware.reader", "lmdb"), 'unknown reader "lmdb"', "opencv, dali")
     refused(pretrain(store.root, run, good, "--seed", "one"), "seed")
     refused(pretrain(store.root, run, good, "--sede", 1), "sede")
+    for no_time in ("soon", "1:30", "1:60:00", "-1", ""):
+        refused(pretrain(store.root, run, good, f"--time_limit={no_time}"), f"{no_time!r} is no length of time", "23.5")
+    refused(pretrain(store.root, run, good, "--profile", "-1"), "-1 is out of range", "profile")
     refused(("pretrain",), "pretrain.store")
     refused((), "train")
     assert not run.exists()
@@ -172,8 +204,10 @@ def test_wrong_usage_fails_with_two(store: VideoStore, tmp_path: Path, call: Run
 def test_help_names_every_option(call: Run) -> None:
     code, out, _ = call("pretrain", "--help")
     assert code == 0
-    for option in ("--method", "--store", "--run", "--recipe", "--seed", "--hardware.reader", "--hardware.devices"):
-        assert option in out
+    options = "method store run recipe seed hardware.reader hardware.devices hardware.compile time_limit profile"
+    for option in options.split():
+        assert f"--{option} " in out
+    assert "exit codes 130, 143 and 124" in " ".join(out.split())
 
 
 @pytest.mark.slow

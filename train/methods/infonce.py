@@ -14,7 +14,7 @@ from pipeline.errors import UsageError, refuse_unknown
 from train.collectives import encode_shuffled, gather_rows, world_size
 from train.encoder import STREAM_CHANNELS, Encoder, momentum_update
 from train.losses.nce import contrast_logits, in_batch_logits, own_key_accuracy, own_key_nce
-from train.methods.method import Method
+from train.methods.method import Meter, Method
 from train.optim import OptimiserSettings, make_optimiser, with_schedule
 from train.queue import Queue
 from train.settings import check_number
@@ -36,11 +36,11 @@ class InfoNCE(Method):
         queue: number of keys K, a multiple of the batch over all ranks; 0 for in-batch negatives. Published: 2048 on
             UCF101, 16384 on Kinetics-400.
         temperature: divides the cosines.
-        momentum: share that the key encoder keeps of itself at each step; without effect on `queue: 0`.
+        momentum: share that the key encoder keeps of itself at each optimiser step; without effect on `queue: 0`.
         optimiser: `OptimiserSettings`, or a mapping with its keys.
 
-    Logs at every step: `loss`, `contrast_top1` and `contrast_top5` (fraction of queries whose own key ranks first or
-    among the first five), `lr`.
+    Values of a step: `loss`, `contrast_top1` and `contrast_top5` (fraction of queries whose own key ranks first or among
+    the first five).
 
     Raises:
         UsageError: an unknown stream, backbone or setting, or a number out of range.
@@ -101,31 +101,46 @@ class InfoNCE(Method):
                 remedy="a larger batch, or a queue",
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def meters(self, global_batch: int) -> dict[str, Meter]:
+        candidates = 2 * global_batch - 1 if self.queue is None else 1 + len(self.queue.features)
+        meaning = (
+            "the share of clips that rank the other clip of their own video {place} among {candidates} candidates;"
+            " guessing gives {guessing:.3g} %"
+        )
+        first = meaning.format(place="first", candidates=candidates, guessing=100 / candidates)
+        fifth = meaning.format(place="in the first five", candidates=candidates, guessing=min(100, 500 / candidates))
+        return {
+            "contrast_top1": Meter(f"own clip first of {candidates}", first),
+            "contrast_top5": Meter("in the first 5", fifth),
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         first, second = batch.views(self.hparams["stream"])
         self.check_batch(len(first) * world_size())
-        logits = self._in_batch(first, second) if self.queue is None else self._against_queue(first, second)
-        loss = own_key_nce(logits)
-        values = {
-            "loss": loss,
+        if self.queue is None:
+            logits = self._in_batch(first, second)
+        else:
+            logits = self._against_queue(first, second, follow=batch_idx % self.trainer.accumulate_grad_batches == 0)
+        return {
+            "loss": own_key_nce(logits),
             "contrast_top1": own_key_accuracy(logits, 1),
             "contrast_top5": own_key_accuracy(logits, 5),
         }
-        self.log_dict(values, batch_size=len(first), sync_dist=True, prog_bar=True)
-        self.log("lr", self._learning_rate(), batch_size=len(first))
-        return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimiser = make_optimiser(self.optimiser_settings, self.query_encoder.parameters())
         return with_schedule(self.optimiser_settings, optimiser, self.trainer)
 
-    def _against_queue(self, first: Tensor, second: Tensor) -> Tensor:
-        """Logits (B, 1 + K). The order of the five parts is the published one and part of the method."""
+    def _against_queue(self, first: Tensor, second: Tensor, follow: bool = True) -> Tensor:
+        """Logits (B, 1 + K). The order of the five parts is the published one and part of the method.
+
+        follow: whether the key encoder follows the query encoder, which it does in the first pass of a step.
+        """
         assert self.queue is not None and self.key_encoder is not None
         updating = self.training and torch.is_grad_enabled()
         query = self.query_encoder(first)
         with torch.no_grad():
-            if updating:
+            if updating and follow:
                 momentum_update(self.key_encoder, self.query_encoder, self.hparams["momentum"])
             key = encode_shuffled(self.key_encoder, second, seed=self.global_step)
         # A clone: the backward pass needs the queue as it was, and enqueueing writes in place.
@@ -139,6 +154,3 @@ class InfoNCE(Method):
         rows = self.query_encoder(torch.cat([first, second]))
         first_rows, second_rows = rows.chunk(2)
         return in_batch_logits(gather_rows(first_rows), gather_rows(second_rows), self.hparams["temperature"])
-
-    def _learning_rate(self) -> float:
-        return self.trainer.optimizers[0].param_groups[0]["lr"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning.pytorch import LightningModule
@@ -10,8 +11,26 @@ from lightning.pytorch import LightningModule
 from train.encoder import Encoder
 
 
+@dataclass(frozen=True)
+class Meter:
+    """A fraction that the progress line shows as a percentage.
+
+    Args:
+        label: what it is called there.
+        meaning: what it is the share of, and what guessing would give; completes "<label> is ...".
+    """
+
+    label: str
+    meaning: str
+
+
 class Method(LightningModule, ABC):
-    """A pre-training method: a LightningModule whose `training_step` takes a `train.loader.Batch`."""
+    """A pre-training method: a LightningModule whose `training_step` takes a `train.loader.Batch`.
+
+    `training_step` returns a dictionary of scalar tensors with `loss` among them: means over this rank's clips, every
+    one the same number of rows on all ranks. The trainer takes their means over passes and ranks; a method neither logs
+    nor reads them, so that a step does not wait for the GPU.
+    """
 
     views_per_video: ClassVar[int]  # clips of a video in a batch
 
@@ -24,6 +43,13 @@ class Method(LightningModule, ABC):
     @abstractmethod
     def encoders(self) -> dict[str, Encoder]:
         """Stream -> the network that evaluation uses."""
+
+    @abstractmethod
+    def meters(self, global_batch: int) -> dict[str, Meter]:
+        """Those of the values that `training_step` returns which the progress line shows.
+
+        global_batch: videos in a pass, over all ranks.
+        """
 
     @abstractmethod
     def check_batch(self, global_batch: int) -> None:

@@ -1,0 +1,73 @@
+"""The progress line, and what its meters mean."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tqdm import tqdm
+
+from train.callbacks import ends_step, loader_of
+from train.callbacks.metrics import Metrics
+from train.console import tell
+from train.loader import Batch
+from train.methods.method import Meter, Method
+
+
+class Bar(Callback):
+    """One line for the whole stage: loss, meters of the method, clips a second, share of waiting for data, time left.
+
+    The figures are those of the last line of metrics.jsonl, so showing them costs no wait for the GPU. What the meters
+    mean is told once, when the stage starts. Where a line cannot be redrawn (a log file), there is one every ten seconds.
+    """
+
+    def __init__(self, title: str, metrics: Metrics) -> None:
+        self.title, self.metrics = title, metrics
+        self.bar: tqdm | None = None
+        self.meters: dict[str, Meter] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Method)
+        self.meters = pl_module.meters(loader_of(trainer).batch)
+        for meter in self.meters.values():
+            tell(f'{self.title}: "{meter.label}" is {meter.meaning}')
+        live = sys.stderr.isatty()
+        self.bar = tqdm(
+            desc=self.title,
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            unit="step",
+            dynamic_ncols=live,
+            ncols=None if live else 200,
+            mininterval=0.2 if live else 10,
+            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left]{postfix}",
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if self.bar is None or not ends_step(trainer, batch_idx):
+            return
+        line = self.metrics.latest
+        if line.get("step") == trainer.global_step:
+            loader = loader_of(trainer)
+            clips = loader.batch * trainer.accumulate_grad_batches * loader.views_per_video
+            shown = {"loss": f"{line['loss']:.3g}"}
+            shown |= {meter.label: f"{100 * line[name]:.1f} %" for name, meter in self.meters.items()}
+            shown["clips/s"] = f"{clips / line['step_time']:.0f}"
+            shown["data wait"] = f"{100 * line['data_time'] / line['step_time']:.0f} %"
+            self.bar.set_postfix_str(", ".join(f"{name}: {value}" for name, value in shown.items()), refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

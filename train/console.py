@@ -1,0 +1,20 @@
+"""What a command says to a person: by one process only, however many train together."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from tqdm import tqdm
+
+# Lightning starts the same command once for each further device.
+LEADER = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+# Paths come as they are: no colours, no markup in brackets, no line breaks.
+console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not LEADER)
+
+
+def tell(text: str) -> None:
+    """A line on standard error, above a progress bar where there is one."""
+    if LEADER:
+        tqdm.write(text, file=sys.stderr)

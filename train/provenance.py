@@ -1,0 +1,87 @@
+"""What a checkpoint records of where it comes from, and what may continue it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline import environment
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore
+from train import augment
+from train.console import tell
+from train.methods.method import Method
+from train.recipe import Recipe, StageSettings
+
+IN_CHECKPOINTS = ("torch", "lightning")  # the state of optimisers and loops is theirs
+COMPUTING = (*IN_CHECKPOINTS, "costream", "numpy", "opencv-contrib-python", "nvidia-dali-cuda130")
+
+
+def facts(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method) -> dict[str, Any]:
+    """What a checkpoint records of where it comes from."""
+    policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
+    clip = {
+        "length": recipe.clips.length,
+        "stride": recipe.clips.stride,
+        "size": list(recipe.clips.size),
+        "crop": recipe.evaluation.crop,
+        "flow": policy.flow,
+        "statistics": policy.statistics,
+    }
+    return {
+        "method": stage.method,
+        "stage": stage.name,
+        "streams": list(module.encoders),
+        "seed": recipe.seed,
+        "clip": clip,
+        "recipe_hash": _hash(recipe.as_dict()),
+        "store_settings_hash": store.settings_hash,
+        "store_videos_hash": videos_hash(store, videos),
+        "versions": environment.versions(),
+    }
+
+
+def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Raises Refusal if a checkpoint's facts say that it was made from something else."""
+    meaning = {
+        "stage": "another stage",
+        "recipe_hash": "another recipe",
+        "store_settings_hash": "a store with other settings",
+        "store_videos_hash": "other videos: the store has changed since",
+    }
+    for key, what in meaning.items():
+        if found[key] != now[key]:
+            raise Refusal(
+                f"the checkpoint was made with {what}",
+                where=str(path),
+                remedy="continue with what it was made with, or give another RUN= to start anew",
+            )
+
+
+def refuse_other_versions(found: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Raises Refusal if a checkpoint was written by another major version of a library whose state is in it.
+
+    Other versions of what computes are told: training goes on, but not bit for bit.
+    """
+    before, here = found["versions"], now["versions"]
+    changed = [name for name in COMPUTING if before.get(name) != here.get(name)]
+    listed = ", ".join(f"{name} {before.get(name, '(none)')}, now {here.get(name, '(none)')}" for name in changed)
+    if any(before.get(name, "").split(".")[0] != here[name].split(".")[0] for name in IN_CHECKPOINTS):
+        raise Refusal(
+            f"the checkpoint was written with {listed}",
+            where=str(path),
+            remedy="continue with the versions that wrote it, or give another RUN= to start anew",
+        )
+    if changed:
+        tell(f"the checkpoint was written with {listed}: training goes on, but not bit for bit as it would have")
+
+
+def videos_hash(store: VideoStore, videos: list[str]) -> str:
+    """Tells whether these videos, byte for byte, are what a checkpoint was trained on."""
+    return _hash([(video, store.info(video).digest) for video in videos])
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
