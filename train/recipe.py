@@ -17,6 +17,7 @@ import yaml
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
+from train.callbacks.neighbours import NeighbourSettings
 from train.loader import ClipSettings
 from train.order import OrderSettings
 from train.settings import check_number
@@ -98,6 +99,7 @@ class Recipe:
         keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
         keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
+        neighbours: Nearest neighbours of held-out videos while training: see `train.callbacks.neighbours`.
         evaluation: How evaluation cuts frames.
     """
 
@@ -117,6 +119,7 @@ class Recipe:
     keep_every: int = 0
     keep_best: KeepBest = field(default_factory=KeepBest)
     log_every: int = 10
+    neighbours: NeighbourSettings = field(default_factory=NeighbourSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def as_dict(self) -> dict[str, Any]:

@@ -20,9 +20,11 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.settings import differences
 from pipeline.store import VideoStore
 from train import augment, checkpoints, provenance
+from train.augment import Policy
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.metrics import Metrics
+from train.callbacks.neighbours import Neighbours, hold_out
 from train.callbacks.profile import Profile, Ranges
 from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
@@ -166,7 +168,7 @@ def run_stage(
     """
     videos = training_videos(recipe, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.seed)
-    facts = provenance.facts(recipe, stage, store, videos, module)
+    facts = provenance.facts(recipe, stage, store, _of_splits(recipe, store), module)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -178,7 +180,7 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     data = _StageData(recipe, module, store, videos, hardware)
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
-    callbacks = _callbacks(recipe, run / stage.name, facts, hardware, stopping)
+    callbacks = _callbacks(recipe, store, module, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
     order = make_order(store, videos, recipe.order, recipe.batch, recipe.seed, recipe.accumulate)
@@ -202,8 +204,15 @@ def run_stage(
 
 
 def training_videos(recipe: Recipe, store: VideoStore) -> list[str]:
-    """The videos of the recipe's splits, without those that `clips.short` drops. Raises Refusal when there are none."""
-    return used_videos(store, _of_splits(recipe, store), recipe.clips)
+    """The videos of the recipe's splits, without those that `clips.short` drops and those that are held out.
+
+    Raises Refusal when there are none.
+    """
+    return _used_and_held_out(recipe, store)[0]
+
+
+def _used_and_held_out(recipe: Recipe, store: VideoStore) -> tuple[list[str], list[str]]:
+    return hold_out(store, used_videos(store, _of_splits(recipe, store), recipe.clips), recipe.neighbours, recipe.seed)
 
 
 def told_of_short_videos(recipe: Recipe, store: VideoStore) -> str:
@@ -237,15 +246,12 @@ def make_loader(
     pin: bool = False,
 ) -> ClipLoader:
     """What a stage of the recipe reads on one rank. Raises Refusal as `ClipLoader` does."""
-    settings = dict(recipe.augmentation.settings)
-    if "flow" in store.settings:
-        settings["flow_bound"] = store.settings["flow"]["bound"]
     return ClipLoader(
         store,
         videos,
         module.streams,
         recipe.clips,
-        augment.policy(recipe.augmentation.name, **settings),
+        _policy(recipe, store),
         module.views_per_video,
         recipe.batch,
         recipe.seed,
@@ -283,18 +289,51 @@ class _StageData(LightningDataModule):
 
 
 def _callbacks(
-    recipe: Recipe, folder: Path, facts: dict[str, Any], hardware: Hardware, stopping: Stopping
+    recipe: Recipe,
+    store: VideoStore,
+    module: Method,
+    folder: Path,
+    facts: dict[str, Any],
+    hardware: Hardware,
+    stopping: Stopping,
 ) -> list[Callback]:
     """In the order in which they see the end of a step: one that `note`s values of its own goes before Metrics, a step's
     line is written before its checkpoint, and the bar shows up once signals are caught."""
-    metrics = Metrics(folder / "metrics.jsonl", recipe.log_every)
+    metrics, watching = Metrics(folder / "metrics.jsonl", recipe.log_every), []
+    if recipe.neighbours.every:
+        watching = [_neighbours(recipe, store, module, metrics)]
+    also = {name: meter for watched in watching for name, meter in watched.meters.items()}
+    metrics.also = tuple(also)
     return [
+        *watching,
         metrics,
         stopping,
         Checkpoints(folder / "checkpoints", recipe, facts, metrics, stopping),
-        Bar(folder.name, metrics),
+        Bar(folder.name, metrics, also),
         Waiting(hardware.threads),
     ]
+
+
+def _neighbours(recipe: Recipe, store: VideoStore, module: Method, metrics: Metrics) -> Neighbours:
+    videos, held_out = _used_and_held_out(recipe, store)
+    trained = _policy(recipe, store)
+    whole = augment.policy(
+        "evaluate",
+        crop=recipe.evaluation.crop,
+        flow=trained.flow,
+        statistics=trained.statistics,
+        **_flow_bound(store),
+    )
+    streams = list(module.encoders)
+    return Neighbours(recipe.neighbours, store, videos, held_out, recipe.clips, whole, recipe.seed, streams, metrics)
+
+
+def _policy(recipe: Recipe, store: VideoStore) -> Policy:
+    return augment.policy(recipe.augmentation.name, **recipe.augmentation.settings, **_flow_bound(store))
+
+
+def _flow_bound(store: VideoStore) -> dict[str, float]:
+    return {"flow_bound": store.settings["flow"]["bound"]} if "flow" in store.settings else {}
 
 
 def _trainer(

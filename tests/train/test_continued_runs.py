@@ -196,7 +196,7 @@ class Probe(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step in (3, 7):
-            self.metrics.note({"probe": trainer.global_step / 10})
+            self.metrics.note({"probe": trainer.global_step / 10}, 0.0)
 
 
 def test_best_by_what_is_measured_now_and_then(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import train  # noqa: F401  (before torch)
 
@@ -16,12 +18,15 @@ from hypothesis import strategies as st
 
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
+from tests.train import runs
 from tests.train.stores import write_store
-from train import augment, reader
+from train import augment, reader, stages
 from train.augment import base_affine
+from train.callbacks import neighbours
+from train.callbacks.metrics import Metrics
+from train.callbacks.neighbours import Neighbours, NeighbourSettings, hold_out
 from train.encoder import Encoder
 from train.loader import ClipSettings
-from train.neighbours import Neighbours, NeighbourSettings, hold_out
 
 CLIPS = ClipSettings(length=4, stride=2, size=(16, 16))
 WATCHED = NeighbourSettings(every=1, share=0.25, gallery=6)
@@ -51,11 +56,13 @@ def encoder() -> Encoder:
 
 def watching(store: VideoStore, settings: NeighbourSettings = WATCHED) -> Neighbours:
     kept, held = hold_out(store, store.videos, settings, seed=0)
-    return Neighbours(settings, store, kept, held, CLIPS, augment.policy("evaluate"), seed=0)
+    return Neighbours(
+        settings, store, kept, held, CLIPS, augment.policy("evaluate"), 0, ["rgb"], Metrics(Path("unused"), 1)
+    )
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 1000), st.floats(0.01, 0.7))
+@given(st.integers(0, 1000), st.floats(0.01, 0.5))
 def test_recordings_are_held_out_whole_and_every_video_is_on_one_side(
     store: VideoStore, seed: int, share: float
 ) -> None:
@@ -102,8 +109,13 @@ def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.
         best = max(gallery, key=lambda video: feature @ gallery[video])
         right += store.info(best).label == store.info(query).label
     assert len(watched.gallery) == 6 and not set(watched.gallery) & set(watched.held_out)
-    assert watched.look(network, "rgb", executor) == ("knn_top1", right / len(watched.held_out))
-    assert "4 videos held out" in watched.described and "2 classes" in watched.described
+    assert watched.look(network, "rgb", executor) == right / len(watched.held_out)
+    (meter,) = watched.meters.values()
+    assert (
+        list(watched.meters) == ["knn_top1"]
+        and "4 videos held out" in meter.meaning
+        and "nearest of 6" in meter.meaning
+    )
 
 
 def test_without_labels_a_video_is_to_find_itself(
@@ -115,8 +127,9 @@ def test_without_labels_a_video_is_to_find_itself(
     held = watched.held_out
     first, last = ([window(store, video, place, executor, network) for video in held] for place in (0.0, 1.0))
     right = sum(int(np.argmax([query @ key for key in first])) == place for place, query in enumerate(last))
-    assert watched.look(network, "rgb", executor) == ("same_video_top1", right / len(held))
-    assert "guessing 25.0%" in watched.described
+    assert watched.look(network, "rgb", executor) == right / len(held)
+    (meter,) = watched.meters.values()
+    assert list(watched.meters) == ["same_video_top1"] and "guessing gives 25 %" in meter.meaning
 
 
 def test_looking_leaves_the_network_and_random_numbers_alone(store: VideoStore, executor: reader.Executor) -> None:
@@ -126,3 +139,41 @@ def test_looking_leaves_the_network_and_random_numbers_alone(store: VideoStore, 
     watching(store).look(network, "rgb", executor)
     assert network.training and torch.equal(state, torch.random.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_run_notes_its_neighbours_and_never_trains_on_them(tmp_path: Path) -> None:
+    """Stopped and continued like any other."""
+    store = write_store(tmp_path / "store", runs.VIDEOS)
+    recipe = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH, neighbours={"every": 3, "share": 0.2, "gallery": 5})
+    kept, held = hold_out(store, store.videos, recipe.neighbours, recipe.seed)
+    assert stages.training_videos(recipe, store) == kept and len(held) == 3
+    seen: set[str] = set()
+
+    def look(method: Any, batch: Any) -> None:
+        seen.update(kept[place] for place in batch.index.tolist())
+
+    with runs.in_step(look):
+        runs.run(recipe, store, tmp_path / "whole")
+    assert seen == set(kept)
+    lines = runs.lines(tmp_path / "whole", "pixels")
+    assert [line["step"] for line in lines if "knn_top1" in line] == [3, 6, 8]
+    assert all(round(3 * line["knn_top1"], 9) in (0, 1, 2, 3) for line in lines if "knn_top1" in line)
+    runs.stop(recipe, store, tmp_path / "parts", 3)
+    runs.run(recipe, store, tmp_path / "parts")
+    runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "pixels")
+
+
+def test_ranks_share_the_clips_and_get_the_same_features(
+    store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three ranks in one process, eleven clips: what each would send, put together in rank order."""
+    network, plans = encoder(), [watching(store)._plan(video, 0.5) for video in store.videos[:11]]
+    alone = neighbours._of_all_ranks(network, "rgb", plans, executor)
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(neighbours, "world_size", lambda: 3)
+    monkeypatch.setattr(neighbours, "gather_rows", lambda rows: sent.append(rows) or torch.cat(sent))
+    for rank in range(3):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        found = neighbours._of_all_ranks(network, "rgb", plans, executor)
+    assert [len(rows) for rows in sent] == [4, 4, 4]
+    torch.testing.assert_close(found, alone)

@@ -20,18 +20,21 @@ class Bar(Callback):
 
     The figures are those of the last line of metrics.jsonl, so showing them costs no wait for the GPU. What the meters
     mean is told once, when the stage starts. Where a line cannot be redrawn (a log file), there is one every ten seconds.
+
+    also: meters of what is noted now and then; the last figure stays.
     """
 
-    def __init__(self, title: str, metrics: Metrics) -> None:
-        self.title, self.metrics = title, metrics
+    def __init__(self, title: str, metrics: Metrics, also: dict[str, Meter]) -> None:
+        self.title, self.metrics, self.also = title, metrics, also
         self.bar: tqdm | None = None
         self.meters: dict[str, Meter] = {}
+        self.known: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Method)
-        self.meters = pl_module.meters(loader_of(trainer).batch)
+        self.meters = pl_module.meters(loader_of(trainer).batch) | self.also
         for meter in self.meters.values():
             tell(f'{self.title}: "{meter.label}" is {meter.meaning}')
         live = sys.stderr.isatty()
@@ -56,7 +59,9 @@ class Bar(Callback):
             loader = loader_of(trainer)
             clips = loader.batch * trainer.accumulate_grad_batches * loader.views_per_video
             shown = {"loss": f"{line['loss']:.3g}"}
-            shown |= {meter.label: f"{100 * line[name]:.1f} %" for name, meter in self.meters.items()}
+            self.known |= line
+            found = {meter: self.known[name] for name, meter in self.meters.items() if name in self.known}
+            shown |= {meter.label: f"{100 * value:.1f} %" for meter, value in found.items()}
             shown["clips/s"] = f"{clips / line['step_time']:.0f}"
             shown["data wait"] = f"{100 * line['data_time'] / line['step_time']:.0f} %"
             self.bar.set_postfix_str(", ".join(f"{name}: {value}" for name, value in shown.items()), refresh=False)

@@ -46,9 +46,13 @@ class Metrics(Callback):
         self.waited = self.spent = self.mark = 0.0
         self.steps = 0
 
-    def note(self, values: dict[str, float]) -> None:
-        """Values, equal on all ranks, that a callback before this one measured after the step: it gets a line."""
+    def note(self, values: dict[str, float], seconds: float) -> None:
+        """Values, equal on all ranks, that a callback before this one measured after the step: it gets a line.
+
+        seconds: that it took, which are not the step's.
+        """
         self.noted |= values
+        self.mark += seconds
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:

@@ -6,6 +6,7 @@ does not touch what evaluation measures.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +19,16 @@ from torch import Tensor, distributed
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train.augment import ClipPlan, Policy
+from train.callbacks import ends_step, loader_of
+from train.callbacks.metrics import Metrics
 from train.clips import sliding_windows
 from train.collectives import gather_rows, world_size
 from train.encoder import Encoder
 from train.inference import unit_features
-from train.loader import ClipLoader, ClipSettings
-from train.methods.method import Method
+from train.loader import ClipSettings, usable_frames
+from train.methods.method import Meter, Method
 from train.reader import Executor
+from train.settings import check_number
 
 DOMAIN = 0x6E6E  # keeps these random numbers apart from those of other users of the same seed
 
@@ -45,6 +49,11 @@ class NeighbourSettings:
     every: int = 0
     share: float = 0.05
     gallery: int = 1000
+
+    def __post_init__(self) -> None:
+        check_number("every", self.every, whole=True, least=0)
+        check_number("share", self.share, above=0, most=0.5)
+        check_number("gallery", self.gallery, whole=True, least=1)
 
 
 def hold_out(
@@ -77,7 +86,11 @@ def hold_out(
 class Neighbours(Callback):
     """Looks every so many steps and at the end; training goes on as if it had not. Ranks share the clips.
 
-    videos: those that are trained on. policy: cuts the frames, as evaluation does.
+    Args:
+        videos, held_out: what `hold_out` gave.
+        policy: cuts the frames, as evaluation does.
+        streams: of the method's encoders.
+        metrics: is told of the numbers, whose names and meaning are `meters`.
     """
 
     def __init__(
@@ -89,39 +102,46 @@ class Neighbours(Callback):
         clips: ClipSettings,
         policy: Policy,
         seed: int,
+        streams: Sequence[str],
+        metrics: Metrics,
     ) -> None:
-        self.settings, self.store, self.clips, self.policy = settings, store, clips, policy
+        self.settings, self.store, self.clips, self.policy, self.metrics = settings, store, clips, policy, metrics
         self.held_out = list(held_out)
         drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(videos))[: settings.gallery]
         self.gallery = [videos[place] for place in sorted(drawn)]
         self.labelled = all(store.info(video).label for video in [*self.held_out, *self.gallery])
+        name, meter = self._meter()
+        self.meters = {name if len(streams) == 1 else f"{name}_{stream}": meter for stream in streams}
 
-    @property
-    def described(self) -> str:
-        """What the number says, and what guessing gives, in a line."""
+    def _meter(self) -> tuple[str, Meter]:
         queries = len(self.held_out)
-        if self.labelled:
-            classes = len({self.store.info(video).label for video in self.gallery})
-            return (
-                f"knn_top1: {queries} videos held out, nearest of {len(self.gallery)} training videos is of their class;"
-                f" {classes} classes"
+        if not self.labelled:
+            meaning = (
+                f"the share of {queries} videos held out of training whose last clip is most like their own first one;"
+                f" guessing gives {100 / queries:.3g} %"
             )
-        return f"same_video_top1: last clips of {queries} held-out videos find their first clips; guessing {1 / queries:.1%}"
+            return "same_video_top1", Meter("finds itself", meaning)
+        classes = [self.store.info(video).label for video in self.gallery]
+        chances = [classes.count(self.store.info(video).label) / len(classes) for video in self.held_out]
+        meaning = (
+            f"the share of {queries} videos held out of training whose nearest of {len(classes)} training videos is of"
+            f" their class; guessing gives {100 * sum(chances) / queries:.3g} %"
+        )
+        return "knn_top1", Meter("kNN", meaning)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step % self.settings.every and step != trainer.max_steps:
+        if not ends_step(trainer, batch_idx) or (step % self.settings.every and step != trainer.max_steps):
             return
-        assert isinstance(pl_module, Method) and isinstance(trainer.train_dataloader, ClipLoader)
-        reader = trainer.train_dataloader.executor
-        for stream, encoder in pl_module.encoders.items():
-            name, value = self.look(encoder, stream, reader)
-            pl_module.log(name if len(pl_module.encoders) == 1 else f"{name}_{stream}", value, prog_bar=True)
+        assert isinstance(pl_module, Method)
+        began, reader = time.perf_counter(), loader_of(trainer).executor
+        values = [self.look(encoder, stream, reader) for stream, encoder in pl_module.encoders.items()]
+        self.metrics.note(dict(zip(self.meters, values, strict=True)), time.perf_counter() - began)
 
-    def look(self, encoder: Encoder, stream: str, reader: Executor) -> tuple[str, float]:
-        """Name of the number, and the number: a fraction of the held-out videos."""
+    def look(self, encoder: Encoder, stream: str, reader: Executor) -> float:
+        """The fraction of the held-out videos that were right."""
         if self.labelled:
             queries, gallery = ([self._plan(video, 0.5) for video in part] for part in (self.held_out, self.gallery))
             wanted, found = ([self.store.info(video).label for video in part] for part in (self.held_out, self.gallery))
@@ -131,12 +151,12 @@ class Neighbours(Callback):
         features = _of_all_ranks(encoder, stream, [*queries, *gallery], reader)
         nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).tolist()
         right = [found[place] == label for place, label in zip(nearest, wanted, strict=True)]
-        return "knn_top1" if self.labelled else "same_video_top1", sum(right) / len(right)
+        return sum(right) / len(right)
 
     def _plan(self, video: str, place: float) -> ClipPlan:
         """The sliding window at this place of the video, 0 for the first and 1 for the last."""
         info = self.store.info(video)
-        windows = sliding_windows(min(shape[0] for shape in info.shapes.values()), self.clips.length, self.clips.stride)
+        windows = sliding_windows(usable_frames(info), self.clips.length, self.clips.stride)
         pixels = self.policy.pixels((info.height, info.width), self.clips.length, np.random.default_rng(0))
         return ClipPlan(video, windows[round(place * (len(windows) - 1))], pixels)
 
