@@ -75,7 +75,8 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
     assert (one["method"], one["stage"], one["streams"], one["seed"]) == ("infonce", "pixels", ["rgb"], 3)
     assert (two["method"], two["stage"], two["streams"], two["seed"]) == ("infonce", "motion", ["flow"], 3)
     assert (one["step"], one["finished"], two["step"]) == (2, True, 3)
-    assert one["clip"] == {"length": 4, "stride": 1, "size": [16, 16], "crop": "whole"}
+    input_ = {"flow": "pixels", "statistics": "imagenet"}
+    assert one["clip"] == {"length": 4, "stride": 1, "size": [16, 16], "crop": "whole", **input_}
     assert one["store_settings_hash"] == store.settings_hash
     assert one["recipe_hash"] == two["recipe_hash"] and len(one["recipe_hash"]) == 16
     assert one["versions"] == environment.versions()
