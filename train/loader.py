@@ -175,6 +175,7 @@ class ClipLoader:
         )
 
     def _check(self) -> None:
+        self.policy.check_views(self.views_per_video)
         where = str(self.store.root)
         missing = [stream for stream in self.streams if stream not in self.store.views]
         if missing:
