@@ -67,7 +67,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     check_number("hardware.devices", hardware.devices, whole=True, least=1)
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
-        module = checkpoints.create(stage.method, stage.settings, recipe.seed)
+        module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
         make_loader(recipe, module, store, videos, hardware, world_size=hardware.devices).close()
 
 
@@ -98,7 +98,7 @@ def run_stage(recipe: Recipe, stage: StageSettings, store: VideoStore, run: Path
     Raises Stopped after a signal, and Refusal for a checkpoint that is not of this run.
     """
     videos = training_videos(recipe, store)
-    module = checkpoints.create(stage.method, stage.settings, recipe.seed)
+    module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
     facts = _facts(recipe, stage, store, videos, module)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
