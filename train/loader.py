@@ -127,7 +127,7 @@ class ClipLoader:
     def load(self, number: int) -> Batch:
         """This rank's part of a batch, made now; the same whenever it is asked for."""
         epoch, chosen = self.rank_slice(number)
-        plans = [self._plans(int(index), epoch) for index in chosen]
+        plans = [self.plans(int(index), epoch) for index in chosen]
         by_view = [[sample[view] for sample in plans] for view in range(self.views_per_video)]
         flat = [plan for view in by_view for plan in view]
         share = len(chosen)
@@ -160,7 +160,8 @@ class ClipLoader:
         """Let go of the executor's threads and files."""
         self.executor.close()
 
-    def _plans(self, index: int, epoch: int) -> list[ClipPlan]:
+    def plans(self, index: int, epoch: int) -> list[ClipPlan]:
+        """The clips of a video, by its place in `videos`, as `load` reads them in that epoch."""
         return sample_plans(
             self.policy,
             self.videos[index],
