@@ -29,10 +29,10 @@ MIRRORED_FLOW = np.array([[-1.0, 0, 255], [0, 1, 0]])
 
 # RGB -> YIQ, in which the rows I and Q hold what is not gray.
 YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-# A pixel is its gray plus the rest; hue turns the rest about the gray axis, by a quarter turn with this matrix.
+# A pixel's gray, the rest of it, and the rest a quarter turn about the gray axis, as which hue turns it: (3, 9).
 GRAY = np.tile(LUMA, (3, 1))
-REST = np.eye(3) - GRAY
 QUARTER = np.linalg.inv(YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ YIQ
+PARTS = np.stack([GRAY, np.eye(3) - GRAY, QUARTER]).reshape(3, 9)
 
 
 def base_affine(flow_bound: float = 20.0) -> dict[str, np.ndarray]:
@@ -104,11 +104,9 @@ def jitter(numbers: np.ndarray, brightness: float, contrast: float, saturation: 
     moved = 2 * numbers[:, :4] - 1
     light, spread, vivid = (1 + moved[:, :3] * (brightness, contrast, saturation)).T
     angle = 2 * np.pi * hue * moved[:, 3]
-    along, across = vivid * np.cos(angle), vivid * np.sin(angle)
+    amounts = light * spread * np.stack([np.ones_like(angle), vivid * np.cos(angle), vivid * np.sin(angle)])
     maps = np.empty((len(numbers), 3, 4))
-    maps[:, :, :3] = (light * spread)[:, None, None] * (
-        GRAY + along[:, None, None] * REST + across[:, None, None] * QUARTER
-    )
+    maps[:, :, :3] = (amounts.T @ PARTS).reshape(-1, 3, 3)
     maps[:, :, 3] = ((1 - spread) * MIDDLE * np.where(numbers[:, 4] < 0.5, 1, light))[:, None]
     return maps
 
