@@ -20,6 +20,7 @@ from train import checkpoints, stages
 from train.augment import ClipPlan, Policy, pixel_window
 from train.augment.colour import compose, denormalisation, flow_output, is_image
 from train.loader import ClipLoader
+from train.reader.affine import normalise
 from train.recipe import Recipe, StageSettings
 from train.stages import Hardware
 
@@ -109,7 +110,13 @@ def shown_videos(loader: ClipLoader, epoch: int, batch: int, videos: int) -> lis
     if videos < 1:
         raise UsageError(f"{videos} videos cannot be shown", remedy="--videos is at least 1")
     made = loader.load(epoch * len(loader) + batch)
-    inputs = {stream: [view.cpu().numpy() for view in made.views(stream)] for stream in loader.streams}
+    inputs = {
+        # A reader on a GPU leaves clips there; the colours are on the CPU until a trainer moves a batch.
+        stream: [
+            normalise(clips.cpu(), affine).numpy() for clips, affine in zip(views, made.affine[stream], strict=True)
+        ]
+        for stream, views in made.clips.items()
+    }
     shown = []
     for row, index in enumerate(made.index.tolist()[:videos]):
         plans = loader.plans(index, epoch)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any, get_args
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, refuse_unknown
 
 
 def check_number(
@@ -51,3 +52,9 @@ def check_flag(where: str, value: object) -> None:
     """Passes true and false. Raises UsageError for anything else, with the setting's name `where`."""
     if not isinstance(value, bool):
         raise UsageError(f"{value!r} is neither true nor false", where=where, remedy="true or false, without quotes")
+
+
+def check_choice(where: str, value: object, literal: Any) -> None:
+    """Passes the values of a `Literal`. Raises UsageError for anything else, with the setting's name `where`."""
+    if value not in get_args(literal):
+        refuse_unknown(where, value, get_args(literal), where=where)

@@ -20,7 +20,7 @@ class CoCon(Standard):
     Published: `together: false` (each view is cut for itself) and `flow_flip: never`. The published window of flow is the
     one of three random ones in which most moves; here it is one random one, because a plan does not look at pixels. On
     Kinetics the published window of RGB is a random resized one, which is policy slic with `area: [0.5, 1]`, `blur: 0` and
-    the colours and flow of this one.
+    the colours and flow of this one, but for gray, which comes before the jitter only here.
 
     Args:
         crop: Side of the square, as a fraction of the frame's short side (published: 224 of 240 pixels).

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 
-from pipeline.errors import refuse_unknown
 from train.augment import colour
 from train.augment.colour import FlowInput, Statistics
 from train.augment.plans import Pixels, Policy
 from train.augment.windows import WHOLE, square
-from train.settings import check_number
+from train.settings import check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,16 @@ class Evaluate(Policy):
             check_number("crop", self.crop, above=0, most=1)
         check_number("jitter", self.jitter, least=0, most=1)
         check_number("flow_bound", self.flow_bound, above=0)
-        for name, kind in (("flow", FlowInput), ("statistics", Statistics)):
-            if getattr(self, name) not in get_args(kind):
-                refuse_unknown(name, getattr(self, name), get_args(kind), where=name)
+        check_choice("flow", self.flow, FlowInput)
+        check_choice("statistics", self.statistics, Statistics)
 
     def pixels(self, frame_size: tuple[int, int], length: int, rng: np.random.Generator) -> dict[str, Pixels]:
-        drawn, coin = colour.jitter(rng.random((1, 5)), 0.2, 0.2, 0.2, 0.1), rng.random()
-        jittered = drawn if coin < self.jitter else colour.IDENTITY
-        normalised = colour.normalisation(self.statistics)
-        maps = {"rgb": colour.compose(normalised, jittered), "flow": colour.flow_input(self.flow, self.flow_bound)}
+        [drawn] = colour.jitter(rng.random((1, 5)), 0.2, 0.2, 0.2, 0.1)
+        jittered = drawn if rng.random() < self.jitter else colour.IDENTITY
+        rgb = colour.compose(colour.normalisation(self.statistics), jittered)
+        flow = colour.flow_input(self.flow, self.flow_bound)
         if colour.is_image(self.flow):
-            maps["flow"] = colour.compose(maps["rgb"], maps["flow"])
+            flow = colour.compose(rgb, flow)
         window = WHOLE if isinstance(self.crop, str) else square(frame_size, self.crop)
-        return {
-            view: Pixels(window, False, affine.reshape(1, *affine.shape[-2:]).astype(np.float32))
-            for view, affine in maps.items()
-        }
+        maps = {"rgb": rgb, "flow": flow}
+        return {view: Pixels(window, False, affine[None].astype(np.float32)) for view, affine in maps.items()}

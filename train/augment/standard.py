@@ -5,16 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from pipeline.errors import refuse_unknown
 from train.augment import colour
 from train.augment.colour import FlowInput, Gray, Statistics
 from train.augment.plans import Pixels, Policy
 from train.augment.windows import Window, random_resized
-from train.settings import check_flag, check_number, check_range
+from train.settings import check_choice, check_flag, check_number, check_range
 
 Range = Sequence[float]
 FlowFlip = Literal["negated", "plain", "never"]
@@ -70,14 +69,10 @@ class Standard(Policy):
         check_number("flow_bound", self.flow_bound, above=0)
         for name in ("steady", "together"):
             check_flag(name, getattr(self, name))
-        for name, kind in (
-            ("flow_flip", FlowFlip),
-            ("gray_kind", Gray),
-            ("flow", FlowInput),
-            ("statistics", Statistics),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                refuse_unknown(name, getattr(self, name), get_args(kind), where=name)
+        check_choice("flow_flip", self.flow_flip, FlowFlip)
+        check_choice("gray_kind", self.gray_kind, Gray)
+        check_choice("flow", self.flow, FlowInput)
+        check_choice("statistics", self.statistics, Statistics)
 
     def pixels(self, frame_size: tuple[int, int], length: int, rng: np.random.Generator) -> dict[str, Pixels]:
         return self.drawn(frame_size, length, rng, strong=True)
