@@ -31,7 +31,7 @@ side_by_side = -n 2 --dist loadfile
 need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring status verify preview export pretrain evaluate
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring status verify preview preview-clips export pretrain evaluate
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -117,6 +117,11 @@ verify: setup ## Check every byte of a store: STORE=
 preview: setup ## Contact sheets of a store as PNG: STORE= [OUT=preview]
 	$(call need,STORE,STORE=/path/to/store)
 	$(PY) -m pipeline preview --store "$(STORE)" --out "$(or $(OUT),preview)" $(ARGS)
+
+preview-clips: setup ## What the network will see, as film strips of an augmented batch (HTML): STORE= [METHOD=infonce RECIPE=small SEED= OUT=preview.html]
+	$(call need,STORE,STORE=/path/to/store)
+	$(PY) -m train preview --method "$(METHOD)" --recipe "$(RECIPE)" --store "$(STORE)" --out "$(or $(OUT),preview.html)" \
+	    $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 export: setup ## One stored video for other tools, as .mp4, .npy or a folder of JPEGs: STORE= VIDEO= OUT= [VIEW=rgb]
 	$(call need,STORE,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,OUT,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pipeline import cli
 from train import commands
 
-COMMANDS: dict[str, Callable[..., int | None]] = {"pretrain": commands.pretrain, "export": commands.export}
+COMMANDS: dict[str, Callable[..., int | None]] = {
+    "pretrain": commands.pretrain,
+    "preview": commands.preview,
+    "export": commands.export,
+}
 
 if __name__ == "__main__":
     sys.exit(cli.main(COMMANDS, "Stage two: self-supervised pre-training from a store.", "train"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.store import open_store
 from train import checkpoints, stages
+from train import preview as previews
 from train import recipe as recipes
 from train.console import LEADER, console, tell
 from train.settings import check_number
@@ -85,6 +86,42 @@ def seconds(time_limit: str) -> float:
     raise UsageError(
         f"{time_limit!r} is no length of time", where="time_limit", remedy="HH:MM:SS, or hours such as 23.5"
     )
+
+
+def preview(
+    method: str,
+    store: str,
+    recipe: str = "small",
+    stage: str = "",
+    epoch: int = 0,
+    batch: int = 0,
+    videos: int = 8,
+    seed: int | None = None,
+    out: Path = Path("preview.html"),
+) -> None:
+    """Show what the network will see: film strips of one batch of a recipe, augmented and normalised, as an HTML page.
+
+    The batch is the one that `pretrain` with the same recipe, store and seed trains on at that place: the same videos,
+    frames, windows, mirrors, blurs and colours. Each clip stands beside what was drawn for it. Look at it before a long
+    run, after every change of the augmentation, and when a stage does not learn.
+
+    Examples: `preview --method infonce --store stores/mine`; `preview --method coclr --recipe ucf101 --store stores/ucf101
+    --stage flow --epoch 3 --out flow.html`.
+
+    Args:
+        method: What would be trained, e.g. infonce.
+        store: Folder of the store, or its URL.
+        recipe: A YAML file, or the name of a folder in train/recipes that holds one file per method.
+        stage: Name of a stage of the recipe; by default the first one.
+        epoch: Counted from 0; other epochs draw other frames and pixels of the same videos.
+        batch: Within the epoch, from 0.
+        videos: How many videos of the batch are shown.
+        seed: Replaces the recipe's seed.
+        out: The page to write; it needs no other file.
+    """
+    loaded = recipes.load(recipes.find(recipe, method), seed)
+    name, shown = previews.write_preview(loaded, stage, open_store(store), epoch, batch, videos, out)
+    console.print(f"showed {shown} videos of batch {batch} of epoch {epoch}, stage {name}: {out}")
 
 
 def export(checkpoint: Path, stream: str, out: Path) -> None:

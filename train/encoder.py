@@ -23,7 +23,7 @@ class Encoder(nn.Module):
 
     Args:
         backbone, backbone_settings: name and settings of `train.backbones.create`.
-        in_channels: 3 for RGB, 2 for flow (`STREAM_CHANNELS`).
+        in_channels: 3 for RGB, 2 for flow (`STREAM_CHANNELS`), 3 for flow that is given as an image.
         dim: length D of the rows that losses compare.
         temporal_centring: subtract each clip's own mean over time first. What stands still vanishes, and a small
             network on RGB learns motion; without it even supervised RGB stays at chance at the demo's size.

@@ -205,7 +205,7 @@ class ClipLoader:
         """This rank's part of the batch with that number since the start of training; the same whenever it is asked for."""
         epoch, samples = self.order.share(number, self.rank, self.world_size)
         chosen = samples % len(self.videos)
-        plans = [self._plans(int(sample), epoch) for sample in samples]
+        plans = [self.plans(int(sample), epoch) for sample in samples]
         by_view = [[sample[view] for sample in plans] for view in range(self.views_per_video)]
         flat = [plan for view in by_view for plan in view]
         share = len(chosen)
@@ -239,7 +239,8 @@ class ClipLoader:
         """Let go of the executor's threads and files."""
         self.executor.close()
 
-    def _plans(self, sample: int, epoch: int) -> list[ClipPlan]:
+    def plans(self, sample: int, epoch: int) -> list[ClipPlan]:
+        """The clips of a sample (see `train.order`) as `load` reads them in that epoch."""
         index = sample % len(self.videos)
         return sample_plans(
             self.policy,
@@ -255,6 +256,7 @@ class ClipLoader:
         )
 
     def _check(self) -> None:
+        self.policy.check_views(self.views_per_video)
         where = str(self.store.root)
         missing = [stream for stream in self.streams if stream not in self.store.views]
         if missing:

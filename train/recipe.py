@@ -122,6 +122,11 @@ class Recipe:
     neighbours: NeighbourSettings = field(default_factory=NeighbourSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
+    def method_settings(self, stage: StageSettings) -> dict[str, Any]:
+        """What the method of a stage is made with: its settings, and the channels that the augmentation gives networks."""
+        policy = augment.policy(self.augmentation.name, **self.augmentation.settings)
+        return {**stage.settings, "channels": policy.channels}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are written to RUN/recipe.yaml."""
         return _plain(dataclasses.asdict(self))
@@ -198,6 +203,8 @@ def _check(recipe: Recipe, where: str) -> None:
         if split not in SPLITS:
             refuse_unknown("split", split, SPLITS, where=f"{where}: splits")
     with _within(f"{where}: augmentation"):
+        if "flow_bound" in recipe.augmentation.settings:
+            raise _said_elsewhere("flow_bound", "the store says up to which bound its flow goes")
         augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
     with _within(f"{where}: evaluation"):
         augment.policy("evaluate", crop=recipe.evaluation.crop)
@@ -207,10 +214,10 @@ def _check(recipe: Recipe, where: str) -> None:
             "a recipe needs stages, each with a name of its own", where=f"{where}: stages", remedy=f"now: {names}"
         )
     for place, stage in enumerate(recipe.stages):
-        _check_stage(stage, recipe.batch, f"{where}: stages[{place}]")
+        _check_stage(recipe, stage, f"{where}: stages[{place}]")
 
 
-def _check_stage(stage: StageSettings, batch: int, where: str) -> None:
+def _check_stage(recipe: Recipe, stage: StageSettings, where: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", stage.name) or stage.name in TAKEN:
         raise UsageError(
             f"{stage.name!r} cannot be the name of a stage's folder in the run",
@@ -223,7 +230,15 @@ def _check_stage(stage: StageSettings, batch: int, where: str) -> None:
         raise UsageError("a stage has either epochs or steps", where=where, remedy="give one of the two")
     # Every setting of every stage is checked before the first one starts.
     with _within(f"{where}.settings"):
-        methods.create(stage.method, **stage.settings).check_batch(batch)
+        if "channels" in stage.settings:
+            raise _said_elsewhere(
+                "channels", "the augmentation says how many channels networks are given: see its `flow`"
+            )
+        methods.create(stage.method, **recipe.method_settings(stage)).check_batch(recipe.batch)
+
+
+def _said_elsewhere(key: str, where_instead: str) -> UsageError:
+    return UsageError(f"{key} is not a recipe's to say", where=key, remedy=f"leave it out: {where_instead}")
 
 
 @contextlib.contextmanager

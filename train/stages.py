@@ -86,7 +86,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     _check_devices(recipe, hardware)
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
-        module = checkpoints.create(stage.method, stage.settings, recipe.seed)
+        module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
         loader = make_loader(recipe, module, store, videos, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(module, stage, loader.order.last)
@@ -167,7 +167,7 @@ def run_stage(
     Lightning, whose optimisers and loops are in it, are of the same major version.
     """
     videos = training_videos(recipe, store)
-    module = checkpoints.create(stage.method, stage.settings, recipe.seed)
+    module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
     facts = provenance.facts(recipe, stage, store, _of_splits(recipe, store), module)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()

@@ -29,18 +29,28 @@ def write_store(
 ) -> VideoStore:
     """A store of videos id -> (frames, height, width) with arbitrary rgb, and flow of two thirds of that size."""
     rng = np.random.default_rng(seed)
+    frames = {}
+    for video_id, (length, height, width) in sizes.items():
+        rgb = smooth_noise(rng, length, height, width, 3)
+        flow = smooth_noise(rng, length - 1, height * 2 // 3, width * 2 // 3, 2).transpose(0, 3, 1, 2)
+        frames[video_id] = (rgb, flow)
+    return write_frames(root, frames, chroma, **flow_settings)
+
+
+def write_frames(
+    root: Path, videos: dict[str, tuple[np.ndarray, np.ndarray]], chroma: Chroma = "4:2:0", **flow_settings: Any
+) -> VideoStore:
+    """A store of videos id -> bytes of rgb (F, H, W, 3) and flow (F - 1, 2, h, w)."""
     settings = ExtractionSettings(
         {"rgb": RgbSettings(chroma=chroma), "flow": FlowSettings(estimator="dis", **flow_settings)}
     ).resolved()
     create_store(root, settings)
-    for i, (video_id, (length, height, width)) in enumerate(sizes.items()):
-        rgb = smooth_noise(rng, length, height, width, 3)
-        flow = smooth_noise(rng, length - 1, height * 2 // 3, width * 2 // 3, 2).transpose(0, 3, 1, 2)
+    for i, (video_id, stored) in enumerate(videos.items()):
         writer, views = VideoWriter(root, video_id), settings.create_views()
         writer.begin()
-        for view, frames in zip(views, (rgb, flow), strict=True):
+        for view, frames in zip(views, stored, strict=True):
             writer.add(view, [view.codec.encode_frame(np.ascontiguousarray(frame)) for frame in frames])
             view.frame_shape = frames.shape[1:]
-        facts = {"label": f"class {i % 2}", "source": video_id, "split": "train", "fps": 25.0, "length": length}
+        facts = {"label": f"class {i % 2}", "source": video_id, "split": "train", "fps": 25.0, "length": len(stored[0])}
         writer.commit(views, facts | {"settings_hash": settings_hash(settings.as_dict())})
     return open_store(root)

@@ -66,6 +66,16 @@ def test_order_is_read(tmp_path: Path) -> None:
     assert recipe.load(path).as_dict()["order"] == {"block": 0, **order}
 
 
+@pytest.mark.parametrize(("flow", "channels"), [("pixels", 2), ("signed", 2), ("image", 3), ("u", 3)])
+def test_augmentation_decides_the_channels_of_networks(tmp_path: Path, flow: str, channels: int) -> None:
+    augmentation = {"name": "goca", "settings": {"flow": flow}}
+    loaded = recipe.load(runs.write(tmp_path / "recipe.yaml", runs.settings(INFONCE, augmentation=augmentation)))
+    [stage] = loaded.stages
+    assert "channels" not in stage.settings
+    [encoder] = methods.create("infonce", **loaded.method_settings(stage)).encoders.values()
+    assert encoder.in_channels == channels
+
+
 def at(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
     """A change of a recipe: `value` at the place that `keys` lead to."""
 
@@ -169,6 +179,9 @@ SETTINGS = ("stages", 0, "settings")
         (at("evaluation", value={"crop": "hole"}), "'hole' is text.*evaluation: crop"),
         (at("stages", 0, "steps", value=-8), r"-8 is out of range.*stages\[0\].steps"),
         (at(*SETTINGS, "temperature", value=0), r"0 is out of range.*stages\[0\].settings: method.temperature"),
+        # said elsewhere
+        (at("augmentation", "settings", value={"flow_bound": 8}), "flow_bound is not a recipe's.*augmentation.*store"),
+        (at(*SETTINGS, "channels", value={"rgb": 1}), r"channels is not a recipe's.*stages\[0\].settings.*`flow`"),
         # what does not go together
         (
             lambda content: content.update(accumulate=2, order={"last": "keep"}),

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.stores import write_store
 from train import methods, stages
 from train.checkpoints import METADATA
+from train.methods.infonce import InfoNCE
 from train.recipe import Recipe
 from train.stages import Hardware
 
@@ -169,6 +171,8 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)
     refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
+    with mock.patch.object(InfoNCE, "views_per_video", 3):
+        refused("(?s)draws 2 clips of a video and the method takes 3", IN_BATCH, augmentation={"name": "coclr"})
     without_flow = open_store(store.root)
     del without_flow.settings["flow"]
     refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE, on=without_flow)

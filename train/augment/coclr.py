@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import UsageError
 from train.augment.plans import Pixels
 from train.augment.standard import RandomResized
 from train.settings import check_number
@@ -17,9 +16,9 @@ from train.settings import check_number
 class CoCLR(RandomResized):
     """Half of the samples show one clip twice, once strongly and once weakly changed; the other half shows two clips.
 
-    Weak is window and mirror alone. Two clips are strongly changed with probability `strong`, each for itself. Published:
-    `retry: false`, `gray_kind: channel`, `flow: image`, `flip_negates: false`. With `one_clip: 0` and `strong: 1` any number
-    of clips is drawn, each for itself.
+    Weak is window and mirror alone. Two clips are strongly changed with probability `strong`, each for itself. Published,
+    by CoCLR and ViCC alike: `retry: false`, `gray_kind: channel`, `flow: image`, `flow_flip: plain`. With `one_clip: 0` any
+    number of clips is drawn.
 
     Args:
         one_clip: Probability that both views show the same clip.
@@ -35,15 +34,13 @@ class CoCLR(RandomResized):
         check_number("one_clip", self.one_clip, least=0, most=1)
         check_number("strong", self.strong, least=0, most=1)
 
+    @property
+    def views(self) -> int | None:
+        return 2 if self.one_clip else None
+
     def sample(
         self, clip: Callable[[], np.ndarray], count: int, frame_size: tuple[int, int], rng: np.random.Generator
     ) -> list[tuple[np.ndarray, dict[str, Pixels]]]:
-        if self.one_clip and count != 2:
-            raise UsageError(
-                f"one clip shown twice makes two views, and the method takes {count}",
-                where="augmentation coclr: one_clip",
-                remedy="one_clip: 0, or another augmentation",
-            )
         frames = [clip() for _ in range(count)]
         same, which, order = rng.random() < self.one_clip, rng.integers(2), rng.integers(2)
         strong = (rng.random(count) < self.strong).tolist()

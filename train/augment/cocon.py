@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from train.settings import check_number
 class CoCon(Standard):
     """A square of most of the frame, and colours drawn for every frame, so that they do not tell which frames belong together.
 
-    Published: `together: false` (each view is cut for itself); there flow is never mirrored, and its window is the one of
-    three random ones in which most moves, which is not done here: a plan does not look at pixels. Frames are resized
-    bilinearly here, by the nearest pixel there.
+    Published: `together: false` (each view is cut for itself) and `flow_flip: never`. The published window of flow is the
+    one of three random ones in which most moves; here it is one random one, because a plan does not look at pixels. On
+    Kinetics the published window of RGB is a random resized one, which is policy slic with `area: [0.5, 1]`, `blur: 0` and
+    the colours and flow of this one, but for gray, which comes before the jitter only here.
 
     Args:
         crop: Side of the square, as a fraction of the frame's short side (published: 224 of 240 pixels).
@@ -35,10 +37,12 @@ class CoCon(Standard):
     flow: FlowInput = "signed"
     crop: float = 224 / 240
 
+    gray_first: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("crop", self.crop, above=0, most=1)
 
     def window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:
-        down, across = rng.random(2)
+        down, across = rng.random(2).tolist()
         return square(frame_size, self.crop, (down, across))

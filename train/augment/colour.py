@@ -1,11 +1,12 @@
 """Colour as one affine map a pixel: jitter, gray, the sign of flow and normalisation, multiplied into one matrix.
 
-A map is float64 (D, C + 1): `map[:, :C] @ pixel + map[:, C]` with the C bytes of a pixel in 0..255. Nothing is cut to
-0..255 on the way, as the published operations on images do after every step.
+A map is float64 (D, C + 1): `map[:, :C] @ pixel + map[:, C]` with the C bytes of a pixel in 0..255; several are
+(..., D, C + 1). Nothing is cut to 0..255 on the way, as the published operations on images do after every step.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -18,12 +19,20 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])  # of pixels in 0..1
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 KINETICS_MEAN = np.array([0.4345, 0.4051, 0.3775])  # SLIC's, specs/slic.md section 4
 KINETICS_STD = np.array([0.2768, 0.2713, 0.2737])
+_MOMENTS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "kinetics": (KINETICS_MEAN, KINETICS_STD)}
 FLOW_SCALE = 2.5  # pixels that become 1 at the network's input: 1 px -> 0.4, as in the small-scale study
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-# RGB -> YIQ. Hue turns I and Q about the gray axis, which is linear; a shift of HSV's hue is not.
-YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+MIDDLE = 255 * LUMA @ IMAGENET_MEAN  # the gray level about which contrast is changed
+IDENTITY = np.eye(3, 4)
 # What moved right moves left in the mirror: u becomes 255 - u.
 MIRRORED_FLOW = np.array([[-1.0, 0, 255], [0, 1, 0]])
+
+# RGB -> YIQ, in which the rows I and Q hold what is not gray.
+YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+# A pixel's gray, the rest of it, and the rest a quarter turn about the gray axis, as which hue turns it: (3, 9).
+GRAY = np.tile(LUMA, (3, 1))
+QUARTER = np.linalg.inv(YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ YIQ
+PARTS = np.stack([GRAY, np.eye(3) - GRAY, QUARTER]).reshape(3, 9)
 
 
 def base_affine(flow_bound: float = 20.0) -> dict[str, np.ndarray]:
@@ -40,18 +49,20 @@ def is_image(flow: FlowInput) -> bool:
     return flow in ("image", "u")
 
 
-def normalised_flow(kind: FlowInput, flow_bound: float, statistics: Statistics) -> np.ndarray:
-    """From the bytes (u, v) of flow to the network's input, without jitter."""
-    made = flow_input(kind, flow_bound)
-    return compose(normalisation(statistics), made) if is_image(kind) else made
-
-
+@functools.cache
 def normalisation(statistics: Statistics) -> np.ndarray:
     """`(v / 255 - mean) / std` of RGB bytes."""
-    mean, std = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "kinetics": (KINETICS_MEAN, KINETICS_STD)}[statistics]
-    return np.column_stack([np.diag(1 / 255 / std), -mean / std])
+    mean, std = _MOMENTS[statistics]
+    return _constant(np.column_stack([np.diag(1 / 255 / std), -mean / std]))
 
 
+def denormalisation(statistics: Statistics) -> np.ndarray:
+    """The inverse of `normalisation`: from the network's input back to RGB in 0..255."""
+    mean, std = _MOMENTS[statistics]
+    return np.column_stack([np.diag(255 * std), 255 * mean])
+
+
+@functools.cache
 def flow_input(kind: FlowInput, flow_bound: float = 20.0) -> np.ndarray:
     """From the bytes (u, v) of flow to what networks are given in its place.
 
@@ -60,45 +71,54 @@ def flow_input(kind: FlowInput, flow_bound: float = 20.0) -> np.ndarray:
     (CoCLR, ViCC, GOCA); u: (u, u, u) (SLIC).
     """
     scale = 2 * flow_bound / 255 / FLOW_SCALE
-    return {
+    kinds = {
         "pixels": np.column_stack([scale * np.eye(2), np.full(2, -flow_bound / FLOW_SCALE)]),
         "signed": np.column_stack([np.eye(2) / 255, np.full(2, -0.5)]),
         "image": np.array([[0.0, 0, 128], [0, 1, 0], [1, 0, 0]]),
         "u": np.array([[1.0, 0, 0], [1, 0, 0], [1, 0, 0]]),
-    }[kind]
+    }
+    return _constant(kinds[kind])
+
+
+def flow_output(kind: FlowInput, flow_bound: float = 20.0) -> np.ndarray:
+    """The inverse of `flow_input` for "pixels" and "signed": from the network's input back to pixels of the stored flow."""
+    scale = {"pixels": FLOW_SCALE, "signed": 2 * flow_bound}[kind]
+    return scale * np.eye(2, 3)
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The map that applies `first` and then `second`."""
-    channels = len(first)
-    total = second[:, :channels] @ first
-    total[:, -1] += second[:, channels]
+    """The maps that apply `first` and then `second`, each (..., D, C + 1)."""
+    total = second[..., :-1] @ first
+    total[..., -1] += second[..., -1]
     return total
 
 
-def jitter(rng: np.random.Generator, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
-    """A random map of RGB bytes, (3, 4); the arguments are the half ranges of the factors, hue in turns.
+def jitter(numbers: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
+    """Maps of RGB bytes, (N, 3, 4), from `numbers` (N, 5) drawn uniformly in 0..1.
 
-    Brightness, contrast, saturation and hue in random order, all four linear here: contrast is about a fixed gray level
-    (that of ImageNet's mean; torchvision's is about each frame's own mean), and hue turns in YIQ (torchvision: in HSV).
+    The other arguments are the half ranges of the factors of brightness, contrast and saturation, and of hue's shift in
+    turns. The four come in random order, of which only that of brightness and contrast matters: all are linear here.
+    Contrast is about a fixed gray level (that of ImageNet's mean; torchvision's is about each frame's own mean), and hue
+    turns what is not gray in YIQ (torchvision: in HSV).
     """
-    light, spread, vivid = 1 + rng.uniform(-1, 1, 3) * (brightness, contrast, saturation)
-    angle = 2 * np.pi * rng.uniform(-hue, hue)
-    rotation = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
-    middle = 255 * LUMA @ IMAGENET_MEAN
-    steps = [
-        np.column_stack([light * np.eye(3), np.zeros(3)]),
-        np.column_stack([spread * np.eye(3), np.full(3, (1 - spread) * middle)]),
-        np.column_stack([vivid * np.eye(3) + (1 - vivid) * LUMA, np.zeros(3)]),
-        np.column_stack([np.linalg.inv(YIQ) @ rotation @ YIQ, np.zeros(3)]),
-    ]
-    total = np.eye(3, 4)
-    for step in rng.permutation(4):
-        total = compose(steps[step], total)
-    return total
+    moved = 2 * numbers[:, :4] - 1
+    light, spread, vivid = (1 + moved[:, :3] * (brightness, contrast, saturation)).T
+    angle = 2 * np.pi * hue * moved[:, 3]
+    amounts = light * spread * np.stack([np.ones_like(angle), vivid * np.cos(angle), vivid * np.sin(angle)])
+    maps = np.empty((len(numbers), 3, 4))
+    maps[:, :, :3] = (amounts.T @ PARTS).reshape(-1, 3, 3)
+    maps[:, :, 3] = ((1 - spread) * MIDDLE * np.where(numbers[:, 4] < 0.5, 1, light))[:, None]
+    return maps
 
 
-def gray(kind: Gray, channel: int) -> np.ndarray:
-    """All three channels alike: their luminance, or a copy of one of them."""
-    weights = LUMA if kind == "luminance" else np.eye(3)[channel]
-    return np.column_stack([np.tile(weights, (3, 1)), np.zeros(3)])
+def gray(kind: Gray, channels: np.ndarray) -> np.ndarray:
+    """All three channels alike: their luminance, (1, 3, 4), or for each of `channels` (N,) a copy of it, (N, 3, 4)."""
+    weights = LUMA[None] if kind == "luminance" else np.eye(3)[channels]
+    maps = np.zeros((len(weights), 3, 4))
+    maps[:, :, :3] = weights[:, None]
+    return maps
+
+
+def _constant(map_: np.ndarray) -> np.ndarray:
+    map_.setflags(write=False)
+    return map_

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.augment.colour import FlowInput, Statistics, compose, jitter, normalisation, normalised_flow
+from train.augment import colour
+from train.augment.colour import FlowInput, Statistics
 from train.augment.plans import Pixels, Policy
 from train.augment.windows import WHOLE, square
-from train.settings import check_number
+from train.settings import check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Evaluate(Policy):
     """Whole frame or centre crop, no flip.
 
     The colour jitter is CoCLR's, whose published retrieval applies it to test videos too: brightness, contrast and
-    saturation times U(.8, 1.2), hue turned by U(-.1, .1), in random order (see `train.augment.colour.jitter`). Flow stays
-    as it is (published: the same jitter, as if it were an RGB image).
+    saturation times U(.8, 1.2), hue turned by U(-.1, .1), in random order (see `train.augment.colour.jitter`). Flow gets
+    the same one where the network is given it as an image (published), and stays as it is otherwise.
 
     Args:
         crop: "whole", or the side of a centred square as a fraction of the frame's short side.
@@ -38,14 +39,16 @@ class Evaluate(Policy):
             check_number("crop", self.crop, above=0, most=1)
         check_number("jitter", self.jitter, least=0, most=1)
         check_number("flow_bound", self.flow_bound, above=0)
+        check_choice("flow", self.flow, FlowInput)
+        check_choice("statistics", self.statistics, Statistics)
 
     def pixels(self, frame_size: tuple[int, int], length: int, rng: np.random.Generator) -> dict[str, Pixels]:
-        drawn, applied = jitter(rng, 0.2, 0.2, 0.2, 0.1), rng.random() < self.jitter
-        maps = {
-            "rgb": normalisation(self.statistics),
-            "flow": normalised_flow(self.flow, self.flow_bound, self.statistics),
-        }
-        if applied:
-            maps["rgb"] = compose(maps["rgb"], drawn)
+        [drawn] = colour.jitter(rng.random((1, 5)), 0.2, 0.2, 0.2, 0.1)
+        jittered = drawn if rng.random() < self.jitter else colour.IDENTITY
+        rgb = colour.compose(colour.normalisation(self.statistics), jittered)
+        flow = colour.flow_input(self.flow, self.flow_bound)
+        if colour.is_image(self.flow):
+            flow = colour.compose(rgb, flow)
         window = WHOLE if isinstance(self.crop, str) else square(frame_size, self.crop)
-        return {view: Pixels(window, False, colour[None].astype(np.float32)) for view, colour in maps.items()}
+        maps = {"rgb": rgb, "flow": flow}
+        return {view: Pixels(window, False, affine[None].astype(np.float32)) for view, affine in maps.items()}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.augment.standard import Range, Standard, check_range
+from train.augment.standard import Range, Standard
 from train.augment.windows import Window, square
-from train.settings import check_number
+from train.settings import check_number, check_range
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class GOCA(Standard):
     """The frame's short side is scaled to a random length, and a square of `crop` is cut from it at a random place.
 
     Published: `together: false` (the two streams of a clip are changed by separate draws), `flow: image`,
-    `flip_negates: false`; with R(2+1)D `scale: [128, 160]` and `crop: 112`. No blur: the released code builds one and never
+    `flow_flip: plain`; with R(2+1)D `scale: [128, 160]` and `crop: 112`. No blur: the released code builds one and never
     applies it.
 
     Args:
@@ -34,5 +34,6 @@ class GOCA(Standard):
         check_range("scale", self.scale, least=self.crop)
 
     def window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:
-        short_side, down, across = rng.uniform(self.scale[0], self.scale[1]), rng.random(), rng.random()
+        extent, down, across = rng.random(3).tolist()
+        short_side = self.scale[0] + extent * (self.scale[1] - self.scale[0])
         return square(frame_size, self.crop / short_side, (down, across))

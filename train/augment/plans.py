@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.errors import Refusal
-from train.augment.colour import FlowInput, Statistics
+from pipeline.errors import Refusal, UsageError
+from train.augment.colour import FlowInput, Statistics, is_image
 from train.augment.windows import Window
 from train.clips import random_clip, sliding_windows
 
@@ -58,6 +58,25 @@ class Policy(ABC):
 
     flow: FlowInput = "pixels"
     statistics: Statistics = "imagenet"
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels of each view at the network's input."""
+        return {"rgb": 3, "flow": 3 if is_image(self.flow) else 2}
+
+    @property
+    def views(self) -> int | None:
+        """How many clips of a video the policy draws for a sample; None: as many as are asked for."""
+        return None
+
+    def check_views(self, count: int) -> None:
+        """Raises UsageError for a number of clips of a sample that the policy does not draw."""
+        if self.views not in (None, count):
+            raise UsageError(
+                f"the augmentation draws {self.views} clips of a video and the method takes {count}",
+                where=f"augmentation: {type(self).__name__}",
+                remedy="settings with which it draws any number (train/augment), or another augmentation",
+            )
 
     @abstractmethod
     def pixels(self, frame_size: tuple[int, int], length: int, rng: np.random.Generator) -> dict[str, Pixels]:
@@ -137,9 +156,10 @@ def sample_plans(
 ) -> list[ClipPlan]:
     """The `count` clips of one sample of training, as `policy.sample` draws them from `generator(seed, epoch, sample)`.
 
-    Arguments as in `plan`. Raises what `plan` raises, and UsageError for a policy that makes another number of clips.
+    Arguments as in `plan`. Raises what `plan` raises, and what `policy.check_views` raises.
     """
     _check_frames(video_id, num_frames)
+    policy.check_views(count)
     rng = generator(seed, epoch, sample)
     made = policy.sample(lambda: random_clip(num_frames, length, stride, rng), count, frame_size, rng)
     return [ClipPlan(video_id, frames, pixels) for frames, pixels in made]

@@ -9,9 +9,8 @@ import numpy as np
 
 from train.augment.colour import MIRRORED_FLOW, base_affine, compose
 from train.augment.plans import Pixels, Policy
-from train.augment.standard import check_range
 from train.augment.windows import Window
-from train.settings import check_number
+from train.settings import check_number, check_range
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from pipeline.errors import UsageError, refuse_unknown
 from train.augment import colour
 from train.augment.colour import FlowInput, Gray, Statistics
 from train.augment.plans import Pixels, Policy
 from train.augment.windows import Window, random_resized
-from train.settings import check_number
+from train.settings import check_choice, check_flag, check_number, check_range
 
 Range = Sequence[float]
+FlowFlip = Literal["negated", "plain", "never"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class Standard(Policy):
 
     Args:
         flip: Probability of mirroring.
-        flip_negates: Whether u changes its sign in the mirror (published: False).
+        flow_flip: Flow in the mirror: "negated", u changes its sign; "plain", it does not (published, mostly); "never",
+            flow is not mirrored.
         jitter: Probability of the colour jitter, of half ranges brightness, contrast, saturation and hue (in turns).
         gray: Probability of gray.
         gray_kind: "luminance", or "channel": a copy of one random channel, another one for every frame.
@@ -44,7 +43,7 @@ class Standard(Policy):
     """
 
     flip: float = 0.5
-    flip_negates: bool = True
+    flow_flip: FlowFlip = "negated"
     jitter: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4
@@ -60,17 +59,20 @@ class Standard(Policy):
     together: bool = True
     flow_bound: float = 20.0
 
+    gray_first: ClassVar[bool] = False  # whether gray comes before the jitter
+
     def __post_init__(self) -> None:
-        check_range("sigma", self.sigma)
-        for name in ("flip", "jitter", "gray", "blur"):
-            check_number(name, getattr(self, name), least=0, most=1)
-        for name in ("brightness", "contrast", "saturation"):
+        for name in ("flip", "jitter", "brightness", "contrast", "saturation", "gray", "blur"):
             check_number(name, getattr(self, name), least=0, most=1)
         check_number("hue", self.hue, least=0, most=0.5)
+        check_range("sigma", self.sigma)
         check_number("flow_bound", self.flow_bound, above=0)
-        for name, choices in (("gray_kind", Gray), ("flow", FlowInput), ("statistics", Statistics)):
-            if getattr(self, name) not in get_args(choices):
-                refuse_unknown(name, getattr(self, name), get_args(choices), where=name)
+        for name in ("steady", "together"):
+            check_flag(name, getattr(self, name))
+        check_choice("flow_flip", self.flow_flip, FlowFlip)
+        check_choice("gray_kind", self.gray_kind, Gray)
+        check_choice("flow", self.flow, FlowInput)
+        check_choice("statistics", self.statistics, Statistics)
 
     def pixels(self, frame_size: tuple[int, int], length: int, rng: np.random.Generator) -> dict[str, Pixels]:
         return self.drawn(frame_size, length, rng, strong=True)
@@ -83,17 +85,40 @@ class Standard(Policy):
         self, frame_size: tuple[int, int], length: int, rng: np.random.Generator, strong: bool
     ) -> dict[str, Pixels]:
         """`pixels`, or only window and mirror where not `strong`; `rng` moves on by as much."""
-        first = _Drawn(self, frame_size, rng)
-        second = first if self.together else _Drawn(self, frame_size, first.another())
-        rgb = colour.normalisation(self.statistics)
-        flow = colour.flow_input(self.flow, self.flow_bound)
-        if second.flip and self.flip_negates:
+        first, own = (_Draws(self, frame_size, length, rng) for _ in range(2))
+        second = first if self.together else own
+        rgb = colour.normalisation(self.statistics)[None]
+        flow = colour.flow_input(self.flow, self.flow_bound)[None]
+        mirrored = second.flip and self.flow_flip != "never"
+        if mirrored and self.flow_flip == "negated":
             flow = colour.compose(flow, colour.MIRRORED_FLOW)
-        as_image = colour.is_image(self.flow)
+        coloured = strong and colour.is_image(self.flow)
+        if coloured:
+            flow = colour.compose(self._colours(second.numbers, 8), flow)
+        if colour.is_image(self.flow):
+            flow = colour.compose(rgb, flow)
+        if strong:
+            rgb = colour.compose(rgb, self._colours(first.numbers, 7))
         return {
-            "rgb": first.pixels(length, strong, None, rgb),
-            "flow": second.pixels(length, strong, flow, rgb) if as_image else second.pixels(length, False, None, flow),
+            "rgb": Pixels(first.window, first.flip, rgb.astype(np.float32), first.blur if strong else 0.0),
+            "flow": Pixels(second.window, mirrored, flow.astype(np.float32), second.blur if coloured else 0.0),
         }
+
+    def _colours(self, numbers: np.ndarray, copied: int) -> np.ndarray:
+        """Maps from RGB bytes to RGB bytes: (1, 3, 4), or (T, 3, 4) where frames differ. A frame's colour follows from its
+        row of `numbers` (T, 9), whose column `copied` says which channel gray copies; where `steady`, the first row
+        serves all frames in all else."""
+        channels = (3 * numbers[:, copied]).astype(int)
+        if self.steady:
+            numbers = numbers[:1]
+        jittered = colour.jitter(numbers[:, :5], self.brightness, self.contrast, self.saturation, self.hue)
+        maps = np.where((numbers[:, 5] < self.jitter)[:, None, None], jittered, colour.IDENTITY)
+        grayed = numbers[:, 6] < self.gray
+        if not grayed.any():
+            return maps
+        grays = colour.gray(self.gray_kind, channels)
+        both = colour.compose(maps, grays) if self.gray_first else colour.compose(grays, maps)
+        return np.where(grayed[:, None, None], both, maps)
 
 
 @dataclass(frozen=True)
@@ -111,58 +136,18 @@ class RandomResized(Standard):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("area", self.area, most=1.0)
+        check_flag("retry", self.retry)
 
     def window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:
         return random_resized(rng, frame_size, (self.area[0], self.area[1]), retry=self.retry)
 
 
-class _Drawn:
-    """What is drawn for one clip, or for one of its streams."""
+class _Draws:
+    """What is drawn for one clip, or for one of its streams. All of it always, so that a setting changes only its own."""
 
-    def __init__(self, policy: Standard, frame_size: tuple[int, int], rng: np.random.Generator) -> None:
-        self.policy = policy
+    def __init__(self, policy: Standard, frame_size: tuple[int, int], length: int, rng: np.random.Generator) -> None:
         self.window = policy.window(frame_size, rng)
-        self.flip = bool(rng.random() < policy.flip)
-        blurred, sigma = rng.random() < policy.blur, rng.uniform(policy.sigma[0], policy.sigma[1])
-        self.blur = float(sigma) if blurred else 0.0
-        # Of its own, so that how many colours are drawn changes nothing that comes after.
-        self.colours = int(rng.integers(2**63))
-
-    def another(self) -> np.random.Generator:
-        return np.random.default_rng((self.colours, 1))
-
-    def pixels(self, length: int, strong: bool, into_rgb: np.ndarray | None, normalised: np.ndarray) -> Pixels:
-        """Through the map `into_rgb` (none for RGB itself), the drawn colours where `strong`, and the map `normalised`."""
-        colours = self._colours(length) if strong else [np.eye(len(normalised[0]) - 1, len(normalised[0]))]
-        maps = []
-        for drawn in colours:
-            inner = drawn if into_rgb is None else colour.compose(drawn, into_rgb)
-            maps.append(colour.compose(normalised, inner))
-        return Pixels(self.window, self.flip, np.stack(maps).astype(np.float32), self.blur if strong else 0.0)
-
-    def _colours(self, length: int) -> list[np.ndarray]:
-        """Maps from RGB bytes to RGB bytes: one, or one a frame where they differ."""
-        policy, rng = self.policy, np.random.default_rng((self.colours, 0))
-        channels = rng.integers(3, size=length)
-        draws = [self._jitter_and_coin(rng) for _ in range(1 if policy.steady else length)]
-        flickers = any(grayed for _, grayed in draws) and policy.gray_kind == "channel"
-        frames = length if flickers or not policy.steady else 1
-        return [
-            colour.compose(colour.gray(policy.gray_kind, int(channel)), jittered) if grayed else jittered
-            for channel, (jittered, grayed) in zip(channels[:frames], itertools.cycle(draws), strict=False)
-        ]
-
-    def _jitter_and_coin(self, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
-        """A colour map, and whether gray follows."""
-        policy = self.policy
-        jittered, grayed = rng.random(2) < (policy.jitter, policy.gray)
-        drawn = colour.jitter(rng, policy.brightness, policy.contrast, policy.saturation, policy.hue)
-        return drawn if jittered else np.eye(3, 4), bool(grayed)
-
-
-def check_range(name: str, value: object, least: float = 0.0, most: float = math.inf) -> None:
-    """Passes two positive numbers that do not fall, both in least..most. Raises UsageError with the setting's name."""
-    numbers = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-    if not numbers or not max(least, 1e-9) <= value[0] <= value[1] <= most:  # type: ignore[index]
-        limits = f"in {least:g}..{most:g}" if math.isfinite(most) else f"from {least:g}"
-        raise UsageError(f"{name} {value!r} is not a range", where=name, remedy=f"two rising numbers {limits}")
+        flip, blurred, sigma = rng.random(3).tolist()
+        self.flip = flip < policy.flip
+        self.blur = policy.sigma[0] + sigma * (policy.sigma[1] - policy.sigma[0]) if blurred < policy.blur else 0.0
+        self.numbers = rng.random((length, 9))

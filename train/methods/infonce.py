@@ -38,6 +38,8 @@ class InfoNCE(Method):
         temperature: divides the cosines.
         momentum: share that the key encoder keeps of itself at each optimiser step; without effect on `queue: 0`.
         optimiser: `OptimiserSettings`, or a mapping with its keys.
+        channels: of each stream at the network's input, as the recipe's augmentation makes them; by default those of
+            `STREAM_CHANNELS`.
 
     Values of a step: `loss`, `contrast_top1` and `contrast_top5` (fraction of queries whose own key ranks first or among
     the first five).
@@ -59,6 +61,7 @@ class InfoNCE(Method):
         temperature: float = 0.07,
         momentum: float = 0.999,
         optimiser: OptimiserSettings | dict[str, Any] | None = None,
+        channels: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
         if stream not in STREAM_CHANNELS:
@@ -70,8 +73,8 @@ class InfoNCE(Method):
         self.optimiser_settings = OptimiserSettings.of(optimiser)
         optimiser = asdict(self.optimiser_settings)  # plain values in the checkpoint
         self.save_hyperparameters()
-        channels = STREAM_CHANNELS[stream]
-        self.query_encoder = Encoder(backbone, channels, dim, backbone_settings, temporal_centring)
+        in_channels = (channels or STREAM_CHANNELS)[stream]
+        self.query_encoder = Encoder(backbone, in_channels, dim, backbone_settings, temporal_centring)
         self.key_encoder: Encoder | None = None
         self.queue: Queue | None = None
         if queue:
