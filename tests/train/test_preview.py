@@ -132,7 +132,7 @@ def strips(store: VideoStore, stream: str, **settings: Any) -> list[Strip]:
 
 def test_what_was_drawn_stands_beside_the_strip(store: VideoStore) -> None:
     loader = make(store, "slic", blur=0.5, sigma=(0.5, 0.5))
-    [index, *_] = loader.rank_slice(0)[1]
+    [index, *_] = loader.order.share(0)[1]
     pixels = loader.plans(int(index), 0)[1].pixels
     [rgb, flow] = shown_videos(loader, 0, 0, 1)[0].clips[1].strips
     loader.close()
