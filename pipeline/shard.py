@@ -60,17 +60,17 @@ def read_frames(file: OpenFile, index: np.ndarray, slots: Sequence[int]) -> list
     wanted = index[np.asarray(slots, np.int64)]
     if (wanted[:, 0] == MISSING).any():
         raise CorruptShard(f"frame {int(np.flatnonzero(wanted[:, 0] == MISSING)[0])} of the request was never written")
-    start, end = int(wanted[:, 0].min()), int((wanted[:, 0] + wanted[:, 1]).max())
+    start, end = int(wanted[:, 0].min()), int(wanted.sum(axis=1).max())
     buffer = np.frombuffer(file.read(start, end - start), np.uint8)
     if buffer.size != end - start:
         raise CorruptShard(f"it ends after {start + buffer.size} bytes; {end} are needed")
-    streams = []
-    for slot, (offset, size) in zip(slots, wanted.tolist(), strict=True):
-        stream = buffer[offset - start : offset - start + size - CRC_BYTES]
-        checksum = buffer[offset - start + size - CRC_BYTES : offset - start + size].tobytes()
-        if google_crc32c.value(stream).to_bytes(CRC_BYTES, "little") != checksum:
+    begins = (wanted[:, 0] - np.uint64(start)).astype(np.int64)
+    ends = begins + wanted[:, 1].astype(np.int64) - CRC_BYTES
+    checksums = buffer[ends[:, None] + np.arange(CRC_BYTES)].view("<u4")[:, 0]
+    streams = [buffer[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    for slot, stream, checksum in zip(slots, streams, checksums.tolist(), strict=True):
+        if google_crc32c.value(stream) != checksum:
             raise CorruptShard(f"frame {slot} of the shard does not match its checksum")
-        streams.append(stream)
     return streams
 
 
