@@ -11,7 +11,7 @@ reads a frame in six times the time (section 4); a test holds the two writers ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import google_crc32c
@@ -51,8 +51,9 @@ def read_index(file: OpenFile, slots: int) -> np.ndarray:
     return np.frombuffer(footer, "<u8", count=2 * slots).reshape(slots, 2)
 
 
-def read_frames(file: OpenFile, index: np.ndarray, slots: Sequence[int]) -> list[np.ndarray]:
-    """JPEG streams (1-D uint8) of the given slots, with one positioned read that spans them all.
+def read_frames(file: OpenFile, index: np.ndarray, slots: Sequence[int]) -> Iterator[np.ndarray]:
+    """JPEG streams (1-D uint8) of the given slots, with one positioned read that spans them all; checked one by one, when
+    they are taken: what is decoded at once is then still in the processor's cache.
 
     Frames of a shard lie in order, so a clip is one read; a strided clip reads the frames between as well, which costs
     less than a second system call. Raises CorruptShard when a frame is missing or does not match its CRC32C.
@@ -67,11 +68,11 @@ def read_frames(file: OpenFile, index: np.ndarray, slots: Sequence[int]) -> list
     begins = (wanted[:, 0] - np.uint64(start)).astype(np.int64)
     ends = begins + wanted[:, 1].astype(np.int64) - CRC_BYTES
     checksums = buffer[ends[:, None] + np.arange(CRC_BYTES)].view("<u4")[:, 0]
-    streams = [buffer[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-    for slot, stream, checksum in zip(slots, streams, checksums.tolist(), strict=True):
+    for slot, begin, end, checksum in zip(slots, begins.tolist(), ends.tolist(), checksums.tolist(), strict=True):
+        stream = buffer[begin:end]
         if google_crc32c.value(stream) != checksum:
             raise CorruptShard(f"frame {slot} of the shard does not match its checksum")
-    return streams
+        yield stream
 
 
 def path(view_folder: Path, shard: int, dimensions: int) -> Path:

@@ -211,7 +211,7 @@ class VideoStore:
             try:
                 file = storage.open_file(path)
                 index = shard.read_index(file, slots)
-                found = shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted])
+                found = list(shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted]))
             except (OSError, shard.CorruptShard) as error:
                 raise corrupt(self.root, video_id, path, error) from error
             streams.update(zip(wanted, found, strict=True))

@@ -60,18 +60,20 @@ class OpenCVExecutor:
 
     def _fill(self, view: str, plan: ClipPlan, size: Size, resize: WindowResize, clip: np.ndarray) -> None:
         """Decode one clip, each distinct frame once, into `clip` (P, T, h, w * C)."""
-        streams = self._shards.encoded(plan.video_id, view, plan.frames)
         shape, decode = self.store.shape(plan.video_id, view)[1:], self.store.codec(view).decode_frame
-        first: dict[int, int] = {}  # frame number -> the first place in the clip that shows it
+        places: dict[int, list[int]] = {}
         for place, number in enumerate(plan.frames.tolist()):
-            if first.setdefault(number, place) < place:  # a short video repeats its first frame
-                clip[:, place] = clip[:, first[number]]
-                continue
+            places.setdefault(number, []).append(place)
+        for number, stream in self._shards.each(plan.video_id, view, plan.frames):
             try:
-                frame = decode(streams[number], shape)
+                frame = decode(stream, shape)
             except ValueError as error:
                 raise corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), error) from error
-            resize(frame.reshape(len(clip), size[0], -1), clip, place)
+            first, *repeats = places[number]
+            resize(frame.reshape(len(clip), size[0], -1), clip, first)
+            if repeats:  # a short video repeats its first frame
+                clip[:, repeats] = clip[:, first, None]
+            del frame  # its memory, still in the processor's cache, is the next one's
 
 
 def _blur(images: np.ndarray, sigma: float) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -37,23 +38,23 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def encoded(self, video_id: str, view: str, frames: Sequence[int] | np.ndarray) -> dict[int, np.ndarray]:
-        """Frame number -> its JPEG stream (1-D uint8, checked against its CRC32C), each distinct frame once.
+        """Frame number -> its stream (1-D uint8, checked against its CRC32C), each distinct frame once, in order.
 
         Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
         """
+        return dict(self.each(video_id, view, frames))
+
+    def each(self, video_id: str, view: str, frames: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """What `encoded` gives, one frame after the other; each is checked, and refused, when it is taken."""
         numbers = sorted(set(self.store.indices(video_id, view, frames)))
-        streams: dict[int, np.ndarray] = {}
-        for part in sorted({number // shard.FRAMES_PER_SHARD for number in numbers}):
-            wanted = [number for number in numbers if number // shard.FRAMES_PER_SHARD == part]
+        for part, group in groupby(numbers, lambda number: number // shard.FRAMES_PER_SHARD):
+            wanted = list(group)
             try:
                 opened = self._open(video_id, view, part)
-                found = shard.read_frames(
-                    opened.file, opened.index, [number % shard.FRAMES_PER_SHARD for number in wanted]
-                )
+                slots = [number % shard.FRAMES_PER_SHARD for number in wanted]
+                yield from zip(wanted, shard.read_frames(opened.file, opened.index, slots), strict=True)
             except (OSError, shard.CorruptShard) as error:
                 raise corrupt(self.store.root, video_id, self._path(video_id, view, part), error) from error
-            streams.update(zip(wanted, found, strict=True))
-        return streams
 
     def _open(self, video_id: str, view: str, part: int) -> OpenShard:
         key = (video_id, view, part)  # not the path, which takes as long to put together as a clip to read
