@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
-from pipeline.codec import Chroma
+from pipeline.codec import Chroma, JpegCodec, Layout
 from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.writer import VideoWriter, create_store
+
+
+@dataclass(frozen=True)
+class PlanesSettings:
+    """Of a view that the pipeline does not have: `count` gray planes a frame, such as one for each joint of a pose."""
+
+    count: int = 17
+
+    @property
+    def frame_codec(self) -> JpegCodec:
+        return JpegCodec(95, "stacked")
+
+    def resolved(self) -> PlanesSettings:
+        return self
+
+
+class PlanesView:
+    """What the writer needs of it. To be registered in `pipeline.views.VIEWS` by the test."""
+
+    name: ClassVar[str] = "pose"
+    layout: ClassVar[Layout] = "stacked"
+    Settings = PlanesSettings
+    attributes: ClassVar[dict[str, Any]] = {}
+    facts: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, settings: PlanesSettings) -> None:
+        self.codec = settings.frame_codec
+        self.frame_shape = (settings.count, 0, 0)
+        self.seconds: dict[str, float] = {}
 
 
 def smooth_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -25,20 +55,34 @@ def smooth_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def write_store(
-    root: Path, sizes: dict[str, tuple[int, int, int]], seed: int = 0, chroma: Chroma = "4:2:0", **flow_settings: Any
+    root: Path,
+    sizes: dict[str, tuple[int, int, int]],
+    seed: int = 0,
+    chroma: Chroma = "4:2:0",
+    planes: int = 0,
+    **flow_settings: Any,
 ) -> VideoStore:
-    """A store of videos id -> (frames, height, width) with arbitrary rgb, and flow of two thirds of that size."""
+    """A store of videos id -> (frames, height, width) with arbitrary rgb, and flow of two thirds of that size.
+
+    planes: of the view pose, of half that size; 0 for none.
+    """
     rng = np.random.default_rng(seed)
-    settings = ExtractionSettings(
-        {"rgb": RgbSettings(chroma=chroma), "flow": FlowSettings(estimator="dis", **flow_settings)}
-    ).resolved()
+    kinds: dict[str, Any] = {
+        "rgb": RgbSettings(chroma=chroma),
+        "flow": FlowSettings(estimator="dis", **flow_settings),
+        **({"pose": PlanesSettings(planes)} if planes else {}),
+    }
+    settings = ExtractionSettings(kinds).resolved()
     create_store(root, settings)
     for i, (video_id, (length, height, width)) in enumerate(sizes.items()):
         rgb = smooth_noise(rng, length, height, width, 3)
         flow = smooth_noise(rng, length - 1, height * 2 // 3, width * 2 // 3, 2).transpose(0, 3, 1, 2)
         writer, views = VideoWriter(root, video_id), settings.create_views()
         writer.begin()
-        for view, frames in zip(views, (rgb, flow), strict=True):
+        stored = [rgb, flow]
+        if planes:
+            stored.append(smooth_noise(rng, length, height // 2, width // 2, planes).transpose(0, 3, 1, 2))
+        for view, frames in zip(views, stored, strict=True):
             writer.add(view, [view.codec.encode_frame(np.ascontiguousarray(frame)) for frame in frames])
             view.frame_shape = frames.shape[1:]
         facts = {"label": f"class {i % 2}", "source": video_id, "split": "train", "fps": 25.0, "length": length}

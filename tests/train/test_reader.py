@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,8 @@ from pipeline.codec import Chroma
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store
-from tests.train.stores import write_store
+from pipeline.views import VIEWS
+from tests.train.stores import PlanesView, write_store
 from train import reader
 from train.augment import WHOLE, ClipPlan, Pixels, Window, base_affine, blur_taps, pixel_window, plan, policy
 from train.reader.dali import DaliExecutor
@@ -80,6 +82,11 @@ def clip_plan(
     return ClipPlan(video_id, np.asarray(frames), pixels)
 
 
+def with_view(made: ClipPlan, view: str) -> ClipPlan:
+    """The pixels of flow, for another view."""
+    return replace(made, pixels={**made.pixels, view: made.pixels["flow"]})
+
+
 def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, int] = SIZE) -> np.ndarray:
     """One frame after the other, decoded by the store."""
     clips = []
@@ -132,6 +139,47 @@ def test_executors_agree_at_other_sizes(
     for made in (DaliExecutor(store, size, 1), OpenCVExecutor(store, size, 1)):
         assert_close(made.run(view, plans), plain(store, view, plans, size))
         made.close()
+
+
+@pytest.mark.parametrize("planes", [1, 5, 17])
+@pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
+def test_a_view_of_any_number_of_planes_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planes: int, kind: type, on_cpu: None
+) -> None:
+    monkeypatch.setitem(VIEWS, "pose", PlanesView)
+    sizes = {name: VIDEOS[name] for name in ("wide/b", "tall", "short")}
+    store = write_store(tmp_path, sizes, planes=planes)
+    plans = [
+        with_view(clip_plan("wide/b", range(3, 11), (0.1, 0.2, 0.7, 0.6)), "pose"),
+        with_view(clip_plan("tall", range(8), WHOLE, True, 0.7), "pose"),
+        with_view(clip_plan("short", [0, 0, 0, 0, 1, 2, 3, 4], (0.0, 0.5, 0.5, 0.5), True), "pose"),
+    ]
+    executor = kind(store, SIZE, 2)
+    clips = executor.run("pose", plans)
+    assert clips.dtype == torch.uint8 and clips.shape == (3, planes, 8, *SIZE)
+    assert_close(clips, plain(store, "pose", plans))
+    executor.close()
+
+
+@pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
+@pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
+def test_a_window_has_the_pixels_of_the_whole_frame_bit_for_bit(
+    tmp_path: Path, chroma: Chroma, kind: type, on_cpu: None
+) -> None:
+    """Also where only the window is decoded: windows of the clip's own size, at even and odd places, at all edges."""
+    sizes = {"large": (3, 256, 340), "small": (3, 60, 80)}
+    store = write_store(tmp_path, sizes, chroma=chroma)
+    executor = kind(store, SIZE, 1)
+    height, width = SIZE
+    for video_id, (_, tall, wide) in sizes.items():
+        for top, left in ((0, 0), (tall - height, wide - width), (7, 13), (16, 16), (1, wide - width)):
+            window = (top / tall, left / wide, height / tall, width / wide)
+            assert pixel_window(window, tall, wide) == (top, left, height, width)
+            (clip,) = executor.run("rgb", [clip_plan(video_id, range(3), window)])
+            whole = store.read(video_id, "rgb", slice(None))
+            expected = whole[:, top : top + height, left : left + width]
+            np.testing.assert_array_equal(clip.permute(1, 2, 3, 0).numpy(), expected)
+    executor.close()
 
 
 @pytest.mark.parametrize(("view", "chroma"), [("rgb", "4:2:0"), ("rgb", "4:4:4"), ("flow", "4:2:0")])
