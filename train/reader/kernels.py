@@ -1,55 +1,79 @@
 """What the reader computes on CPUs, compiled: a window resized as OpenCV does it, and colour; each in one pass.
 
-Resizing gives OpenCV's INTER_LINEAR of bytes bit for bit (on x86) in half its time: OpenCV blends columns byte by byte,
-here a vector holds both neighbours of all channels of a pixel, or of eight gray ones. The GIL is free meanwhile.
+Resizing gives OpenCV's INTER_LINEAR of bytes bit for bit (on x86) in a fraction of its time: OpenCV blends columns byte by
+byte, here one shuffle gathers the neighbours of two colour pixels, or of eight gray ones. The GIL is free meanwhile.
 """
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipeline.flow.kernels import kernel, part
 
 ONE = 2048  # a weight of one, in OpenCV's fixed point
 COLOURS = 3  # channels of interleaved pixels; planes have one
-GRAY_GROUP = 8  # columns of a plane that are blended at once
+VALUES = 8  # of neighbouring columns that are blended at once, from BYTES of a row
+BYTES = 16
+NOTHING = 0x80  # no byte at all, hence zero
 LANES = 16  # values that are blended at once from two rows
-BEHIND = 8  # bytes; more than are read behind the last pixel of a row
 
 _BYTE, _SHORT, _INT = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_SHUFFLE = {"aarch64": "llvm.aarch64.neon.tbl1.v16i8", "arm64": "llvm.aarch64.neon.tbl1.v16i8"}.get(
+    platform.machine(), "llvm.x86.ssse3.pshuf.b.128"
+)
 
 
 @kernel
-def lay_out(extent, left, size, flip, channels, columns, weights, rows):  # pragma: no cover - compiled
-    """Where each pixel of the output has its neighbours in the frame, and their weights.
+def lay_out(
+    extent, left, size, flip, channels, columns, shares, starts, picks, weights, rows
+):  # pragma: no cover - compiled
+    """Where each pixel of the output has its neighbours in the frame, and their weights; returns the columns of a group.
 
-    extent, size: (height, width) of the window and of the output. columns: int64, for each output column the byte of its
-    left neighbour in a row of the frame. weights: int16, of the two neighbours of each column; of colours four times the
-    same. rows: int64 (h, 4), for each output row its two neighbours in the window and their weights.
+    extent, size: (height, width) of the window and of the output. columns int64 (w,), shares float32 (w,): the left
+    neighbour of each output column, and the share of the right one. A group is so many columns that all their neighbours
+    lie within BYTES. For each: starts, int64, the first of these bytes in a row of the frame; picks, uint8 (groups, 2 * BYTES),
+    which of them are the neighbours (left, right, left, ...), each with NOTHING, which makes it a number of 16 bits; weights,
+    int16 (groups, BYTES), theirs. rows: int64 (h, 4), for each
+    output row its two neighbours in the window and their weights.
     """
-    repeats = 4 if channels == COLOURS else 1
-    for place in range(len(columns)):
-        index, fraction = _neighbour(min(place, size[1] - 1), extent[1], size[1])
+    for place in range(size[1]):
+        index, share = _neighbour(place, extent[1], size[1])
         if index < 0 or extent[1] == 1:
-            index, fraction = 0, np.float32(0)
+            index, share = 0, np.float32(0)
         elif index >= extent[1] - 1:  # the last pixel alone, as the right one of two
-            index, fraction = extent[1] - 2, np.float32(1)
-        target = size[1] - 1 - place if flip and place < size[1] else place
-        columns[target] = (left + index) * channels
-        for pair in range(repeats * target, repeats * (target + 1)):
-            weights[2 * pair] = _fixed_point(np.float32(1) - fraction)
-            weights[2 * pair + 1] = _fixed_point(fraction)
+            index, share = extent[1] - 2, np.float32(1)
+        target = size[1] - 1 - place if flip else place
+        columns[target], shares[target] = left + index, share
+    group = VALUES // channels
+    while not _fits(columns, group, channels):
+        group //= 2
+    picks[:] = NOTHING
+    weights[:] = 0
+    for first in range(0, size[1], group):
+        number, members = first // group, columns[first : first + group]
+        low = members.min()
+        starts[number] = low * channels
+        for value in range(len(members) * channels):
+            member, channel = value // channels, value % channels
+            near = (members[member] - low) * channels + channel
+            picks[number, 4 * value], picks[number, 4 * value + 2] = near, near + channels
+            share = shares[first + member]
+            weights[number, 2 * value] = _fixed_point(np.float32(1) - share)
+            weights[number, 2 * value + 1] = _fixed_point(share)
     for place in range(size[0]):
-        index, fraction = _neighbour(place, extent[0], size[0])
+        index, share = _neighbour(place, extent[0], size[0])
         rows[place, 0] = max(index, 0)
         rows[place, 1] = min(index + 1, extent[0] - 1)
-        rows[place, 2] = _fixed_point(np.float32(1) - fraction)
-        rows[place, 3] = _fixed_point(fraction)
+        rows[place, 2] = _fixed_point(np.float32(1) - share)
+        rows[place, 3] = _fixed_point(share)
+    return group
 
 
 @part
@@ -65,15 +89,24 @@ def _fixed_point(share):  # pragma: no cover - compiled
     return np.int16(np.rint(share * np.float32(ONE)))
 
 
+@part
+def _fits(columns, group, channels):  # pragma: no cover - compiled
+    for first in range(0, len(columns), group):
+        members = columns[first : first + group]
+        if (members.max() - members.min() + 2) * channels > BYTES:
+            return False
+    return True
+
+
 @kernel
-def resize(frame, top, channels, columns, weights, rows, scratch, edge, clip, place):  # pragma: no cover - compiled
+def resize(frame, top, values, starts, picks, weights, rows, scratch, edge, clip, place):  # pragma: no cover - compiled
     """Into clip[:, place], uint8 (P, T, h, w * channels), the window of `frame`, uint8 (P, H, W * channels).
 
-    top: of the window. columns, weights, rows: of `lay_out`. scratch: int16 (2, ...), two blended rows. edge: uint8, a row
-    and BEHIND.
+    top: of the window. values: of a group of columns, all channels counted. starts, picks, weights, rows: of `lay_out`.
+    scratch: int16 (2, ...), two blended rows. edge: uint8, a row and BYTES.
     """
     planes, height, width = frame.shape
-    values = clip.shape[3]
+    groups = -(-clip.shape[3] // values)
     for plane in range(planes):
         held0, held1 = -1, -1
         for y in range(clip.shape[2]):
@@ -84,12 +117,8 @@ def resize(frame, top, channels, columns, weights, rows, scratch, edge, clip, pl
                 if plane == planes - 1 and top + row == height - 1:  # nothing may be read behind the frame
                     edge[:width] = source
                     source = edge
-                if channels == COLOURS:
-                    for x in range(values // COLOURS):
-                        _blend_colours(source, columns, weights, x, scratch[row % 2])
-                else:
-                    for x in range(0, values, GRAY_GROUP):
-                        _blend_grays(source, columns, weights, x, scratch[row % 2])
+                for group in range(groups):
+                    _blend_group(source, starts, picks, weights, group, scratch[row % 2], group * values)
                 if row % 2:
                     held1 = row
                 else:
@@ -111,37 +140,33 @@ def _blend_rows(upper, lower, first, second, target):  # pragma: no cover - comp
 
 
 @intrinsic
-def _blend_colours(typingctx, source, columns, weights, x, target):
-    """The two neighbours of output column x into target[3 * x:], with one value of no meaning behind the three."""
+def _blend_group(typingctx, source, starts, picks, weights, group, target, place):
+    """(left * weight + right * weight) >> 4 of the columns of a group, into target[place:]: VALUES numbers, some unused."""
 
     def generate(context, builder, signature, arguments):
-        source, columns, weights, x, target = _rows(context, builder, signature.args, arguments)
-        pixels = source.load(columns.load(x.value), _BYTE, 8)
-        pairs = builder.shuffle_vector(pixels, pixels, _lanes(0, 3, 1, 4, 2, 5, 2, 5))
-        blended = _blend_pairs(builder, pairs, weights.load(_times(builder, x.value, 8), _SHORT, 8))
-        target.store(_times(builder, x.value, COLOURS), blended)
+        source, starts, picks, weights, group, target, place = _rows(context, builder, signature.args, arguments)
+        bytes_ = _vector(_BYTE, BYTES)
+        shuffle = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bytes_, [bytes_] * 2), _SHUFFLE)
+        near = source.load(starts.load(group.value), _BYTE, BYTES)
+        halves = []
+        for half in (0, 1):
+            entry = builder.add(builder.mul(group.value, group.value.type(2)), group.value.type(half))
+            pick = picks.load(builder.mul(entry, entry.type(BYTES)), _BYTE, BYTES)
+            pairs = builder.bitcast(builder.call(shuffle, [near, pick]), _vector(_SHORT, BYTES // 2))
+            weight = weights.load(builder.mul(entry, entry.type(BYTES // 2)), _SHORT, BYTES // 2)
+            sides = []
+            for side in (0, 1):
+                chosen = _lanes(*range(side, BYTES // 2, 2))
+                factors = [
+                    builder.sext(builder.shuffle_vector(one, one, chosen), _vector(_INT, 4)) for one in (pairs, weight)
+                ]
+                sides.append(builder.mul(*factors))
+            halves.append(builder.lshr(builder.add(*sides), _lanes(*[4] * 4)))
+        total = builder.shuffle_vector(*halves, _lanes(*range(VALUES)))
+        target.store(place.value, builder.trunc(total, _vector(_SHORT, VALUES)))
         return context.get_dummy_value()
 
-    return types.none(source, columns, weights, types.intp, target), generate
-
-
-@intrinsic
-def _blend_grays(typingctx, source, columns, weights, x, target):
-    """The neighbours of the output columns x to x + 7 into target[x:]."""
-
-    def generate(context, builder, signature, arguments):
-        source, columns, weights, x, target = _rows(context, builder, signature.args, arguments)
-        pairs = ir.Constant(ir.VectorType(_SHORT, GRAY_GROUP), ir.Undefined)
-        for lane in range(GRAY_GROUP):
-            column = columns.load(builder.add(x.value, x.value.type(lane)))
-            pair = builder.bitcast(source.load(column, _BYTE, 2), _SHORT)
-            pairs = builder.insert_element(pairs, pair, _INT(lane))
-        pairs = builder.bitcast(pairs, ir.VectorType(_BYTE, 2 * GRAY_GROUP))
-        blended = _blend_pairs(builder, pairs, weights.load(_times(builder, x.value, 2), _SHORT, 2 * GRAY_GROUP))
-        target.store(x.value, blended)
-        return context.get_dummy_value()
-
-    return types.none(source, columns, weights, types.intp, target), generate
+    return types.none(source, starts, picks, weights, types.intp, target, types.intp), generate
 
 
 @intrinsic
@@ -154,11 +179,11 @@ def _blend_lanes(typingctx, upper, lower, first, second, x, target):
         for row, weight in ((upper, first), (lower, second)):
             lane = builder.insert_element(ir.Constant(total.type, ir.Undefined), weight.value, _INT(0))
             weights = builder.shuffle_vector(lane, lane, _lanes(*[0] * LANES))
-            factors = [builder.sext(one, _wide(LANES)) for one in (row.load(x.value, _SHORT, LANES), weights)]
+            factors = [builder.sext(one, _vector(_INT, LANES)) for one in (row.load(x.value, _SHORT, LANES), weights)]
             high = builder.ashr(builder.mul(*factors), _lanes(*[16] * LANES))
             total = builder.add(total, builder.trunc(high, total.type))
         rounded = builder.lshr(total, ir.Constant(total.type, [2] * LANES))
-        target.store(x.value, builder.trunc(rounded, ir.VectorType(_BYTE, LANES)))
+        target.store(x.value, builder.trunc(rounded, _vector(_BYTE, LANES)))
         return context.get_dummy_value()
 
     return types.none(upper, lower, types.int16, types.int16, types.intp, target), generate
@@ -172,7 +197,7 @@ class _Row:
 
     def load(self, index: Any, lane: Any = None, count: int = 0) -> Any:
         """A number, or a vector of `count` lanes."""
-        loaded = self.builder.load(self._pointer(index, ir.VectorType(lane, count) if count else None))
+        loaded = self.builder.load(self._pointer(index, _vector(lane, count) if count else None))
         loaded.align = 8 if not count else 1
         return loaded
 
@@ -189,28 +214,12 @@ def _rows(context: Any, builder: Any, kinds: Any, values: Any) -> list[_Row]:
     return [_Row(context, builder, kind, value) for kind, value in zip(kinds, values, strict=True)]
 
 
-def _blend_pairs(builder: Any, pairs: Any, weights: Any) -> Any:
-    """(left * weight + right * weight) >> 4 as int16, of bytes and weights (left, right, left, ...)."""
-    count = pairs.type.count // 2
-    sides = []
-    for side in (0, 1):
-        chosen = _lanes(*range(side, 2 * count, 2))
-        factors = [builder.shuffle_vector(one, one, chosen) for one in (builder.zext(pairs, weights.type), weights)]
-        sides.append(builder.mul(*(builder.sext(one, _wide(count)) for one in factors)))
-    total = builder.lshr(builder.add(*sides), _lanes(*[4] * count))
-    return builder.trunc(total, ir.VectorType(_SHORT, count))
-
-
-def _wide(count: int) -> Any:
-    return ir.VectorType(_INT, count)
+def _vector(lane: Any, count: int) -> Any:
+    return ir.VectorType(lane, count)
 
 
 def _lanes(*numbers: int) -> Any:
-    return ir.Constant(_wide(len(numbers)), numbers)
-
-
-def _times(builder: Any, value: Any, factor: int) -> Any:
-    return builder.mul(value, value.type(factor))
+    return ir.Constant(_vector(_INT, len(numbers)), numbers)
 
 
 @kernel

@@ -28,18 +28,18 @@ class ByteResize:
 
     def __init__(self, frame: Size, channels: int, window: PixelWindow, flip: bool, size: Size) -> None:
         self.top, left, *extent = window
-        self.channels = channels
-        padded = -(-size[1] // kernels.GRAY_GROUP) * kernels.GRAY_GROUP
-        self._columns = np.empty(padded, np.int64)
-        self._weights = np.empty(padded * (8 if channels == kernels.COLOURS else 2), np.int16)
-        self._rows = np.empty((size[0], 4), np.int64)
-        self._scratch = np.empty((2, padded * channels + kernels.LANES), np.int16)
-        self._edge = np.empty(frame[1] * channels + kernels.BEHIND, np.uint8)
-        kernels.lay_out(tuple(extent), left, size, flip, channels, self._columns, self._weights, self._rows)
+        columns, shares = np.empty(size[1], np.int64), np.empty(size[1], np.float32)
+        starts = np.empty(size[1], np.int64)
+        picks, weights = np.empty((size[1], 2 * kernels.BYTES), np.uint8), np.empty((size[1], kernels.BYTES), np.int16)
+        rows = np.empty((size[0], 4), np.int64)
+        self._tables = starts, picks, weights, rows
+        group = kernels.lay_out(tuple(extent), left, size, flip, channels, columns, shares, *self._tables)
+        self._values = group * channels
+        self._scratch = np.empty((2, size[1] * channels + 2 * kernels.VALUES), np.int16)
+        self._edge = np.empty(frame[1] * channels + kernels.BYTES, np.uint8)
 
     def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
-        tables = (self._columns, self._weights, self._rows)
-        kernels.resize(frame, self.top, self.channels, *tables, self._scratch, self._edge, clip, place)
+        kernels.resize(frame, self.top, self._values, *self._tables, self._scratch, self._edge, clip, place)
 
 
 class ValueResize:
