@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,15 +18,14 @@ from pipeline.codec import Chroma
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store
-from pipeline.views import VIEWS
-from tests.train.stores import PlanesView, write_store
+from tests.train.oracle import MOST, SIZE, assert_close, clip_plan, plain
+from tests.train.stores import write_store
 from train import reader
-from train.augment import WHOLE, ClipPlan, Pixels, Window, base_affine, blur_taps, pixel_window, plan, policy
+from train.augment import ClipPlan, pixel_window, plan, policy
 from train.reader.dali import DaliExecutor
 from train.reader.opencv import OpenCVExecutor
 from train.reader.shard import ShardReader
 
-SIZE = (40, 48)
 VIDEOS = {
     "wide/a": (40, 60, 80),
     "wide/b": (30, 72, 96),
@@ -35,9 +33,6 @@ VIDEOS = {
     "long": (300, 30, 42),
     "short": (6, 60, 80),
 }
-# Gray levels between DALI's and OpenCV's bilinear resize of the same decoded pixels: OpenCV rounds its weights to 11
-# bits, so that exact halves may fall to either side.
-MOST, MEAN = 1, 0.2
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +52,6 @@ def plans(store: VideoStore) -> list[ClipPlan]:
 
 
 @pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DALI on the CPU also where there is a GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@pytest.fixture
 def executor(request: pytest.FixtureRequest, store: VideoStore, on_cpu: None) -> Iterator[reader.Executor]:
     made = reader.create(request.param, store, SIZE, threads=2)
     yield made
@@ -71,47 +60,6 @@ def executor(request: pytest.FixtureRequest, store: VideoStore, on_cpu: None) ->
 
 both = pytest.mark.parametrize("executor", ["opencv", "dali"], indirect=True)
 views = pytest.mark.parametrize("view", ["rgb", "flow"])
-
-
-def clip_plan(
-    video_id: str, frames: Sequence[int] | np.ndarray, window: Window = WHOLE, flip: bool = False, blur: float = 0.0
-) -> ClipPlan:
-    """The same pixels of both views."""
-    colours = {view: colour[None].astype(np.float32) for view, colour in base_affine().items()}
-    pixels = {view: Pixels(window, flip, colour, blur) for view, colour in colours.items()}
-    return ClipPlan(video_id, np.asarray(frames), pixels)
-
-
-def with_view(made: ClipPlan, view: str) -> ClipPlan:
-    """The pixels of flow, for another view."""
-    return replace(made, pixels={**made.pixels, view: made.pixels["flow"]})
-
-
-def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, int] = SIZE) -> np.ndarray:
-    """One frame after the other, decoded by the store."""
-    clips = []
-    for made in plans:
-        frames = []
-        for number in made.frames:
-            frame = store.read(made.video_id, view, [number])[0]
-            planes = frame.transpose(2, 0, 1) if view == "rgb" else frame
-            pixels = made.pixels[view]
-            top, left, height, width = pixel_window(pixels.window, *planes.shape[1:])
-            cut = planes[:, top : top + height, left : left + width]
-            resized = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])
-            if pixels.flip:
-                resized = resized[:, :, ::-1].copy()
-            if pixels.blur:
-                taps = (blur_taps(pixels.blur),) * 2
-                resized = np.stack([cv2.GaussianBlur(plane, taps, pixels.blur) for plane in resized])
-            frames.append(resized)
-        clips.append(np.stack(frames, axis=1))
-    return np.stack(clips)
-
-
-def assert_close(clips: torch.Tensor, expected: np.ndarray) -> None:
-    distance = np.abs(clips.numpy().astype(int) - expected)
-    assert distance.max() <= MOST and distance.mean() <= MEAN, f"most {distance.max()}, mean {distance.mean():.4f}"
 
 
 @views
@@ -139,47 +87,6 @@ def test_executors_agree_at_other_sizes(
     for made in (DaliExecutor(store, size, 1), OpenCVExecutor(store, size, 1)):
         assert_close(made.run(view, plans), plain(store, view, plans, size))
         made.close()
-
-
-@pytest.mark.parametrize("planes", [1, 5, 17])
-@pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
-def test_a_view_of_any_number_of_planes_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planes: int, kind: type, on_cpu: None
-) -> None:
-    monkeypatch.setitem(VIEWS, "pose", PlanesView)
-    sizes = {name: VIDEOS[name] for name in ("wide/b", "tall", "short")}
-    store = write_store(tmp_path, sizes, planes=planes)
-    plans = [
-        with_view(clip_plan("wide/b", range(3, 11), (0.1, 0.2, 0.7, 0.6)), "pose"),
-        with_view(clip_plan("tall", range(8), WHOLE, True, 0.7), "pose"),
-        with_view(clip_plan("short", [0, 0, 0, 0, 1, 2, 3, 4], (0.0, 0.5, 0.5, 0.5), True), "pose"),
-    ]
-    executor = kind(store, SIZE, 2)
-    clips = executor.run("pose", plans)
-    assert clips.dtype == torch.uint8 and clips.shape == (3, planes, 8, *SIZE)
-    assert_close(clips, plain(store, "pose", plans))
-    executor.close()
-
-
-@pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
-@pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
-def test_a_window_has_the_pixels_of_the_whole_frame_bit_for_bit(
-    tmp_path: Path, chroma: Chroma, kind: type, on_cpu: None
-) -> None:
-    """Also where only the window is decoded: windows of the clip's own size, at even and odd places, at all edges."""
-    sizes = {"large": (3, 256, 340), "small": (3, 60, 80)}
-    store = write_store(tmp_path, sizes, chroma=chroma)
-    executor = kind(store, SIZE, 1)
-    height, width = SIZE
-    for video_id, (_, tall, wide) in sizes.items():
-        for top, left in ((0, 0), (tall - height, wide - width), (7, 13), (16, 16), (1, wide - width)):
-            window = (top / tall, left / wide, height / tall, width / wide)
-            assert pixel_window(window, tall, wide) == (top, left, height, width)
-            (clip,) = executor.run("rgb", [clip_plan(video_id, range(3), window)])
-            whole = store.read(video_id, "rgb", slice(None))
-            expected = whole[:, top : top + height, left : left + width]
-            np.testing.assert_array_equal(clip.permute(1, 2, 3, 0).numpy(), expected)
-    executor.close()
 
 
 @pytest.mark.parametrize(("view", "chroma"), [("rgb", "4:2:0"), ("rgb", "4:4:4"), ("flow", "4:2:0")])

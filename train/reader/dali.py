@@ -32,6 +32,10 @@ class DaliExecutor:
     One DALI pipeline per view, made when the view is first read and again for a batch larger than any before. An item
     is a frame: clips differ in how many distinct frames they have, and DALI decodes one image an item. Nothing is
     prefetched and no process is started; the loader reads ahead.
+
+    Memory, on the device: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), and
+    in DALI's pipeline of each view the decoded frames, B * T * C * H * W bytes at most (on a CPU of rgb only the windows),
+    and the clips again. On the host: the streams of the batch.
     """
 
     def __init__(self, store: VideoStore, size: tuple[int, int], threads: int) -> None:

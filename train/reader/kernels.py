@@ -38,10 +38,9 @@ def lay_out(
 
     extent, size: (height, width) of the window and of the output. columns int64 (w,), shares float32 (w,): the left
     neighbour of each output column, and the share of the right one. A group is so many columns that all their neighbours
-    lie within BYTES. For each: starts, int64, the first of these bytes in a row of the frame; picks, uint8 (groups, 2 * BYTES),
-    which of them are the neighbours (left, right, left, ...), each with NOTHING, which makes it a number of 16 bits; weights,
-    int16 (groups, BYTES), theirs. rows: int64 (h, 4), for each
-    output row its two neighbours in the window and their weights.
+    lie within BYTES of a row. For each group: starts, int64, the first of these bytes; picks, uint8 (groups, 2 * BYTES), the
+    places among them of left, right, left, ..., each followed by NOTHING, so that it becomes 16 bits; weights, int16 (groups,
+    BYTES), theirs. rows: int64 (h, 4), for each output row its two neighbours in the window and their weights.
     """
     for place in range(size[1]):
         index, share = _neighbour(place, extent[1], size[1])
@@ -145,23 +144,19 @@ def _blend_group(typingctx, source, starts, picks, weights, group, target, place
 
     def generate(context, builder, signature, arguments):
         source, starts, picks, weights, group, target, place = _rows(context, builder, signature.args, arguments)
-        bytes_ = _vector(_BYTE, BYTES)
-        shuffle = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bytes_, [bytes_] * 2), _SHUFFLE)
+        row = _vector(_BYTE, BYTES)
+        shuffle = cgutils.get_or_insert_function(builder.module, ir.FunctionType(row, [row] * 2), _SHUFFLE)
         near = source.load(starts.load(group.value), _BYTE, BYTES)
         halves = []
-        for half in (0, 1):
-            entry = builder.add(builder.mul(group.value, group.value.type(2)), group.value.type(half))
-            pick = picks.load(builder.mul(entry, entry.type(BYTES)), _BYTE, BYTES)
-            pairs = builder.bitcast(builder.call(shuffle, [near, pick]), _vector(_SHORT, BYTES // 2))
-            weight = weights.load(builder.mul(entry, entry.type(BYTES // 2)), _SHORT, BYTES // 2)
-            sides = []
-            for side in (0, 1):
-                chosen = _lanes(*range(side, BYTES // 2, 2))
-                factors = [
-                    builder.sext(builder.shuffle_vector(one, one, chosen), _vector(_INT, 4)) for one in (pairs, weight)
-                ]
-                sides.append(builder.mul(*factors))
-            halves.append(builder.lshr(builder.add(*sides), _lanes(*[4] * 4)))
+        for half in (0, 1):  # a compiler for wider vectors makes one of the two
+            entry = builder.add(_times(builder, group.value, 2), group.value.type(half))
+            pick = picks.load(_times(builder, entry, BYTES), _BYTE, BYTES)
+            pairs = builder.bitcast(builder.call(shuffle, [near, pick]), _vector(_SHORT, VALUES))
+            weight = weights.load(_times(builder, entry, VALUES), _SHORT, VALUES)
+            products = [
+                builder.mul(*(_every_other(builder, vector, side) for vector in (pairs, weight))) for side in (0, 1)
+            ]
+            halves.append(builder.lshr(builder.add(*products), _lanes(*[4] * 4)))
         total = builder.shuffle_vector(*halves, _lanes(*range(VALUES)))
         target.store(place.value, builder.trunc(total, _vector(_SHORT, VALUES)))
         return context.get_dummy_value()
@@ -212,6 +207,16 @@ class _Row:
 
 def _rows(context: Any, builder: Any, kinds: Any, values: Any) -> list[_Row]:
     return [_Row(context, builder, kind, value) for kind, value in zip(kinds, values, strict=True)]
+
+
+def _times(builder: Any, value: Any, factor: int) -> Any:
+    return builder.mul(value, value.type(factor))
+
+
+def _every_other(builder: Any, shorts: Any, first: int) -> Any:
+    """The even (first = 0) or odd numbers of eight, in 32 bits."""
+    chosen = _lanes(*range(first, VALUES, 2))
+    return builder.sext(builder.shuffle_vector(shorts, shorts, chosen), _vector(_INT, VALUES // 2))
 
 
 def _vector(lane: Any, count: int) -> Any:
