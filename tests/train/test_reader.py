@@ -280,7 +280,7 @@ def test_shards_are_kept_open_up_to_a_number(store: VideoStore) -> None:
                 for number, stream in zip(numbers, store.encoded(video_id, view, numbers), strict=True):
                     np.testing.assert_array_equal(found[number], stream)
     assert open_files() == before + 2
-    del shards
+    shards.close()
     assert open_files() == before
 
 

@@ -76,6 +76,7 @@ class DaliExecutor:
 
     def close(self) -> None:
         self._pool.shutdown()
+        self._shards.close()
         self._pipelines.clear()
 
     def _execute(

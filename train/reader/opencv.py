@@ -57,6 +57,7 @@ class OpenCVExecutor:
 
     def close(self) -> None:
         self._pool.shutdown()
+        self._shards.close()
 
     def _fill(self, view: str, plan: ClipPlan, size: Size, resize: WindowResize, clip: np.ndarray) -> None:
         """Decode one clip, each distinct frame once, into `clip` (P, T, h, w * C)."""

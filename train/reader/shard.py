@@ -56,6 +56,11 @@ class ShardReader:
             except (OSError, shard.CorruptShard) as error:
                 raise corrupt(self.store.root, video_id, self._path(video_id, view, part), error) from error
 
+    def close(self) -> None:
+        """Let go of the files."""
+        with self._lock:
+            self._shards.clear()
+
     def _open(self, video_id: str, view: str, part: int) -> OpenShard:
         key = (video_id, view, part)  # not the path, which takes as long to put together as a clip to read
         with self._lock:
