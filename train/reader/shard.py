@@ -18,7 +18,7 @@ import numpy as np
 from pipeline import shard, storage
 from pipeline.store import VideoStore, corrupt
 
-OPEN_SHARDS = 256  # a quarter of the usual limit of 1024 files a process; their indices take 4 kB each
+OPEN_SHARDS = 256  # a quarter of the usual limit of 1024 files a process; their indices take 30 kB each
 
 
 class OpenShard:
