@@ -7,6 +7,7 @@ so that any Zarr v3 client in the same environment reads the arrays. Arrays in z
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -26,6 +27,10 @@ Chroma = Literal["4:2:0", "4:4:4"]
 _SAMPLING = {
     "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+}
+_FLAGS = {
+    "rgb": cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
+    "stacked": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
 }
 
 
@@ -65,9 +70,8 @@ def decode(stream: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.nda
 
     Raises ValueError when the stream does not hold an image of that shape.
     """
-    flags = cv2.IMREAD_COLOR_RGB if layout == "rgb" else cv2.IMREAD_GRAYSCALE
-    image = cv2.imdecode(stream, flags | cv2.IMREAD_IGNORE_ORIENTATION) if stream.size else None
-    if image is None or image.size != int(np.prod(shape)) or image.shape[1] != shape[1 if layout == "rgb" else -1]:
+    image = cv2.imdecode(stream, _FLAGS[layout]) if stream.size else None
+    if image is None or image.size != math.prod(shape) or image.shape[1] != shape[1 if layout == "rgb" else -1]:
         found = "nothing" if image is None else f"an image of {image.shape[0]} x {image.shape[1]}"
         raise ValueError(f"a JPEG stream should hold a frame of shape {shape} and holds {found}")
     return image.reshape(shape)
@@ -137,7 +141,7 @@ class ZstdFrames:
             values = np.frombuffer(Zstd().decode(np.ascontiguousarray(stream)), np.uint8)
         except RuntimeError as error:
             raise ValueError(f"a zstd stream cannot be decompressed: {error}") from error
-        if values.size != np.prod(shape):
+        if values.size != math.prod(shape):
             raise ValueError(f"a zstd stream should hold a frame of shape {shape} and holds {values.size} bytes")
         return values.reshape(shape)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import catalogue, classes, layout, shard, storage
-from pipeline.codec import FrameCodec
+from pipeline.codec import FrameCodec, Layout
 from pipeline.errors import Refusal
 from pipeline.flow.quantisation import dequantise, linear_values
 from pipeline.settings import ExtractionSettings
@@ -174,12 +174,16 @@ class VideoStore:
         # Readers ask for each clip; the settings are parsed once.
         return {name: view.frame_codec for name, view in ExtractionSettings.from_dict(self.settings).views.items()}
 
+    def layout(self, view: str) -> Layout:
+        """How the view's frames are laid out: "rgb", (H, W, 3), or "stacked", (P, H, W)."""
+        return VIEWS[view].layout
+
     def path(self, video_id: str, view: str) -> Path:
         """The folder of a view's array."""
         return layout.video_folder(self.root, video_id) / view
 
-    def indices(self, video_id: str, view: str, frames: Frames) -> list[int]:
-        """Frame numbers as plain integers, each checked against the view's length."""
+    def shape(self, video_id: str, view: str) -> tuple[int, ...]:
+        """Of the view's array, (frames, ...). Raises Refusal for a video or view that is not there."""
         shapes = self.info(video_id).shapes
         if view not in shapes:
             raise Refusal(
@@ -187,7 +191,11 @@ class VideoStore:
                 where=str(self.root),
                 remedy=f"it has {', '.join(shapes)}; extract the view into a store of its own",
             )
-        length = shapes[view][0]
+        return shapes[view]
+
+    def indices(self, video_id: str, view: str, frames: Frames) -> list[int]:
+        """Frame numbers as plain integers, each checked against the view's length."""
+        length = self.shape(video_id, view)[0]
         if isinstance(frames, slice):
             return list(range(*frames.indices(length)))
         numbers = np.asarray(frames)
@@ -213,14 +221,14 @@ class VideoStore:
             try:
                 file = storage.open_file(path)
                 index = shard.read_index(file, slots)
-                found = shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted])
+                found = list(shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted]))
             except (OSError, shard.CorruptShard) as error:
                 raise corrupt(self.root, video_id, path, error) from error
             streams.update(zip(wanted, found, strict=True))
         return [streams[number] for number in numbers]
 
     def read(self, video_id: str, view: str, frames: Frames) -> np.ndarray:
-        """Decoded frames, uint8: rgb (T, H, W, 3), flow (T, 2, H, W) as stored bytes."""
+        """Decoded frames, uint8: rgb (T, H, W, 3), other views (T, P, H, W), as flow's P = 2 planes of stored bytes."""
         streams = self.encoded(video_id, view, frames)
         shape = self.info(video_id).shapes[view]
         if not streams:

@@ -36,6 +36,7 @@ def test_normalise_is_an_affine_map_for_any_strides(
     affine = torch.randn(4, maps, outputs, channels + 1)
     out = normalise(clips, affine)
     assert out.shape == (4, outputs, *shape[2:]) and out.dtype == torch.float32 and out.is_contiguous()
+    np.testing.assert_allclose(normalise(clips.float(), affine).numpy(), out.numpy(), atol=2e-3, rtol=1e-5)
     # float32: eight digits of values up to 255 * 3 * 4
     np.testing.assert_allclose(out.numpy(), plain(clips, affine), atol=2e-3, rtol=1e-5)
 
@@ -46,6 +47,22 @@ def test_normalise_stays_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = normalise(clips, affine)
     assert torch.equal(inside, normalise(clips, affine))
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_what_is_kept_is_not_written_again(channels: int) -> None:
+    """Memory of earlier batches is reused, by any number of threads."""
+    clips = torch.randint(0, 256, (6, 4, 5, 7, channels), dtype=torch.uint8).permute(0, 4, 1, 2, 3)
+    affine = torch.randn(6, 1, channels, channels + 1)
+    kept = normalise(clips, affine)[1:]
+    expected = kept.clone()
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert torch.equal(normalise(clips, affine)[1:], expected)
+        normalise(clips, 2 * affine)
+    torch.set_num_threads(before)
+    assert torch.equal(kept, expected)
 
 
 def test_normalise_takes_an_empty_batch() -> None:

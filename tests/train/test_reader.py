@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,14 +18,14 @@ from pipeline.codec import Chroma
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store
+from tests.train.oracle import MOST, SIZE, assert_close, clip_plan, plain
 from tests.train.stores import write_store
 from train import reader
-from train.augment import WHOLE, ClipPlan, Pixels, Window, base_affine, blur_taps, pixel_window, plan, policy
+from train.augment import ClipPlan, pixel_window, plan, policy
 from train.reader.dali import DaliExecutor
 from train.reader.opencv import OpenCVExecutor
 from train.reader.shard import ShardReader
 
-SIZE = (40, 48)
 VIDEOS = {
     "wide/a": (40, 60, 80),
     "wide/b": (30, 72, 96),
@@ -33,9 +33,6 @@ VIDEOS = {
     "long": (300, 30, 42),
     "short": (6, 60, 80),
 }
-# Gray levels between DALI's and OpenCV's bilinear resize of the same decoded pixels: OpenCV rounds its weights to 11
-# bits, so that exact halves may fall to either side.
-MOST, MEAN = 1, 0.2
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +52,6 @@ def plans(store: VideoStore) -> list[ClipPlan]:
 
 
 @pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DALI on the CPU also where there is a GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@pytest.fixture
 def executor(request: pytest.FixtureRequest, store: VideoStore, on_cpu: None) -> Iterator[reader.Executor]:
     made = reader.create(request.param, store, SIZE, threads=2)
     yield made
@@ -69,42 +60,6 @@ def executor(request: pytest.FixtureRequest, store: VideoStore, on_cpu: None) ->
 
 both = pytest.mark.parametrize("executor", ["opencv", "dali"], indirect=True)
 views = pytest.mark.parametrize("view", ["rgb", "flow"])
-
-
-def clip_plan(
-    video_id: str, frames: Sequence[int] | np.ndarray, window: Window = WHOLE, flip: bool = False, blur: float = 0.0
-) -> ClipPlan:
-    """The same pixels of both views."""
-    colours = {view: colour[None].astype(np.float32) for view, colour in base_affine().items()}
-    pixels = {view: Pixels(window, flip, colour, blur) for view, colour in colours.items()}
-    return ClipPlan(video_id, np.asarray(frames), pixels)
-
-
-def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, int] = SIZE) -> np.ndarray:
-    """One frame after the other, decoded by the store."""
-    clips = []
-    for made in plans:
-        frames = []
-        for number in made.frames:
-            frame = store.read(made.video_id, view, [number])[0]
-            planes = frame.transpose(2, 0, 1) if view == "rgb" else frame
-            pixels = made.pixels[view]
-            top, left, height, width = pixel_window(pixels.window, *planes.shape[1:])
-            cut = planes[:, top : top + height, left : left + width]
-            resized = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])
-            if pixels.flip:
-                resized = resized[:, :, ::-1].copy()
-            if pixels.blur:
-                taps = (blur_taps(pixels.blur),) * 2
-                resized = np.stack([cv2.GaussianBlur(plane, taps, pixels.blur) for plane in resized])
-            frames.append(resized)
-        clips.append(np.stack(frames, axis=1))
-    return np.stack(clips)
-
-
-def assert_close(clips: torch.Tensor, expected: np.ndarray) -> None:
-    distance = np.abs(clips.numpy().astype(int) - expected)
-    assert distance.max() <= MOST and distance.mean() <= MEAN, f"most {distance.max()}, mean {distance.mean():.4f}"
 
 
 @views
@@ -325,7 +280,7 @@ def test_shards_are_kept_open_up_to_a_number(store: VideoStore) -> None:
                 for number, stream in zip(numbers, store.encoded(video_id, view, numbers), strict=True):
                     np.testing.assert_array_equal(found[number], stream)
     assert open_files() == before + 2
-    del shards
+    shards.close()
     assert open_files() == before
 
 

@@ -1,4 +1,4 @@
-"""The executor for machines without a GPU: OpenCV in a pool of threads, one clip a task."""
+"""The executor for machines without a GPU: OpenCV decodes in a pool of threads, one clip a task."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import torch
 
 from pipeline.store import VideoStore, corrupt
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
+from train.reader.memory import BatchMemory
+from train.reader.planes import planes_of
+from train.reader.resize import ByteResize, Size, ValueResize, WindowResize
 from train.reader.shard import ShardReader
 
 
 class OpenCVExecutor:
     """See `train.reader.Executor`.
 
-    Resizing is INTER_LINEAR also where it shrinks: at the usual factors below 1.5 aliasing is slight, and INTER_AREA
-    costs up to ten times as much. OpenCV's own threads are switched off, process-wide: the pool is the parallelism.
+    Resizing does not smooth where it shrinks: at the usual factors below 1.5 aliasing is slight, and INTER_AREA costs up
+    to ten times as much. OpenCV's own threads are switched off, process-wide: the pool is the parallelism.
+
+    Memory: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), page-locked where
+    there is a CUDA device; for each thread the streams of a clip and one decoded frame. Batches that were let go are
+    reused, up to `memory.KEPT` of them.
     """
 
     def __init__(self, store: VideoStore, size: tuple[int, int], threads: int) -> None:
@@ -25,44 +32,53 @@ class OpenCVExecutor:
         self.store, self.size = store, size
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._memory = BatchMemory(pinned=torch.cuda.is_available())
 
     def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
-        batch, frames = len(plans), clip_length(plans)
-        table = self.store.linear_values(view)
-        if view == "rgb":
-            # Interleaved, as OpenCV works; the training device makes it planar while it normalises.
-            clips = np.empty((batch, 1, frames, *self.size, 3), np.uint8)
-            shown = clips[:, 0].transpose(0, 4, 1, 2, 3)
-        else:
-            shown = clips = np.empty((batch, 2, frames, *self.size), np.uint8 if table is None else np.float32)
-        list(self._pool.map(lambda plan, clip: self._fill(view, plan, clip, table), plans, clips))
-        return torch.from_numpy(shown)
+        frames, planes = clip_length(plans), planes_of(self.store, view, plans)
+        values = self.store.linear_values(view)
+        height, width = self.size
+        shape = (len(plans), planes.count, frames, height, width * planes.channels)
+        clips = self._memory.tensor(shape, torch.uint8 if values is None else torch.float32)
+
+        def fill(plan: ClipPlan, frame: Size, clip: np.ndarray) -> None:
+            pixels = plan.pixels[view]
+            window = pixel_window(pixels.window, *frame)
+            if values is None:
+                resize: WindowResize = ByteResize(frame, planes.channels, window, pixels.flip, self.size)
+            else:
+                resize = ValueResize(values, window, pixels.flip, self.size)
+            self._fill(view, plan, frame, resize, clip)
+            if pixels.blur:
+                _blur(clip.reshape(-1, *self.size, planes.channels), pixels.blur)
+
+        list(self._pool.map(fill, plans, planes.sizes, clips.numpy()))
+        return planes.shown(clips)
 
     def close(self) -> None:
         self._pool.shutdown()
+        self._shards.close()
 
-    def _fill(self, view: str, plan: ClipPlan, clip: np.ndarray, table: np.ndarray | None) -> None:
-        """Decode, cut and resize one clip into `clip` (images a frame, T, h, w[, 3]): rgb is one image, flow is two."""
-        streams = self._shards.encoded(plan.video_id, view, plan.frames)
-        shape, decode = self.store.info(plan.video_id).shapes[view][1:], self.store.codec(view).decode_frame
-        pixels = plan.pixels[view]
-        top, left, height, width = pixel_window(pixels.window, *(shape[:2] if view == "rgb" else shape[1:]))
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        size, taps = (self.size[1], self.size[0]), blur_taps(pixels.blur)
-        first: dict[int, int] = {}  # frame number -> the first place in the clip that shows it
+    def _fill(self, view: str, plan: ClipPlan, size: Size, resize: WindowResize, clip: np.ndarray) -> None:
+        """Decode one clip, each distinct frame once, into `clip` (P, T, h, w * C)."""
+        shape, decode = self.store.shape(plan.video_id, view)[1:], self.store.codec(view).decode_frame
+        places: dict[int, list[int]] = {}
         for place, number in enumerate(plan.frames.tolist()):
-            if first.setdefault(number, place) < place:  # a short video repeats its first frame
-                clip[:, place] = clip[:, first[number]]
-                continue
+            places.setdefault(number, []).append(place)
+        for number, stream in self._shards.each(plan.video_id, view, plan.frames):
             try:
-                frame = decode(streams[number], shape)
+                frame = decode(stream, shape)
             except ValueError as error:
                 raise corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), error) from error
-            if table is not None:
-                frame = table[frame]
-            for image, target in zip((frame,) if view == "rgb" else frame, clip[:, place], strict=True):
-                cv2.resize(image[rows, columns], size, dst=target, interpolation=cv2.INTER_LINEAR)
-                if pixels.flip:
-                    cv2.flip(target, 1, dst=target)
-                if pixels.blur:
-                    cv2.GaussianBlur(target, (taps, taps), pixels.blur, dst=target)
+            first, *repeats = places[number]
+            resize(frame.reshape(len(clip), size[0], -1), clip, first)
+            if repeats:  # a short video repeats its first frame
+                clip[:, repeats] = clip[:, first, None]
+            del frame  # its memory, still in the processor's cache, is the next one's
+
+
+def _blur(images: np.ndarray, sigma: float) -> None:
+    """Gaussian blur of images (N, h, w, C), in place."""
+    taps = blur_taps(sigma)
+    for image in images:
+        cv2.GaussianBlur(image, (taps, taps), sigma, dst=image)

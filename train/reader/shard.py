@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from pipeline import shard, storage
 from pipeline.store import VideoStore, corrupt
 
-OPEN_SHARDS = 256  # a quarter of the usual limit of 1024 files a process; their indices take 4 kB each
+OPEN_SHARDS = 256  # a quarter of the usual limit of 1024 files a process; their indices take 30 kB each
 
 
 class OpenShard:
@@ -33,37 +34,47 @@ class ShardReader:
 
     def __init__(self, store: VideoStore, capacity: int = OPEN_SHARDS) -> None:
         self.store, self.capacity = store, capacity
-        self._shards: OrderedDict[Path, OpenShard] = OrderedDict()
+        self._shards: OrderedDict[tuple[str, str, int], OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
     def encoded(self, video_id: str, view: str, frames: Sequence[int] | np.ndarray) -> dict[int, np.ndarray]:
-        """Frame number -> its JPEG stream (1-D uint8, checked against its CRC32C), each distinct frame once.
+        """Frame number -> its stream (1-D uint8, checked against its CRC32C), each distinct frame once, in order.
 
         Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
         """
-        numbers = sorted(set(self.store.indices(video_id, view, frames)))
-        shape = self.store.info(video_id).shapes[view]
-        streams: dict[int, np.ndarray] = {}
-        for part in sorted({number // shard.FRAMES_PER_SHARD for number in numbers}):
-            wanted = [number for number in numbers if number // shard.FRAMES_PER_SHARD == part]
-            path = shard.path(self.store.path(video_id, view), part, len(shape))
-            try:
-                opened = self._open(path, min(shape[0], shard.FRAMES_PER_SHARD))
-                found = shard.read_frames(
-                    opened.file, opened.index, [number % shard.FRAMES_PER_SHARD for number in wanted]
-                )
-            except (OSError, shard.CorruptShard) as error:
-                raise corrupt(self.store.root, video_id, path, error) from error
-            streams.update(zip(wanted, found, strict=True))
-        return streams
+        return dict(self.each(video_id, view, frames))
 
-    def _open(self, path: Path, slots: int) -> OpenShard:
+    def each(self, video_id: str, view: str, frames: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """What `encoded` gives, one frame after the other; each is checked, and refused, when it is taken."""
+        numbers = sorted(set(self.store.indices(video_id, view, frames)))
+        for part, group in groupby(numbers, lambda number: number // shard.FRAMES_PER_SHARD):
+            wanted = list(group)
+            try:
+                opened = self._open(video_id, view, part)
+                slots = [number % shard.FRAMES_PER_SHARD for number in wanted]
+                yield from zip(wanted, shard.read_frames(opened.file, opened.index, slots), strict=True)
+            except (OSError, shard.CorruptShard) as error:
+                raise corrupt(self.store.root, video_id, self._path(video_id, view, part), error) from error
+
+    def close(self) -> None:
+        """Let go of the files."""
         with self._lock:
-            opened = self._shards.pop(path, None)
-        # Outside the lock: two threads may open the same shard at once, and one of the two is let go again.
-        opened = opened or OpenShard(path, slots)
+            self._shards.clear()
+
+    def _open(self, video_id: str, view: str, part: int) -> OpenShard:
+        key = (video_id, view, part)  # not the path, which takes as long to put together as a clip to read
         with self._lock:
-            self._shards[path] = opened
+            opened = self._shards.pop(key, None)
+        if opened is None:
+            # Outside the lock: two threads may open the same shard at once, and one of the two is let go again.
+            slots = min(self.store.info(video_id).shapes[view][0], shard.FRAMES_PER_SHARD)
+            opened = OpenShard(self._path(*key), slots)
+        with self._lock:
+            self._shards[key] = opened
             while len(self._shards) > self.capacity:
                 self._shards.popitem(last=False)
         return opened
+
+    def _path(self, video_id: str, view: str, part: int) -> Path:
+        dimensions = len(self.store.info(video_id).shapes[view])
+        return shard.path(self.store.path(video_id, view), part, dimensions)

@@ -1,0 +1,58 @@
+"""A window of decoded frames, resized and mirrored: bytes by a kernel of our own, other values by OpenCV."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from train.reader import kernels
+
+Size = tuple[int, int]  # height and width
+PixelWindow = tuple[int, int, int, int]  # top, left, height, width
+
+
+class WindowResize(Protocol):
+    """Cuts a window out of frames and resizes it as cv2.resize does with INTER_LINEAR, then mirrors it as cv2.flip does.
+
+    Made for a clip, used by one thread.
+    """
+
+    def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
+        """From frame, uint8 (P, H, W * C), P planes of C interleaved channels, into clip[:, place], (P, T, h, w * C)."""
+
+
+class ByteResize:
+    """Bytes into bytes, in one pass. C is 1 or 3."""
+
+    def __init__(self, frame: Size, channels: int, window: PixelWindow, flip: bool, size: Size) -> None:
+        self.top, left, *extent = window
+        columns, shares = np.empty(size[1], np.int64), np.empty(size[1], np.float32)
+        starts = np.empty(size[1], np.int64)
+        picks, weights = np.empty((size[1], 2 * kernels.BYTES), np.uint8), np.empty((size[1], kernels.BYTES), np.int16)
+        rows = np.empty((size[0], 4), np.int64)
+        self._tables = starts, picks, weights, rows
+        group = kernels.lay_out(tuple(extent), left, size, flip, channels, columns, shares, *self._tables)
+        self._values = group * channels
+        self._scratch = np.empty((2, size[1] * channels + 2 * kernels.VALUES), np.int16)
+        self._edge = np.empty(frame[1] * channels + kernels.BYTES, np.uint8)
+
+    def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
+        kernels.resize(frame, self.top, self._values, *self._tables, self._scratch, self._edge, clip, place)
+
+
+class ValueResize:
+    """What bytes stand for, float32 (256,), into float32; gray planes only."""
+
+    def __init__(self, values: np.ndarray, window: PixelWindow, flip: bool, size: Size) -> None:
+        top, left, height, width = window
+        self.values, self.flip, self.size = values, flip, size
+        self._window = slice(top, top + height), slice(left, left + width)
+
+    def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
+        for plane, target in zip(frame, clip[:, place], strict=True):
+            values = self.values[plane[self._window]]
+            cv2.resize(values, self.size[::-1], dst=target, interpolation=cv2.INTER_LINEAR)
+            if self.flip:
+                cv2.flip(target, 1, dst=target)
