@@ -15,7 +15,7 @@ import torch
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
-from train import methods
+from train import methods, published
 from train.methods.method import Method
 from train.published import Published, import_published
 
@@ -72,6 +72,32 @@ def create(name: str, settings: dict[str, Any], seed: int) -> Method:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return methods.create(name, **settings)
+
+
+def starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
+    """State dict of the encoder that a stage may start from: backbone, its statistics, and head.
+
+    Of our checkpoints it is the stream's. A published file says nothing of streams; its query encoder is taken.
+    Raises Refusal for a file without such a network.
+    """
+    if METADATA in published.load_file(path):
+        found = load_method(path).encoders
+        if stream not in found:
+            raise Refusal(
+                f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(found)}"
+            )
+        return found[stream].state_dict()
+    other = import_published(path)
+    return {f"backbone.{name}": tensor for name, tensor in other.backbones["query"].items()} | other.heads["query"]
+
+
+def digest_of(state: dict[str, torch.Tensor]) -> str:
+    """Digest of tensors by name; the bytes of a file also depend on how it was pickled."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        total.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
+        total.update(state[name].contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, UsageError
 from train import backbones
 from train.precision import at_least_float32
 
 STREAM_CHANNELS = {"rgb": 3, "flow": 2}
+OF_ENCODERS = ("backbone", "backbone_settings", "dim", "temporal_centring")  # what a recipe says of an encoder
 
 
 class Encoder(nn.Module):
@@ -72,6 +73,21 @@ class Encoder(nn.Module):
                 where=type(self.backbone).__name__,
                 remedy=f"at least {_grid(smallest)}, or another backbone",
             )
+
+
+def check_fit(given: Encoder, started: Encoder, name: str) -> None:
+    """Raises UsageError if an encoder cannot start as another one."""
+    shapes = [
+        {key: tuple(tensor.shape) for key, tensor in encoder.state_dict().items()} for encoder in (given, started)
+    ]
+    differing = [key for key in sorted(shapes[0].keys() | shapes[1].keys()) if shapes[0].get(key) != shapes[1].get(key)]
+    if differing:
+        found = f"{differing[0]}: {shapes[0].get(differing[0], 'nothing')} there, {shapes[1].get(differing[0], 'nothing')} here"
+        raise UsageError(
+            f"the network of {name!r} is another one: {found}",
+            where=name,
+            remedy="the same backbone, backbone_settings, dim and input in both",
+        )
 
 
 @torch.no_grad()

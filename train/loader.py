@@ -56,7 +56,11 @@ class Batch:
 
     def views(self, stream: str) -> list[Tensor]:
         """The V clips of a stream as network input, float32 (B, D, T, H, W)."""
-        return [normalise(clips, affine) for clips, affine in zip(self.clips[stream], self.affine[stream], strict=True)]
+        return [self.view(stream, number) for number in range(len(self.clips[stream]))]
+
+    def view(self, stream: str, number: int) -> Tensor:
+        """One of `views`."""
+        return normalise(self.clips[stream][number], self.affine[stream][number])
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ IN_CHECKPOINTS = ("torch", "lightning")  # the state of optimisers and loops is 
 COMPUTING = (*IN_CHECKPOINTS, "costream", "numpy", "opencv-contrib-python", "nvidia-dali-cuda130")
 
 
-def facts(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method) -> dict[str, Any]:
-    """What a checkpoint records of where it comes from."""
+def facts(
+    recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method, start: dict[str, str]
+) -> dict[str, Any]:
+    """What a checkpoint records of where it comes from. start: digest of the weights that each role starts from."""
     policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
     clip = {
         "length": recipe.clips.length,
@@ -39,6 +41,7 @@ def facts(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[
         "recipe_hash": _hash(recipe.as_dict()),
         "store_settings_hash": store.settings_hash,
         "store_videos_hash": videos_hash(store, videos),
+        "start": start,
         "versions": environment.versions(),
     }
 
@@ -50,6 +53,7 @@ def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None
         "recipe_hash": "another recipe",
         "store_settings_hash": "a store with other settings",
         "store_videos_hash": "other videos: the store has changed since",
+        "start": "other networks to start from: what the stage names in `start` has changed since",
     }
     for key, what in meaning.items():
         if found[key] != now[key]:

@@ -18,7 +18,9 @@ from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
 from train.callbacks.neighbours import NeighbourSettings
+from train.encoder import check_fit
 from train.loader import ClipSettings
+from train.methods.method import Method
 from train.order import OrderSettings
 from train.settings import check_number
 
@@ -58,6 +60,7 @@ class StageSettings:
     name: str
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, str] = field(default_factory=dict)
     epochs: int = 0
     steps: int = 0
 
@@ -213,11 +216,12 @@ def _check(recipe: Recipe, where: str) -> None:
         raise UsageError(
             "a recipe needs stages, each with a name of its own", where=f"{where}: stages", remedy=f"now: {names}"
         )
+    earlier: dict[str, Method] = {}
     for place, stage in enumerate(recipe.stages):
-        _check_stage(recipe, stage, f"{where}: stages[{place}]")
+        earlier[stage.name] = _check_stage(recipe, stage, earlier, f"{where}: stages[{place}]")
 
 
-def _check_stage(recipe: Recipe, stage: StageSettings, where: str) -> None:
+def _check_stage(recipe: Recipe, stage: StageSettings, earlier: dict[str, Method], where: str) -> Method:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", stage.name) or stage.name in TAKEN:
         raise UsageError(
             f"{stage.name!r} cannot be the name of a stage's folder in the run",
@@ -234,7 +238,36 @@ def _check_stage(recipe: Recipe, stage: StageSettings, where: str) -> None:
             raise _said_elsewhere(
                 "channels", "the augmentation says how many channels networks are given: see its `flow`"
             )
-        methods.create(stage.method, **recipe.method_settings(stage)).check_batch(recipe.batch)
+        method = methods.create(stage.method, **recipe.method_settings(stage))
+        method.check_batch(recipe.batch)
+    _check_start(stage, method, earlier, f"{where}.start")
+    return method
+
+
+def _check_start(stage: StageSettings, method: Method, earlier: dict[str, Method], where: str) -> None:
+    for role in method.needed_starts:
+        if role not in stage.start:
+            raise UsageError(
+                f"{stage.method} needs a trained network as {role}",
+                where=where,
+                remedy=f"start: {{{role}: <an earlier stage, or a file>}}",
+            )
+    for role, given in stage.start.items():
+        if role not in method.starts:
+            refuse_unknown("role", role, method.starts, where=where)
+        stream, encoders = method.starts[role]
+        if given in earlier:
+            found = earlier[given].encoders
+            if stream not in found:
+                raise UsageError(
+                    f"stage {given!r} has no {stream} network, which {role} is to start from",
+                    where=where,
+                    remedy=f"it has {', '.join(found)}; give a stage that trains {stream}",
+                )
+            with _within(where):
+                check_fit(found[stream], encoders[0], given)
+        elif not Path(given).is_file():
+            refuse_unknown("earlier stage (and there is no such file)", given, earlier, where=f"{where}.{role}")
 
 
 def _said_elsewhere(key: str, where_instead: str) -> UsageError:

@@ -37,7 +37,7 @@ class Registry:
             UsageError: unknown name or setting, or a setting without default that is missing.
         """
         found = self.find(name)
-        parameters = inspect.signature(found).parameters
+        parameters = _parameters(found)
         for setting in settings:
             if setting not in parameters:
                 refuse_unknown("setting", setting, parameters, where=f'{self.kind} "{name}"')
@@ -45,3 +45,12 @@ class Registry:
         if required:
             raise UsageError(f"missing setting: {', '.join(required)}", where=f'{self.kind} "{name}"', remedy="add it")
         return found(**settings)
+
+
+def _parameters(found: type) -> dict[str, inspect.Parameter]:
+    """What a class is made with. One that passes `**settings` on takes what its parent takes, beside its own."""
+    own = dict(inspect.signature(found).parameters)
+    passed_on = [name for name, parameter in own.items() if parameter.kind is parameter.VAR_KEYWORD]
+    if not passed_on:
+        return own
+    return {**_parameters(found.__mro__[1]), **{name: own[name] for name in own if name not in passed_on}}

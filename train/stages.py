@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -168,7 +169,9 @@ def run_stage(
     """
     videos = training_videos(recipe, store)
     module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
-    facts = provenance.facts(recipe, stage, store, _of_splits(recipe, store), module)
+    start = starting_weights(recipe, stage, module, run)
+    digests = {role: checkpoints.digest_of(weights) for role, weights in start.items()}
+    facts = provenance.facts(recipe, stage, store, _of_splits(recipe, store), module, digests)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -178,6 +181,10 @@ def run_stage(
             return False
         provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
+    else:
+        for role, weights in start.items():
+            for encoder in module.starts[role][1]:
+                checkpoints.load_strictly(encoder, weights, stage.start[role])
     data = _StageData(recipe, module, store, videos, hardware)
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, store, module, run / stage.name, facts, hardware, stopping)
@@ -201,6 +208,17 @@ def run_stage(
     if stopping.exit_code:
         raise Stopped(stopping.exit_code, trainer.global_step)
     return True
+
+
+def starting_weights(
+    recipe: Recipe, stage: StageSettings, module: Method, run: Path
+) -> dict[str, dict[str, torch.Tensor]]:
+    """State dict of the encoder that each role of a stage starts from. Raises Refusal as `checkpoints` does."""
+    names = [other.name for other in recipe.stages]
+    files = {
+        role: checkpoint_path(run, given) if given in names else Path(given) for role, given in stage.start.items()
+    }
+    return {role: checkpoints.starting_weights(file, module.starts[role][0]) for role, file in files.items()}
 
 
 def training_videos(recipe: Recipe, store: VideoStore) -> list[str]:

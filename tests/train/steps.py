@@ -18,10 +18,15 @@ from train.collectives import mean_over_ranks
 class Views:
     """A batch as methods see it."""
 
-    clips: list[Tensor]
+    clips: list[Tensor] | dict[str, list[Tensor]]  # of every stream alike, or by stream
+    labels: Tensor | None = None
+    sources: Tensor | None = None
 
     def views(self, stream: str) -> list[Tensor]:
-        return self.clips
+        return self.clips[stream] if isinstance(self.clips, dict) else self.clips
+
+    def view(self, stream: str, number: int) -> Tensor:
+        return self.views(stream)[number]
 
 
 class Recorder(Callback):

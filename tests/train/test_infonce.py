@@ -140,7 +140,7 @@ def test_meters_tell_how_many_candidates_there_are(queue: int, candidates: int) 
     assert "guessing gives 100 %" in small_method(queue=0).meters(2)["contrast_top5"].meaning
     method._trainer = None
     batch = small_batches(1)[0]
-    logits = method._in_batch(*batch.clips) if queue == 0 else method._against_queue(*batch.clips)
+    logits = method._in_batch(*batch.clips) if queue == 0 else method._against_queue(*batch.clips, follow=False)[0]
     assert logits.shape[1] == candidates
 
 
@@ -176,7 +176,7 @@ def test_nothing_moves_outside_training(frozen: str) -> None:
     before = {name: tensor for name, tensor in state(method).items() if "running" not in name and "num_b" not in name}
     with torch.set_grad_enabled(frozen != "no_grad"):
         method.train(frozen != "eval")
-        method._against_queue(*batch.clips)
+        method.training_step(batch, 0)
     assert all(torch.equal(method.state_dict()[name], tensor) for name, tensor in before.items())
 
 

@@ -13,7 +13,10 @@ from train.registry import Registry
 METHODS = Registry(
     "method",
     {
+        "cmc": "train.methods.cmc:CMC",
+        "coclr": "train.methods.coclr:CoCLR",
         "infonce": "train.methods.infonce:InfoNCE",
+        "ubernce": "train.methods.ubernce:UberNCE",
     },
 )
 

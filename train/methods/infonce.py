@@ -71,8 +71,20 @@ class InfoNCE(Method):
         check_number("method.temperature", temperature, above=0)
         check_number("method.momentum", momentum, least=0, most=1)
         self.optimiser_settings = OptimiserSettings.of(optimiser)
-        optimiser = asdict(self.optimiser_settings)  # plain values in the checkpoint
-        self.save_hyperparameters()
+        self.save_hyperparameters(
+            {
+                "stream": stream,
+                "backbone": backbone,
+                "backbone_settings": backbone_settings,
+                "dim": dim,
+                "temporal_centring": temporal_centring,
+                "queue": queue,
+                "temperature": temperature,
+                "momentum": momentum,
+                "optimiser": asdict(self.optimiser_settings),  # plain values in the checkpoint
+                "channels": channels,
+            }
+        )
         in_channels = (channels or STREAM_CHANNELS)[stream]
         self.query_encoder = Encoder(backbone, in_channels, dim, backbone_settings, temporal_centring)
         self.key_encoder: Encoder | None = None
@@ -88,6 +100,11 @@ class InfoNCE(Method):
     @property
     def encoders(self) -> dict[str, Encoder]:
         return {self.hparams["stream"]: self.query_encoder}
+
+    @property
+    def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
+        followed = [self.query_encoder] if self.key_encoder is None else [self.query_encoder, self.key_encoder]
+        return {"query": (self.hparams["stream"], followed)}
 
     def check_batch(self, global_batch: int) -> None:
         """Refuses a number of videos per step (over all ranks) that this method cannot work with.
@@ -122,35 +139,45 @@ class InfoNCE(Method):
         self.check_batch(len(first) * world_size())
         if self.queue is None:
             logits = self._in_batch(first, second)
-        else:
-            logits = self._against_queue(first, second, follow=batch_idx % self.trainer.accumulate_grad_batches == 0)
-        return {
-            "loss": own_key_nce(logits),
-            "contrast_top1": own_key_accuracy(logits, 1),
-            "contrast_top5": own_key_accuracy(logits, 5),
-        }
+            return {"loss": own_key_nce(logits), **self._own_key(logits)}
+        updating = self.training and torch.is_grad_enabled()
+        follow = updating and batch_idx % self.trainer.accumulate_grad_batches == 0
+        logits, key = self._against_queue(first, second, follow)
+        values = self.compared(logits, batch) | self._own_key(logits)
+        if updating:
+            self.remember(key, batch)
+        return values
+
+    def compared(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`loss`, and other values, of logits (B, 1 + K) against the queue, which is still as it was for them."""
+        return {"loss": own_key_nce(logits)}
+
+    def remember(self, key: Tensor, batch: Batch) -> None:
+        """Put the batch's keys (B, D) into the queue."""
+        assert self.queue is not None
+        self.queue.enqueue(key)
+
+    def _own_key(self, logits: Tensor) -> dict[str, Tensor]:
+        return {"contrast_top1": own_key_accuracy(logits, 1), "contrast_top5": own_key_accuracy(logits, 5)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimiser = make_optimiser(self.optimiser_settings, self.query_encoder.parameters())
         return with_schedule(self.optimiser_settings, optimiser, self.trainer)
 
-    def _against_queue(self, first: Tensor, second: Tensor, follow: bool = True) -> Tensor:
-        """Logits (B, 1 + K). The order of the five parts is the published one and part of the method.
+    def _against_queue(self, first: Tensor, second: Tensor, follow: bool) -> tuple[Tensor, Tensor]:
+        """Logits (B, 1 + K) and keys (B, D). Up to what `remember` does last, the order is the published one and part of
+        the method.
 
         follow: whether the key encoder follows the query encoder, which it does in the first pass of a step.
         """
         assert self.queue is not None and self.key_encoder is not None
-        updating = self.training and torch.is_grad_enabled()
         query = self.query_encoder(first)
         with torch.no_grad():
-            if updating and follow:
+            if follow:
                 momentum_update(self.key_encoder, self.query_encoder, self.hparams["momentum"])
             key = encode_shuffled(self.key_encoder, second, seed=self.global_step)
         # A clone: the backward pass needs the queue as it was, and enqueueing writes in place.
-        logits = contrast_logits(query, key, self.queue.features.clone(), self.hparams["temperature"])
-        if updating:
-            self.queue.enqueue(key)
-        return logits
+        return contrast_logits(query, key, self.queue.features.clone(), self.hparams["temperature"]), key
 
     def _in_batch(self, first: Tensor, second: Tensor) -> Tensor:
         """Logits (2B, 2B - 1) over the clips of all ranks; one pass, so that both views share batch-norm statistics."""

@@ -44,6 +44,13 @@ class Method(LightningModule, ABC):
     def encoders(self) -> dict[str, Encoder]:
         """Stream -> the network that evaluation uses."""
 
+    @property
+    def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
+        """Role -> the stream of an earlier stage's encoder, and the encoders that may start as it is, head included."""
+        return {}
+
+    needed_starts: ClassVar[tuple[str, ...]] = ()  # roles that make no sense with random weights
+
     @abstractmethod
     def meters(self, global_batch: int) -> dict[str, Meter]:
         """Those of the values that `training_step` returns which the progress line shows.

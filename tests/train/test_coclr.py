@@ -1,0 +1,251 @@
+"""UberNCE, CMC and CoCLR: a step of each against the same written out, and what every switch changes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import train  # noqa: F401  (before torch and lightning)
+
+# isort: split
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pipeline.errors import UsageError
+from tests.train.steps import Recorder, Views
+from train import methods
+from train.losses.nce import contrast_logits, cotraining_positives, info_nce, label_positives, multi_positive_nce
+from train.methods.cmc import CMC
+from train.methods.coclr import CoCLR
+from train.methods.method import Method
+from train.methods.ubernce import UberNCE
+
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode")  # the sampler, on purpose
+
+SMALL: dict[str, Any] = {"backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 8, "queue": 8}
+SMALL |= {"momentum": 0.5, "temperature": 0.2, "optimiser": {"name": "sgd", "lr": 0.1, "weight_decay": 0.01}}
+LABELS, SOURCES = torch.tensor([0, 1, 1, 2]), torch.tensor([5, 5, 6, 7])
+
+
+def made(name: str, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    return methods.create(name, **(SMALL | settings))
+
+
+def batches(count: int, clips: int = 2) -> list[Views]:
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randn(count, clips, 4, 3, 2, 12, 12, generator=generator)
+    return [
+        Views({"rgb": list(step), "flow": [clip[:, :2] for clip in step.flip(0)]}, LABELS, SOURCES) for step in drawn
+    ]
+
+
+def fit(method: Method, given: list[Views], folder: Path, **settings: Any) -> Recorder:
+    recorder = Recorder()
+    Trainer(
+        accelerator="cpu",
+        max_steps=settings.pop("max_steps", len(given)),
+        callbacks=[recorder],
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    ).fit(method, DataLoader(given, batch_size=None))
+    return recorder
+
+
+def filled(method: Any) -> Any:
+    """With keys of labels 0 to 3 and sources 4 to 7 in the queue, twice each."""
+    for _ in range(2):
+        keys = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+        method.queue.enqueue(keys, labels=torch.arange(4), sources=torch.arange(4, 8))
+        if isinstance(method, CoCLR):
+            method.sampled.enqueue(torch.nn.functional.normalize(torch.randn(4, 8), dim=1))
+    for parameter in method.key_encoder.parameters():
+        parameter.data.add_(0.01)  # so that the momentum update shows
+    return method
+
+
+def followed(method: Any) -> Any:
+    key_encoder = copy.deepcopy(method.key_encoder)
+    for kept, leading in zip(key_encoder.parameters(), method.query_encoder.parameters(), strict=True):
+        kept.data = 0.5 * kept + 0.5 * leading
+    return key_encoder
+
+
+@pytest.mark.parametrize("reduction", ["mean_of_logs", "log_of_sum"])
+def test_a_step_of_ubernce(tmp_path: Path, reduction: Any) -> None:
+    method = filled(made("ubernce", stream="rgb", reduction=reduction))
+    [batch] = batches(1)
+    encoder, key_encoder, queue = copy.deepcopy(method.query_encoder), followed(method), copy.deepcopy(method.queue)
+    query, key = encoder(batch.view("rgb", 0)), key_encoder(batch.view("rgb", 1)).detach()
+    logits = contrast_logits(query, key, queue.features.clone(), 0.2)
+    loss = multi_positive_nce(logits, label_positives(LABELS, queue.labels), reduction)
+    loss.backward()
+    recorder = fit(method, [batch], tmp_path)
+    assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name, parameter in encoder.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
+    queue.enqueue(key, labels=LABELS)
+    torch.testing.assert_close(method.queue.state_dict(), queue.state_dict())
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+@pytest.mark.parametrize("self_drop", [0.0, 1.0])
+def test_a_step_of_coclr(tmp_path: Path, stream: str, self_drop: float) -> None:
+    """Queries of clip 1, keys and mining by clip 2; the sampler in evaluation mode; recordings queued beside the keys."""
+    method = filled(made("coclr", stream=stream, self_drop=self_drop, top_k=2))
+    other = "flow" if stream == "rgb" else "rgb"
+    [batch] = batches(1)
+    encoder, key_encoder = copy.deepcopy(method.query_encoder), followed(method)
+    queue, sampled, sampler = (copy.deepcopy(part) for part in (method.queue, method.sampled, method.sampler))
+    query, key = encoder(batch.view(stream, 0)), key_encoder(batch.view(stream, 1)).detach()
+    found = sampler.eval()(batch.view(other, 1)).detach()
+    positives = cotraining_positives(found, sampled.features, SOURCES, queue.sources, top_k=2, mine=True)
+    assert positives[:, 1:].sum() > 4 * 2
+    logits = contrast_logits(query, key, queue.features.clone(), 0.2)
+    loss = multi_positive_nce(logits, positives, drop_self=self_drop == 1)
+    loss.backward()
+    before = {name: tensor.clone() for name, tensor in method.sampler.state_dict().items()}
+    recorder = fit(method, [batch], tmp_path)
+    assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert set(recorder.gradients[0]) == {f"query_encoder.{name}" for name, _ in encoder.named_parameters()}
+    for name, parameter in encoder.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
+    queue.enqueue(key, labels=LABELS, sources=SOURCES)
+    sampled.enqueue(found)
+    torch.testing.assert_close(method.queue.state_dict(), queue.state_dict())
+    torch.testing.assert_close(method.sampled.state_dict(), sampled.state_dict())
+    torch.testing.assert_close(method.sampler.state_dict(), before)
+
+
+def weights(method: Any) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in method.query_encoder.parameters()]
+
+
+@pytest.mark.parametrize("fill_first", [True, False])
+def test_weights_wait_for_a_full_queue(tmp_path: Path, fill_first: bool) -> None:
+    """Two batches fill the queue. Their steps count, and batch norm sees them; mining begins with the third."""
+    method = made("coclr", stream="rgb", fill_first=fill_first)
+    start = weights(method)
+    given = batches(3)
+    fit(method, given[:2], tmp_path)
+    moved = not all(torch.equal(a, b) for a, b in zip(start, weights(method), strict=True))
+    assert moved is not fill_first
+    assert method.queue.full and method.queue.sources.tolist() == SOURCES.tolist() * 2
+    if fill_first:
+        assert all(parameter.grad is None for parameter in method.query_encoder.parameters())
+    norms = [module for module in method.query_encoder.modules() if isinstance(module, torch.nn.BatchNorm3d)]
+    assert norms[0].num_batches_tracked == 2
+    fit(method, given[2:], tmp_path)
+    assert not all(torch.equal(a, b) for a, b in zip(start, weights(method), strict=True))
+
+
+def test_the_coin_follows_the_seed_and_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = made("coclr", stream="rgb", self_drop=0.9)
+
+    def coins(seed: int) -> list[bool]:
+        torch.manual_seed(seed)
+        drawn = []
+        for step in range(400):
+            monkeypatch.setattr(CoCLR, "global_step", step)
+            drawn.append(method._coin())
+        return drawn
+
+    first = coins(1)
+    torch.rand(3)
+    assert coins(1) == first != coins(2)
+    assert 0.85 < sum(first) / len(first) < 0.95
+    for chance in (0.0, 1.0):
+        method.hparams["self_drop"] = chance
+        assert set(coins(3)) == {bool(chance)}
+
+
+def test_no_mining_without_top_k(tmp_path: Path) -> None:
+    """Then positives are keys of the same recording alone."""
+    method = filled(made("coclr", stream="rgb", top_k=0, self_drop=0.0))
+    [batch] = batches(1)
+    recorder = fit(method, [batch], tmp_path)
+    assert recorder.values[0]["mined_right"] == 0
+    mined = filled(made("coclr", stream="rgb", top_k=2, self_drop=0.0))
+    other = fit(mined, [batch], tmp_path)
+    assert recorder.values[0]["loss"] > other.values[0]["loss"]
+    assert recorder.values[0]["contrast_top1"] == other.values[0]["contrast_top1"]
+
+
+def test_a_step_of_cmc(tmp_path: Path) -> None:
+    method = made("cmc", flow={"temporal_centring": True})
+    [batch] = batches(1, clips=1)
+    queries, keys, queues = {}, {}, {}
+    encoders = copy.deepcopy(method.query_encoders)
+    for stream in ("rgb", "flow"):
+        queries[stream] = encoders[stream](batch.view(stream, 0))
+        keys[stream] = copy.deepcopy(method.key_encoders[stream])(batch.view(stream, 0)).detach()
+        queues[stream] = copy.deepcopy(method.queues[stream])
+    rgb = info_nce(queries["rgb"], keys["flow"], queues["flow"].features.clone(), 0.2)
+    flow = info_nce(queries["flow"], keys["rgb"], queues["rgb"].features.clone(), 0.2)
+    (rgb + flow).backward()
+    recorder = fit(method, [batch], tmp_path)
+    assert recorder.values[0]["loss"] == pytest.approx((rgb + flow).item(), rel=1e-5)
+    for name, parameter in encoders.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoders.{name}"], parameter.grad)
+    for stream, queue in queues.items():
+        queue.enqueue(keys[stream])
+        torch.testing.assert_close(method.queues[stream].state_dict(), queue.state_dict())
+
+
+@pytest.mark.parametrize("name", ["ubernce", "coclr", "cmc"])
+def test_a_method_comes_back_from_its_settings(name: str) -> None:
+    settings = {} if name == "cmc" else {"stream": "flow"}
+    if name == "coclr":
+        settings |= {"sampler": {"temporal_centring": True, "dim": 4}}
+    first = made(name, **settings)
+    again = methods.create(name, **dict(first.hparams))
+    assert {key: t.shape for key, t in again.state_dict().items()} == {
+        k: t.shape for k, t in first.state_dict().items()
+    }
+    assert dict(again.hparams) == dict(first.hparams)
+    assert first.meters(4) and set(first.encoders) <= set(first.streams)
+
+
+def test_the_sampler_is_its_own_kind_of_network() -> None:
+    method = made(
+        "coclr", stream="rgb", sampler={"temporal_centring": True, "dim": 4, "backbone_settings": {"width": 0.5}}
+    )
+    assert method.sampler.temporal_centring and not method.query_encoder.temporal_centring
+    assert method.sampled.features.shape == (8, 4) and method.sampler.in_channels == 2
+    method.train()
+    assert not method.sampler.training and method.query_encoder.training
+    assert not any(parameter.requires_grad for parameter in method.sampler.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("ubernce", {"stream": "rgb", "queue": 0}, "(?s)no in-batch negatives.*method.queue"),
+        ("ubernce", {"stream": "rgb", "reduction": "mean"}, '(?s)unknown reduction "mean".*mean_of_logs'),
+        ("ubernce", {"stream": "rgb", "top_k": 5}, '(?s)unknown setting "top_k".*ubernce'),
+        ("coclr", {"stream": "rgb", "queue": 0}, "no in-batch negatives"),
+        ("coclr", {"stream": "rgb", "self_drop": 1.5}, "(?s)1.5 is out of range.*self_drop"),
+        ("coclr", {"stream": "rgb", "top_k": -1}, "(?s)out of range.*top_k"),
+        ("coclr", {"stream": "rgb", "fill_first": "yes"}, "(?s)not true or false.*fill_first"),
+        ("coclr", {"stream": "rgb", "sampler": {"width": 2}}, '(?s)unknown setting "width".*method.sampler'),
+        ("coclr", {"stream": "RGB"}, '(?s)unknown stream "RGB".*rgb, flow'),
+        ("coclr", {}, "missing setting: stream"),
+        ("cmc", {"queue": 0}, "(?s)out of range.*queue"),
+        ("cmc", {"rgb": {"dim": 4}}, '(?s)unknown setting "dim".*method.rgb'),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(name: str, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        made(name, **settings)
+
+
+def test_every_new_method_is_what_it_is_called() -> None:
+    assert isinstance(made("ubernce", stream="rgb"), UberNCE) and isinstance(made("cmc"), CMC)

@@ -1,0 +1,157 @@
+"""CoCLR: InfoNCE whose positives are also found by the other stream, which is frozen meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pipeline.errors import UsageError, refuse_unknown
+from train.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder
+from train.losses.nce import NOTHING, cotraining_positives, multi_positive_nce, positive_accuracy
+from train.methods.infonce import InfoNCE
+from train.methods.method import Meter
+from train.methods.ubernce import any_positive, check_queue
+from train.queue import Queue
+from train.settings import check_number
+
+if TYPE_CHECKING:
+    from train.loader import Batch
+
+COIN = 0x636F696E  # keeps this random number apart from those of other users of the same seed
+
+
+class CoCLR(InfoNCE):
+    """Han et al. 2020, section 3.2: one stream is trained; the other one, frozen, tells which keys are alike.
+
+    Positives of a query are its own key, all keys of the same recording, and the `top_k` keys of other recordings whose
+    clips look most similar to the OTHER stream's network (the sampler), which sees the key's clip. Recordings of a batch
+    are queued beside the keys. The loss is -log of the positives' share (MIL-NCE).
+
+    A stage starts from two earlier ones: `start: {query: <stage>, sampler: <stage of the other stream>}` in the recipe.
+
+    Args:
+        stream: The one that is trained; the sampler sees the other one.
+        sampler: What differs in the sampler's encoder (backbone, backbone_settings, dim, temporal_centring).
+        top_k: Keys that the sampler finds. Published: 5.
+        self_drop: Probability, a coin for the whole batch, that the own key is not counted as a positive where there are
+            others, and is a negative then. .9 is the released training, which gains most of the effect; 0 the paper's formula.
+        fill_first: Whether the weights stay as they are until the queue is full (released training; before January 2021
+            they moved from the first step). Mining begins with a full queue either way.
+        settings: as of InfoNCE; `queue` is at least 1.
+
+    Values of a step: those of InfoNCE, `positive_top1` (fraction of queries that rank any positive first), and
+    `mined_right` (of the keys that the sampler found, the fraction with the query's label: told where there are labels,
+    which nothing is trained on; otherwise 0).
+
+    Raises:
+        UsageError: as InfoNCE, and numbers out of range.
+    """
+
+    needed_starts: ClassVar[tuple[str, ...]] = ("sampler",)
+
+    def __init__(
+        self,
+        stream: str,
+        sampler: dict[str, Any] | None = None,
+        top_k: int = 5,
+        self_drop: float = 0.9,
+        fill_first: bool = True,
+        **settings: Any,
+    ) -> None:
+        check_queue(settings)
+        check_number("method.top_k", top_k, whole=True, least=0)
+        check_number("method.self_drop", self_drop, least=0, most=1)
+        if not isinstance(fill_first, bool):
+            raise UsageError(f"{fill_first!r} is not true or false", where="method.fill_first", remedy="true or false")
+        for key in sampler or {}:
+            if key not in OF_ENCODERS:
+                refuse_unknown("setting", key, OF_ENCODERS, where="method.sampler")
+        super().__init__(stream, **settings)
+        self.save_hyperparameters(
+            {"sampler": sampler, "top_k": top_k, "self_drop": self_drop, "fill_first": fill_first}
+        )
+        made = {key: self.hparams[key] for key in OF_ENCODERS} | (sampler or {})
+        in_channels = (settings.get("channels") or STREAM_CHANNELS)[self.other]
+        self.sampler = Encoder(in_channels=in_channels, **made).requires_grad_(False)
+        self.sampled = Queue(self.hparams["queue"], made["dim"])
+        self._found = torch.empty(0)  # the sampler's features of the batch that is being compared
+        self.train(self.training)
+
+    @property
+    def other(self) -> str:
+        """The stream that the sampler sees."""
+        return "flow" if self.hparams["stream"] == "rgb" else "rgb"
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return (self.hparams["stream"], self.other)
+
+    @property
+    def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
+        return super().starts | {"sampler": (self.other, [self.sampler])}
+
+    def train(self, mode: bool = True) -> Self:
+        """The sampler stays in evaluation mode."""
+        super().train(mode)
+        self.sampler.eval()
+        return self
+
+    def meters(self, global_batch: int) -> dict[str, Meter]:
+        return super().meters(global_batch) | {"positive_top1": any_positive("clips that the other stream finds alike")}
+
+    def compared(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        assert self.queue is not None
+        self._found = self._sample(batch)
+        full = self.queue.full
+        positives = cotraining_positives(
+            self._found, self.sampled.features, batch.sources, self.queue.sources, self.hparams["top_k"], mine=full
+        )
+        return {
+            "loss": multi_positive_nce(logits, positives, drop_self=self._coin()),
+            "positive_top1": positive_accuracy(logits, positives, 1),
+            "mined_right": self._mined_right(positives[:, 1:], batch),
+        }
+
+    def remember(self, key: Tensor, batch: Batch) -> None:
+        assert self.queue is not None
+        self.queue.enqueue(key, labels=batch.labels, sources=batch.sources)
+        self.sampled.enqueue(self._found)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Steps that only fill the queue are counted and move nothing but batch-norm statistics."""
+        assert self.queue is not None and optimizer_closure is not None
+        if self.hparams["fill_first"] and not self.queue.full:
+            optimizer_closure()
+            optimizer.zero_grad()
+            return
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    @torch.no_grad()
+    def _sample(self, batch: Batch) -> Tensor:
+        """The sampler's features (B, D) of the clips that the keys are made of."""
+        return self.sampler(batch.view(self.other, 1))
+
+    def _coin(self) -> bool:
+        """The same on all ranks and after a stop, because it follows from the seed and the step."""
+        drawn = np.random.default_rng((COIN, torch.initial_seed() % 2**63, self.global_step)).random()
+        return bool(drawn < self.hparams["self_drop"])
+
+    def _mined_right(self, positives: Tensor, batch: Batch) -> Tensor:
+        """Of labelled keys of other recordings that count as positives; 0 where there are none."""
+        assert self.queue is not None
+        known = (batch.labels[:, None] != NOTHING) & (self.queue.labels != NOTHING)
+        mined = positives & known & (batch.sources[:, None] != self.queue.sources)
+        right = mined & (batch.labels[:, None] == self.queue.labels)
+        return right.sum() / mined.sum().clamp(min=1)
