@@ -9,6 +9,7 @@ step that is spent waiting for its batch, and how fast the loader alone is, with
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import tempfile
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=100, help="how many synthetic videos")
     parser.add_argument("--recipe", default="small")
     parser.add_argument("--method", default="infonce")
+    parser.add_argument("--batch", type=int, help="videos a step; default: the recipe's")
     parser.add_argument("--reader", default="auto")
     parser.add_argument("--threads", type=int, default=min(8, len(os.sched_getaffinity(0))))
     parser.add_argument("--steps", type=int, default=10, help="of a block")
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     recipe = recipes.load(recipes.find(arguments.recipe, arguments.method))
+    recipe = dataclasses.replace(recipe, batch=arguments.batch or recipe.batch)
     with tempfile.TemporaryDirectory() as scratch:
         store = open_store(arguments.store or make_store(Path(scratch), arguments.videos))
         figures = {stage.name: measure(recipe, stage, store, arguments) for stage in recipe.stages}
@@ -113,7 +116,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
     """Medians over the rounds; times in seconds."""
     listed = stages.training_videos(recipe, store)
     videos = (listed * -(-EPOCH // len(listed)))[: max(EPOCH, len(listed))]
-    module = checkpoints.create(stage.method, stage.settings, recipe.seed)
+    module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
     hardware = stages.Hardware(reader=arguments.reader, threads=arguments.threads)
     loader = stages.make_loader(recipe, module, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)

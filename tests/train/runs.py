@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +29,9 @@ from torch import Tensor, nn
 from pipeline.store import VideoStore
 from train import checkpoints, recipe, stages
 from train.backbones import BACKBONES, Backbone
+from train.methods.cmc import CMC
 from train.methods.infonce import InfoNCE
+from train.methods.method import Method
 from train.recipe import Recipe
 from train.stages import Hardware, Stopped
 
@@ -114,15 +116,19 @@ def run(loaded: Recipe, store: VideoStore, folder: Path, hardware: Hardware = HA
 
 
 @contextmanager
-def in_step(action: Callable[[InfoNCE, Any], None]) -> Iterator[None]:
-    """Calls `action(method, batch)` at the start of every training step."""
-    step = InfoNCE.training_step
+def in_step(action: Callable[[Method, Any], None]) -> Iterator[None]:
+    """Calls `action(method, batch)` at the start of every training step of any method."""
 
-    def watched(method: InfoNCE, batch: Any, batch_idx: int) -> Tensor:
-        action(method, batch)
-        return step(method, batch, batch_idx)
+    def watched(step: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+        def training_step(method: Method, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+            action(method, batch)
+            return step(method, batch, batch_idx)
 
-    with mock.patch.object(InfoNCE, "training_step", watched):
+        return training_step
+
+    with ExitStack() as stack:
+        for kind in (InfoNCE, CMC):  # the others take InfoNCE's
+            stack.enter_context(mock.patch.object(kind, "training_step", watched(kind.training_step)))
         yield
 
 
@@ -130,7 +136,7 @@ def in_step(action: Callable[[InfoNCE, Any], None]) -> Iterator[None]:
 def signalled(done: int, number: int = signal.SIGTERM) -> Iterator[None]:
     """The signal arrives in the training step that follows `done` steps, so that `done` + 1 are made."""
 
-    def action(method: InfoNCE, batch: Any) -> None:
+    def action(method: Method, batch: Any) -> None:
         if method.global_step == done:
             signal.raise_signal(number)
 

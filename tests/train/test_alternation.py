@@ -98,6 +98,19 @@ def test_a_cycle_continues_at_the_exact_step(
         runs.assert_same_runs(whole, run, name)
 
 
+@pytest.mark.parametrize("method", ["ubernce", "cmc"])
+def test_other_methods_continue_at_the_exact_step(store: VideoStore, tmp_path: Path, method: str) -> None:
+    """Stopped twice, in mid-epoch and at an epoch's end."""
+    settings = {**NETWORK, "queue": 8, "momentum": 0.9, "optimiser": SGD}
+    settings |= {"stream": "flow"} if method == "ubernce" else {"rgb": {"temporal_centring": True}}
+    loaded = load(tmp_path, {"name": "only", "method": method, "steps": 5, "settings": settings})
+    runs.run(loaded, store, tmp_path / "whole")
+    for done in (2, 3):
+        runs.stop(loaded, store, tmp_path / "parts", done)
+    runs.run(loaded, store, tmp_path / "parts")
+    runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "only")
+
+
 def test_a_start_that_has_changed_is_refused(store: VideoStore, tmp_path: Path) -> None:
     loaded = load(tmp_path, *CYCLE[:3])
     run = tmp_path / "run"
