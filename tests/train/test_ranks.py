@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.train.steps import Recorder, Views
+from train import methods
 from train.backbones import BACKBONES, Backbone
 from train.callbacks.stopping import TIME_IS_UP, Stopping
 from train.collectives import encode_shuffled, mean_over_ranks, world_size
@@ -47,18 +48,34 @@ class Tiny(Backbone):
         return torch.tanh(self.conv(clips))
 
 
+# name: method and what it is given; CoCLR's queue is full before the third step, in which it mines
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "queue": ("infonce", {"stream": "rgb", "queue": 8}),
+    "in batch": ("infonce", {"stream": "rgb", "queue": 0}),
+    "ubernce": ("ubernce", {"stream": "rgb", "queue": 8}),
+    "coclr": ("coclr", {"stream": "rgb", "queue": 8, "top_k": 2}),
+    "coclr at once": ("coclr", {"stream": "flow", "queue": 4, "top_k": 1, "self_drop": 0.0, "fill_first": False}),
+    "cmc": ("cmc", {"queue": 8}),
+}
+
+
 def batches(rank: int, ranks: int) -> list[Views]:
     generator = torch.Generator().manual_seed(5)
     clips = torch.randn(STEPS, 2, BATCH, 3, 4, 6, 6, generator=generator)
+    labels, sources = (torch.randint(0, 4, (STEPS, BATCH), generator=generator) for _ in range(2))
     mine = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
-    return [Views([step[0, mine], step[1, mine]]) for step in clips]
+    return [
+        Views({"rgb": list(step[:, mine]), "flow": list(step[:, mine, :2])}, label[mine], source[mine])
+        for step, label, source in zip(clips, labels, sources, strict=True)
+    ]
 
 
-def run(queue: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
+def run(kind: str, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
     """State, gradients and logs after STEPS steps."""
     torch.manual_seed(0)
-    settings = {"dim": 8, "queue": queue, "momentum": 0.5, "temperature": 0.5, "optimiser": OPTIMISER}
-    method = InfoNCE("rgb", backbone="tiny", **settings)
+    name, settings = KINDS[kind]
+    shared = {"backbone": "tiny", "dim": 8, "momentum": 0.5, "temperature": 0.5, "optimiser": OPTIMISER}
+    method = methods.create(name, **shared, **settings)
     recorder = Recorder()
     trainer = make_trainer(ranks, recorder)
     trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
@@ -84,7 +101,7 @@ def main() -> None:
     out, rank, ranks = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(1)
     BACKBONES.entries["tiny"] = f"{__name__}:Tiny"
-    results = {str(queue): run(queue, rank, ranks) for queue in (8, 0)}
+    results: dict[str, Any] = {kind: run(kind, rank, ranks) for kind in KINDS}
     assert world_size() == ranks
     results["shuffle"] = shuffle(rank)
     results["mean"] = mean_over_ranks(torch.tensor([rank, 3.0]))
@@ -143,19 +160,20 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps")
-@pytest.mark.parametrize("queue", [8, 0])
+@pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps", "ignore:Found .* in eval mode")
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_equal_one_process(
-    two_ranks: list[dict[str, Any]], queue: int, monkeypatch: pytest.MonkeyPatch
+    two_ranks: list[dict[str, Any]], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BACKBONES.entries, "tiny", f"{__name__}:Tiny")
-    alone = run(queue)
+    alone = run(kind)
     for rank in two_ranks:
-        torch.testing.assert_close(rank[str(queue)]["state"], alone["state"])
-        torch.testing.assert_close(rank[str(queue)]["gradients"], alone["gradients"])
-        torch.testing.assert_close(rank[str(queue)]["values"], alone["values"])
-    if queue:
-        assert alone["state"]["queue.pointer"] == STEPS * BATCH % queue
+        torch.testing.assert_close(rank[kind]["state"], alone["state"])
+        torch.testing.assert_close(rank[kind]["gradients"], alone["gradients"])
+        torch.testing.assert_close(rank[kind]["values"], alone["values"])
+    length = KINDS[kind][1]["queue"]
+    for name, pointer in alone["state"].items():
+        assert not name.endswith("pointer") or pointer == STEPS * BATCH % length
 
 
 def test_ranks_stop_together(two_ranks: list[dict[str, Any]]) -> None:

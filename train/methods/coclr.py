@@ -149,9 +149,9 @@ class CoCLR(InfoNCE):
         return bool(drawn < self.hparams["self_drop"])
 
     def _mined_right(self, positives: Tensor, batch: Batch) -> Tensor:
-        """Of labelled keys of other recordings that count as positives; 0 where there are none."""
+        """Mean over rows, each the share among its labelled positives of other recordings; 0 where it has none."""
         assert self.queue is not None
         known = (batch.labels[:, None] != NOTHING) & (self.queue.labels != NOTHING)
         mined = positives & known & (batch.sources[:, None] != self.queue.sources)
         right = mined & (batch.labels[:, None] == self.queue.labels)
-        return right.sum() / mined.sum().clamp(min=1)
+        return (right.sum(dim=1) / mined.sum(dim=1).clamp(min=1)).mean()
