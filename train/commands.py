@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.store import open_store
-from train import checkpoints, stages
+from train import checkpoints, imported, stages
 from train import preview as previews
 from train import recipe as recipes
 from train.console import LEADER, console, tell
@@ -122,6 +122,23 @@ def preview(
     loaded = recipes.load(recipes.find(recipe, method), seed)
     name, shown = previews.write_preview(loaded, stage, open_store(store), epoch, batch, videos, out)
     console.print(f"showed {shown} videos of batch {batch} of epoch {epoch}, stage {name}: {out}")
+
+
+def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto") -> None:
+    """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
+
+    The files do not say whether they are of RGB or flow: that is what the options are for. They are read without running
+    code in them; every tensor is checked by name and shape. Known: the layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D).
+
+    Args:
+        run: New folder, with a stage named rgb, one named flow, or both.
+        rgb: Published file of an RGB network.
+        flow: Published file of a flow network.
+        layout: auto, or the name of a layout where it cannot be told.
+    """
+    given = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path}
+    imported.import_run(given, run, layout)
+    console.print(f"made a run of {', '.join(f'{path} ({stream})' for stream, path in given.items())}: {run}")
 
 
 def export(checkpoint: Path, stream: str, out: Path) -> None:

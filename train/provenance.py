@@ -23,6 +23,15 @@ def facts(
     recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method, start: dict[str, str]
 ) -> dict[str, Any]:
     """What a checkpoint records of where it comes from. start: digest of the weights that each role starts from."""
+    return described(recipe, stage, module) | {
+        "store_settings_hash": store.settings_hash,
+        "store_videos_hash": videos_hash(store, videos),
+        "start": start,
+    }
+
+
+def described(recipe: Recipe, stage: StageSettings, module: Method) -> dict[str, Any]:
+    """The part of `facts` that does not depend on a store: empty hashes stand for none."""
     policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
     clip = {
         "length": recipe.clips.length,
@@ -39,9 +48,9 @@ def facts(
         "seed": recipe.seed,
         "clip": clip,
         "recipe_hash": _hash(recipe.as_dict()),
-        "store_settings_hash": store.settings_hash,
-        "store_videos_hash": videos_hash(store, videos),
-        "start": start,
+        "store_settings_hash": "",
+        "store_videos_hash": "",
+        "start": {},
         "versions": environment.versions(),
     }
 

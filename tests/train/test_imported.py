@@ -1,0 +1,62 @@
+"""Runs that are made of published files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import train  # noqa: F401  (before torch and lightning)
+
+# isort: split
+import pytest
+import torch
+
+from pipeline.errors import Refusal, UsageError
+from tests.train import runs
+from tests.train.test_published import published_state
+from train import checkpoints, commands, stages
+from train.imported import import_run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("published")
+    for stream, kind in (("rgb", "coclr"), ("flow", "infonce")):
+        torch.save({"state_dict": published_state(kind), "epoch": 1}, folder / f"{stream}.pth.tar")
+    return {stream: folder / f"{stream}.pth.tar" for stream in ("rgb", "flow")}
+
+
+def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Path) -> None:
+    commands.import_files(tmp_path / "run", **files)
+    for stream, path in files.items():
+        state = torch.load(path, weights_only=True)["state_dict"]
+        checkpoint = stages.checkpoint_path(tmp_path / "run", stream)
+        method = checkpoints.load_method(checkpoint)
+        encoder = method.encoders[stream]
+        assert encoder.in_channels == 3  # flow as an image, as the papers gave it to their networks
+        found, wanted = encoder.backbone.state_dict(), "encoder_q.0.Mixed_5c.branch1.1.conv2.weight"
+        assert torch.equal(found["Mixed_5c.branch1.1.conv2.weight"], state[wanted])
+        assert torch.equal(method.key_encoder.head[0].bias, state["encoder_k.2.bias"])
+        assert torch.equal(method.queue.features, state["queue"].T)
+        facts = checkpoints.metadata(checkpoint)
+        assert facts["streams"] == [stream] and facts["finished"] and facts["imported"] == checkpoints.digest(path)
+        assert facts["clip"]["length"] == 32 and facts["clip"]["flow"] == "image"
+        weights = checkpoints.starting_weights(checkpoint, stream)
+        assert runs.flatten(weights) == runs.flatten(encoder.state_dict())
+
+
+def test_what_cannot_be_a_run_is_refused_and_nothing_is_written(files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no file is given"):
+        import_run({}, tmp_path / "run", "auto")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(Refusal, match="something already"):
+        import_run(files, tmp_path / "there", "auto")
+    whole = published_state("infonce")
+    probe: dict[str, Any] = {
+        name.replace("encoder_q.0.", "backbone."): t for name, t in whole.items() if "_q.0." in name
+    }
+    probe |= {"final_fc.0.weight": torch.zeros(101, 1024), "final_fc.0.bias": torch.zeros(101)}
+    torch.save(probe, tmp_path / "probe.pth.tar")
+    with pytest.raises(Refusal, match="classifier in place of its projection head"):
+        import_run({"rgb": tmp_path / "probe.pth.tar"}, tmp_path / "run", "auto")
+    assert not (tmp_path / "run").exists()

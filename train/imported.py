@@ -1,0 +1,77 @@
+"""Published checkpoints as a run of ours, which evaluation reads like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import Refusal, UsageError
+from train import checkpoints, provenance, stages
+from train import recipe as recipes
+from train.checkpoints import METADATA
+from train.published import Published, import_published
+from train.recipe import Recipe, StageSettings
+
+RECIPE = ("ucf101", "infonce")  # whose clips and input the published networks were trained with
+
+
+def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
+    """Write RUN with a finished stage for each stream -> file. The file itself does not say of which stream it is.
+
+    Of a file of CoCLR the query network is taken, with its key network and queue. Raises Refusal for a run that is there, a
+    file that is none or has no projection head, and UsageError without a file.
+    """
+    if not files:
+        raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
+    if run.exists():
+        raise Refusal("there is something already", where=str(run), remedy="give a new folder as --run")
+    found = {stream: import_published(path, layout) for stream, path in files.items()}
+    for stream, published in found.items():
+        if "head.0.weight" not in published.heads["query"]:
+            raise Refusal(
+                "this network has a classifier in place of its projection head",
+                where=str(files[stream]),
+                remedy="give the pre-trained file that it was made from",
+            )
+    base = recipes.load(recipes.find(*RECIPE))
+    listed = [
+        StageSettings(stream, "infonce", _settings(stream, published), epochs=1) for stream, published in found.items()
+    ]
+    recipe = dataclasses.replace(
+        base, title=f"published networks: {', '.join(map(str, files.values()))}", stages=listed
+    )
+    written = {stage.name: _checkpoint(recipe, stage, found[stage.name], files[stage.name]) for stage in listed}
+    stages.prepare(run, recipe)
+    for name, content in written.items():
+        checkpoints.write(content, stages.checkpoint_path(run, name))
+
+
+def _settings(stream: str, published: Published) -> dict[str, Any]:
+    queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
+    dim = len(published.heads["query"]["head.2.weight"])
+    return {"stream": stream, "backbone": published.backbone, "dim": dim, "queue": queue}
+
+
+def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
+    method = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
+    roles = {"query": "query_encoder", "key": "key_encoder"}
+    state = {
+        f"{roles[role]}.{part}": tensor
+        for role in roles
+        if role in published.backbones and (role == "query" or stage.settings["queue"])
+        for part, tensor in _encoder(published, role).items()
+    }
+    if stage.settings["queue"]:
+        empty = {f"queue.{name}": tensor for name, tensor in method.get_submodule("queue").state_dict().items()}
+        known = {f"queue.{name}": tensor for name, tensor in published.queue.items()}
+        state |= {name: known.get(name, tensor) for name, tensor in empty.items()}
+    checkpoints.load_strictly(method, state, str(path))
+    facts = provenance.described(recipe, stage, method)
+    facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
+    return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
+
+
+def _encoder(published: Published, role: str) -> dict[str, Any]:
+    backbone = {f"backbone.{name}": tensor for name, tensor in published.backbones[role].items()}
+    return backbone | published.heads[role]
