@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from train.callbacks import waiting
 from train.callbacks.waiting import advice
 from train.loader import Batch, ClipLoader
 from train.methods.infonce import InfoNCE
+from train.reader import affine
 from train.reader.opencv import OpenCVExecutor
 
 READING = ("item", "tolist", "numpy", "__float__", "__int__", "__bool__")
@@ -30,18 +32,23 @@ READING = ("item", "tolist", "numpy", "__float__", "__int__", "__bool__")
 
 @contextmanager
 def counted_reads(counts: Counter[int], step: list[int]) -> Iterator[None]:
-    """Counts, by step, how often Python asks a tensor for its value, for which it would have to wait for a GPU."""
+    """Counts, by step, how often training asks a tensor for its value, for which it would have to wait for a GPU.
+
+    Clips are normalised as on a GPU; the threads of the reader, which have clips on the CPU, are not counted.
+    """
+    training = threading.get_ident()
 
     def counting(name: str) -> Any:
         real = getattr(Tensor, name)
 
         def read(tensor: Tensor, *args: Any) -> Any:
-            counts[step[0]] += 1
+            counts[step[0]] += threading.get_ident() == training
             return real(tensor, *args)
 
         return read
 
-    with mock.patch.multiple(Tensor, **{name: counting(name) for name in READING}):
+    reading = mock.patch.multiple(Tensor, **{name: counting(name) for name in READING})
+    with reading, mock.patch("train.loader.normalise", affine._on_gpu):
         yield
 
 
