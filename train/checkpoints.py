@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
-from train import methods, published
+from train import files, methods
 from train.methods.method import Method
 from train.published import Published, import_published
 
@@ -26,22 +25,7 @@ METADATA = "costream"  # the key of our part of a Lightning checkpoint
 
 def read(path: Path) -> dict[str, Any]:
     """The whole checkpoint, on the CPU; files that would run code are refused. Raises Refusal."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise Refusal("there is no checkpoint", where=str(path), remedy="run `make pretrain` first") from error
-    except pickle.UnpicklingError as error:
-        raise Refusal(
-            "the file is no checkpoint, or holds more than tensors and plain values and might run code",
-            where=str(path),
-            remedy="give RUN/<stage>/checkpoints/last.ckpt",
-        ) from error
-    except Exception as error:  # damaged bytes make torch raise nearly anything
-        raise Refusal(
-            f"the checkpoint cannot be read: {error}",
-            where=str(path),
-            remedy="use a copy, or delete it and train again",
-        ) from error
+    checkpoint = files.load(path, remedy="run `make pretrain` first")
     if not isinstance(checkpoint, dict) or METADATA not in checkpoint:
         raise Refusal(
             "this is not a checkpoint of costream", where=str(path), remedy="give RUN/<stage>/checkpoints/last.ckpt"
@@ -80,7 +64,7 @@ def starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
     Of our checkpoints it is the stream's. A published file says nothing of streams; its query encoder is taken.
     Raises Refusal for a file without such a network.
     """
-    if METADATA in published.load_file(path):
+    if METADATA in files.load(path, remedy="train it, or download it, first"):
         found = load_method(path).encoders
         if stream not in found:
             raise Refusal(

@@ -185,7 +185,7 @@ def test_files_that_run_code_or_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04" + bytes(50))
     with pytest.raises(Refusal, match=r"broken\.pth"):
         import_published(tmp_path / "broken.pth")
-    with pytest.raises(Refusal, match=r"(?s)no such file.*nowhere\.pth"):
+    with pytest.raises(Refusal, match=r"(?s)there is no checkpoint.*nowhere\.pth"):
         import_published(tmp_path / "nowhere.pth")
     with pytest.raises(Refusal, match="no state dict"):
         import_published({"state_dict": [1, 2]})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pipeline.errors import Refusal, refuse_unknown
+from train import files
 
 State = dict[str, Tensor]
 
@@ -50,31 +49,17 @@ def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str 
         UsageError: an unknown layout.
     """
     where = str(path_or_state) if isinstance(path_or_state, str | Path) else "state dict"
-    loaded = load_file(Path(path_or_state)) if isinstance(path_or_state, str | Path) else path_or_state
+    loaded = (
+        files.load(Path(path_or_state), remedy="download it first; nothing is fetched")
+        if isinstance(path_or_state, str | Path)
+        else path_or_state
+    )
     state = _state(loaded, where)
     if layout == "auto":
         layout = _recognised(state, where)
     elif layout not in LAYOUTS:
         refuse_unknown("layout", layout, ["auto", *LAYOUTS])
     return importlib.import_module(LAYOUTS[layout]).read(state, where)
-
-
-def load_file(path: Path) -> Any:
-    """What `torch.save` wrote, on the CPU. Raises Refusal for a file that is not there, damaged, or would run code."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise Refusal(
-            "there is no such file", where=str(path), remedy="download it first; nothing is fetched"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise Refusal(
-            "the file holds more than tensors and plain values, and might run code",
-            where=str(path),
-            remedy="if you trust it, load it in an environment of its own and save its state dict alone",
-        ) from error
-    except Exception as error:  # damaged bytes make torch raise nearly anything
-        raise Refusal(f"the file cannot be read: {error}", where=str(path), remedy="download it again") from error
 
 
 def take(state: State, prefix: str) -> State:
