@@ -141,13 +141,24 @@ def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, l
     console.print(f"made a run of {', '.join(f'{path} ({stream})' for stream, path in given.items())}: {run}")
 
 
-def export(checkpoint: Path, stream: str, out: Path) -> None:
+def export(checkpoint: Path, out: Path, stream: str = "", layout: str = "") -> None:
     """Write the bare backbone of a checkpoint: a torch state dict, and a JSON beside it that says what it is.
+
+    With --layout, the whole checkpoint as the papers' authors publish theirs, for their scripts.
 
     Args:
         checkpoint: RUN/<stage>/checkpoints/last.ckpt
-        stream: rgb or flow.
         out: File to write, e.g. backbone.pt.
+        stream: rgb or flow: whose backbone.
+        layout: coclr.
     """
+    if bool(stream) == bool(layout):
+        raise UsageError(
+            "either a stream's backbone or a whole layout is written", remedy="--stream rgb, or --layout coclr"
+        )
+    if layout:
+        imported.export_published(checkpoint, layout, out)
+        console.print(f"wrote {checkpoint} in the layout of {layout}: {out}")
+        return
     checkpoints.export(checkpoint, stream, out)
     console.print(f"wrote the {stream} backbone to {out} and its description to {out.with_suffix('.json')}")

@@ -1,4 +1,4 @@
-"""Published checkpoints as a run of ours, which evaluation reads like any other."""
+"""Published checkpoints as a run of ours, which evaluation reads like any other; and a checkpoint of ours as they publish."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, refuse_unknown
 from train import checkpoints, provenance, stages
 from train import recipe as recipes
 from train.checkpoints import METADATA
-from train.published import Published, import_published
+from train.methods.coclr import CoCLR
+from train.methods.infonce import InfoNCE
+from train.methods.ubernce import UberNCE
+from train.published import LAYOUTS, Published, import_published, published_state
 from train.recipe import Recipe, StageSettings
 
+# What the layout keeps of a queue's slots.
+QUEUED: dict[type, tuple[str, ...]] = {
+    InfoNCE: ("features", "pointer"),
+    UberNCE: ("features", "pointer", "labels"),
+    CoCLR: ("features", "pointer", "sources", "filled"),
+}
 RECIPE = ("ucf101", "infonce")  # whose clips and input the published networks were trained with
 
 
@@ -75,3 +84,37 @@ def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path
 def _encoder(published: Published, role: str) -> dict[str, Any]:
     backbone = {f"backbone.{name}": tensor for name, tensor in published.backbones[role].items()}
     return backbone | published.heads[role]
+
+
+def export_published(path: Path, layout: str, out: Path) -> None:
+    """Write a checkpoint of ours in a published layout, so that its authors' scripts read it.
+
+    Raises Refusal for a checkpoint of a method or backbone that the layout does not know, UsageError for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        refuse_unknown("layout", layout, LAYOUTS)
+    method = checkpoints.load_method(path)
+    on_s3d = method.hparams["backbone"] in ("s3d", "s3dg")
+    if not isinstance(method, InfoNCE) or not on_s3d or method.queue is None or method.key_encoder is None:
+        raise Refusal(
+            f"the layout {layout} is of InfoNCE, UberNCE and CoCLR with a queue, on S3D",
+            where=f"{path}: {checkpoints.metadata(path)['method']} on {method.hparams.get('backbone')}",
+            remedy="export the bare backbone: leave out --layout",
+        )
+    encoders = {"query": method.query_encoder, "key": method.key_encoder}
+    queue = {name: tensor for name, tensor in method.queue.state_dict().items() if name in QUEUED[type(method)]}
+    if isinstance(method, CoCLR):
+        encoders["sampler"] = method.sampler
+        queue["other"] = method.sampled.features
+    published = Published(
+        layout,
+        method.hparams["backbone"],
+        {role: encoder.backbone.state_dict() for role, encoder in encoders.items()},
+        {
+            role: {f"head.{name}": t for name, t in encoder.head.state_dict().items()}
+            for role, encoder in encoders.items()
+        },
+        queue=queue,
+    )
+    content = {"state_dict": published_state(published), "epoch": 0, "iteration": checkpoints.metadata(path)["step"]}
+    checkpoints.write(content, out)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.errors import Refusal, UsageError
+from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.test_published import published_state
 from train import checkpoints, commands, stages
@@ -43,6 +44,55 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         assert facts["clip"]["length"] == 32 and facts["clip"]["flow"] == "image"
         weights = checkpoints.starting_weights(checkpoint, stream)
         assert runs.flatten(weights) == runs.flatten(encoder.state_dict())
+
+
+def test_an_imported_infonce_file_is_exported_tensor_for_tensor(files: dict[str, Path], tmp_path: Path) -> None:
+    commands.import_files(tmp_path / "run", flow=files["flow"])
+    commands.export(stages.checkpoint_path(tmp_path / "run", "flow"), tmp_path / "out.pth.tar", layout="coclr")
+    state, back = (
+        torch.load(path, weights_only=True)["state_dict"] for path in (files["flow"], tmp_path / "out.pth.tar")
+    )
+    assert runs.flatten(back) == runs.flatten({name: state[name] for name in back}) and back.keys() == state.keys()
+
+
+@pytest.mark.parametrize("method", ["ubernce", "coclr"])
+def test_what_we_train_is_exported_as_the_papers_do(
+    store: VideoStore, files: dict[str, Path], tmp_path: Path, method: str
+) -> None:
+    settings = {"stream": "rgb", "queue": 4, "dim": 8, "optimiser": {"name": "sgd", "lr": 0.1}}
+    settings |= {"backbone_settings": {"width": 0.125}}
+    first = {"name": "flow", "method": "infonce", "steps": 1, "settings": settings | {"stream": "flow"}}
+    stage = {"name": "only", "method": method, "steps": 2, "settings": settings}
+    stage |= {"start": {"sampler": "flow"}} if method == "coclr" else {}
+    clips = {"length": 8, "stride": 1, "size": [24, 24]}
+    loaded = runs.load(tmp_path / "recipe.yaml", first, stage, clips=clips)
+    runs.run(loaded, store, tmp_path / "run")
+    path = stages.checkpoint_path(tmp_path / "run", "only")
+    commands.export(path, tmp_path / "out.pth.tar", layout="coclr")
+    back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
+    trained = checkpoints.load_method(path)
+    assert torch.equal(
+        back["encoder_q.0.block5.2.branch0.0.bn.bias"], trained.query_encoder.backbone.Mixed_5c.branch0[0].bn.bias
+    )
+    assert torch.equal(back["queue"], trained.queue.features.T)
+    if method == "coclr":
+        assert back.keys() == torch.load(files["rgb"], weights_only=True)["state_dict"].keys()
+        assert torch.equal(back["queue_vname"], trained.queue.sources) and (back["queue_label"] == 1).all()
+    else:
+        assert torch.equal(back["queue_label"], trained.queue.labels)
+
+
+def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path: Path) -> None:
+    loaded = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH | {"steps": 1})
+    runs.run(loaded, store, tmp_path / "run")
+    path = runs.last(tmp_path / "run")
+    with pytest.raises(Refusal, match="(?s)InfoNCE, UberNCE and CoCLR.*infonce on small"):
+        commands.export(path, tmp_path / "out.pth", layout="coclr")
+    with pytest.raises(UsageError, match='(?s)unknown layout "vico"'):
+        commands.export(path, tmp_path / "out.pth", layout="vico")
+    with pytest.raises(UsageError, match="either a stream's backbone or a whole layout"):
+        commands.export(path, tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
 
 
 def test_what_cannot_be_a_run_is_refused_and_nothing_is_written(files: dict[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from train import files
 
 State = dict[str, Tensor]
 
-# Each module has `recognises(names)` and `read(state, where)`.
+# Each module has `recognises(names)`, `read(state, where)` and `write(published)`.
 LAYOUTS = {"coclr": "train.published.coclr"}
 
 
@@ -60,6 +60,11 @@ def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str 
     elif layout not in LAYOUTS:
         refuse_unknown("layout", layout, ["auto", *LAYOUTS])
     return importlib.import_module(LAYOUTS[layout]).read(state, where)
+
+
+def published_state(published: Published) -> State:
+    """The inverse of `import_published`: the tensors by their published names, copies included."""
+    return importlib.import_module(LAYOUTS[published.layout]).write(published)
 
 
 def take(state: State, prefix: str) -> State:
