@@ -6,12 +6,20 @@ import sys
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from rich.status import Status
 from tqdm import tqdm
 
 # Lightning starts the same command once for each further device.
 LEADER = rank_zero_only.rank == 0  # type: ignore[attr-defined]
 # Paths come as they are: no colours, no markup in brackets, no line breaks.
 console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not LEADER)
+
+
+def preparing() -> Status:
+    """A line that is there while the reader prepares itself: its first use on a machine compiles for some seconds."""
+    return Console(stderr=True, quiet=not LEADER).status(
+        "preparing the reader; the first time on a machine it is compiled"
+    )
 
 
 def tell(text: str) -> None:

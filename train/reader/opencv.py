@@ -10,9 +10,10 @@ import torch
 
 from pipeline.store import VideoStore, corrupt
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
+from train.console import preparing
 from train.reader.memory import BatchMemory
 from train.reader.planes import planes_of
-from train.reader.resize import ByteResize, Size, ValueResize, WindowResize
+from train.reader.resize import ByteResize, Size, ValueResize, WindowResize, prepare
 from train.reader.shard import ShardReader
 
 
@@ -29,6 +30,8 @@ class OpenCVExecutor:
 
     def __init__(self, store: VideoStore, size: tuple[int, int], threads: int) -> None:
         cv2.setNumThreads(1)
+        with preparing():
+            prepare()
         self.store, self.size = store, size
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 import cv2
@@ -40,6 +41,14 @@ class ByteResize:
 
     def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
         kernels.resize(frame, self.top, self._values, *self._tables, self._scratch, self._edge, clip, place)
+
+
+@functools.cache
+def prepare() -> None:
+    """Compile what bytes are resized with, which the first reader on a machine would wait for."""
+    for channels in (1, 3):
+        frame, clip = (np.zeros(shape, np.uint8) for shape in ((1, 8, 8 * channels), (1, 1, 4, 4 * channels)))
+        ByteResize((8, 8), channels, (0, 0, 8, 8), False, (4, 4))(frame, clip, 0)
 
 
 class ValueResize:
