@@ -40,10 +40,7 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def load_method(path: Path) -> Method:
     """The trained method, in evaluation mode. Raises Refusal naming every key that is missing, unexpected or misshapen."""
-    checkpoint = read(path)
-    method = _create(checkpoint)
-    load_strictly(method, checkpoint["state_dict"], str(path))
-    return method.eval()
+    return _with_weights(read(path), path)
 
 
 def untrained(path: Path) -> Method:
@@ -64,15 +61,15 @@ def starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
     Of our checkpoints it is the stream's. A published file says nothing of streams; its query encoder is taken.
     Raises Refusal for a file without such a network.
     """
-    if METADATA in files.load(path, remedy="train it, or download it, first"):
-        found = load_method(path).encoders
+    loaded = files.load(path, remedy="train it, or download it, first")
+    if isinstance(loaded, dict) and METADATA in loaded:
+        found = _with_weights(loaded, path).encoders
         if stream not in found:
             raise Refusal(
                 f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(found)}"
             )
         return found[stream].state_dict()
-    other = import_published(path)
-    return {f"backbone.{name}": tensor for name, tensor in other.backbones["query"].items()} | other.heads["query"]
+    return import_published(path).encoder("query")
 
 
 def digest_of(state: dict[str, torch.Tensor]) -> str:
@@ -152,6 +149,12 @@ def export(path: Path, stream: str, out: Path) -> None:
     write(method.encoders[stream].backbone.state_dict(), out)
     with writing("the description", beside):
         storage.write_atomically(beside, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _with_weights(checkpoint: dict[str, Any], path: Path) -> Method:
+    method = _create(checkpoint)
+    load_strictly(method, checkpoint["state_dict"], str(path))
+    return method.eval()
 
 
 def _create(checkpoint: dict[str, Any]) -> Method:

@@ -69,7 +69,7 @@ def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path
         f"{roles[role]}.{part}": tensor
         for role in roles
         if role in published.backbones and (role == "query" or stage.settings["queue"])
-        for part, tensor in _encoder(published, role).items()
+        for part, tensor in published.encoder(role).items()
     }
     if stage.settings["queue"]:
         empty = {f"queue.{name}": tensor for name, tensor in method.get_submodule("queue").state_dict().items()}
@@ -81,11 +81,6 @@ def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
 
 
-def _encoder(published: Published, role: str) -> dict[str, Any]:
-    backbone = {f"backbone.{name}": tensor for name, tensor in published.backbones[role].items()}
-    return backbone | published.heads[role]
-
-
 def export_published(path: Path, layout: str, out: Path) -> None:
     """Write a checkpoint of ours in a published layout, so that its authors' scripts read it.
 
@@ -93,12 +88,12 @@ def export_published(path: Path, layout: str, out: Path) -> None:
     """
     if layout not in LAYOUTS:
         refuse_unknown("layout", layout, LAYOUTS)
-    method = checkpoints.load_method(path)
+    method, facts = checkpoints.load_method(path), checkpoints.metadata(path)
     on_s3d = method.hparams["backbone"] in ("s3d", "s3dg")
     if not isinstance(method, InfoNCE) or not on_s3d or method.queue is None or method.key_encoder is None:
         raise Refusal(
             f"the layout {layout} is of InfoNCE, UberNCE and CoCLR with a queue, on S3D",
-            where=f"{path}: {checkpoints.metadata(path)['method']} on {method.hparams.get('backbone')}",
+            where=f"{path}: {facts['method']} on {method.hparams.get('backbone')}",
             remedy="export the bare backbone: leave out --layout",
         )
     encoders = {"query": method.query_encoder, "key": method.key_encoder}
@@ -116,5 +111,5 @@ def export_published(path: Path, layout: str, out: Path) -> None:
         },
         queue=queue,
     )
-    content = {"state_dict": published_state(published), "epoch": 0, "iteration": checkpoints.metadata(path)["step"]}
+    content = {"state_dict": published_state(published), "epoch": 0, "iteration": facts["step"]}
     checkpoints.write(content, out)

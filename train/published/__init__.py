@@ -36,6 +36,10 @@ class Published:
     queue: State = field(default_factory=dict)
     extra: tuple[str, ...] = ()
 
+    def encoder(self, role: str) -> State:
+        """State dict of our encoder: backbone, its statistics, and head."""
+        return {f"backbone.{name}": tensor for name, tensor in self.backbones[role].items()} | self.heads[role]
+
 
 def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str = "auto") -> Published:
     """Read a published checkpoint: a file, what `torch.load` made of it, or a bare state dict.
