@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from eval import charts, filmstrips, published, results
 from eval.features import FeatureBank, videos_digest
 from eval.filmstrips import Strip
@@ -19,6 +17,7 @@ from eval.runs import Stage, recipe_text, stages, trained_on
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
+from train import pages
 
 QUERIES = 4
 STREAMS = {"flow": "motion (optical flow)", "rgb": "RGB frames", "two-stream": "both streams together"}
@@ -68,13 +67,7 @@ def write_report(run: Path, store: VideoStore) -> Path:
 
 def render(content: dict[str, Any]) -> str:
     """The page; every name that the template uses must be there."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("eval"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment("eval")
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
     return environment.get_template("report.html").render(content)
 

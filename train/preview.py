@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 
 from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.flow.colour import colour_code, full_colour, key
 from pipeline.store import VideoStore
-from train import checkpoints, stages
+from train import checkpoints, pages, stages
 from train.augment import ClipPlan, Policy, pixel_window
 from train.augment.colour import compose, denormalisation, flow_output, is_image
 from train.loader import ClipLoader
@@ -243,11 +242,4 @@ def _png(picture: np.ndarray) -> str:
 
 
 def _render(content: dict[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("train"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("preview.html").render(content)
+    return pages.environment("train").get_template("preview.html").render(content)
