@@ -33,9 +33,23 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 def running(pid: int) -> bool:
     """Whether a process runs; one that ended and was not yet collected by its parent does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _state(pid) != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def asleep(pid: int) -> bool:
+    """Whether a process has waited for something, and done nothing, all through a quarter of a second."""
+    for _ in range(25):
+        if _state(pid) != "S":
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _state(pid: int) -> str:
+    """The letter of proc(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def descendants(pid: int) -> set[int]:

@@ -16,7 +16,7 @@ from pipeline.store import open_store
 from pipeline.verify import verify
 from pipeline.writer import create_store
 from tests.faults.clusters import RunningScheduler
-from tests.faults.processes import SETTINGS, Extraction, descendants, running, wait_for
+from tests.faults.processes import SETTINGS, Extraction, asleep, descendants, running, wait_for
 from tests.faults.test_kills import LONG, assert_unfinished
 from tests.pipeline.reference import content
 
@@ -149,6 +149,8 @@ def test_a_signal_while_the_run_is_planned_ends_it(
         return True
 
     run.wait_for(opened, "the plan")
+    # Between opening and reading, a signal would be taken note of only when the read is over, which it never is.
+    run.wait_for(lambda: asleep(run.process.pid), "the read that does not end")
     run.signal_all(signal.Signals(number))
     ended, _, err = run.end()
     os.close(writer[0])
