@@ -31,7 +31,7 @@ side_by_side = -n 2 --dist loadfile
 need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring status verify preview preview-clips export pretrain evaluate
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring status verify preview preview-clips export pretrain evaluate compare bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -91,6 +91,9 @@ bench: setup ## Measure against the limits: extraction, store, flow, reader, mem
 	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
 	test ! -e /proc/driver/nvidia/version || $(PY) -m tests.benchmarks.flow_gpu --json runs/bench/flow_gpu.json
 
+bench-methods: setup ## What each method learns at an equal budget, three seeds, hours on two cores [STORE= OUT=runs/bench/methods]
+	$(PY) -m tests.benchmarks.methods $(if $(STORE),--store "$(STORE)") --out "$(or $(OUT),runs/bench/methods)" $(ARGS)
+
 manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
 	$(PY) -m pipeline manifest --videos "$(VIDEOS)" --out "$(OUT)" --dataset "$(DATASET)" $(from_lists) $(ARGS)
@@ -135,3 +138,7 @@ pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=
 evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
 	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
 	$(PY) -m eval evaluate --run "$(RUN)" --store "$(STORE)" $(ARGS)
+
+compare: setup ## Evaluated runs side by side, seeds as mean and spread: RUNS="runs/a runs/b" [OUT=comparison.html]
+	$(call need,RUNS,RUNS="runs/a-0 runs/a-1 runs/b-0")
+	$(PY) -m eval compare $(foreach run,$(RUNS),--runs+ "$(run)") --out "$(or $(OUT),comparison.html)" $(ARGS)

@@ -1,11 +1,16 @@
 """`python -m eval`: checkpoint and store -> numbers and a report."""
 
 import sys
+from collections.abc import Callable
 
 from eval import commands
 from pipeline import cli
 
-COMMANDS = {"evaluate": commands.evaluate, "report": commands.report}
+COMMANDS: dict[str, Callable[..., int | None]] = {
+    "evaluate": commands.evaluate,
+    "report": commands.report,
+    "compare": commands.compare,
+}
 
 if __name__ == "__main__":
-    sys.exit(cli.main(COMMANDS, "Stage three: retrieval, linear probe and the report of a run.", "eval"))
+    sys.exit(cli.main(COMMANDS, "Stage three: what a run's networks learned, in numbers and pictures.", "eval"))

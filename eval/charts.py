@@ -1,4 +1,4 @@
-"""Numbers of the report as shapes: loss curves as SVG paths."""
+"""Numbers of a page as shapes: bars, and loss curves as SVG paths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 POINTS = 300
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share of the queries, 0..1, as a bar with a line of `error` to both sides, and a dot for `each` value that it is
+    the mean of."""
+
+    name: str
+    kind: str  # "trained" | "untrained" | "chance"
+    value: float
+    error: float | None
+    each: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

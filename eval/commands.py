@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
+from eval import compare as comparing
 from eval.evaluate import evaluate as run_evaluation
 from eval.features import PROTOCOLS
 from eval.report import write_report
@@ -50,6 +51,24 @@ def report(run: Path, store: str) -> None:
     """
     environment.require_one_faiss()
     console.print(f"wrote {write_report(run, open_store(store))}", soft_wrap=True)
+
+
+def compare(runs: list[Path], out: Path = Path("comparison.html"), protocol: str = "clean") -> None:
+    """Evaluated runs side by side, as a page and as a Markdown table: recipes as lines, seeds as mean and spread.
+
+    Runs whose recipes differ in nothing but the seed are one line. All must have been evaluated on one store.
+
+    Example: `compare --runs '[runs/infonce-0,runs/infonce-1,runs/coclr-0,runs/coclr-1]'`.
+
+    Args:
+        runs: Folders of runs that were evaluated.
+        out: The page to write; it needs no other file.
+        protocol: Whose numbers are shown.
+    """
+    comparison = comparing.compare(runs, protocol)
+    comparing.write_page(comparison, out)
+    print(comparison.table())
+    console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}", soft_wrap=True)
 
 
 def _show_log() -> None:

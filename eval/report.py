@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import charts, filmstrips, published, results
+from eval.charts import Bar
 from eval.features import FeatureBank, videos_digest
 from eval.filmstrips import Strip
 from eval.results import NETWORKS, Record
@@ -26,16 +27,6 @@ PROTOCOLS = {
     "coclr": "As the CoCLR paper's code does it: training videos give one random clip, and colours are jittered in 3 of 10 videos, test videos included.",
 }
 METHODS_WITH_LABELS = frozenset({"ubernce"})
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar of the first chart: a share of the queries, with its binomial standard error (None for guessing)."""
-
-    name: str
-    kind: str  # "trained" | "untrained" | "chance"
-    value: float
-    error: float | None
 
 
 @dataclass(frozen=True)
@@ -59,17 +50,17 @@ def write_report(run: Path, store: VideoStore) -> Path:
     Raises:
         Refusal: a run that was not evaluated, or a store with other videos than those that were.
     """
-    page = render(page_content(run, store))
+    page = render("report.html", page_content(run, store))
     path = run / "report.html"
     storage.write_atomically(path, page.encode())
     return path
 
 
-def render(content: dict[str, Any]) -> str:
-    """The page; every name that the template uses must be there."""
+def render(template: str, content: dict[str, Any]) -> str:
+    """A page of this package; every name that the template uses must be there."""
     environment = pages.environment("eval")
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
-    return environment.get_template("report.html").render(content)
+    return environment.get_template(template).render(content)
 
 
 def page_content(run: Path, store: VideoStore) -> dict[str, Any]:

@@ -1,0 +1,211 @@
+"""Runs side by side: runs of one recipe with several seeds become one line, with mean and spread."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eval import results
+from eval.charts import Bar
+from eval.report import PROTOCOLS, STREAMS, render
+from eval.results import Record
+from eval.retrieval import KS
+from eval.runs import recipe_text
+from pipeline import storage
+from pipeline.errors import Refusal, UsageError, refuse_unknown
+
+METRICS = ("R@1", "linear_top1", *(f"R@{k}" for k in KS if k > 1))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network of one recipe: `values` by metric, a fraction for each of the `seeds`."""
+
+    stream: str
+    recipe: str
+    stage: str
+    network: str
+    seeds: tuple[int, ...]
+    values: dict[str, tuple[float, ...]]
+
+    def mean(self, metric: str) -> float:
+        return statistics.fmean(self.values[metric])
+
+    def spread(self, metric: str) -> float | None:
+        """Standard deviation over the seeds, with n - 1; None of one."""
+        values = self.values[metric]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def words(self, metric: str) -> str:
+        """Mean and spread in percent."""
+        spread = self.spread(metric)
+        return f"{100 * self.mean(metric):.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Lines of a stream follow each other, the best mean R@1 first; `chance` by metric; recipes by name, without seed."""
+
+    data: str
+    protocol: str
+    lines: list[Line]
+    chance: dict[str, float]
+    recipes: dict[str, dict[str, Any]]
+
+    def table(self) -> str:
+        """R@1 and the linear probe as a Markdown table, in percent, with R@1 of each seed."""
+        head = ("stream", "recipe", "stage", "network", "seeds", "R@1", "R@1 of each", "linear")
+        rows = [
+            (line.stream, line.recipe, line.stage, line.network, " ".join(map(str, line.seeds)), line.words("R@1"),
+             " ".join(f"{100 * value:.1f}" for value in line.values["R@1"]), line.words("linear_top1"))
+            for line in self.lines
+        ]  # fmt: skip
+        return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+@dataclass(frozen=True)
+class _Run:
+    path: Path
+    seed: int
+    recipe: str  # as written, without its seed
+    title: str
+    records: list[Record]
+
+
+def compare(runs: Sequence[Path], protocol: str = "clean") -> Comparison:
+    """Read the results of evaluated runs. Recipes that differ in nothing but the seed are one.
+
+    Untrained networks that measured the same, as those of one seed and architecture do, are listed once.
+
+    Raises:
+        UsageError: no runs, or an unknown protocol.
+        Refusal: a run that was not evaluated by this protocol, one recipe and seed twice, or results on other videos.
+    """
+    if not runs:
+        raise UsageError("no runs are given", where="runs", remedy="--runs '[runs/one,runs/two]'")
+    if protocol not in PROTOCOLS:
+        refuse_unknown("protocol", protocol, PROTOCOLS)
+    found = [_read(path, protocol) for path in runs]
+    _refuse_mixtures(found)
+    names = _names(found)
+    lines: list[Line] = []
+    for recipe, name in names.items():
+        group = sorted((run for run in found if run.recipe == recipe), key=lambda run: run.seed)
+        lines += _without_repeats(_lines(name, group), lines)
+    lines.sort(key=lambda line: (list(STREAMS).index(line.stream), -line.mean("R@1")))
+    return Comparison(
+        found[0].records[0].data, protocol, lines, _chance(found[0]), {n: yaml.safe_load(r) for r, n in names.items()}
+    )
+
+
+def write_page(comparison: Comparison, out: Path) -> None:
+    """Write a comparison as one HTML page that needs no other file."""
+    several = len(comparison.recipes) > 1
+    chart: dict[str, list[Bar]] = {}
+    for stream, lines in itertools.groupby(comparison.lines, key=lambda line: line.stream):
+        chart[stream] = [
+            Bar(
+                _bar_name(line, several),
+                line.network,
+                line.mean("R@1"),
+                line.spread("R@1"),
+                line.values["R@1"] if len(line.seeds) > 1 else (),
+            )
+            for line in lines
+        ]
+        if "R@1" in comparison.chance:
+            chart[stream].append(Bar("guessing", "chance", comparison.chance["R@1"], None))
+    recipes = {name: yaml.safe_dump(recipe, sort_keys=False) for name, recipe in comparison.recipes.items()}
+    content = {
+        "comparison": comparison, "chart": chart, "metrics": METRICS, "stream_names": STREAMS, "recipes": recipes,
+        "protocol_words": PROTOCOLS[comparison.protocol],
+    }  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_atomically(out, render("comparison.html", content).encode())
+
+
+def _bar_name(line: Line, several: bool) -> str:
+    name = f"{line.recipe}: {line.stage}" if several else line.stage
+    return name if line.network == "trained" else f"{name}, {line.network}"
+
+
+def _read(path: Path, protocol: str) -> _Run:
+    recipe = yaml.safe_load(recipe_text(path))
+    seed = recipe.pop("seed")
+    records = [record for record in results.read(path / "results.json") if record.protocol == protocol]
+    if not records:
+        raise Refusal(
+            f"the run was not evaluated by protocol {protocol!r}",
+            where=str(path),
+            remedy=f"make evaluate RUN={path} STORE=..., or another --protocol",
+        )
+    return _Run(path, seed, yaml.safe_dump(recipe, sort_keys=False), recipe["title"], records)
+
+
+def _chance(run: _Run) -> dict[str, float]:
+    return {record.metric: record.chance for record in run.records if record.chance is not None}
+
+
+def _refuse_mixtures(found: list[_Run]) -> None:
+    first, seen = found[0], dict[tuple[str, int], Path]()
+    for run in found:
+        # What guessing gives follows from the classes of all test and training videos.
+        if run.records[0].data != first.records[0].data or _chance(run) != _chance(first):
+            raise Refusal(
+                f"the runs were evaluated on other videos: {run.records[0].data} and {first.records[0].data}",
+                where=f"{run.path}, {first.path}",
+                remedy="compare what was evaluated on one store: make evaluate RUN= STORE=",
+            )
+        if other := seen.get((run.recipe, run.seed)):
+            raise Refusal(
+                f"the same recipe and the same seed, {run.seed}, stand in two runs",
+                where=f"{other}, {run.path}",
+                remedy="give one of them: they would count twice",
+            )
+        seen[run.recipe, run.seed] = run.path
+
+
+def _names(found: list[_Run]) -> dict[str, str]:
+    """A name for each recipe: its title, and the folder of its first run where others have the same title."""
+    first = {run.recipe: run for run in reversed(found)}
+    ordered = {run.recipe: first[run.recipe] for run in found}
+    titles = [run.title for run in ordered.values()]
+    return {
+        recipe: run.title if titles.count(run.title) == 1 else f"{run.title} ({run.path.name})"
+        for recipe, run in ordered.items()
+    }
+
+
+def _lines(name: str, group: list[_Run]) -> Iterator[Line]:
+    """One for each network that any of the runs has measured, in the order of their results."""
+    networks = dict.fromkeys((r.stream, r.stage, r.network) for run in group for r in run.records)
+    for stream, stage, network in networks:
+        measured = {
+            run.seed: {
+                r.metric: r.value for r in run.records if (r.stream, r.stage, r.network) == (stream, stage, network)
+            }
+            for run in group
+        }
+        having = {seed: values for seed, values in measured.items() if values}
+        values = {metric: tuple(each[metric] for each in having.values()) for metric in METRICS}
+        yield Line(stream, name, stage, network, tuple(having), values)
+
+
+def _without_repeats(lines: Iterable[Line], earlier: list[Line]) -> list[Line]:
+    kept: list[Line] = []
+    for line in lines:
+        same = [
+            other
+            for other in (*earlier, *kept)
+            if (other.stream, other.network, other.seeds, other.values)
+            == (line.stream, "untrained", line.seeds, line.values)
+        ]
+        if not same:
+            kept.append(line)
+    return kept

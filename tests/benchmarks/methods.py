@@ -1,0 +1,102 @@
+"""What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
+
+InfoNCE, UberNCE, CMC and CoCLR are trained by their small recipes, and evaluated by protocol `clean`, beside their untrained
+networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR spends the first part on
+InfoNCE; CMC, which trains both streams at once, takes the larger number. `coclr-rgb-without-coin` is CoCLR's RGB stage with
+`self_drop: 0`, from the same start. Each runs with several seeds, of network, order and augmentation; the store stays the
+same, so the spread says nothing of other videos.
+
+The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not done
+again. An hour and a half on two cores with the synthetic set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from train import recipe as recipes
+from train.recipe import Recipe, StageSettings
+
+STEPS = {"rgb": 650, "flow": 470}
+METHODS = ("infonce", "coclr", "ubernce", "cmc")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--store", type=Path, help="labelled, with the splits train and test; default: the demo's, made anew"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/methods"), help="recipes, runs and comparison")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all steps, for smaller stores")
+    arguments = parser.parse_args()
+    store = arguments.store or make_store(arguments.out)
+    runs = []
+    for method in arguments.methods:
+        recipe = write(at_equal_budget(method, arguments.scale), arguments.out / "recipes" / f"{method}.yaml")
+        for seed in arguments.seeds:
+            run = arguments.out / f"{method}-{seed}"
+            command("train", "pretrain", method=method, recipe=recipe, store=store, run=run, seed=seed)
+            command("eval", "evaluate", run=run, store=store, protocols="[clean]")
+            runs.append(run)
+    command("eval", "compare", runs=f"[{','.join(map(str, runs))}]", out=arguments.out / "comparison.html")
+
+
+def at_equal_budget(method: str, scale: float) -> Recipe:
+    """The small recipe with the budget's steps; of CoCLR they are what its stages sum up to, and the coin is judged too."""
+    recipe = recipes.load(recipes.find("small", method))
+    listed = [dataclasses.replace(stage, steps=steps_of(stage, method)) for stage in recipe.stages]
+    if method == "coclr":
+        spent = {stream: sum(stage.steps for stage in listed if stage.settings["stream"] == stream) for stream in STEPS}
+        assert spent == STEPS, f"{spent}: CoCLR's recipe has another budget than the others here"
+        (place,) = [place for place, stage in enumerate(listed) if stage.name == "coclr-rgb"]
+        # Before the stage itself, so that both streams together are those of the recipe.
+        listed.insert(place, without_coin(listed[place]))
+    scaled = [dataclasses.replace(stage, steps=round(scale * stage.steps)) for stage in listed]
+    return dataclasses.replace(recipe, stages=scaled)
+
+
+def steps_of(stage: StageSettings, method: str) -> int:
+    if method == "coclr":
+        return stage.steps
+    return STEPS[stage.settings["stream"]] if "stream" in stage.settings else max(STEPS.values())
+
+
+def without_coin(stage: StageSettings) -> StageSettings:
+    name = f"{stage.name}-without-coin"
+    return dataclasses.replace(stage, name=name, settings={**stage.settings, "self_drop": 0.0})
+
+
+def write(recipe: Recipe, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(recipe.as_dict(), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def make_store(out: Path) -> Path:
+    """As `make demo` makes it."""
+    videos, store = out / "videos", out / "store"
+    if not videos.exists():
+        command("pipeline", "synthetic", out=videos)
+    views = {"flow.estimator": "dis", "flow.short_side": 64, "rgb.short_side": 64, "rgb.chroma": "4:4:4"}
+    command("pipeline", "extract", videos=videos, store=store, dataset="synthetic", **views)
+    return store
+
+
+def command(package: str, name: str, **options: object) -> None:
+    """Run a command of ours, shown as it would be typed."""
+    given = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    print("$", shlex.join(["python", "-m", package, name, *given]), flush=True)
+    subprocess.run([sys.executable, "-m", package, name, *given], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Runs side by side: what becomes one line, its mean and spread, and what is not compared."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eval import commands, results
+from eval.compare import compare, write_page
+from eval.results import Record
+from pipeline.errors import Refusal, UsageError
+from tests.eval.test_report import Page, words
+
+
+def write_run(folder: Path, title: str, seed: int, measured: dict[tuple[str, str, str], float], **record: Any) -> Path:
+    """A run with these R@1 by (stream, stage, network); its other figures follow from them."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"title": title, "seed": seed, "stages": [{"name": "rgb"}]}))
+    metrics = {"R@1": 1.0, "R@5": 1.1, "R@10": 1.2, "R@20": 1.25, "R@50": 1.3, "linear_top1": 1.15}
+    common = {"protocol": "clean", "split": "test", "data": "tiny", "checkpoint": "c", "chance": 0.1} | record
+    listed = [
+        Record(metric=metric, value=value * factor, stream=stream, stage=stage, network=network, **common)
+        for (stream, stage, network), value in measured.items()
+        for metric, factor in metrics.items()
+    ]
+    results.write(folder / "results.json", listed)
+    return folder
+
+
+def trained(value: float, untrained: float = 0.2, stage: str = "rgb") -> dict[tuple[str, str, str], float]:
+    return {("rgb", stage, "trained"): value, ("rgb", stage, "untrained"): untrained}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Recipe A with seeds 0 to 2, recipe B with seeds 0 and 2, both from the same first weights."""
+    return [
+        *(write_run(tmp_path / f"a{s}", "A", s, trained(v, u)) for s, v, u in ((2, 0.5, 0.21), (0, 0.3, 0.2), (1, 0.4, 0.22))),
+        *(write_run(tmp_path / f"b{s}", "B", s, trained(v, u)) for s, v, u in ((0, 0.6, 0.2), (2, 0.7, 0.21))),
+    ]  # fmt: skip
+
+
+def test_recipes_that_differ_in_the_seed_alone_are_one_line(runs: list[Path]) -> None:
+    comparison = compare(runs)
+    found = {(line.recipe, line.network): line for line in comparison.lines}
+    line = found["A", "trained"]
+    assert line.seeds == (0, 1, 2)
+    assert line.values["R@1"] == (0.3, 0.4, 0.5)
+    assert line.mean("R@1") == pytest.approx(0.4)
+    assert line.spread("R@1") == pytest.approx(statistics.stdev([0.3, 0.4, 0.5]))
+    assert line.words("linear_top1") == "46.0 ± 11.5"
+    assert found["B", "trained"].values["R@1"] == (0.6, 0.7)
+    assert comparison.recipes == {name: {"title": name, "stages": [{"name": "rgb"}]} for name in "AB"}
+
+
+def test_the_best_line_of_a_stream_comes_first(runs: list[Path]) -> None:
+    assert [(line.recipe, line.network) for line in compare(runs).lines[:2]] == [("B", "trained"), ("A", "trained")]
+
+
+def test_the_order_of_the_runs_changes_nothing_but_names(runs: list[Path]) -> None:
+    assert compare(runs).lines == compare(runs[::-1]).lines
+
+
+def test_an_untrained_network_is_listed_once(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", "A", 0, trained(0.5))
+    same = write_run(tmp_path / "same", "B", 0, trained(0.6))
+    other = write_run(tmp_path / "other", "C", 0, trained(0.7, untrained=0.21))
+    untrained = [line.recipe for line in compare([one, same, other]).lines if line.network == "untrained"]
+    assert untrained == ["C", "A"]
+    trained_alike = write_run(tmp_path / "alike", "D", 0, trained(0.5))
+    assert len([line for line in compare([one, trained_alike]).lines if line.network == "trained"]) == 2
+
+
+def test_a_stage_that_one_seed_lacks_says_so(tmp_path: Path) -> None:
+    whole = write_run(tmp_path / "whole", "A", 0, trained(0.5) | trained(0.6, stage="later"))
+    begun = write_run(tmp_path / "begun", "A", 1, trained(0.4))
+    seeds = {line.stage: line.seeds for line in compare([whole, begun]).lines if line.network == "trained"}
+    assert seeds == {"rgb": (0, 1), "later": (0,)}
+
+
+def test_recipes_of_one_title_are_told_apart_by_their_runs(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, "A", 0, trained(value)) for name, value in (("one", 0.5), ("two", 0.6))]
+    (runs[1] / "recipe.yaml").write_text(yaml.safe_dump({"title": "A", "seed": 0, "batch": 8}))
+    assert {line.recipe for line in compare(runs).lines} == {"A (one)", "A (two)"}
+
+
+def test_the_table_and_the_page_show_every_line(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    commands.compare(runs, tmp_path / "pages" / "comparison.html")
+    table = capsys.readouterr().out
+    assert "| rgb | A | rgb | trained | 0 1 2 | 40.0 ± 10.0 | 30.0 40.0 50.0 | 46.0 ± 11.5 |" in table
+    assert "compared 5 runs of 2 recipes" in table
+    text = (tmp_path / "pages" / "comparison.html").read_text()
+    assert not Page(text).loads and "http" not in text
+    shown = words(text)
+    comparison = compare(runs)
+    for line in comparison.lines:
+        assert all(line.words(metric) in shown for metric in line.values)
+    assert text.count('<circle class="each"') == sum(len(line.seeds) for line in comparison.lines)
+    assert "guessing" in shown and "title: A" in shown
+
+
+def test_one_run_alone_has_no_spread(tmp_path: Path) -> None:
+    comparison = compare([write_run(tmp_path / "one", "<A>", 0, trained(0.5))])
+    assert comparison.lines[0].words("R@1") == "50.0"
+    write_page(comparison, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "<circle" not in text[text.index("<body>") :] and "<A>" not in text
+
+
+def refused(runs: list[Path], match: str, **options: str) -> None:
+    with pytest.raises(Refusal, match=match):
+        compare(runs, **options)
+
+
+def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    refused([tmp_path / "nowhere"], "no such folder")
+    refused([runs[0], write_run(tmp_path / "again", "A", 2, trained(0.1))], "the same recipe and the same seed, 2,")
+    refused(
+        [runs[0], write_run(tmp_path / "data", "C", 0, trained(0.1), data="ucf101")], "other videos: ucf101 and tiny"
+    )
+    refused([runs[0], write_run(tmp_path / "test", "D", 0, trained(0.1), chance=0.2)], "other videos")
+    refused(runs, "not evaluated by protocol 'coclr'", protocol="coclr")
+    for wrong, match in ((dict(runs=[]), "no runs"), (dict(runs=runs, protocol="clen"), "clean")):
+        with pytest.raises(UsageError, match=match):
+            compare(**wrong)
