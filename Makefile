@@ -63,7 +63,7 @@ demo: setup ## Synthetic videos -> store -> pre-training -> report, on a CPU in 
 	@# DIS flow keeps the demo short; real work takes TV-L1 (the default of extract-flow). These videos have full chroma.
 	$(PY) -m pipeline extract --videos data/synthetic/videos --store data/synthetic/store --dataset synthetic \
 	    --flow.estimator dis --flow.short_side 64 --rgb.short_side 64 --rgb.chroma 4:4:4
-	$(PY) -m train pretrain --method infonce --recipe small --store data/synthetic/store --run runs/demo $(if $(SEED),--seed $(SEED))
+	$(PY) -m train pretrain --method coclr --recipe demo --store data/synthetic/store --run runs/demo $(if $(SEED),--seed $(SEED))
 	$(PY) -m eval evaluate --run runs/demo --store data/synthetic/store --protocols '[clean]'
 
 test: setup ## Run the tests (without the slow ones)
