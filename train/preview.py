@@ -72,7 +72,7 @@ def write_preview(
     """
     chosen = _find_stage(recipe, stage)
     module = checkpoints.create(chosen.method, recipe.method_settings(chosen), recipe.seed)
-    loader = stages.make_loader(recipe, module, store, stages.training_videos(recipe, store), Hardware())
+    loader = stages.make_loader(recipe, chosen, module, store, stages.training_videos(recipe, store), Hardware())
     try:
         shown = shown_videos(loader, epoch, batch, videos)
     finally:

@@ -228,13 +228,14 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_the_command_writes_a_page_of_its_own(
     store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    motion = INFONCE | {"settings": {"stream": "flow", "backbone": "small", "queue": 0}}
-    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, motion, batch=14))
+    motion = INFONCE | {"settings": {"stream": "flow", "backbone": "small", "queue": 0}, "batch": 14}
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, motion))
     out, again = tmp_path / "page.html", tmp_path / "again.html"
     asked = ("preview", "--method", "infonce", "--recipe", recipe, "--store", store.root)
     assert call(monkeypatch, *asked, "--stage", "motion", "--videos", 14, "--out", out) == 0
     assert f"showed 14 videos of batch 0 of epoch 0, stage motion: {out}" in capsys.readouterr().out
     page = out.read_text()
+    assert "the first 14 of 14 videos of batch 0" in page
     assert "http" not in page and page.count('class="strip"') == 28
     assert "<h2>&lt;b&gt; <span>" in page  # a video's name is text
     assert "flow_gain" in page and "where the flow goes" in page

@@ -59,6 +59,16 @@ def test_whole_number_serves_as_fraction(tmp_path: Path) -> None:
     assert recipe.load(path).evaluation.crop == 1
 
 
+def test_a_stage_has_the_recipes_batch_or_its_own(tmp_path: Path) -> None:
+    """A queue is held against its stage's; what stages do not say is not written, so that older runs are still theirs."""
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, INFONCE | {"batch": 4}, batch=5))
+    loaded = recipe.load(path)
+    assert [loaded.batch_of(stage) for stage in loaded.stages] == [5, 4]
+    written = loaded.as_dict()
+    assert "batch" not in written["stages"][0] and written["stages"][1]["batch"] == 4
+    assert recipe.load(runs.write(tmp_path / "written.yaml", written)) == loaded
+
+
 def test_order_is_read(tmp_path: Path) -> None:
     order = {"balanced": True, "repeat": 2, "limit": 100, "last": "keep"}
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, order=order))
@@ -191,6 +201,10 @@ SETTINGS = ("stages", 0, "settings")
         (at("keep_best", value={"mode": "min"}), "metric and mode go together.*keep_best"),
         (at("stages", 0, "epochs", value=1), r"either epochs or steps.*stages\[0\]"),
         (without("stages", 0, "steps"), r"either epochs or steps.*stages\[0\]"),
+        (at("stages", 1, "batch", value=-2), r"-2 is out of range.*stages\[1\].batch"),
+        (at("stages", 1, "batch", value="4"), r"'4' is not a whole number.*stages\[1\].batch"),
+        (at("stages", 1, "batch", value=3), r"queue of 8 keys.*batch of 3.*stages\[1\].settings: method.queue"),
+        (at("stages", 0, "batch", value=1), r"at least two videos in a batch.*stages\[0\].settings"),
         (at("stages", value=[]), "a recipe needs stages.*stages"),
         (at("stages", 1, "name", value="pixels"), r"a name of its own.*stages.*\['pixels', 'pixels'\]"),
         (at(*SETTINGS, "queue", value=6), r"queue of 6 keys.*batch of 4.*stages\[0\].settings: method.queue"),

@@ -60,6 +60,19 @@ def test_run_is_not_continued_in_another_way(
         stages.prepare(tmp_path / "run", other)
 
 
+def test_run_is_not_continued_with_other_batches(
+    stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path
+) -> None:
+    recipe, source = stopped
+    shutil.copytree(source, tmp_path / "run")
+    other = runs.load(tmp_path / "other.yaml", IN_BATCH | {"batch": 6})
+    with pytest.raises(Refusal, match=r"stages.0.batch: stored nothing, asked 6"):
+        stages.prepare(tmp_path / "run", other)
+    with pytest.raises(Refusal, match="(?s)made with another recipe.*last.ckpt"):
+        stages.run_stage(other, other.stages[0], store, tmp_path / "run", runs.HARDWARE)
+    stages.prepare(tmp_path / "run", recipe)
+
+
 def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(Refusal, match="(?s)path is a file.*file"):
