@@ -270,10 +270,9 @@ def make_loader(
     return ClipLoader(
         store,
         videos,
-        module.streams,
+        module.reads,
         recipe.clips,
         _policy(recipe, store),
-        module.views_per_video,
         recipe.batch_of(stage),
         recipe.seed,
         executor=hardware.reader,

@@ -82,7 +82,7 @@ def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
 
 def tensors(batch: Batch) -> list[Tensor]:
     by_view = [*batch.clips.values(), *batch.affine.values()]
-    return [*(tensor for views in by_view for tensor in views), batch.labels, batch.sources, batch.index]
+    return [*(tensor for views in by_view for tensor in views.values()), batch.labels, batch.sources, batch.index]
 
 
 @pytest.mark.gpu

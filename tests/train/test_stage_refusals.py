@@ -184,7 +184,7 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)
     refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
-    with mock.patch.object(InfoNCE, "views_per_video", 3):
+    with mock.patch.object(InfoNCE, "reads", {"rgb": (0, 1, 2)}):
         refused("(?s)draws 2 clips of a video and the method takes 3", IN_BATCH, augmentation={"name": "coclr"})
     without_flow = open_store(store.root)
     del without_flow.settings["flow"]
