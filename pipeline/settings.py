@@ -68,15 +68,21 @@ def settings_hash(settings: dict[str, Any]) -> str:
 
 
 def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    """Field by field, what differs: ["flow.bound: stored 20.0, asked 15.0", ...]."""
+    """Field by field, what differs: ["flow.bound: stored 20.0, asked 15.0", "stages.1.steps: stored 8, asked 9", ...]."""
     found = []
     for key in sorted(stored.keys() | asked.keys()):
-        one, two = stored.get(key), asked.get(key)
+        one, two = _numbered(stored.get(key)), _numbered(asked.get(key))
         if isinstance(one, dict) and isinstance(two, dict):
             found += differences(one, two, f"{prefix}{key}.")
         elif _brief(one) != _brief(two):  # as text, which the hash is made of: 20 is not 20.0 there
             found.append(f"{prefix}{key}: stored {_brief(one)}, asked {_brief(two)}")
     return found
+
+
+def _numbered(value: Any) -> Any:
+    """A list of mappings as a mapping by their places."""
+    listed = isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    return {str(place): item for place, item in enumerate(value)} if listed else value
 
 
 def _brief(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,15 +29,15 @@ SHORT = ("pad", "drop")
 
 @dataclass
 class Batch:
-    """Clips of B videos, V clips each.
+    """Clips of B videos: of each stream those that the method reads, by their numbers within a sample.
 
-    clips: view -> V tensors uint8 (B, C, T, H, W). affine: view -> V tensors float32 (B, K, D, C + 1), from bytes to
+    clips: view -> number -> uint8 (B, C, T, H, W). affine: view -> number -> float32 (B, K, D, C + 1), from bytes to
     network input (see `train.augment.Pixels`). labels: class index, int64 (B,), -1 without. sources: number of the recording, int64 (B,). index: of the video
     in the loader's list, int64 (B,).
     """
 
-    clips: dict[str, list[Tensor]]
-    affine: dict[str, list[Tensor]]
+    clips: dict[str, dict[int, Tensor]]
+    affine: dict[str, dict[int, Tensor]]
     labels: Tensor
     sources: Tensor
     index: Tensor
@@ -49,17 +49,17 @@ class Batch:
             return tensor if tensor.is_cuda else tensor.pin_memory()
 
         clips, affine = (
-            {view: [pinned(tensor) for tensor in tensors] for view, tensors in by_view.items()}
+            {view: {number: pinned(tensor) for number, tensor in made.items()} for view, made in by_view.items()}
             for by_view in (self.clips, self.affine)
         )
         return Batch(clips, affine, pinned(self.labels), pinned(self.sources), pinned(self.index))
 
     def views(self, stream: str) -> list[Tensor]:
-        """The V clips of a stream as network input, float32 (B, D, T, H, W)."""
-        return [self.view(stream, number) for number in range(len(self.clips[stream]))]
+        """The clips of a stream as network input, each float32 (B, D, T, H, W)."""
+        return [self.view(stream, number) for number in self.clips[stream]]
 
     def view(self, stream: str, number: int) -> Tensor:
-        """One of `views`."""
+        """One of them, by its number within a sample."""
         return normalise(self.clips[stream][number], self.affine[stream][number])
 
 
@@ -146,15 +146,16 @@ def _labels(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
 class ClipLoader:
     """Iterates over the rest of the current epoch; call `iter` again for the next one.
 
-    batch: videos in a pass over all ranks; each rank gets its slice, in rank order. accumulate: batches of an optimiser
-    step; an epoch has whole steps. pin: put what is on the CPU into page-locked memory, for training on a GPU.
-    `state_dict` and `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is the
+    reads: stream -> the numbers of the clips that are read of a sample; `plans` draws all up to the highest, so that what
+    is drawn for one does not depend on which are read. batch: videos in a pass over all ranks; each rank gets its slice,
+    in rank order. accumulate: batches of an optimiser step; an epoch has whole steps. pin: put what is on the CPU into
+    page-locked memory, for training on a GPU. `state_dict` and `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is the
     time, in seconds, that the last batch was waited for. `close` it when it is no longer needed.
 
-    Memory: a rank's part of a batch takes batch / ranks * views_per_video * length * height * width bytes for each
-    channel of its streams (3 of rgb, 2 of flow; four times that where flow is float32, see `train.reader.Executor`), on
-    the device where the executor makes clips. At most AHEAD + 1 such batches exist at once, if the one that was worked
-    on is let go before the next one is asked for. The listing of the store takes about 1 kB a video.
+    Memory: a rank's part of a batch takes batch / ranks * length * height * width bytes for each channel (3 of rgb, 2
+    of flow; four times that where flow is float32, see `train.reader.Executor`) of each clip in `reads`, on the device
+    where the executor makes clips. At most AHEAD + 1 such batches exist at once, if the one that was worked on is let go
+    before the next one is asked for. The listing of the store takes about 1 kB a video.
 
     Raises Refusal and UsageError at once for what could not work later: views that are not stored, too few videos, a
     batch that the ranks cannot share, a video without frames, clips longer than every video, an order that does not
@@ -165,10 +166,9 @@ class ClipLoader:
         self,
         store: VideoStore,
         videos: Sequence[str],
-        streams: Sequence[str],
+        reads: Mapping[str, Sequence[int]],
         clips: ClipSettings,
         policy: Policy,
-        views_per_video: int,
         batch: int,
         seed: int,
         executor: str = "auto",
@@ -180,8 +180,9 @@ class ClipLoader:
         pin: bool = False,
     ) -> None:
         self.accumulate, self.pin = accumulate, pin
-        self.store, self.videos, self.streams = store, used_videos(store, videos, clips), tuple(streams)
-        self.clips, self.policy, self.views_per_video = clips, policy, views_per_video
+        self.store, self.videos, self.reads = store, used_videos(store, videos, clips), reads
+        self.clips, self.policy = clips, policy
+        self.views_per_video = 1 + max(number for numbers in reads.values() for number in numbers)
         self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
         infos = [store.info(video) for video in self.videos]
         self.frames = [usable_frames(info) for info in infos]
@@ -210,11 +211,15 @@ class ClipLoader:
         epoch, samples = self.order.share(number, self.rank, self.world_size)
         chosen = samples % len(self.videos)
         plans = [self.plans(int(sample), epoch) for sample in samples]
-        by_view = [[sample[view] for sample in plans] for view in range(self.views_per_video)]
-        flat = [plan for view in by_view for plan in view]
-        share = len(chosen)
-        clips = {stream: list(self.executor.run(stream, flat).split(share)) for stream in self.streams}
-        affine = {stream: [colour_maps(view, stream) for view in by_view] for stream in self.streams}
+        drawn = [list(clip) for clip in zip(*plans, strict=True)]  # by number within the sample
+        clips: dict[str, dict[int, Tensor]] = {}
+        for stream, numbers in self.reads.items():
+            read = self.executor.run(stream, [plan for clip in numbers for plan in drawn[clip]])
+            clips[stream] = dict(zip(numbers, read.split(len(chosen)), strict=True))
+        affine = {
+            stream: {clip: colour_maps(drawn[clip], stream) for clip in numbers}
+            for stream, numbers in self.reads.items()
+        }
         labels, sources = torch.from_numpy(self.labels[chosen]), torch.from_numpy(self.sources[chosen])
         batch = Batch(clips, affine, labels, sources, torch.from_numpy(chosen))
         return batch.pin_memory() if self.pin else batch
@@ -262,7 +267,7 @@ class ClipLoader:
     def _check(self) -> None:
         self.policy.check_views(self.views_per_video)
         where = str(self.store.root)
-        missing = [stream for stream in self.streams if stream not in self.store.views]
+        missing = [stream for stream in self.reads if stream not in self.store.views]
         if missing:
             raise Refusal(
                 f"the store has no view {missing[0]!r}",

@@ -43,7 +43,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Clip:
-    """Which frames of its video a clip shows, in words, and its streams."""
+    """Which frames of its video a clip shows, in words, and those of its streams that are read."""
 
     words: str
     strips: list[Strip]
@@ -72,7 +72,7 @@ def write_preview(
     """
     chosen = _find_stage(recipe, stage)
     module = checkpoints.create(chosen.method, recipe.method_settings(chosen), recipe.seed)
-    loader = stages.make_loader(recipe, module, store, stages.training_videos(recipe, store), Hardware())
+    loader = stages.make_loader(recipe, chosen, module, store, stages.training_videos(recipe, store), Hardware())
     try:
         shown = shown_videos(loader, epoch, batch, videos)
     finally:
@@ -87,8 +87,8 @@ def write_preview(
         "shown": shown,
         "policy": loader.policy,
         "settings": _settings(loader.policy),
-        "has_images": "rgb" in loader.streams or is_image(loader.policy.flow),
-        "has_motion": "flow" in loader.streams and not is_image(loader.policy.flow),
+        "has_images": "rgb" in loader.reads or is_image(loader.policy.flow),
+        "has_motion": "flow" in loader.reads and not is_image(loader.policy.flow),
         "key": _png(key(96)),
         "gap": GAP,
     }
@@ -112,24 +112,23 @@ def shown_videos(loader: ClipLoader, epoch: int, batch: int, videos: int) -> lis
     made = loader.load(number)
     inputs = {
         # A reader on a GPU leaves clips there; the colours are on the CPU until a trainer moves a batch.
-        stream: [
-            normalise(clips.cpu(), affine).numpy() for clips, affine in zip(views, made.affine[stream], strict=True)
-        ]
-        for stream, views in made.clips.items()
+        stream: {number: normalise(clips.cpu(), made.affine[stream][number]).numpy() for number, clips in read.items()}
+        for stream, read in made.clips.items()
     }
     shown = []
     _, samples = loader.order.share(number)
     for row, (sample, index) in enumerate(zip(samples.tolist()[:videos], made.index.tolist(), strict=False)):
         plans = loader.plans(sample, epoch)
         pictures = {
-            stream: displayed(stream, [view[row] for view in views], loader) for stream, views in inputs.items()
+            stream: dict(zip(read, displayed(stream, [clips[row] for clips in read.values()], loader), strict=True))
+            for stream, read in inputs.items()
         }
         clips = [
             Clip(
-                _frames_in_words(plan, view, plans),
-                [_strip(stream, plan, *pictures[stream][view], loader) for stream in loader.streams],
+                _frames_in_words(plan, number, plans),
+                [_strip(stream, plan, *read[number], loader) for stream, read in pictures.items() if number in read],
             )
-            for view, plan in enumerate(plans)
+            for number, plan in enumerate(plans)
         ]
         video = loader.videos[index]
         shown.append(Shown(video, loader.store.info(video).label, clips))

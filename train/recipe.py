@@ -55,6 +55,7 @@ class StageSettings:
         settings: Of the method.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
         steps: how often the weights are moved.
+        batch: As the recipe's, for this stage; 0: the recipe's.
     """
 
     name: str
@@ -63,6 +64,7 @@ class StageSettings:
     start: dict[str, str] = field(default_factory=dict)
     epochs: int = 0
     steps: int = 0
+    batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Recipe:
         clips: Frames and size of a clip.
         augmentation: What is done to pixels.
         batch: Videos in a pass through the network, over all devices: what a loss, a queue and batch norm get to see.
+            A stage may give its own.
         stages: What is trained, in order.
         accumulate: Passes of a step, which averages their gradients: `accumulate` x `batch` videos move the weights once.
             All that counts steps counts moves of the weights, whatever this is: steps of a stage, learning-rate
@@ -130,9 +133,18 @@ class Recipe:
         policy = augment.policy(self.augmentation.name, **self.augmentation.settings)
         return {**stage.settings, "channels": policy.channels}
 
+    def batch_of(self, stage: StageSettings) -> int:
+        """Videos in a pass of a stage, over all devices."""
+        return stage.batch or self.batch
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are written to RUN/recipe.yaml."""
-        return _plain(dataclasses.asdict(self))
+        values = _plain(dataclasses.asdict(self))
+        for stage in values["stages"]:
+            # Runs that are older than this choice lack it: left out where it is not made, they are still this recipe's.
+            if not stage["batch"]:
+                del stage["batch"]
+        return values
 
 
 def find(recipe: str, method: str) -> Path:
@@ -228,7 +240,7 @@ def _check_stage(recipe: Recipe, stage: StageSettings, earlier: dict[str, Method
             where=f"{where}.name",
             remedy=f"letters, digits, _ and - ; and not {', '.join(TAKEN)}",
         )
-    for key in ("epochs", "steps"):
+    for key in ("epochs", "steps", "batch"):
         check_number(f"{where}.{key}", getattr(stage, key), whole=True, least=0)
     if (stage.epochs > 0) == (stage.steps > 0):
         raise UsageError("a stage has either epochs or steps", where=where, remedy="give one of the two")
@@ -239,7 +251,7 @@ def _check_stage(recipe: Recipe, stage: StageSettings, earlier: dict[str, Method
                 "channels", "the augmentation says how many channels networks are given: see its `flow`"
             )
         method = methods.create(stage.method, **recipe.method_settings(stage))
-        method.check_batch(recipe.batch)
+        method.check_batch(recipe.batch_of(stage))
     _check_start(stage, method, earlier, f"{where}.start")
     return method
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +90,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
         module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
-        loader = make_loader(recipe, module, store, videos, hardware, world_size=hardware.devices)
+        loader = make_loader(recipe, stage, module, store, videos, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(module, stage, loader.order.last)
 
@@ -185,12 +187,12 @@ def run_stage(
         for role, weights in start.items():
             for encoder in module.starts[role][1]:
                 checkpoints.load_strictly(encoder, weights, stage.start[role])
-    data = _StageData(recipe, module, store, videos, hardware)
+    data = _StageData(functools.partial(make_loader, recipe, stage, module, store, videos, hardware))
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, store, module, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
-    order = make_order(store, videos, recipe.order, recipe.batch, recipe.seed, recipe.accumulate)
+    order = make_order(store, videos, recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
     steps = stage.steps or stage.epochs * (len(order) // recipe.accumulate)
     with warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
@@ -255,6 +257,7 @@ def _of_splits(recipe: Recipe, store: VideoStore) -> list[str]:
 
 def make_loader(
     recipe: Recipe,
+    stage: StageSettings,
     module: Method,
     store: VideoStore,
     videos: list[str],
@@ -267,11 +270,10 @@ def make_loader(
     return ClipLoader(
         store,
         videos,
-        module.streams,
+        module.reads,
         recipe.clips,
         _policy(recipe, store),
-        module.views_per_video,
-        recipe.batch,
+        recipe.batch_of(stage),
         recipe.seed,
         executor=hardware.reader,
         threads=hardware.threads,
@@ -284,20 +286,18 @@ def make_loader(
 
 
 class _StageData(LightningDataModule):
-    """Gives Lightning the loader of each rank."""
+    """Gives Lightning the loader of each rank. make: of (rank, world_size, pin), see `make_loader`."""
 
-    def __init__(
-        self, recipe: Recipe, module: Method, store: VideoStore, videos: list[str], hardware: Hardware
-    ) -> None:
+    def __init__(self, make: Callable[[int, int, bool], ClipLoader]) -> None:
         super().__init__()
-        self.recipe, self.module, self.store, self.videos, self.hardware = recipe, module, store, videos, hardware
+        self.make = make
         self.opened: list[ClipLoader] = []
 
     def train_dataloader(self) -> ClipLoader:
         assert self.trainer is not None
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         pin = self.trainer.strategy.root_device.type == "cuda"
-        loader = make_loader(self.recipe, self.module, self.store, self.videos, self.hardware, rank, world_size, pin)
+        loader = self.make(rank, world_size, pin)
         self.opened.append(loader)
         return loader
 

@@ -17,10 +17,9 @@ CLIPS = ClipSettings(length=4, stride=1, size=(16, 16))
 def make(store: VideoStore, **changes: Any) -> ClipLoader:
     given: dict[str, Any] = {
         "videos": store.videos,
-        "streams": ("rgb", "flow"),
+        "reads": {"rgb": (0, 1), "flow": (0, 1)},
         "clips": CLIPS,
         "policy": policy("small", flip=0.5),
-        "views_per_video": 2,
         "batch": 4,
         "seed": 5,
         "executor": "opencv",
@@ -39,7 +38,7 @@ def leaves(batch: Batch) -> dict[str, torch.Tensor]:
     found = {"labels": batch.labels, "sources": batch.sources, "index": batch.index}
     for name, streams in (("clips", batch.clips), ("affine", batch.affine)):
         for stream, views in streams.items():
-            found |= {f"{name}.{stream}.{view}": tensor for view, tensor in enumerate(views)}
+            found |= {f"{name}.{stream}.{number}": tensor for number, tensor in views.items()}
     return found
 
 
@@ -56,7 +55,7 @@ def joined(parts: list[Batch]) -> Batch:
     """The slices of the ranks, in rank order, as one batch."""
     merged = {name: torch.cat([leaves(part)[name] for part in parts]) for name in leaves(parts[0])}
     views = {
-        kind: {stream: [merged[f"{kind}.{stream}.{view}"] for view in range(2)] for stream in ("rgb", "flow")}
+        kind: {stream: {view: merged[f"{kind}.{stream}.{view}"] for view in range(2)} for stream in ("rgb", "flow")}
         for kind in ("clips", "affine")
     }
     return Batch(views["clips"], views["affine"], merged["labels"], merged["sources"], merged["index"])

@@ -247,5 +247,13 @@ def test_settings_that_cannot_be_meant_are_refused(name: str, settings: dict[str
         made(name, **settings)
 
 
+def test_methods_say_what_they_read() -> None:
+    """Of the sampler's stream nothing but the clip that keys are made of."""
+    assert made("coclr", stream="rgb").reads == {"rgb": (0, 1), "flow": (1,)}
+    assert made("coclr", stream="flow").reads == {"flow": (0, 1), "rgb": (1,)}
+    assert made("ubernce", stream="flow").reads == {"flow": (0, 1)}
+    assert made("cmc").reads == {"rgb": (0,), "flow": (0,)}
+
+
 def test_every_new_method_is_what_it_is_called() -> None:
     assert isinstance(made("ubernce", stream="rgb"), UberNCE) and isinstance(made("cmc"), CMC)

@@ -74,13 +74,15 @@ def test_step_that_reads_its_loss_fails(store: VideoStore, tmp_path: Path, monke
 
 def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
     recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
-    module = checkpoints.create("infonce", recipe.stages[0].settings, seed=0)
-    return stages.make_loader(recipe, module, store, stages.training_videos(recipe, store), runs.HARDWARE, pin=pin)
+    [stage] = recipe.stages
+    module = checkpoints.create("infonce", stage.settings, seed=0)
+    videos = stages.training_videos(recipe, store)
+    return stages.make_loader(recipe, stage, module, store, videos, runs.HARDWARE, pin=pin)
 
 
 def tensors(batch: Batch) -> list[Tensor]:
     by_view = [*batch.clips.values(), *batch.affine.values()]
-    return [*(tensor for views in by_view for tensor in views), batch.labels, batch.sources, batch.index]
+    return [*(tensor for views in by_view for tensor in views.values()), batch.labels, batch.sources, batch.index]
 
 
 @pytest.mark.gpu

@@ -51,7 +51,7 @@ def test_what_other_parts_ask_for() -> None:
     method = small_method(stream="flow")
     assert method.streams == ("flow",)
     assert method.encoders == {"flow": method.query_encoder}
-    assert method.views_per_video == 2
+    assert method.reads == {"flow": (0, 1)}
     assert method.query_encoder.in_channels == 2
     assert not any(parameter.requires_grad for parameter in method.key_encoder.parameters())
     assert all(

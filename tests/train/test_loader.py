@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.batches import assert_same, epochs, joined, leaves, make, threads
 from tests.train.stores import write_store
-from train.augment import sample_plans
+from train import methods
+from train.augment import policy, sample_plans
 from train.loader import AHEAD, Batch, ClipLoader, ClipSettings
 from train.order import OrderSettings
 from train.reader.affine import normalise
+from train.reader.shard import ShardReader
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +109,33 @@ def test_threads_do_not_change_batches(store: VideoStore) -> None:
 
 def test_one_stream_has_the_clips_of_both(store: VideoStore) -> None:
     """RGB alone shows the frames and windows that it shows beside flow, so that networks of either see the same."""
-    both, alone = epochs(make(store), 1), epochs(make(store, streams=("rgb",)), 1)
+    both, alone = epochs(make(store), 1), epochs(make(store, reads={"rgb": (0, 1)}), 1)
     for one, two in zip(both, alone, strict=True):
         assert set(two.clips) == set(two.affine) == {"rgb"}
         for name, tensor in leaves(two).items():
             assert torch.equal(leaves(one)[name], tensor)
+
+
+def test_clips_that_a_method_does_not_look_at_are_not_read(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CoCLR reads: the other stream's second clip, with the frames, windows and colours that it has beside the first."""
+    whole = epochs(make(store, policy=policy("coclr")), 1)
+    counted: Counter[str] = Counter()
+    each = ShardReader.each
+
+    def counting(reader: ShardReader, video_id: str, view: str, *arguments: Any) -> Any:
+        counted[view] += 1
+        return each(reader, video_id, view, *arguments)
+
+    monkeypatch.setattr(ShardReader, "each", counting)
+    reads = methods.create("coclr", stream="rgb", backbone="small").reads
+    part = epochs(make(store, policy=policy("coclr"), reads=reads), 1)
+    assert counted == {"rgb": 2 * 12, "flow": 12}
+    for one, two in zip(whole, part, strict=True):
+        missing = {"clips.flow.0", "affine.flow.0"}
+        assert leaves(two).keys() == leaves(one).keys() - missing
+        assert all(torch.equal(leaves(one)[name], tensor) for name, tensor in leaves(two).items())
+        [flow] = two.views("flow")
+        assert torch.equal(flow, one.view("flow", 1)) and torch.equal(flow, two.view("flow", 1))
 
 
 @pytest.mark.parametrize("done", [1, 2, 3, 4, 6])
@@ -228,11 +253,11 @@ def test_memory_is_that_of_three_batches(
         return batch
 
     monkeypatch.setattr(ClipLoader, "load", counted)
-    loader = make(store, batch=2, streams=streams)
+    loader = make(store, batch=2, reads=dict.fromkeys(streams, (0, 1)))
     iterator, delivered = iter(loader), 0
     while (batch := next(iterator, None)) is not None:
         channels = sum({"rgb": 3, "flow": 2}[stream] for stream in streams)
-        taken = sum(clip.nbytes for views in batch.clips.values() for clip in views)
+        taken = sum(clip.nbytes for views in batch.clips.values() for clip in views.values())
         assert taken == 2 * 2 * 4 * 16 * 16 * channels
         delivered += 1
         del batch

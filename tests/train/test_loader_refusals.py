@@ -45,7 +45,13 @@ def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, executor: str,
     before = threads()
     # Clips of all frames of the shortest videos, so that each video is read whole.
     clips = ClipSettings(6, 1, (16, 16))
-    loader = make(damaged, clips=clips, views_per_video=8, executor=executor, threads=threads_of_reader)
+    loader = make(
+        damaged,
+        clips=clips,
+        reads=dict.fromkeys(("rgb", "flow"), range(8)),
+        executor=executor,
+        threads=threads_of_reader,
+    )
     [place] = np.flatnonzero(loader.order.samples(0) == damaged.videos.index("v05")) // 4
     assert place in (1, 2), "with this seed the damaged video is in the epoch, and not in its first batch"
     delivered = 0
@@ -67,7 +73,7 @@ def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> No
             make(store, **changes)
         assert refusal.value.remedy
 
-    refused("(?s)no view 'pose'.*it has flow, rgb", streams=("rgb", "pose"))
+    refused("(?s)no view 'pose'.*it has flow, rgb", reads={"rgb": (0, 1), "pose": (0, 1)})
     refused("(?s)3 videos for training are fewer than one batch of 4.*smaller batch", videos=store.videos[:3])
     refused("0 videos for training", videos=[])
     refused("(?s)batch of 4 cannot be shared evenly by 3 processes.*multiple", UsageError, world_size=3)
@@ -137,4 +143,4 @@ def test_store_without_flow_gives_rgb_of_all_frames(tmp_path: Path) -> None:
     create_store(tmp_path / "store", ExtractionSettings({"rgb": RgbSettings()}).resolved())
     empty = open_store(tmp_path / "store")
     with pytest.raises(Refusal, match="(?s)no view 'flow'.*it has rgb"):
-        make(empty, streams=("flow",), videos=[])
+        make(empty, reads={"flow": (0, 1)}, videos=[])

@@ -15,7 +15,7 @@ import pytest
 from pipeline import cli
 from pipeline.flow.colour import colour_code, full_colour
 from pipeline.store import VideoStore
-from tests.train import runs
+from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train import preview
@@ -37,7 +37,8 @@ def make(
 ) -> ClipLoader:
     clips, made = ClipSettings(length, 1, (16, 20)), policy(name, **settings)
     listed = videos or store.videos
-    return ClipLoader(store, listed, ("rgb", "flow"), clips, made, views, min(4, len(listed)), 5, "opencv", 1)
+    reads = dict.fromkeys(("rgb", "flow"), range(views))
+    return ClipLoader(store, listed, reads, clips, made, min(4, len(listed)), 5, "opencv", 1)
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -85,6 +86,16 @@ def test_strips_are_the_batch_of_the_loader(store: VideoStore, name: str, epoch:
             assert_alike(frames(shown_rgb), as_pictures(rgb[row].numpy()))
             assert_alike(frames(shown_flow), colour_code(flow.transpose(1, 0, 2, 3), longest))
             assert shown_flow.facts[-1] == f"full colour at {longest:.1f} px"
+    loader.close()
+
+
+def test_clips_that_are_not_read_are_not_shown(store: VideoStore) -> None:
+    loader = batches.make(store, reads={"rgb": (0, 1), "flow": (1,)})
+    batch = loader.load(0)
+    for row, video in enumerate(shown_videos(loader, 0, 0, 4)):
+        assert [[strip.stream for strip in clip.strips] for clip in video.clips] == [["rgb"], ["rgb", "flow"]]
+        for number, clip in enumerate(video.clips):
+            assert_alike(frames(clip.strips[0]), as_pictures(batch.view("rgb", number)[row].numpy()))
     loader.close()
 
 
@@ -191,7 +202,7 @@ def test_frames_are_told_in_words(store: VideoStore, tmp_path: Path) -> None:
     loader.close()
     assert words["short"] == "clip 1: frames 0 to 2, frame 0 repeated 3 times in front because the video is short"
     apart = ClipLoader(
-        short, ["long"], ("rgb",), ClipSettings(3, 2, (16, 20)), policy("slic"), 1, 1, 0, "opencv", 1
+        short, ["long"], {"rgb": (0,)}, ClipSettings(3, 2, (16, 20)), policy("slic"), 1, 0, "opencv", 1
     )  # fmt: skip
     assert shown_videos(apart, 0, 0, 1)[0].clips[0].words.endswith(", 2 apart")
     apart.close()
@@ -228,13 +239,14 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_the_command_writes_a_page_of_its_own(
     store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    motion = INFONCE | {"settings": {"stream": "flow", "backbone": "small", "queue": 0}}
-    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, motion, batch=14))
+    motion = INFONCE | {"settings": {"stream": "flow", "backbone": "small", "queue": 0}, "batch": 14}
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, motion))
     out, again = tmp_path / "page.html", tmp_path / "again.html"
     asked = ("preview", "--method", "infonce", "--recipe", recipe, "--store", store.root)
     assert call(monkeypatch, *asked, "--stage", "motion", "--videos", 14, "--out", out) == 0
     assert f"showed 14 videos of batch 0 of epoch 0, stage motion: {out}" in capsys.readouterr().out
     page = out.read_text()
+    assert "the first 14 of 14 videos of batch 0" in page
     assert "http" not in page and page.count('class="strip"') == 28
     assert "<h2>&lt;b&gt; <span>" in page  # a video's name is text
     assert "flow_gain" in page and "where the flow goes" in page

@@ -1,4 +1,4 @@
-"""Recipes: what is shipped loads, what is written comes back, and what cannot be meant is refused by file and key."""
+"""Recipes: what is written comes back, and what cannot be meant is refused by file and key."""
 
 from __future__ import annotations
 
@@ -15,23 +15,6 @@ from tests.train.runs import IN_BATCH, INFONCE
 from train import methods, recipe
 from train.order import OrderSettings
 from train.recipe import FOLDER, Recipe
-
-SHIPPED = sorted(FOLDER.rglob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_shipped_recipe_loads(path: Path) -> None:
-    loaded = recipe.load(path)
-    assert loaded.title and loaded.stages
-    assert path.stem in methods.METHODS.names
-    assert path.stem in [stage.method for stage in loaded.stages]
-    assert recipe.find(path.parent.name, path.stem) == path
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith("# "), "a recipe says at its top what it is for"
-
-
-def test_there_are_recipes() -> None:
-    assert FOLDER / "small" / "infonce.yaml" in SHIPPED
 
 
 def test_defaults_are_filled_in_and_come_back(tmp_path: Path) -> None:
@@ -57,6 +40,16 @@ def test_seed_replaces_the_files(tmp_path: Path) -> None:
 def test_whole_number_serves_as_fraction(tmp_path: Path) -> None:
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, evaluation={"crop": 1}))
     assert recipe.load(path).evaluation.crop == 1
+
+
+def test_a_stage_has_the_recipes_batch_or_its_own(tmp_path: Path) -> None:
+    """A queue is held against its stage's; what stages do not say is not written, so that older runs are still theirs."""
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, INFONCE | {"batch": 4}, batch=5))
+    loaded = recipe.load(path)
+    assert [loaded.batch_of(stage) for stage in loaded.stages] == [5, 4]
+    written = loaded.as_dict()
+    assert "batch" not in written["stages"][0] and written["stages"][1]["batch"] == 4
+    assert recipe.load(runs.write(tmp_path / "written.yaml", written)) == loaded
 
 
 def test_order_is_read(tmp_path: Path) -> None:
@@ -191,6 +184,10 @@ SETTINGS = ("stages", 0, "settings")
         (at("keep_best", value={"mode": "min"}), "metric and mode go together.*keep_best"),
         (at("stages", 0, "epochs", value=1), r"either epochs or steps.*stages\[0\]"),
         (without("stages", 0, "steps"), r"either epochs or steps.*stages\[0\]"),
+        (at("stages", 1, "batch", value=-2), r"-2 is out of range.*stages\[1\].batch"),
+        (at("stages", 1, "batch", value="4"), r"'4' is not a whole number.*stages\[1\].batch"),
+        (at("stages", 1, "batch", value=3), r"queue of 8 keys.*batch of 3.*stages\[1\].settings: method.queue"),
+        (at("stages", 0, "batch", value=1), r"at least two videos in a batch.*stages\[0\].settings"),
         (at("stages", value=[]), "a recipe needs stages.*stages"),
         (at("stages", 1, "name", value="pixels"), r"a name of its own.*stages.*\['pixels', 'pixels'\]"),
         (at(*SETTINGS, "queue", value=6), r"queue of 6 keys.*batch of 4.*stages\[0\].settings: method.queue"),
@@ -275,6 +272,6 @@ def test_recipes_are_found_by_name_or_path(tmp_path: Path) -> None:
 
 
 def test_recipe_is_read_only() -> None:
-    loaded: Recipe = recipe.load(SHIPPED[0])
+    loaded: Recipe = recipe.load(FOLDER / "small" / "infonce.yaml")
     with pytest.raises(AttributeError):
         loaded.batch = 8  # type: ignore[misc]

@@ -54,6 +54,21 @@ def test_epochs_have_as_many_steps_as_their_order_says(
     assert len(videos) == order.get("limit", 13)
 
 
+def test_stages_train_with_batches_of_their_own(store: VideoStore, tmp_path: Path) -> None:
+    """Two epochs of 13 videos by six, then two by four; stopped in both and continued."""
+    listed = (IN_BATCH | {"steps": 0, "epochs": 2}, INFONCE | {"epochs": 2, "batch": 4})
+    recipe = runs.load(tmp_path / "recipe.yaml", *listed, batch=6)
+    seen: list[tuple[int, int]] = []
+    with runs.in_step(lambda method, batch: seen.append((method.current_epoch, len(batch.index)))):
+        runs.run(recipe, store, tmp_path / "whole")
+    assert seen == [(0, 6)] * 2 + [(1, 6)] * 2 + [(0, 4)] * 3 + [(1, 4)] * 3
+    for done in (3, 5):
+        stop(recipe, store, tmp_path / "run", done)
+    runs.run(recipe, store, tmp_path / "run")
+    for stage in listed:
+        runs.assert_same_runs(tmp_path / "whole", tmp_path / "run", stage["name"])
+
+
 def test_dropped_videos_are_not_trained_on(store: VideoStore, tmp_path: Path) -> None:
     """Of the 13 videos five have seven frames, hence six of flow, and a clip spans seven."""
     seen = batches(store, tmp_path, clips={"length": 7, "stride": 1, "size": [16, 16], "short": "drop"})

@@ -60,6 +60,19 @@ def test_run_is_not_continued_in_another_way(
         stages.prepare(tmp_path / "run", other)
 
 
+def test_run_is_not_continued_with_other_batches(
+    stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path
+) -> None:
+    recipe, source = stopped
+    shutil.copytree(source, tmp_path / "run")
+    other = runs.load(tmp_path / "other.yaml", IN_BATCH | {"batch": 6})
+    with pytest.raises(Refusal, match=r"stages.0.batch: stored nothing, asked 6"):
+        stages.prepare(tmp_path / "run", other)
+    with pytest.raises(Refusal, match="(?s)made with another recipe.*last.ckpt"):
+        stages.run_stage(other, other.stages[0], store, tmp_path / "run", runs.HARDWARE)
+    stages.prepare(tmp_path / "run", recipe)
+
+
 def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(Refusal, match="(?s)path is a file.*file"):
@@ -171,7 +184,7 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)
     refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
-    with mock.patch.object(InfoNCE, "views_per_video", 3):
+    with mock.patch.object(InfoNCE, "reads", {"rgb": (0, 1, 2)}):
         refused("(?s)draws 2 clips of a video and the method takes 3", IN_BATCH, augmentation={"name": "coclr"})
     without_flow = open_store(store.root)
     del without_flow.settings["flow"]

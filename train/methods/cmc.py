@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -40,8 +40,6 @@ class CMC(Method):
     Raises:
         UsageError: an unknown backbone or setting, or a number out of range.
     """
-
-    views_per_video: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -96,8 +94,8 @@ class CMC(Method):
         self.queues = nn.ModuleDict({stream: Queue(queue, dim) for stream in made})
 
     @property
-    def streams(self) -> tuple[str, ...]:
-        return ("rgb", "flow")
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        return {"rgb": (0,), "flow": (0,)}
 
     @property
     def encoders(self) -> dict[str, Encoder]:

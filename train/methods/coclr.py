@@ -89,8 +89,9 @@ class CoCLR(InfoNCE):
         return "flow" if self.hparams["stream"] == "rgb" else "rgb"
 
     @property
-    def streams(self) -> tuple[str, ...]:
-        return (self.hparams["stream"], self.other)
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        """Of the other stream only the key's clip."""
+        return super().reads | {self.other: (1,)}
 
     @property
     def starts(self) -> dict[str, tuple[str, list[Encoder]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -47,8 +47,6 @@ class InfoNCE(Method):
     Raises:
         UsageError: an unknown stream, backbone or setting, or a number out of range.
     """
-
-    views_per_video: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -94,8 +92,8 @@ class InfoNCE(Method):
             self.queue = Queue(queue, dim)
 
     @property
-    def streams(self) -> tuple[str, ...]:
-        return (self.hparams["stream"],)
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        return {self.hparams["stream"]: (0, 1)}
 
     @property
     def encoders(self) -> dict[str, Encoder]:

@@ -32,12 +32,18 @@ class Method(LightningModule, ABC):
     nor reads them, so that a step does not wait for the GPU.
     """
 
-    views_per_video: ClassVar[int]  # clips of a video in a batch
-
     @property
     @abstractmethod
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        """Stream -> the numbers, from 0 and rising, of the clips of a sample that a batch must contain of it.
+
+        A sample has as many clips as the highest number says, and all of them are drawn; the others are not read.
+        """
+
+    @property
     def streams(self) -> tuple[str, ...]:
-        """Views of the store that a batch must contain."""
+        """Views of the store that are read."""
+        return tuple(self.reads)
 
     @property
     @abstractmethod

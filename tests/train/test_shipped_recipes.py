@@ -1,0 +1,111 @@
+"""Recipes that come along: all load; those of published settings chain as published, and say of themselves what is so."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import train  # noqa: F401  (before torch and lightning)
+
+# isort: split
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from train import methods, recipe
+from train.order import Order
+from train.recipe import FOLDER, Recipe, StageSettings
+
+VIDEOS = {"ucf101": 9537, "kinetics400": 232_422}  # for training: of split 1, and of the authors'
+PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8}  # forward passes that a step costs for each of its videos
+ASSUMED = 40e12  # operations a second
+SHIPPED = sorted(FOLDER.rglob("*.yaml"))
+PUBLISHED = [path for path in SHIPPED if path.parent.name in VIDEOS]
+load = functools.cache(recipe.load)  # which makes the networks of all stages
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=named)
+def test_shipped_recipe_loads(path: Path) -> None:
+    loaded = load(path)
+    assert loaded.title and loaded.stages[-1].method == path.stem
+    assert recipe.find(path.parent.name, path.stem) == path
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# "), "a recipe says at its top what it is for"
+
+
+def test_there_are_recipes_of_every_method() -> None:
+    for folder in ("small", *VIDEOS):
+        assert {path.stem for path in SHIPPED if path.parent.name == folder} == set(methods.METHODS.names)
+
+
+def steps_an_epoch(loaded: Recipe, stage: StageSettings, folder: str) -> int:
+    """As training counts them."""
+    return len(Order(loaded.order, np.zeros(VIDEOS[folder]), loaded.batch_of(stage), loaded.seed))
+
+
+@pytest.fixture(scope="module")
+def forward() -> int:
+    """Operations of a forward pass of one clip."""
+    encoder = methods.create("infonce", stream="rgb", queue=0).query_encoder.to("meta")
+    with FlopCounterMode(display=False) as counter:
+        encoder(torch.empty(1, 3, 32, 128, 128, device="meta"))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=named)
+def test_comments_say_what_the_stages_come_to(path: Path, forward: int) -> None:
+    loaded, text, folder = load(path), path.read_text(encoding="utf-8"), path.parent.name
+    assert loaded.clips.size == (128, 128) and loaded.clips.length == 32
+    each = [(steps_an_epoch(loaded, stage, folder), loaded.batch_of(stage)) for stage in loaded.stages]
+    said = {(int(steps), int(videos)) for steps, videos in re.findall(r"(\d+) steps of (\d+) videos", text)}
+    assert said == set(each)
+    total = forward * sum(
+        PASSES[stage.method] * steps * batch * stage.epochs
+        for stage, (steps, batch) in zip(loaded.stages, each, strict=True)
+    )
+    assert f"{forward / 1e9:.1f} GFLOP" in text
+    assert f"= {total / 1e15:,.0f} PFLOP, {total / ASSUMED / 3600:.1f} GPU-hours" in text
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=named)
+def test_comments_give_the_commands_of_the_recipe(path: Path) -> None:
+    name, method = path.parent.name, path.stem
+    text = re.sub(r" \\\n# +", " ", path.read_text(encoding="utf-8"))
+    assert f"make extract-flow DATASET={name} " in text
+    run = f"runs/{name}-{method}"
+    assert (
+        f"make pretrain METHOD={method} RECIPE={name} STORE=stores/{name} RUN={run} ARGS='--hardware.devices " in text
+    )
+    assert f"make evaluate RUN={run} STORE=stores/ucf101\n" in text
+
+
+# (batch, epochs, milestones, queue) of every stage of InfoNCE and of CoCLR, and how many of CoCLR there are
+SETTINGS = {
+    "ucf101": ((64, 300, [250, 280], 2048), (64, 100, [80], 2048), 4),
+    "kinetics400": ((128, 300, [250, 280], 16384), (64, 50, [40], 16384), 2),
+}
+
+
+@pytest.mark.parametrize("folder", SETTINGS)
+def test_coclr_alternates_as_published(folder: str) -> None:
+    """RGB first; each stage goes on from its own stream's last network, and the other stream's last one is the sampler."""
+    infonce, coclr, count = SETTINGS[folder]
+    loaded = load(FOLDER / folder / "coclr.yaml")
+    assert [stage.method for stage in loaded.stages] == ["infonce"] * 2 + ["coclr"] * count
+    latest: dict[str, str] = {}
+    for place, stage in enumerate(loaded.stages):
+        stream, other = ("rgb", "flow") if place % 2 == 0 else ("flow", "rgb")
+        assert stage.settings["stream"] == stream
+        assert stage.start == ({"query": latest[stream], "sampler": latest[other]} if place > 1 else {})
+        optimiser = stage.settings["optimiser"]
+        found = (loaded.batch_of(stage), stage.epochs, optimiser["milestones"], stage.settings["queue"])
+        assert found == (infonce if place < 2 else coclr)
+        assert (optimiser["name"], optimiser["lr"], optimiser["weight_decay"]) == ("adam", 1e-3, 1e-5)
+        latest[stream] = stage.name
+    assert load(FOLDER / folder / "infonce.yaml").stages == loaded.stages[:2]
