@@ -114,14 +114,15 @@ def measure(root: Path, count: int) -> dict[str, float]:
         store = open_store(root)
         videos = store.videos
     opened = time.perf_counter()
+    reads = dict.fromkeys(("rgb", "flow"), (0, 1))
     loader = ClipLoader(
-        store, videos, ("rgb", "flow"), ClipSettings(32, 1, (128, 128)), policy("small"), 2, 32, 0, executor="opencv"
+        store, videos, reads, ClipSettings(32, 1, (128, 128)), policy("small"), 32, 0, executor="opencv"
     )
     drawn = time.perf_counter()
     for number in range(BATCHES):
         epoch, samples = loader.order.share(number)
         for sample in samples:
-            loader._plans(int(sample), epoch)
+            loader.plans(int(sample), epoch)
     ended = time.perf_counter()
     loader.close()
     largest = peak()

@@ -96,7 +96,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     recipe = recipes.load(recipes.find(arguments.recipe, arguments.method))
-    recipe = dataclasses.replace(recipe, batch=arguments.batch or recipe.batch)
+    if arguments.batch:
+        alike = [dataclasses.replace(stage, batch=0) for stage in recipe.stages]
+        recipe = dataclasses.replace(recipe, batch=arguments.batch, stages=alike)
     with tempfile.TemporaryDirectory() as scratch:
         store = open_store(arguments.store or make_store(Path(scratch), arguments.videos))
         figures = {stage.name: measure(recipe, stage, store, arguments) for stage in recipe.stages}
@@ -118,7 +120,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
     videos = (listed * -(-EPOCH // len(listed)))[: max(EPOCH, len(listed))]
     module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
     hardware = stages.Hardware(reader=arguments.reader, threads=arguments.threads)
-    loader = stages.make_loader(recipe, module, store, videos, hardware)
+    loader = stages.make_loader(recipe, stage, module, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)
     trainer = Trainer(
         devices=1,
@@ -138,7 +140,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
         loader.load(number)
     alone = (now() - began) / arguments.steps
     loader.close()
-    clips = recipe.batch * module.views_per_video
+    clips = loader.batch * loader.views_per_video
     pairs = list(zip(blocks.reading, blocks.replaying, strict=True))
     return {
         "ratio": statistics.median(reading / replaying for reading, replaying in pairs),
