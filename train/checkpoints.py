@@ -15,6 +15,7 @@ import torch
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from train import files, methods
+from train.encoder import Encoder
 from train.methods.method import Method
 from train.published import Published, import_published
 
@@ -79,6 +80,12 @@ def digest_of(state: dict[str, torch.Tensor]) -> str:
         total.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
         total.update(state[name].contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """Digest of all that an encoder's features follow from: the settings and the weights of its backbone."""
+    settings = json.dumps(encoder.settings, sort_keys=True)
+    return hashlib.sha256((settings + digest_of(encoder.backbone.state_dict())).encode()).hexdigest()
 
 
 def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
