@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import itertools
 import os
@@ -11,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from rich.console import Console
 
 from eval import features, fusion, linear, results, retrieval
@@ -24,17 +25,28 @@ from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from train import checkpoints, reader
 from train.encoder import Encoder
+from train.reader import Executor
 
 TESTED, GALLERY = "test", "train"
 errors = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
+class Subject:
+    """Whose features, taken how: the network of a stage (`method`, digest of its `checkpoint`) on a stream, by a protocol."""
+
+    stage: str
+    method: str
+    checkpoint: str
+    protocol: str
+    network: str
+    stream: str
+
+
+@dataclass(frozen=True)
 class Measured:
     """What one network says about the test videos: similarities (Q, G) to the training videos, class probabilities (Q, C)."""
 
-    stage: Stage
-    checkpoint: str
     similarities: np.ndarray
     probabilities: np.ndarray
     classes: np.ndarray
@@ -71,16 +83,18 @@ def evaluate(
     threads = threads or min(8, len(os.sched_getaffinity(0)))
     # Published numbers stand beside ours only for networks trained on the data set that they are tested on.
     home = all(trained_on(stage, run, store) for stage in trained_stages)
+    subjects, banks = _banks(run, trained_stages, store, videos, protocols, reader_name, threads)
+    measured = {request: measure(bank) for request, bank in banks.items()}
     records: list[Record] = []
-    measured: dict[tuple[str, str, str], Measured] = {}
-    for stage in trained_stages:
-        for key, bank in _banks(run, stage, store, videos, protocols, reader_name, threads).items():
-            measured[key] = measure(stage, bank)  # a later stage of the same stream takes its place
-            records += _records(measured[key], *key, store, home)
+    latest: dict[tuple[str, str, str], Subject] = {}
+    for subject, request in subjects.items():
+        records += _records(subject, measured[request], store, home)
+        latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
     for name, network in itertools.product(protocols, NETWORKS):
-        parts = [measured.get((name, network, stream)) for stream in ("rgb", "flow")]
+        parts = [latest.get((name, network, stream)) for stream in ("rgb", "flow")]
         if parts[0] and parts[1]:
-            records += _records(fuse(parts[0], parts[1]), name, network, "two-stream", store, home)
+            both = fuse(*(measured[subjects[part]] for part in parts if part))
+            records += _records(_together(parts[0], parts[1]), both, store, home)
     results.write(run / "results.json", records)
     return write_report(run, store), records
 
@@ -109,7 +123,7 @@ def evaluated_videos(store: VideoStore) -> list[str]:
     return chosen
 
 
-def measure(stage: Stage, bank: FeatureBank) -> Measured:
+def measure(bank: FeatureBank) -> Measured:
     """Retrieval and linear probe of one bank: test videos against training videos."""
     tested, gallery = bank.rows(TESTED), bank.rows(GALLERY)
     wanted, have = bank.labels[tested], bank.labels[gallery]
@@ -117,18 +131,12 @@ def measure(stage: Stage, bank: FeatureBank) -> Measured:
     result = linear.probe(
         bank.features[gallery], have, bank.features[tested], wanted, seed=int(bank.attributes["seed"])
     )
-    digest = str(bank.attributes["checkpoint"])
-    return Measured(stage, digest, np.asarray(similarities), result.probabilities, result.classes, wanted, have)
+    return Measured(np.asarray(similarities), result.probabilities, result.classes, wanted, have)
 
 
 def fuse(first: Measured, second: Measured) -> Measured:
     """Two streams as one: similarities are summed, class probabilities averaged."""
-    one = first.stage.name == second.stage.name
-    name = first.stage.name if one else f"{first.stage.name}+{second.stage.name}"
-    digest = first.checkpoint if one else f"{first.checkpoint}+{second.checkpoint}"
     return Measured(
-        Stage(name, first.stage.checkpoint, first.stage.metadata),
-        digest,
         fusion.fuse_similarities(first.similarities, second.similarities),
         fusion.fuse_probabilities(first.probabilities, second.probabilities),
         first.classes,
@@ -137,9 +145,14 @@ def fuse(first: Measured, second: Measured) -> Measured:
     )
 
 
-def _records(
-    measured: Measured, protocol: str, network: str, stream: str, store: VideoStore, home: bool
-) -> list[Record]:
+def _together(first: Subject, second: Subject) -> Subject:
+    if first.stage == second.stage:
+        return dataclasses.replace(first, stream="two-stream")
+    stage, checkpoint = f"{first.stage}+{second.stage}", f"{first.checkpoint}+{second.checkpoint}"
+    return dataclasses.replace(first, stage=stage, checkpoint=checkpoint, stream="two-stream")
+
+
+def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool) -> list[Record]:
     """`home`: the networks were trained on this store's videos."""
     wanted, have = measured.wanted, measured.have
     recall, chance = retrieval.recall(measured.similarities, wanted, have), retrieval.chance(wanted, have)
@@ -148,26 +161,26 @@ def _records(
     # Guessing a class as often as it occurs in training is right as often as a random training video is.
     values["linear_top1"] = (accuracy, chance[1])
     errors.print(
-        f"{measured.stage.name}, {stream}, {network}, protocol {protocol}: R@1 {100 * recall[1]:.1f} %,"
+        f"{subject.stage}, {subject.stream}, {subject.network}, protocol {subject.protocol}: R@1 {100 * recall[1]:.1f} %,"
         f" linear {100 * accuracy:.1f} % (guessing {100 * chance[1]:.1f} %)",
         soft_wrap=True,
     )
-    data, method = store.root.resolve().name, measured.stage.metadata["method"]
+    data = store.root.resolve().name
     # The papers' linear probes are trained otherwise, so only retrieval has a counterpart.
-    comparable = home and network == "trained" and protocol == "coclr"
+    comparable = home and subject.network == "trained" and subject.protocol == "coclr"
     return [
         Record(
             metric=metric,
             value=value,
-            protocol=protocol,
-            stream=stream,
-            network=network,
-            stage=measured.stage.name,
+            protocol=subject.protocol,
+            stream=subject.stream,
+            network=subject.network,
+            stage=subject.stage,
             split=TESTED,
             data=data,
-            checkpoint=measured.checkpoint,
+            checkpoint=subject.checkpoint,
             chance=guess,
-            published=counterpart(method, data, stream, data, metric)
+            published=counterpart(subject.method, data, subject.stream, data, metric)
             if comparable and metric.startswith("R@")
             else None,
         )
@@ -177,52 +190,61 @@ def _records(
 
 def _banks(
     run: Path,
-    stage: Stage,
+    trained_stages: Sequence[Stage],
     store: VideoStore,
     videos: list[str],
     protocols: Sequence[str],
     reader_name: str,
     threads: int,
-) -> dict[tuple[str, str, str], FeatureBank]:
-    """(protocol, network, stream) -> features of a stage's networks."""
-    clip, seed = stage.metadata["clip"], stage.metadata["seed"]
-    shape = ClipShape(**{**clip, "size": tuple(clip["size"])})
+) -> tuple[dict[Subject, Request], dict[Request, FeatureBank]]:
+    """What each stage's networks are asked for, in the order of stages, and the features that answer it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    executor = reader.create(reader_name, store, shape.size, threads)
-    trained = _encoders(checkpoints.load_method(stage.checkpoint))
+    contents = features.videos_digest(store, videos)
+    subjects: dict[Subject, Request] = {}
+    encoders: dict[Request, Encoder] = {}
+    with contextlib.ExitStack() as opened:
 
-    @functools.cache
-    def encoder(network: str, stream: str) -> Encoder:
-        if network == "trained":
-            return trained[stream].to(device)
-        fresh = _encoders(checkpoints.untrained(stage.checkpoint))[stream].to(device)
-        clips = features.training_clips(store, videos, stream, shape, executor, device, seed)
-        features.refresh_batchnorm(fresh, clips)
-        return fresh
+        @functools.cache
+        def executor(size: tuple[int, int]) -> Executor:
+            return opened.enter_context(contextlib.closing(reader.create(reader_name, store, size, threads)))
 
-    digest, contents = checkpoints.digest(stage.checkpoint), features.videos_digest(store, videos)
-    found = {}
-    try:
-        for name, network, stream in itertools.product(protocols, NETWORKS, trained):
-            request = Request(
-                checkpoint=digest,
-                network=network,
-                stream=stream,
-                protocol=PROTOCOLS[name],
-                clip=shape,
-                seed=seed,
-                store_settings=store.settings_hash,
-                videos=contents,
-                reader=type(executor).__name__,
-            )
-            path = bank_path(run, stage.name, network, name, stream)
-            make = functools.partial(encoder, network, stream)
-            found[name, network, stream] = features.bank(path, request, make, store, videos, executor)
-    finally:
-        executor.close()
-    return found
+        @functools.cache
+        def refreshed(fresh: Encoder, stream: str, clip: ClipShape, seed: int) -> Encoder:
+            clips = features.training_clips(store, videos, stream, clip, executor(clip.size), device, seed)
+            features.refresh_batchnorm(fresh, clips)
+            return fresh
+
+        def network(request: Request) -> Encoder:
+            encoder = encoders[request].to(device)
+            trained = request.network == "trained"
+            return encoder if trained else refreshed(encoder, request.stream, request.clip, request.seed)
+
+        for stage in trained_stages:
+            clip, checkpoint = stage.metadata["clip"], checkpoints.digest(stage.checkpoint)
+            shape, networks = ClipShape(**{**clip, "size": tuple(clip["size"])}), _networks(stage, checkpoint)
+            for name, (kind, stream, digest, encoder) in itertools.product(protocols, networks):
+                request = Request(
+                    checkpoint=digest,
+                    network=kind,
+                    stream=stream,
+                    protocol=PROTOCOLS[name],
+                    clip=shape,
+                    seed=stage.metadata["seed"],
+                    store_settings=store.settings_hash,
+                    videos=contents,
+                    reader=type(executor(shape.size)).__name__,
+                )
+                encoders.setdefault(request, encoder)
+                subjects[Subject(stage.name, stage.metadata["method"], checkpoint, name, kind, stream)] = request
+        paths = {bank_path(run, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
+        return subjects, features.banks(paths, network, store, videos, executor)
 
 
-def _encoders(method: LightningModule) -> dict[str, Encoder]:
-    """Every method has them, by stream; Lightning's class does not know."""
-    return method.encoders  # type: ignore[return-value]
+def _networks(stage: Stage, checkpoint: str) -> list[tuple[str, str, str, Encoder]]:
+    """(kind, stream, digest, encoder) of a stage's networks: `digest` as a `Request` has it in `checkpoint`."""
+    trained = checkpoints.load_method(stage.checkpoint).encoders
+    fresh = checkpoints.untrained(stage.checkpoint).encoders
+    return [
+        *(("trained", stream, checkpoint, encoder) for stream, encoder in trained.items()),
+        *(("untrained", stream, checkpoints.encoder_digest(encoder), encoder) for stream, encoder in fresh.items()),
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,11 @@ class ClipShape:
 
 @dataclass(frozen=True)
 class Request:
-    """All that a feature depends on; stored with the bank, and compared before a bank is used again."""
+    """All that a feature depends on; stored with the bank, and compared before a bank is used again.
+
+    checkpoint: digest of the file that a trained network is from; for an untrained one, which is in no file, what
+    `train.checkpoints.encoder_digest` says of its fresh weights, so that stages which begin alike share it.
+    """
 
     checkpoint: str
     network: str
@@ -74,6 +78,11 @@ class Request:
     store_settings: str
     videos: str
     reader: str
+
+    @property
+    def clips(self) -> tuple[str, Protocol, ClipShape, int]:
+        """Requests that agree in it look at the same clips."""
+        return self.stream, self.protocol, self.clip, self.seed
 
     def attributes(self) -> dict[str, str | int | float]:
         """Flat, as HDF5 takes them: "protocol.jitter", "clip.length", ..."""
@@ -130,29 +139,40 @@ class FeatureBank:
             ) from error
 
 
-def bank(
-    path: Path,
-    request: Request,
-    encoder: Callable[[], Encoder],
+def banks(
+    wanted: Mapping[Path, Request],
+    encoder: Callable[[Request], Encoder],
     store: VideoStore,
     videos: Sequence[str],
-    reader: Executor,
-) -> FeatureBank:
-    """The bank at `path` if it was made for exactly this request, otherwise computed anew and written there.
+    reader: Callable[[tuple[int, int]], Executor],
+) -> dict[Request, FeatureBank]:
+    """The bank of every request, taken from its path if it was made for exactly this request, otherwise computed anew;
+    afterwards each is at all of its paths.
 
-    `encoder` gives the network; it is called only when features are computed.
+    Equal requests are computed once, and clips that several networks look at are read once for all of them. `encoder`
+    gives the network of a request, `reader` the executor of a clip size; the former is asked only to compute features.
     """
-    wanted = request.attributes()
-    have = _reusable(path, wanted)
-    if have is not None:
-        return have
-    title = f"{request.stream} features, {request.network}, {request.protocol.name}"
-    features = compute(
-        encoder(), request.stream, store, videos, request.protocol, request.clip, reader, seed=request.seed, title=title
-    )
+    found = {path: _reusable(path, request.attributes()) for path, request in wanted.items()}
+    made = {wanted[path]: bank for path, bank in found.items() if bank is not None}
+
+    def save(requests: Iterable[Request]) -> None:
+        for path, request in wanted.items():
+            if request in requests and found[path] is None:
+                made[request].save(path)
+
+    save(list(made))
     labels, splits = label_indices(store, videos), [store.info(video).split for video in videos]
-    made = FeatureBank(request.stream, features, list(videos), labels, splits, wanted)
-    made.save(path)
+    missing: dict[tuple, list[Request]] = {}
+    for request in dict.fromkeys(wanted.values()):
+        if request not in made:
+            missing.setdefault(request.clips, []).append(request)
+    for (stream, protocol, clip, seed), requests in missing.items():
+        title = f"{stream} features, {protocol.name}, {len(requests)} networks"
+        encoders = [encoder(request) for request in requests]
+        rows = compute(encoders, stream, store, videos, protocol, clip, reader(clip.size), seed=seed, title=title)
+        for request, features in zip(requests, rows, strict=True):
+            made[request] = FeatureBank(stream, features, list(videos), labels, splits, request.attributes())
+        save(requests)
     return made
 
 
@@ -188,7 +208,7 @@ def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
 
 
 def compute(
-    encoder: Encoder,
+    encoders: Sequence[Encoder],
     stream: str,
     store: VideoStore,
     videos: Sequence[str],
@@ -198,12 +218,13 @@ def compute(
     *,
     seed: int,
     title: str,
-) -> np.ndarray:
-    """Mean of the unit features of each video's windows, float32 (N, F), batch norm in eval mode.
+) -> list[np.ndarray]:
+    """Of each encoder the mean of the unit features of each video's windows, float32 (N, F), batch norm in eval mode.
 
     `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
     """
-    sums, counts = torch.zeros(len(videos), encoder.backbone.feature_size), torch.zeros(len(videos), 1)
+    sums = [torch.zeros(len(videos), encoder.backbone.feature_size) for encoder in encoders]
+    counts = torch.zeros(len(videos), 1)
     owners: list[int] = []  # the row of each clip's video
 
     def plans() -> Iterator[ClipPlan]:
@@ -214,12 +235,13 @@ def compute(
 
     with _progress() as bar:
         task = bar.add_task(title, total=len(videos), clips=0)
-        for places, unit in unit_features(encoder, stream, plans(), reader):
+        for places, units in unit_features(encoders, stream, plans(), reader):
             rows = torch.tensor([owners[place] for place in places])
-            sums.index_add_(0, rows, unit)
+            for total, unit in zip(sums, units, strict=True):
+                total.index_add_(0, rows, unit)
             counts.index_add_(0, rows, torch.ones(len(rows), 1))
             bar.update(task, completed=int(rows[-1]) + 1, clips=int(places[-1]) + 1)
-    return (sums / counts).numpy()
+    return [(total / counts).numpy() for total in sums]
 
 
 def video_plans(

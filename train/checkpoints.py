@@ -15,12 +15,14 @@ import torch
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from train import files, methods
+from train.encoder import Encoder
 from train.methods.method import Method
 from train.published import Published, import_published
 
 __all__ = ["Published", "import_published"]  # what the papers published is read next door
 
 METADATA = "costream"  # the key of our part of a Lightning checkpoint
+FRESH_HEAD = "fresh_head"  # in it, of runs imported from files without a projection head
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -55,12 +57,25 @@ def create(name: str, settings: dict[str, Any], seed: int) -> Method:
         return methods.create(name, **settings)
 
 
-def starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
+def starting_weights(path: Path, stream: str, needs_head: bool = False) -> dict[str, torch.Tensor]:
     """State dict of the encoder that a stage may start from: backbone, its statistics, and head.
 
-    Of our checkpoints it is the stream's. A published file says nothing of streams; its query encoder is taken.
-    Raises Refusal for a file without such a network.
+    Of our checkpoints it is the stream's. A published file says nothing of streams; its query encoder is taken. There is
+    no head where none was trained: in files with a classifier, and in runs imported from them.
+    Raises Refusal for a file without such a network, and for one without a head if `needs_head`: for a role that is not
+    trained, where a fresh head would stay random.
     """
+    state = _starting_weights(path, stream)
+    if needs_head and not has_head(state):
+        raise Refusal(
+            "the network has no projection head, and where it is to start nothing is trained: a fresh head would stay random",
+            where=str(path),
+            remedy="give the pre-trained file that it was made from",
+        )
+    return state
+
+
+def _starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
     loaded = files.load(path, remedy="train it, or download it, first")
     if isinstance(loaded, dict) and METADATA in loaded:
         found = _with_weights(loaded, path).encoders
@@ -68,8 +83,21 @@ def starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
             raise Refusal(
                 f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(found)}"
             )
-        return found[stream].state_dict()
+        state = found[stream].state_dict()
+        fresh = loaded[METADATA].get(FRESH_HEAD, False)
+        return {name: tensor for name, tensor in state.items() if not (fresh and name.startswith("head."))}
     return import_published(path).encoder("query")
+
+
+def start_from(encoder: Encoder, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Let an encoder begin with what `starting_weights` gives; without a head among it, it keeps its own. Raises Refusal."""
+    kept = {} if has_head(weights) else {f"head.{name}": t for name, t in encoder.head.state_dict().items()}
+    load_strictly(encoder, kept | weights, where)
+
+
+def has_head(weights: dict[str, torch.Tensor]) -> bool:
+    """Whether any of an encoder's weights are of its head."""
+    return any(name.startswith("head.") for name in weights)
 
 
 def digest_of(state: dict[str, torch.Tensor]) -> str:
@@ -79,6 +107,12 @@ def digest_of(state: dict[str, torch.Tensor]) -> str:
         total.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
         total.update(state[name].contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """Digest of all that an encoder's features follow from: the settings and the weights of its backbone."""
+    settings = json.dumps(encoder.settings, sort_keys=True)
+    return hashlib.sha256((settings + digest_of(encoder.backbone.state_dict())).encode()).hexdigest()
 
 
 def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:

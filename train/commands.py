@@ -130,6 +130,9 @@ def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, l
     The files do not say whether they are of RGB or flow: that is what the options are for. They are read without running
     code in them; every tensor is checked by name and shape. Known: the layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D).
 
+    Linear probes and fine-tuned networks are taken, too: evaluation uses the backbone alone. Their classifier is left out and
+    a fresh projection head made, which is told; a stage that starts from such a network begins with a fresh head as well.
+
     Args:
         run: New folder, with a stage named rgb, one named flow, or both.
         rgb: Published file of an RGB network.

@@ -41,6 +41,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.in_channels, self.temporal_centring = in_channels, temporal_centring
         self.backbone = backbones.create(backbone, in_channels=in_channels, **(backbone_settings or {}))
+        # All that `features` follow from, beside the weights.
+        self.settings = {
+            "backbone": backbone,
+            "backbone_settings": backbone_settings or {},
+            "in_channels": in_channels,
+            "temporal_centring": temporal_centring,
+        }
         size = self.backbone.feature_size
         self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, dim))
         # The layout that convolutions work in: a step takes .87 (small) or .77 (s3d) of the time on a CPU.

@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from train import checkpoints, provenance, stages
 from train import recipe as recipes
-from train.checkpoints import METADATA
+from train.checkpoints import FRESH_HEAD, METADATA
+from train.console import tell
 from train.methods.coclr import CoCLR
 from train.methods.infonce import InfoNCE
 from train.methods.ubernce import UberNCE
@@ -28,21 +29,15 @@ RECIPE = ("ucf101", "infonce")  # whose clips and input the published networks w
 def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
     """Write RUN with a finished stage for each stream -> file. The file itself does not say of which stream it is.
 
-    Of a file of CoCLR the query network is taken, with its key network and queue. Raises Refusal for a run that is there, a
-    file that is none or has no projection head, and UsageError without a file.
+    Of a file of CoCLR the query network is taken, with its key network and queue. Of a linear probe or a fine-tuned network
+    the backbone is taken; its classifier is left out and a projection head made from the seed, which is told. Raises Refusal
+    for a run that is there and a file that is none, and UsageError without a file.
     """
     if not files:
         raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
     if run.exists():
         raise Refusal("there is something already", where=str(run), remedy="give a new folder as --run")
     found = {stream: import_published(path, layout) for stream, path in files.items()}
-    for stream, published in found.items():
-        if "head.0.weight" not in published.heads["query"]:
-            raise Refusal(
-                "this network has a classifier in place of its projection head",
-                where=str(files[stream]),
-                remedy="give the pre-trained file that it was made from",
-            )
     base = recipes.load(recipes.find(*RECIPE))
     listed = [
         StageSettings(stream, "infonce", _settings(stream, published), epochs=1) for stream, published in found.items()
@@ -51,6 +46,12 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
         base, title=f"published networks: {', '.join(map(str, files.values()))}", stages=listed
     )
     written = {stage.name: _checkpoint(recipe, stage, found[stage.name], files[stage.name]) for stage in listed}
+    for stream, published in found.items():
+        if published.classifier:
+            tell(
+                f"{files[stream]}: a classifier in place of a projection head. The backbone is taken;"
+                f" {', '.join(published.classifier)} are left out, and the head is a fresh one, from the seed {recipe.seed}"
+            )
     stages.prepare(run, recipe)
     for name, content in written.items():
         checkpoints.write(content, stages.checkpoint_path(run, name))
@@ -58,8 +59,8 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
 
 def _settings(stream: str, published: Published) -> dict[str, Any]:
     queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
-    dim = len(published.heads["query"]["head.2.weight"])
-    return {"stream": stream, "backbone": published.backbone, "dim": dim, "queue": queue}
+    head = {} if published.classifier else {"dim": len(published.heads["query"]["head.2.weight"])}
+    return {"stream": stream, "backbone": published.backbone, "queue": queue, **head}
 
 
 def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
@@ -71,6 +72,9 @@ def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path
         if role in published.backbones and (role == "query" or stage.settings["queue"])
         for part, tensor in published.encoder(role).items()
     }
+    if published.classifier:
+        head = method.get_submodule("query_encoder.head").state_dict()
+        state |= {f"query_encoder.head.{name}": tensor for name, tensor in head.items()}
     if stage.settings["queue"]:
         empty = {f"queue.{name}": tensor for name, tensor in method.get_submodule("queue").state_dict().items()}
         known = {f"queue.{name}": tensor for name, tensor in published.queue.items()}
@@ -78,6 +82,7 @@ def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path
     checkpoints.load_strictly(method, state, str(path))
     facts = provenance.described(recipe, stage, method)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
+    facts[FRESH_HEAD] = bool(published.classifier)
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
 
 

@@ -1,4 +1,4 @@
-"""Features of clips from a network as it is: read ahead while it computes, in evaluation mode, without gradients."""
+"""Features of clips from networks as they are: read ahead while they compute, in evaluation mode, without gradients."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ BATCH = 32  # clips at once
 
 @torch.no_grad()
 def unit_features(
-    encoder: Encoder, stream: str, plans: Iterable[ClipPlan], reader: Executor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For every batch of clips: their places among the plans, int64 (B,), and their backbone features as unit rows (B, F).
+    encoders: Sequence[Encoder], stream: str, plans: Iterable[ClipPlan], reader: Executor
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """For every batch of clips, which is read once for all encoders: the clips' places among the plans, int64 (B,), and
+    each encoder's backbone features as unit rows (B, F).
 
-    Both on the CPU. Batch norm uses its running statistics; afterwards the encoder is in the mode that it was in.
+    All on the CPU. Batch norm uses its running statistics; afterwards the encoders, which are on one device, are in the
+    mode that they were in.
     """
-    device = next(encoder.parameters()).device
-    with _evaluating(encoder):
+    device = next(encoders[0].parameters()).device
+    with _evaluating(encoders):
         for places, clips in clips_ahead(plans, stream, reader, device):
-            yield places, functional.normalize(encoder.features(clips), dim=1).cpu()
+            yield places, [functional.normalize(encoder.features(clips), dim=1).cpu() for encoder in encoders]
 
 
 def clips_ahead(
@@ -54,10 +56,12 @@ def clips_ahead(
 
 
 @contextlib.contextmanager
-def _evaluating(encoder: Encoder) -> Iterator[None]:
-    was_training = encoder.training
-    encoder.eval()
+def _evaluating(encoders: Sequence[Encoder]) -> Iterator[None]:
+    were_training = [encoder.training for encoder in encoders]
+    for encoder in encoders:
+        encoder.eval()
     try:
         yield
     finally:
-        encoder.train(was_training)
+        for encoder, was_training in zip(encoders, were_training, strict=True):
+            encoder.train(was_training)

@@ -33,6 +33,7 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.compiling import compile_backbones
+from train.console import tell
 from train.loader import ClipLoader, make_order, short_videos, used_videos
 from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
@@ -185,8 +186,11 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
         for role, weights in start.items():
+            if not checkpoints.has_head(weights):
+                told = f"{stage.start[role]} has no projection head: {role} starts with its backbone and a fresh head"
+                tell(f"stage {stage.name}: {told}, from the seed {recipe.seed}")
             for encoder in module.starts[role][1]:
-                checkpoints.load_strictly(encoder, weights, stage.start[role])
+                checkpoints.start_from(encoder, weights, stage.start[role])
     data = _StageData(functools.partial(make_loader, recipe, stage, module, store, videos, hardware))
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, store, module, run / stage.name, facts, hardware, stopping)
@@ -220,7 +224,10 @@ def starting_weights(
     files = {
         role: checkpoint_path(run, given) if given in names else Path(given) for role, given in stage.start.items()
     }
-    return {role: checkpoints.starting_weights(file, module.starts[role][0]) for role, file in files.items()}
+    return {
+        role: checkpoints.starting_weights(file, module.starts[role][0], role in module.needed_starts)
+        for role, file in files.items()
+    }
 
 
 def training_videos(recipe: Recipe, store: VideoStore) -> list[str]:

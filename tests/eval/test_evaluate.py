@@ -65,7 +65,11 @@ def test_the_untrained_network_is_that_of_the_first_step(evaluated: Path) -> Non
     assert not torch.equal(*(m.encoders["flow"].head[0].weight for m in (trained, fresh)))
     banks = [FeatureBank.load(bank_path(evaluated, "flow", n, "clean", "flow")) for n in ("trained", "untrained")]
     assert not np.allclose(banks[0].features, banks[1].features)
-    assert banks[0].attributes["checkpoint"] == banks[1].attributes["checkpoint"] == checkpoints.digest(checkpoint)
+    assert banks[0].attributes["checkpoint"] == checkpoints.digest(checkpoint)
+    assert banks[1].attributes["checkpoint"] == checkpoints.encoder_digest(fresh.encoders["flow"])
+    assert {r.checkpoint for r in results.read(evaluated / "results.json") if r.stage == "flow"} == {
+        checkpoints.digest(checkpoint)
+    }
 
 
 def test_a_second_evaluation_computes_nothing_and_changes_nothing(

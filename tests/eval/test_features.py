@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -48,9 +47,10 @@ def request(store: VideoStore, **changes) -> Request:
 
 def compute(store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0) -> np.ndarray:
     made = encoder(stream)
-    return features.compute(
-        made, stream, store, store.videos, PROTOCOLS[protocol], CLIP, executor, seed=seed, title="test"
+    [found] = features.compute(
+        [made], stream, store, store.videos, PROTOCOLS[protocol], CLIP, executor, seed=seed, title="test"
     )
+    return found
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
@@ -113,7 +113,7 @@ def test_a_videos_draw_does_not_depend_on_the_other_videos(store: VideoStore) ->
 def test_the_encoder_comes_back_in_the_mode_it_was_in(store: VideoStore, executor: Executor) -> None:
     made = encoder("rgb").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    features.compute(made, "rgb", store, store.videos[:2], PROTOCOLS["clean"], CLIP, executor, seed=0, title="test")
+    features.compute([made], "rgb", store, store.videos[:2], PROTOCOLS["clean"], CLIP, executor, seed=0, title="test")
     assert made.training
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
@@ -123,17 +123,22 @@ def test_a_store_without_the_stream_fails(unlabelled_store: VideoStore) -> None:
         features.video_plans(unlabelled_store, unlabelled_store.videos[0], "flow", PROTOCOLS["clean"], CLIP, seed=0)
 
 
+def get_bank(path: Path, wanted: Request, store: VideoStore, executor: Executor | None = None) -> FeatureBank:
+    given = {"encoder": lambda asked: encoder(asked.stream), "reader": lambda size: executor}
+    return features.banks({path: wanted}, store=store, videos=store.videos, **given)[wanted]
+
+
 def test_bank_survives_a_file_and_is_used_again(
     store: VideoStore, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "features" / "bank.h5"
-    made = features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, executor)
+    made = get_bank(path, request(store), store, executor)
     assert [p.name for p in path.parent.iterdir()] == ["bank.h5"]
     with h5py.File(path) as file:
         assert file["rgb"].dtype == np.float32 and file.attrs["checkpoint"] == "c0ffee"
         assert file["label"].dtype == np.int64 and file["video_id"].asstr()[0] == store.videos[0]
     monkeypatch.setattr(features, "compute", lambda *_, **__: pytest.fail("computed again"))
-    again = features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, executor)
+    again = get_bank(path, request(store), store, executor)
     np.testing.assert_array_equal(made.features, again.features)
     np.testing.assert_array_equal(made.labels, again.labels)
     assert (made.video_ids, made.splits, made.attributes) == (again.video_ids, again.splits, again.attributes)
@@ -160,13 +165,41 @@ def test_another_request_computes_again_and_says_why(
 ) -> None:
     path, computed = tmp_path / "bank.h5", []
     rows = np.ones((18, 4), np.float32)
-    monkeypatch.setattr(features, "compute", lambda *_, **__: computed.append(1) or rows * len(computed))
-    features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, None)
+    monkeypatch.setattr(features, "compute", lambda *_, **__: computed.append(1) or [rows * len(computed)])
+    get_bank(path, request(store), store)
     with caplog.at_level(logging.INFO):
-        made = features.bank(path, request(store, **change), partial(encoder, "rgb"), store, store.videos, None)
+        made = get_bank(path, request(store, **change), store)
     assert len(computed) == 2 and made.features[0, 0] == 2
     assert len(caplog.records) == 1 and next(iter(change)) in caplog.text
     assert FeatureBank.load(path).attributes == request(store, **change).attributes()
+
+
+def test_equal_requests_are_computed_once_and_clips_are_read_once(
+    store: VideoStore, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, read, run = [], [], executor.run
+    monkeypatch.setattr(executor, "run", lambda view, plans: read.extend(plans) or run(view, plans))
+
+    def network(of: Request) -> Encoder:
+        asked.append(of)
+        return encoder("rgb", seed=len(asked))
+
+    trained, fresh = request(store), request(store, network="untrained", checkpoint="fresh")
+    wanted = {tmp_path / "a.h5": trained, tmp_path / "b.h5": fresh, tmp_path / "c.h5": fresh}
+    made = features.banks(wanted, network, store, store.videos, lambda size: executor)
+    windows = [features.video_plans(store, v, "rgb", PROTOCOLS["clean"], CLIP, seed=0) for v in store.videos]
+    assert asked == [trained, fresh] and len(read) == sum(map(len, windows))
+    alone = features.compute(
+        [encoder("rgb", seed=2)], "rgb", store, store.videos, PROTOCOLS["clean"], CLIP, executor, seed=0, title="test"
+    )
+    np.testing.assert_array_equal(made[fresh].features, alone[0])
+    (tmp_path / "b.h5").unlink()
+    read.clear()
+    features.banks(wanted, network, store, store.videos, lambda size: executor)
+    assert asked == [trained, fresh] and not read
+    for path, of in wanted.items():
+        assert FeatureBank.load(path).attributes == of.attributes()
+        np.testing.assert_array_equal(FeatureBank.load(path).features, made[of].features)
 
 
 def test_a_damaged_bank_is_computed_again_but_never_read(
@@ -176,9 +209,9 @@ def test_a_damaged_bank_is_computed_again_but_never_read(
     path.write_bytes(b"not HDF5")
     with pytest.raises(Refusal, match="not a feature bank"):
         FeatureBank.load(path)
-    monkeypatch.setattr(features, "compute", lambda *_, **__: np.ones((18, 4), np.float32))
+    monkeypatch.setattr(features, "compute", lambda *_, **__: [np.ones((18, 4), np.float32)])
     with caplog.at_level(logging.INFO):
-        features.bank(path, request(store), partial(encoder, "rgb"), store, store.videos, None)
+        get_bank(path, request(store), store)
     assert "computed again" in caplog.text and FeatureBank.load(path).features.shape == (18, 4)
 
 

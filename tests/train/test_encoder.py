@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.errors import Refusal
+from train import checkpoints
 from train.encoder import Encoder, momentum_update
 
 
@@ -84,3 +85,14 @@ def test_clips_of_another_kind_fail() -> None:
 def test_clips_too_small_for_the_backbone_fail() -> None:
     with pytest.raises(Refusal, match=r"(?s)4x16x16.*too small.*S3D.*5x17x17"):
         Encoder("s3d", 3, backbone_settings={"width": 0.1})(clips())
+
+
+def test_the_digest_follows_from_all_that_features_follow_from() -> None:
+    whole = checkpoints.encoder_digest(encoder())
+    other_head, moved = encoder(), encoder()
+    torch.nn.init.zeros_(other_head.head[0].weight)
+    moved.backbone.layers[1].running_mean.add_(1)
+    assert checkpoints.encoder_digest(other_head) == whole == checkpoints.encoder_digest(encoder())
+    # The same weights, used otherwise.
+    assert checkpoints.encoder_digest(encoder(temporal_centring=True)) != whole
+    assert checkpoints.encoder_digest(moved) != whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import train  # noqa: F401  (before torch and lightning)
 
@@ -101,12 +100,55 @@ def test_what_cannot_be_a_run_is_refused_and_nothing_is_written(files: dict[str,
     (tmp_path / "there").mkdir()
     with pytest.raises(Refusal, match="something already"):
         import_run(files, tmp_path / "there", "auto")
-    whole = published_state("infonce")
-    probe: dict[str, Any] = {
-        name.replace("encoder_q.0.", "backbone."): t for name, t in whole.items() if "_q.0." in name
-    }
-    probe |= {"final_fc.0.weight": torch.zeros(101, 1024), "final_fc.0.bias": torch.zeros(101)}
-    torch.save(probe, tmp_path / "probe.pth.tar")
-    with pytest.raises(Refusal, match="classifier in place of its projection head"):
-        import_run({"rgb": tmp_path / "probe.pth.tar"}, tmp_path / "run", "auto")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: dict[str, torch.Tensor] = {
+        name.replace("encoder_q.0.", "backbone."): tensor
+        for name, tensor in published_state("infonce").items()
+        if name.startswith("encoder_q.0.")
+    }
+    made |= {"final_fc.1.weight": torch.zeros(101, 1024), "final_fc.1.bias": torch.zeros(101)}
+    path = tmp_path_factory.mktemp("fine-tuned") / "rgb.pth.tar"
+    torch.save({"state_dict": made}, path)
+    return path
+
+
+def test_a_fine_tuned_network_gives_its_backbone_and_a_fresh_head_which_is_told(
+    fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    commands.import_files(tmp_path / "run", rgb=fine_tuned)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "final_fc.weight, final_fc.bias are left out" in told and "fresh one, from the seed 0" in told
+    path = stages.checkpoint_path(tmp_path / "run", "rgb")
+    encoder, fresh = checkpoints.load_method(path).encoders["rgb"], checkpoints.untrained(path).encoders["rgb"]
+    state = torch.load(fine_tuned, weights_only=True)["state_dict"]
+    assert torch.equal(encoder.backbone.Mixed_5c.branch0[0].bn.bias, state["backbone.Mixed_5c.branch0.0.bn.bias"])
+    assert runs.flatten(encoder.head.state_dict()) == runs.flatten(fresh.head.state_dict())
+    direct, imported = (checkpoints.starting_weights(start, "rgb") for start in (fine_tuned, path))
+    assert runs.flatten(direct) == runs.flatten(imported) and not checkpoints.has_head(direct)
+
+
+def test_a_stage_starts_from_a_backbone_with_a_head_of_its_own(fine_tuned: Path) -> None:
+    weights = checkpoints.starting_weights(fine_tuned, "rgb")
+    method = checkpoints.create("infonce", {"stream": "rgb", "dim": 16, "queue": 4}, seed=3)
+    head = {name: tensor.clone() for name, tensor in method.query_encoder.head.state_dict().items()}
+    for encoder in method.starts["query"][1]:
+        checkpoints.start_from(encoder, weights, "here")
+        assert runs.flatten(encoder.head.state_dict()) == runs.flatten(head)
+        assert runs.flatten(checkpoints.starting_weights(fine_tuned, "rgb")) == runs.flatten(
+            {f"backbone.{name}": tensor for name, tensor in encoder.backbone.state_dict().items()}
+        )
+    with pytest.raises(Refusal, match=r"missing head\.2\.weight"):  # half a head is none
+        checkpoints.start_from(method.query_encoder, weights | {"head.0.weight": head["0.weight"]}, "here")
+
+
+def test_a_frozen_network_without_a_head_is_refused(fine_tuned: Path, tmp_path: Path) -> None:
+    stage = {"name": "only", "method": "coclr", "steps": 2, "start": {"sampler": str(fine_tuned)}}
+    stage |= {"settings": {"stream": "flow", "queue": 4}}
+    loaded = runs.load(tmp_path / "recipe.yaml", stage)
+    module = checkpoints.create("coclr", loaded.method_settings(loaded.stages[0]), seed=0)
+    with pytest.raises(Refusal, match="no projection head.*would stay random"):
+        stages.starting_weights(loaded, loaded.stages[0], module, tmp_path / "run")

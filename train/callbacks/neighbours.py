@@ -166,5 +166,5 @@ def _of_all_ranks(encoder: Encoder, stream: str, plans: list[ClipPlan], reader: 
     ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
     share = -(-len(plans) // ranks)
     mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
-    own = torch.cat([features for _, features in unit_features(encoder, stream, mine, reader)])
+    own = torch.cat([features for _, (features,) in unit_features([encoder], stream, mine, reader)])
     return gather_rows(own.to(next(encoder.parameters()).device))[: len(plans)]

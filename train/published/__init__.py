@@ -36,9 +36,16 @@ class Published:
     queue: State = field(default_factory=dict)
     extra: tuple[str, ...] = ()
 
+    @property
+    def classifier(self) -> State:
+        """What a linear probe or a fine-tuned network has in place of a projection head; empty for other files."""
+        head = self.heads["query"]
+        return {} if "head.0.weight" in head else head
+
     def encoder(self, role: str) -> State:
-        """State dict of our encoder: backbone, its statistics, and head."""
-        return {f"backbone.{name}": tensor for name, tensor in self.backbones[role].items()} | self.heads[role]
+        """State dict of our encoder: backbone, its statistics, and head. Of a network with a classifier: without a head."""
+        backbone = {f"backbone.{name}": tensor for name, tensor in self.backbones[role].items()}
+        return backbone if self.classifier else backbone | self.heads[role]
 
 
 def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str = "auto") -> Published:
