@@ -7,15 +7,15 @@ A label or source of -1 equals nothing: such a slot of the queue is empty and ne
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import Refusal, refuse_unknown
+from pipeline.errors import Refusal
 from train.precision import in_full_precision
-from train.settings import check_number
+from train.settings import check_choice, check_number
 
 Reduction = Literal["log_of_sum", "mean_of_logs"]
 NOTHING = -1
@@ -127,8 +127,7 @@ def multi_positive_nce(
     if logits.ndim != 2 or logits.shape != positives.shape or positives.dtype != torch.bool:
         found = f"logits {tuple(logits.shape)}, positives {tuple(positives.shape)} {positives.dtype}"
         raise Refusal("positives do not fit the logits", where=found, remedy="both (B, 1 + K), positives bool")
-    if reduction not in get_args(Reduction):
-        refuse_unknown("reduction", reduction, get_args(Reduction), where="multi_positive_nce")
+    check_choice("reduction", reduction, Reduction)
     if drop_self:
         own_counts = positives[:, :1] & (positives.sum(dim=1, keepdim=True) == 1)
         positives = torch.cat([own_counts, positives[:, 1:]], dim=1)

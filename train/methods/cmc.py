@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,16 +13,16 @@ from pipeline.errors import refuse_unknown
 from train.collectives import encode_shuffled, world_size
 from train.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder, momentum_update
 from train.losses.nce import contrast_logits, own_key_accuracy, own_key_nce
-from train.methods.method import Meter, Method
-from train.optim import OptimiserSettings, make_optimiser, with_schedule
+from train.methods.contrastive import Contrastive
+from train.methods.method import Meter
+from train.optim import make_optimiser, with_schedule
 from train.queue import Queue
-from train.settings import check_number
 
 if TYPE_CHECKING:
     from train.loader import Batch
 
 
-class CMC(Method):
+class CMC(Contrastive):
     """Our baseline beside CoCLR (specs/coclr.md section 3.1), after Tian et al. 2020; not a replica of their system.
 
     Both streams have a query and a key encoder and a queue. A query's positive is the OTHER stream's key of the same clip,
@@ -32,8 +31,7 @@ class CMC(Method):
     Args:
         rgb, flow: What differs in one stream's encoders (backbone, backbone_settings, dim, temporal_centring); `dim` must
             come out the same.
-        backbone, backbone_settings, dim, temporal_centring: of both, see `Encoder`.
-        queue, temperature, momentum, optimiser, channels: see `InfoNCE`; `queue` is at least 1.
+        settings: as of `Contrastive`, of both streams.
 
     Values of a step: `loss`; `rgb_top1` and `flow_top1` (fraction of a stream's queries that rank their own key first).
 
@@ -47,53 +45,24 @@ class CMC(Method):
         self,
         rgb: dict[str, Any] | None = None,
         flow: dict[str, Any] | None = None,
-        backbone: str = "s3d",
-        backbone_settings: dict[str, Any] | None = None,
-        dim: int = 128,
-        temporal_centring: bool = False,
-        queue: int = 2048,
-        temperature: float = 0.07,
-        momentum: float = 0.999,
-        optimiser: OptimiserSettings | dict[str, Any] | None = None,
-        channels: dict[str, int] | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        check_number("method.dim", dim, whole=True, least=1)
-        check_number("method.queue", queue, whole=True, least=1)
-        check_number("method.temperature", temperature, above=0)
-        check_number("method.momentum", momentum, least=0, most=1)
-        self.optimiser_settings = OptimiserSettings.of(optimiser)
-        shared = {
-            "backbone": backbone,
-            "backbone_settings": backbone_settings,
-            "dim": dim,
-            "temporal_centring": temporal_centring,
-        }
-        self.save_hyperparameters(
-            {
-                "rgb": rgb,
-                "flow": flow,
-                **shared,
-                "queue": queue,
-                "temperature": temperature,
-                "momentum": momentum,
-                "optimiser": asdict(self.optimiser_settings),  # plain values in the checkpoint
-                "channels": channels,
-            }
-        )
+        super().__init__(**settings)
+        self.save_hyperparameters({"rgb": rgb, "flow": flow})
+        shared = {key: self.hparams[key] for key in OF_ENCODERS}
+        channels = self.hparams["channels"] or STREAM_CHANNELS
         own = {"rgb": rgb or {}, "flow": flow or {}}
-        for stream, settings in own.items():
-            for key in settings:
+        for stream, differing in own.items():
+            for key in differing:
                 if key not in OF_ENCODERS or key == "dim":
                     known = [name for name in OF_ENCODERS if name != "dim"]
                     refuse_unknown("setting", key, known, where=f"method.{stream}")
         made = {
-            stream: Encoder(in_channels=(channels or STREAM_CHANNELS)[stream], **(shared | settings))
-            for stream, settings in own.items()
+            stream: Encoder(in_channels=channels[stream], **(shared | differing)) for stream, differing in own.items()
         }
         self.query_encoders = nn.ModuleDict(made)
         self.key_encoders = nn.ModuleDict({s: copy.deepcopy(e).requires_grad_(False) for s, e in made.items()})
-        self.queues = nn.ModuleDict({stream: Queue(queue, dim) for stream in made})
+        self.queues = nn.ModuleDict({stream: Queue(self.hparams["queue"], self.hparams["dim"]) for stream in made})
 
     @property
     def streams(self) -> tuple[str, ...]:
