@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR
 
 from pipeline.errors import UsageError, refuse_unknown
-from train.settings import check_number
+from train.settings import check_choice, check_number
 
 OptimiserName = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "step", "one_cycle"]
@@ -47,9 +47,8 @@ class OptimiserSettings:
     milestones: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for key, choices in (("name", get_args(OptimiserName)), ("schedule", get_args(Schedule))):
-            if getattr(self, key) not in choices:
-                refuse_unknown(key, getattr(self, key), choices, where=f"optimiser.{key}")
+        check_choice("optimiser.name", self.name, OptimiserName)
+        check_choice("optimiser.schedule", self.schedule, Schedule)
         check_number("optimiser.lr", self.lr, above=0)
         check_number("optimiser.weight_decay", self.weight_decay, least=0)
         if not isinstance(self.milestones, list | tuple) or not all(_is_epoch(epoch) for epoch in self.milestones):

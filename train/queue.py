@@ -45,21 +45,6 @@ class Queue(nn.Module):
         self._full = self._full or bool(self.filled.all())
         return self._full
 
-    def check_batch(self, global_batch: int) -> None:
-        """Refuses a batch (over all ranks) that does not fill the queue evenly, so that no slot ages differently.
-
-        Raises:
-            UsageError: the length is not a multiple of the batch.
-        """
-        length = len(self.features)
-        if global_batch < 1 or length % global_batch:
-            nearest = max(1, round(length / max(global_batch, 1))) * max(global_batch, 1)
-            raise UsageError(
-                f"a queue of {length} keys is not a multiple of the batch of {global_batch} videos (over all ranks)",
-                where="method.queue",
-                remedy=f"queue {nearest}, or a batch that divides {length}",
-            )
-
     @torch.no_grad()
     def enqueue(self, keys: Tensor, labels: Tensor | None = None, sources: Tensor | None = None) -> None:
         """Writes the keys (B, D) of all ranks, in rank order, over the oldest ones; labels and sources: int64 (B,).
@@ -69,7 +54,7 @@ class Queue(nn.Module):
         """
         unknown = torch.full((len(keys),), NOTHING, device=keys.device)
         rows = [gather_rows(part) for part in (keys, *(unknown if m is None else m for m in (labels, sources)))]
-        self.check_batch(len(rows[0]))
+        check_length(len(self.features), len(rows[0]))
         slots = (self.pointer + torch.arange(len(rows[0]), device=keys.device)) % len(self.features)
         for buffer, values in zip((self.features, self.labels, self.sources), rows, strict=True):
             buffer[slots] = values.to(buffer.dtype)
@@ -79,3 +64,18 @@ class Queue(nn.Module):
     def _load_from_state_dict(self, *arguments: Any, **settings: Any) -> None:
         super()._load_from_state_dict(*arguments, **settings)
         self._full = False
+
+
+def check_length(length: int, global_batch: int) -> None:
+    """Refuses a batch (over all ranks) that does not fill a queue evenly, so that no slot ages differently.
+
+    Raises:
+        UsageError: the length is not a multiple of the batch.
+    """
+    if global_batch < 1 or length % global_batch:
+        nearest = max(1, round(length / max(global_batch, 1))) * max(global_batch, 1)
+        raise UsageError(
+            f"a queue of {length} keys is not a multiple of the batch of {global_batch} videos (over all ranks)",
+            where="method.queue",
+            remedy=f"queue {nearest}, or a batch that divides {length}",
+        )

@@ -57,4 +57,4 @@ def check_flag(where: str, value: object) -> None:
 def check_choice(where: str, value: object, literal: Any) -> None:
     """Passes the values of a `Literal`. Raises UsageError for anything else, with the setting's name `where`."""
     if value not in get_args(literal):
-        refuse_unknown(where, value, get_args(literal), where=where)
+        refuse_unknown(where.rpartition(".")[2], value, get_args(literal), where=where)

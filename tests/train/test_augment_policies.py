@@ -117,7 +117,10 @@ CHANGES = {
 }
 WINDOWS = {"rgb.window", "flow.window"}
 OWN = {
-    "coclr": {"area": ((0.1, 0.9), WINDOWS), "retry": (False, WINDOWS), "strong": (0.9, COLOURS | {"rgb.blur", "flow.blur"})},
+    "coclr": {
+        "area": ((0.1, 0.9), WINDOWS), "retry": (False, WINDOWS), "strong": (0.9, COLOURS | {"rgb.blur", "flow.blur"}),
+        "one_clip": (0.9, COLOURS | {"rgb.blur", "flow.blur", "frames"}),
+    },
     "slic": {"area": ((0.1, 0.9), WINDOWS), "retry": (False, WINDOWS)},
     "goca": {"scale": ((140.0, 180.0), WINDOWS), "crop": (100.0, WINDOWS)},
     "cocon": {"crop": (0.5, WINDOWS)},
@@ -144,6 +147,28 @@ def test_a_setting_changes_all_that_it_names_and_nothing_else(name: str, setting
         other = parts(draw(name, sample=sample, **(base | {setting: value})))
         changed |= {part.partition(".")[2] for part in one if one[part] != other[part]}
     assert changed == expected
+
+
+QUIRKS: dict[str, tuple[object, set[str]]] = {
+    "retry": (False, WINDOWS),
+    "gray_kind": ("channel", {"rgb.colour"}),
+    "flow": ("image", {"flow.colour", "flow.blur"}),
+    "flow_flip": ("plain", {"flow.colour"}),
+}
+
+
+@pytest.mark.parametrize("quirk", QUIRKS)
+def test_each_quirk_of_coclr_changes_its_own_part_of_the_clean_policy(quirk: str) -> None:
+    """Alone; `flow: image` brings colour, and with it blur, to flow. Windows stay where a box that was drawn first fits."""
+    value, expected = QUIRKS[quirk]
+    changed, stayed = set(), 0
+    for sample in range(60):
+        clean, quirky = (parts(draw("coclr", sample=sample, **given)) for given in ({}, {quirk: value}))
+        different = {part.partition(".")[2] for part in clean if clean[part] != quirky[part]}
+        changed |= different
+        stayed += not different
+    assert changed == expected
+    assert stayed or quirk == "flow"
 
 
 def test_flow_in_pixels_is_scaled_by_the_bound_of_the_store() -> None:

@@ -200,6 +200,23 @@ def test_a_step_of_cmc(tmp_path: Path) -> None:
         torch.testing.assert_close(method.queues[stream].state_dict(), queue.state_dict())
 
 
+def test_a_step_of_cmc_in_the_batch(tmp_path: Path) -> None:
+    """Each clip of one stream against all of the other, written out; nothing but the two networks is there."""
+    method = made("cmc", queue=0, flow={"temporal_centring": True})
+    [batch] = batches(1, clips=1)
+    encoders = copy.deepcopy(method.query_encoders)
+    cosines = encoders["rgb"](batch.view("rgb", 0)) @ encoders["flow"](batch.view("flow", 0)).T / 0.2
+    loss = -cosines.log_softmax(1).diagonal().mean() - cosines.log_softmax(0).diagonal().mean()
+    loss.backward()
+    recorder = fit(method, [batch], tmp_path)
+    assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name, parameter in encoders.named_parameters():
+        torch.testing.assert_close(recorder.gradients[0][f"query_encoders.{name}"], parameter.grad)
+    assert all(name.startswith("query_encoders.") for name in method.state_dict())
+    assert [len(encoders) for _, encoders in method.starts.values()] == [1, 1]
+    assert "among 4 candidates" in method.meters(4)["rgb_top1"].meaning
+
+
 @pytest.mark.parametrize("name", ["ubernce", "coclr", "cmc"])
 def test_a_method_comes_back_from_its_settings(name: str) -> None:
     settings = {} if name == "cmc" else {"stream": "flow"}
@@ -234,11 +251,11 @@ def test_the_sampler_is_its_own_kind_of_network() -> None:
         ("coclr", {"stream": "rgb", "queue": 0}, "no in-batch negatives"),
         ("coclr", {"stream": "rgb", "self_drop": 1.5}, "(?s)1.5 is out of range.*self_drop"),
         ("coclr", {"stream": "rgb", "top_k": -1}, "(?s)out of range.*top_k"),
-        ("coclr", {"stream": "rgb", "fill_first": "yes"}, "(?s)not true or false.*fill_first"),
+        ("coclr", {"stream": "rgb", "fill_first": "yes"}, "(?s)neither true nor false.*fill_first"),
         ("coclr", {"stream": "rgb", "sampler": {"width": 2}}, '(?s)unknown setting "width".*method.sampler'),
         ("coclr", {"stream": "RGB"}, '(?s)unknown stream "RGB".*rgb, flow'),
         ("coclr", {}, "missing setting: stream"),
-        ("cmc", {"queue": 0}, "(?s)out of range.*queue"),
+        ("cmc", {"queue": -1}, "(?s)out of range.*method.queue"),
         ("cmc", {"rgb": {"dim": 4}}, '(?s)unknown setting "dim".*method.rgb'),
     ],
 )

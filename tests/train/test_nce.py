@@ -12,6 +12,7 @@ from torch.nn import functional
 from pipeline.errors import Refusal
 from train.losses.nce import (
     contrast_logits,
+    cross_logits,
     in_batch_logits,
     in_batch_nce,
     info_nce,
@@ -84,6 +85,18 @@ def test_in_batch_nce_equals_loop(batch: int, dim: int, temperature: float) -> N
 def test_in_batch_nce_is_symmetric_in_its_views() -> None:
     first, second = unit_rows(4, 6, seed=1), unit_rows(4, 6, seed=2)
     torch.testing.assert_close(in_batch_nce(first, second, 0.1), in_batch_nce(second, first, 0.1))
+
+
+@pytest.mark.parametrize(("batch", "dim"), [(2, 2), (3, 5), (8, 16)])
+def test_logits_across_streams_equal_a_loop(batch: int, dim: int) -> None:
+    first, second = unit_rows(batch, dim, seed=1), unit_rows(batch, dim, seed=2)
+    logits = cross_logits(first, second, 0.1)
+    for i, row in enumerate(logits):
+        others = [j for j in range(batch) if j != i]
+        assert row[0] == pytest.approx(float(first[i] @ second[i]) / 0.1, rel=1e-4, abs=1e-5)
+        assert sorted(row[1:].tolist()) == pytest.approx(
+            sorted(float(first[i] @ second[j]) / 0.1 for j in others), rel=1e-4, abs=1e-5
+        )
 
 
 def test_logits_have_the_own_key_first() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.errors import Refusal
-from train.queue import Queue
+from train.queue import Queue, check_length
 
 
 def keys(count: int, seed: int) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_a_batch_that_does_not_divide_the_queue_fails(batch: int) -> None:
     queue = Queue(6, 4)
     before = queue.features.clone()
     with pytest.raises(Refusal, match=rf"queue of 6 keys.*batch of {batch}"):
-        queue.check_batch(batch)
+        check_length(6, batch)
     with pytest.raises(Refusal, match=rf"queue of 6 keys.*batch of {batch}"):
         queue.enqueue(keys(batch, 0))
     assert torch.equal(queue.features, before)

@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "coclr": ("coclr", {"stream": "rgb", "queue": 8, "top_k": 2}),
     "coclr at once": ("coclr", {"stream": "flow", "queue": 4, "top_k": 1, "self_drop": 0.0, "fill_first": False}),
     "cmc": ("cmc", {"queue": 8}),
+    "cmc in batch": ("cmc", {"queue": 0}),
 }
 
 

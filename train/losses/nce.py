@@ -7,15 +7,15 @@ A label or source of -1 equals nothing: such a slot of the queue is empty and ne
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import Refusal, refuse_unknown
+from pipeline.errors import Refusal
 from train.precision import in_full_precision
-from train.settings import check_number
+from train.settings import check_choice, check_number
 
 Reduction = Literal["log_of_sum", "mean_of_logs"]
 NOTHING = -1
@@ -58,21 +58,30 @@ def in_batch_logits(first: Tensor, second: Tensor, temperature: float = 0.1) -> 
     Raises:
         Refusal: shapes that differ, a single video, or a temperature that is not positive.
     """
-    check_number("temperature", temperature, above=0)
-    if first.ndim != 2 or first.shape != second.shape:
-        shapes = f"first {tuple(first.shape)}, second {tuple(second.shape)}"
-        raise Refusal("features do not fit together", where=shapes, remedy="both views (B, D)")
+    _refuse_pairs(first, second, temperature)
     batch = len(first)
-    if batch < 2:
-        raise Refusal(
-            "in-batch negatives need other videos in the batch",
-            where=f"a batch of {batch}",
-            remedy="batch size of 2 or more, or a queue",
-        )
     rows = torch.arange(2 * batch, device=first.device)
     ahead = torch.cat([rows[batch:], rows[1:batch]])  # the other clip lies B ahead, around the end; never 0 = itself
     clips = torch.cat([first, second])
     return (clips @ clips.T).gather(1, (rows[:, None] + ahead) % (2 * batch)) / temperature
+
+
+@in_full_precision
+def cross_logits(first: Tensor, second: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cosines over temperature of each clip of `first` with its own counterpart in `second`, then with all others there.
+
+    Args:
+        first, second: (B, D), B > 1; row i of both is of the same clip, seen in two ways.
+
+    Returns:
+        (B, B), the own counterpart first.
+
+    Raises:
+        Refusal: shapes that differ, a single video, or a temperature that is not positive.
+    """
+    _refuse_pairs(first, second, temperature)
+    rows = torch.arange(len(first), device=first.device)
+    return (first @ second.T).gather(1, (rows[:, None] + rows) % len(first)) / temperature
 
 
 @in_full_precision
@@ -127,8 +136,7 @@ def multi_positive_nce(
     if logits.ndim != 2 or logits.shape != positives.shape or positives.dtype != torch.bool:
         found = f"logits {tuple(logits.shape)}, positives {tuple(positives.shape)} {positives.dtype}"
         raise Refusal("positives do not fit the logits", where=found, remedy="both (B, 1 + K), positives bool")
-    if reduction not in get_args(Reduction):
-        refuse_unknown("reduction", reduction, get_args(Reduction), where="multi_positive_nce")
+    check_choice("reduction", reduction, Reduction)
     if drop_self:
         own_counts = positives[:, :1] & (positives.sum(dim=1, keepdim=True) == 1)
         positives = torch.cat([own_counts, positives[:, 1:]], dim=1)
@@ -216,3 +224,16 @@ def positive_accuracy(logits: Tensor, positives: Tensor, k: int) -> Tensor:
     best = logits.masked_fill(~positives, -torch.inf).amax(dim=1, keepdim=True)
     not_beaten = (~positives & ~(best > logits)).sum(dim=1)
     return (not_beaten < k).to(torch.float32).mean()
+
+
+def _refuse_pairs(first: Tensor, second: Tensor, temperature: float) -> None:
+    check_number("temperature", temperature, above=0)
+    if first.ndim != 2 or first.shape != second.shape:
+        shapes = f"first {tuple(first.shape)}, second {tuple(second.shape)}"
+        raise Refusal("features do not fit together", where=shapes, remedy="both views (B, D)")
+    if len(first) < 2:
+        raise Refusal(
+            "in-batch negatives need other videos in the batch",
+            where=f"a batch of {len(first)}",
+            remedy="batch size of 2 or more, or a queue",
+        )

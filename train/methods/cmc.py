@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from pipeline.errors import refuse_unknown
-from train.collectives import encode_shuffled, world_size
+from train.collectives import encode_shuffled, gather_rows, world_size
 from train.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder, momentum_update
-from train.losses.nce import contrast_logits, own_key_accuracy, own_key_nce
-from train.methods.method import Meter, Method
-from train.optim import OptimiserSettings, make_optimiser, with_schedule
+from train.losses.nce import contrast_logits, cross_logits, own_key_accuracy, own_key_nce
+from train.methods.contrastive import Contrastive
+from train.methods.method import Meter
+from train.optim import make_optimiser, with_schedule
 from train.queue import Queue
-from train.settings import check_number
 
 if TYPE_CHECKING:
     from train.loader import Batch
 
 
-class CMC(Method):
+ACROSS = (("rgb", "flow"), ("flow", "rgb"))  # whose queries, whose keys
+
+
+class CMC(Contrastive):
     """Our baseline beside CoCLR (specs/coclr.md section 3.1), after Tian et al. 2020; not a replica of their system.
 
     Both streams have a query and a key encoder and a queue. A query's positive is the OTHER stream's key of the same clip,
-    its negatives are the other stream's queue; the loss is the sum of both directions. All else is as in InfoNCE.
+    its negatives are the other stream's queue; the loss is the sum of both directions. All else is as in InfoNCE. With
+    `queue: 0` there are neither queues nor key encoders: the negatives are the other stream's clips of the batch, over all
+    ranks, which learns more on small sets.
 
     Args:
         rgb, flow: What differs in one stream's encoders (backbone, backbone_settings, dim, temporal_centring); `dim` must
             come out the same.
-        backbone, backbone_settings, dim, temporal_centring: of both, see `Encoder`.
-        queue, temperature, momentum, optimiser, channels: see `InfoNCE`; `queue` is at least 1.
+        settings: as of `Contrastive`, of both streams; `queue: 0` for in-batch negatives, on which `momentum` has no effect.
 
     Values of a step: `loss`; `rgb_top1` and `flow_top1` (fraction of a stream's queries that rank their own key first).
 
@@ -41,57 +44,32 @@ class CMC(Method):
         UsageError: an unknown backbone or setting, or a number out of range.
     """
 
+    in_batch: ClassVar[bool] = True
+
     def __init__(
         self,
         rgb: dict[str, Any] | None = None,
         flow: dict[str, Any] | None = None,
-        backbone: str = "s3d",
-        backbone_settings: dict[str, Any] | None = None,
-        dim: int = 128,
-        temporal_centring: bool = False,
-        queue: int = 2048,
-        temperature: float = 0.07,
-        momentum: float = 0.999,
-        optimiser: OptimiserSettings | dict[str, Any] | None = None,
-        channels: dict[str, int] | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        check_number("method.dim", dim, whole=True, least=1)
-        check_number("method.queue", queue, whole=True, least=1)
-        check_number("method.temperature", temperature, above=0)
-        check_number("method.momentum", momentum, least=0, most=1)
-        self.optimiser_settings = OptimiserSettings.of(optimiser)
-        shared = {
-            "backbone": backbone,
-            "backbone_settings": backbone_settings,
-            "dim": dim,
-            "temporal_centring": temporal_centring,
-        }
-        self.save_hyperparameters(
-            {
-                "rgb": rgb,
-                "flow": flow,
-                **shared,
-                "queue": queue,
-                "temperature": temperature,
-                "momentum": momentum,
-                "optimiser": asdict(self.optimiser_settings),  # plain values in the checkpoint
-                "channels": channels,
-            }
-        )
+        super().__init__(**settings)
+        self.save_hyperparameters({"rgb": rgb, "flow": flow})
+        shared = {key: self.hparams[key] for key in OF_ENCODERS}
+        channels = self.hparams["channels"] or STREAM_CHANNELS
         own = {"rgb": rgb or {}, "flow": flow or {}}
-        for stream, settings in own.items():
-            for key in settings:
+        for stream, differing in own.items():
+            for key in differing:
                 if key not in OF_ENCODERS or key == "dim":
                     known = [name for name in OF_ENCODERS if name != "dim"]
                     refuse_unknown("setting", key, known, where=f"method.{stream}")
         made = {
-            stream: Encoder(in_channels=(channels or STREAM_CHANNELS)[stream], **(shared | settings))
-            for stream, settings in own.items()
+            stream: Encoder(in_channels=channels[stream], **(shared | differing)) for stream, differing in own.items()
         }
         self.query_encoders = nn.ModuleDict(made)
-        self.key_encoders = nn.ModuleDict({s: copy.deepcopy(e).requires_grad_(False) for s, e in made.items()})
-        self.queues = nn.ModuleDict({stream: Queue(queue, dim) for stream in made})
+        queue, dim = self.hparams["queue"], self.hparams["dim"]
+        followed = made if queue else {}
+        self.key_encoders = nn.ModuleDict({s: copy.deepcopy(e).requires_grad_(False) for s, e in followed.items()})
+        self.queues = nn.ModuleDict({stream: Queue(queue, dim) for stream in followed})
 
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
@@ -103,44 +81,50 @@ class CMC(Method):
 
     @property
     def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
-        pairs = {stream: [self.query_encoders[stream], self.key_encoders[stream]] for stream in self.streams}
-        return {stream: (stream, pair) for stream, pair in pairs.items()}  # type: ignore[misc]
-
-    def check_batch(self, global_batch: int) -> None:
-        """Raises UsageError: the queue is not a multiple of it."""
-        self._queue("rgb").check_batch(global_batch)
+        kinds = [self.query_encoders, self.key_encoders] if self.hparams["queue"] else [self.query_encoders]
+        return {stream: (stream, [kind[stream] for kind in kinds]) for stream in self.streams}  # type: ignore[misc]
 
     def meters(self, global_batch: int) -> dict[str, Meter]:
-        candidates = 1 + self.hparams["queue"]
+        candidates = 1 + self.hparams["queue"] if self.hparams["queue"] else global_batch
         meaning = (
             "the share of {} clips that rank the {} of the same clip first among {} candidates; guessing gives {:.3g} %"
         )
         return {
             f"{one}_top1": Meter(f"{one} finds {two}", meaning.format(one, two, candidates, 100 / candidates))
-            for one, two in (("rgb", "flow"), ("flow", "rgb"))
+            for one, two in ACROSS
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         clips = {stream: batch.view(stream, 0) for stream in self.streams}
         self.check_batch(len(clips["rgb"]) * world_size())
-        updating = self.training and torch.is_grad_enabled()
-        follow = updating and batch_idx % self.trainer.accumulate_grad_batches == 0
-        pairs = {stream: self._encode(stream, clips[stream], follow) for stream in self.streams}
-        losses, values = [], {}
-        for one, two in (("rgb", "flow"), ("flow", "rgb")):
-            # A clone: the backward pass needs the queue as it was, and enqueueing writes in place.
-            queue = self._queue(two).features.clone()
-            logits = contrast_logits(pairs[one][0], pairs[two][1], queue, self.hparams["temperature"])
-            losses.append(own_key_nce(logits))
-            values[f"{one}_top1"] = own_key_accuracy(logits, 1)
-        if updating:
-            for stream in self.streams:
-                self._queue(stream).enqueue(pairs[stream][1])
+        logits = self._against_queues(clips, batch_idx) if self.hparams["queue"] else self._in_batch(clips)
+        losses = [own_key_nce(of_stream) for of_stream in logits.values()]
+        values = {f"{stream}_top1": own_key_accuracy(of_stream, 1) for stream, of_stream in logits.items()}
         return {"loss": sum(losses[1:], losses[0]), **values}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimiser = make_optimiser(self.optimiser_settings, self.query_encoders.parameters())
         return with_schedule(self.optimiser_settings, optimiser, self.trainer)
+
+    def _against_queues(self, clips: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Logits (B, 1 + K) of each stream's queries against the other's queue, which takes the keys in after that."""
+        updating = self.training and torch.is_grad_enabled()
+        follow = updating and batch_idx % self.trainer.accumulate_grad_batches == 0
+        pairs = {stream: self._encode(stream, clips[stream], follow) for stream in self.streams}
+        logits = {}
+        for one, two in ACROSS:
+            # A clone: the backward pass needs the queue as it was, and enqueueing writes in place.
+            queue = self._queue(two).features.clone()
+            logits[one] = contrast_logits(pairs[one][0], pairs[two][1], queue, self.hparams["temperature"])
+        if updating:
+            for stream in self.streams:
+                self._queue(stream).enqueue(pairs[stream][1])
+        return logits
+
+    def _in_batch(self, clips: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Logits (B, B) of each stream's clips against the other's, over the clips of all ranks."""
+        rows = {stream: gather_rows(self.query_encoders[stream](clips[stream])) for stream in self.streams}
+        return {one: cross_logits(rows[one], rows[two], self.hparams["temperature"]) for one, two in ACROSS}
 
     def _encode(self, stream: str, clips: Tensor, follow: bool) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, D) of the same clips, in the order of InfoNCE's step."""

@@ -11,14 +11,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pipeline.errors import UsageError, refuse_unknown
+from pipeline.errors import refuse_unknown
 from train.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder
 from train.losses.nce import NOTHING, cotraining_positives, multi_positive_nce, positive_accuracy
 from train.methods.infonce import InfoNCE
 from train.methods.method import Meter
-from train.methods.ubernce import any_positive, check_queue
+from train.methods.ubernce import any_positive
 from train.queue import Queue
-from train.settings import check_number
+from train.settings import check_flag, check_number
 
 if TYPE_CHECKING:
     from train.loader import Batch
@@ -54,6 +54,7 @@ class CoCLR(InfoNCE):
     """
 
     needed_starts: ClassVar[tuple[str, ...]] = ("sampler",)
+    in_batch: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -64,11 +65,9 @@ class CoCLR(InfoNCE):
         fill_first: bool = True,
         **settings: Any,
     ) -> None:
-        check_queue(settings)
         check_number("method.top_k", top_k, whole=True, least=0)
         check_number("method.self_drop", self_drop, least=0, most=1)
-        if not isinstance(fill_first, bool):
-            raise UsageError(f"{fill_first!r} is not true or false", where="method.fill_first", remedy="true or false")
+        check_flag("method.fill_first", fill_first)
         for key in sampler or {}:
             if key not in OF_ENCODERS:
                 refuse_unknown("setting", key, OF_ENCODERS, where="method.sampler")

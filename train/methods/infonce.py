@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from pipeline.errors import UsageError, refuse_unknown
+from pipeline.errors import refuse_unknown
 from train.collectives import encode_shuffled, gather_rows, world_size
-from train.encoder import STREAM_CHANNELS, Encoder, momentum_update
+from train.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder, momentum_update
 from train.losses.nce import contrast_logits, in_batch_logits, own_key_accuracy, own_key_nce
-from train.methods.method import Meter, Method
-from train.optim import OptimiserSettings, make_optimiser, with_schedule
+from train.methods.contrastive import Contrastive
+from train.methods.method import Meter
+from train.optim import make_optimiser, with_schedule
 from train.queue import Queue
-from train.settings import check_number
 
 if TYPE_CHECKING:
     from train.loader import Batch
 
 
-class InfoNCE(Method):
+class InfoNCE(Contrastive):
     """Stage one of CoCLR (Han et al. 2020): MoCo's InfoNCE with a momentum encoder and a queue of keys.
 
     The first clip is the query, the second one the key. With `queue: 0` there is neither queue nor momentum encoder:
@@ -32,14 +31,7 @@ class InfoNCE(Method):
 
     Args:
         stream: "rgb" or "flow".
-        backbone, backbone_settings, dim, temporal_centring: see `Encoder`.
-        queue: number of keys K, a multiple of the batch over all ranks; 0 for in-batch negatives. Published: 2048 on
-            UCF101, 16384 on Kinetics-400.
-        temperature: divides the cosines.
-        momentum: share that the key encoder keeps of itself at each optimiser step; without effect on `queue: 0`.
-        optimiser: `OptimiserSettings`, or a mapping with its keys.
-        channels: of each stream at the network's input, as the recipe's augmentation makes them; by default those of
-            `STREAM_CHANNELS`.
+        settings: as of `Contrastive`; `queue: 0` for in-batch negatives, on which `momentum` has no effect.
 
     Values of a step: `loss`, `contrast_top1` and `contrast_top5` (fraction of queries whose own key ranks first or among
     the first five).
@@ -48,48 +40,20 @@ class InfoNCE(Method):
         UsageError: an unknown stream, backbone or setting, or a number out of range.
     """
 
-    def __init__(
-        self,
-        stream: str,
-        backbone: str = "s3d",
-        backbone_settings: dict[str, Any] | None = None,
-        dim: int = 128,
-        temporal_centring: bool = False,
-        queue: int = 2048,
-        temperature: float = 0.07,
-        momentum: float = 0.999,
-        optimiser: OptimiserSettings | dict[str, Any] | None = None,
-        channels: dict[str, int] | None = None,
-    ) -> None:
-        super().__init__()
+    in_batch: ClassVar[bool] = True
+
+    def __init__(self, stream: str, **settings: Any) -> None:
         if stream not in STREAM_CHANNELS:
             refuse_unknown("stream", stream, STREAM_CHANNELS, where="method.stream")
-        check_number("method.dim", dim, whole=True, least=1)
-        check_number("method.queue", queue, whole=True, least=0)
-        check_number("method.temperature", temperature, above=0)
-        check_number("method.momentum", momentum, least=0, most=1)
-        self.optimiser_settings = OptimiserSettings.of(optimiser)
-        self.save_hyperparameters(
-            {
-                "stream": stream,
-                "backbone": backbone,
-                "backbone_settings": backbone_settings,
-                "dim": dim,
-                "temporal_centring": temporal_centring,
-                "queue": queue,
-                "temperature": temperature,
-                "momentum": momentum,
-                "optimiser": asdict(self.optimiser_settings),  # plain values in the checkpoint
-                "channels": channels,
-            }
-        )
-        in_channels = (channels or STREAM_CHANNELS)[stream]
-        self.query_encoder = Encoder(backbone, in_channels, dim, backbone_settings, temporal_centring)
+        super().__init__(**settings)
+        self.save_hyperparameters({"stream": stream})
+        in_channels = (self.hparams["channels"] or STREAM_CHANNELS)[stream]
+        self.query_encoder = Encoder(in_channels=in_channels, **{key: self.hparams[key] for key in OF_ENCODERS})
         self.key_encoder: Encoder | None = None
         self.queue: Queue | None = None
-        if queue:
+        if self.hparams["queue"]:
             self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
-            self.queue = Queue(queue, dim)
+            self.queue = Queue(self.hparams["queue"], self.hparams["dim"])
 
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
@@ -103,21 +67,6 @@ class InfoNCE(Method):
     def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
         followed = [self.query_encoder] if self.key_encoder is None else [self.query_encoder, self.key_encoder]
         return {"query": (self.hparams["stream"], followed)}
-
-    def check_batch(self, global_batch: int) -> None:
-        """Refuses a number of videos per step (over all ranks) that this method cannot work with.
-
-        Raises:
-            UsageError: the queue is not a multiple of it; or, with in-batch negatives, a single video.
-        """
-        if self.queue is not None:
-            self.queue.check_batch(global_batch)
-        elif global_batch < 2:
-            raise UsageError(
-                "in-batch negatives need at least two videos in a batch",
-                where=f"a batch of {global_batch} (over all ranks)",
-                remedy="a larger batch, or a queue",
-            )
 
     def meters(self, global_batch: int) -> dict[str, Meter]:
         candidates = 2 * global_batch - 1 if self.queue is None else 1 + len(self.queue.features)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from pipeline.errors import UsageError, refuse_unknown
 from train.losses.nce import Reduction, label_positives, multi_positive_nce, positive_accuracy
 from train.methods.infonce import InfoNCE
 from train.methods.method import Meter
-from train.settings import check_number
+from train.settings import check_choice
 
 if TYPE_CHECKING:
     from train.loader import Batch
@@ -31,10 +30,10 @@ class UberNCE(InfoNCE):
         UsageError: as InfoNCE, and an unknown reduction.
     """
 
+    in_batch: ClassVar[bool] = False
+
     def __init__(self, stream: str, reduction: Reduction = "mean_of_logs", **settings: Any) -> None:
-        check_queue(settings)
-        if reduction not in get_args(Reduction):
-            refuse_unknown("reduction", reduction, get_args(Reduction), where="method.reduction")
+        check_choice("method.reduction", reduction, Reduction)
         super().__init__(stream, **settings)
         self.save_hyperparameters({"reduction": reduction})
 
@@ -52,13 +51,6 @@ class UberNCE(InfoNCE):
     def remember(self, key: Tensor, batch: Batch) -> None:
         assert self.queue is not None
         self.queue.enqueue(key, labels=batch.labels)
-
-
-def check_queue(settings: dict[str, Any]) -> None:
-    """Raises UsageError for a method that compares with a queue only, without one."""
-    if settings.get("queue") == 0:
-        raise UsageError("there are no in-batch negatives in this method", where="method.queue", remedy="at least 1")
-    check_number("method.queue", settings.get("queue", 1), whole=True, least=1)
 
 
 def any_positive(what: str) -> Meter:
