@@ -14,11 +14,12 @@ import pytest
 import train  # noqa: F401  (mends torchvision before any test imports lightning)
 
 # isort: split
-from pipeline import importers, synthetic
+from pipeline import synthetic
 from pipeline.settings import ExtractionSettings
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from tests.pipeline.reference import extract_here
 
 # The same examples every time, and no timing: a busy machine is no failure.
 hypothesis.settings.register_profile("costream", deadline=None, derandomize=True, database=None)
@@ -57,11 +58,7 @@ def extraction_settings() -> ExtractionSettings:
 @pytest.fixture(scope="session")
 def synthetic_store(synthetic_videos: Path, extraction_settings: ExtractionSettings) -> VideoStore:
     """`synthetic_videos` as extraction stores them: splits train and test, labels, rgb and flow. For reading only."""
-    from pipeline.extract import extract  # takes a second, which most tests need not spend
-
-    path = synthetic_videos.parent / "store"
-    extract(importers.read("folder", synthetic_videos), synthetic_videos, path, extraction_settings, workers=1)
-    return open_store(path)
+    return extract_here(synthetic_videos, synthetic_videos.parent / "store", extraction_settings)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

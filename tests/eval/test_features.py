@@ -97,6 +97,20 @@ def test_coclr_protocol_is_one_random_clip_of_training_videos_and_all_windows_of
     assert 0 < sum(jittered) < len(jittered)
 
 
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_protocols_differ_in_the_clips_of_training_videos_and_in_jitter_alone(store: VideoStore, stream: str) -> None:
+    """Flow in pixels is no picture and has none; videos that the coin spares look the same in both."""
+    coloured = []
+    for video in store.videos:
+        clean, coclr = (features.video_plans(store, video, stream, PROTOCOLS[p], CLIP, seed=3) for p in PROTOCOLS)
+        if store.info(video).split == "test":
+            np.testing.assert_array_equal([plan.frames for plan in clean], [plan.frames for plan in coclr])
+        one, other = clean[0].pixels[stream], coclr[0].pixels[stream]
+        assert (one.window, one.flip, one.blur) == (other.window, other.flip, other.blur)
+        coloured.append(not np.array_equal(one.colour, other.colour))
+    assert 0 < sum(coloured) < len(coloured) if stream == "rgb" else not any(coloured)
+
+
 def test_the_seed_decides_the_coclr_protocol_and_not_the_clean_one(store: VideoStore, executor: Executor) -> None:
     first, again, other = (compute(store, executor, "rgb", "coclr", seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)

@@ -16,8 +16,8 @@ from pathlib import Path
 from pipeline.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from tests.patience import PATIENCE
 
-PATIENCE = 90.0  # seconds; reached only when something is wrong
 OPTIONS = ["--rgb.quality", "90", "--flow.estimator", "dis"]
 SETTINGS = ExtractionSettings({"rgb": RgbSettings(quality=90), "flow": FlowSettings(estimator="dis")}).resolved()
 
@@ -32,10 +32,7 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 def running(pid: int) -> bool:
     """Whether a process runs; one that ended and was not yet collected by its parent does not."""
-    try:
-        return _state(pid) != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return _state(pid) not in ("", "Z")
 
 
 def asleep(pid: int) -> bool:
@@ -48,8 +45,11 @@ def asleep(pid: int) -> bool:
 
 
 def _state(pid: int) -> str:
-    """The letter of proc(5)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """The letter of proc(5); nothing for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def descendants(pid: int) -> set[int]:

@@ -15,7 +15,8 @@ from pipeline.extract import extract
 from pipeline.importers import folder
 from pipeline.store import open_store
 from pipeline.verify import verify
-from tests.faults.processes import PATIENCE, SETTINGS, Extraction, descendants, running, wait_for
+from tests.faults.processes import SETTINGS, Extraction, descendants, running, wait_for
+from tests.patience import PATIENCE
 from tests.pipeline.reference import content
 
 LONG = "jump/long"
@@ -85,12 +86,12 @@ def test_only_the_video_that_kills_its_workers_is_blamed(
 def test_only_the_video_that_hangs_its_worker_is_given_up(
     videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    run = extract_apart(videos, tmp_path / "store", time_limit=2, HANGING_VIDEOS="b")
+    run = extract_apart(videos, tmp_path / "store", time_limit=5, HANGING_VIDEOS="b")
     code, out, err = run.end()
     assert code == 3, err
     assert "stored 7 videos" in out
     store = open_store(tmp_path / "store")
-    assert store.quarantine == {"walk/b": "it gave no further frame for 2 s"}
+    assert store.quarantine == {"walk/b": "it gave no further frame for 5 s"}
     (entry,) = store.quarantine_entries()
     assert entry["stage"] == "time"
     expected = {name: data for name, data in undisturbed.items() if not name.startswith("videos/walk/b/")}

@@ -25,9 +25,9 @@ MOST = 9
 EPSILON = 0.01
 WHOLE: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "two levels": ((20, 21), {"warps": 1, "inner_iterations": 2, "outer_iterations": 2}),
-    "no median, own stop": ((9, 13), {"warps": 2, "median_filtering": 1, "epsilon": 0.05}),
+    "no median, own stop": ((9, 13), {"warps": 2, "median_filtering": 1, "epsilon": 0.1}),
     "capped": ((9, 13), {"warps": 1, "inner_iterations": 3, "epsilon": 0.0, "max_iterations_per_warp": 5}),
-    "half": ((9, 13), {"warps": 2, "inner_iterations": 4, "outer_iterations": 2, "half_precision": True}),
+    "half": ((9, 13), {"warps": 1, "inner_iterations": 4, "outer_iterations": 2, "half_precision": True}),
 }
 
 

@@ -23,6 +23,7 @@ from pipeline.workers.stopping import run_name, unless_stopped
 from pipeline.writer import create_store
 from tests.faults.clusters import RunningScheduler, fake_slurm
 from tests.faults.processes import wait_for
+from tests.patience import PATIENCE
 from tests.pipeline.reference import content
 
 Run = Callable[..., tuple[int, str, str]]
@@ -39,7 +40,7 @@ def running(tmp_path: Path) -> Iterator[RunningScheduler]:
 def test_the_dashboard_answers() -> None:
     with cluster.workers_for_extraction("", 1, SlurmSettings()) as client:
         assert client.dashboard_link.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(client.dashboard_link, timeout=30) as answer:
+        with urllib.request.urlopen(client.dashboard_link, timeout=PATIENCE) as answer:
             assert answer.status == 200
             assert b"bokeh" in answer.read()
 
@@ -69,7 +70,7 @@ def test_a_run_waits_for_the_first_worker(running: RunningScheduler, synthetic_v
     try:
         wait_for(lambda: "there is no worker yet; waiting for the first" in told.read_text(), "its message")
         running.add_worker()
-        assert process.wait(timeout=90) == 0, told.read_text()
+        assert process.wait(timeout=PATIENCE) == 0, told.read_text()
     finally:
         process.kill()
         process.wait()

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from pipeline import flow
 from pipeline.flow.estimator import FlowEstimator
 from pipeline.flow.gathering import Gathering, _Pairs
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0  # seconds; reached only when something is wrong
 BROKEN = 255  # a pixel that the estimator stumbles over
 
 

@@ -26,10 +26,9 @@ from pipeline.workers.cluster import workers_for_extraction
 from pipeline.workers.gpus import MOST_THREADS, visible_gpus
 from pipeline.workers.slurm import SlurmSettings
 from pipeline.writer import add_groups, create_store
+from tests.patience import PATIENCE
 from tests.pipeline.fake_gpu import FakeGPU, batches, fake_gpus, plain_store, settings
 from tests.pipeline.reference import content
-
-PATIENCE = 60.0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from pipeline.storage import location
 from pipeline.store import VideoStore, open_store
 from pipeline.verify import verify
 from pipeline.writer import create_store
+from tests.patience import PATIENCE
 from tests.pipeline.reference import content, extract_here
 from train.reader.shard import ShardReader
 
@@ -303,7 +304,7 @@ def test_a_writer_gives_signs_of_life_and_notices_that_its_lock_was_taken(
 
     monkeypatch.setattr(storage, "write", beat_until_it_is_taken)
     with pytest.raises(Refusal, match="another run took this store for abandoned"), only_writer(elsewhere):
-        assert taken.wait(60)
+        assert taken.wait(PATIENCE)
     assert beats == [os.getpid()] * 3
     assert json.loads(storage.read(path))["host"] == "elsewhere"
 

@@ -16,6 +16,7 @@ import pytest
 from pipeline import synthetic
 from pipeline.errors import Refusal, UsageError
 from pipeline.synthetic.motions import pair_of_tracks
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {"train_per_class": 2, "test_per_class": 1, "frames": 7, "height": 32, "width": 48}
@@ -193,7 +194,7 @@ class TestGenerate:
             "import resource; from pipeline import synthetic; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
             f"synthetic.generate({str(copy)!r}, **{SMALL!r})"
         )
-        run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         assert run.returncode == 1
         assert "cannot write a synthetic video: File too large" in run.stderr
         assert "zoom_0001.mp4" in run.stderr
@@ -232,7 +233,7 @@ class TestGenerate:
             continue
         run.kill()
         # The workers hold the other end of the pipe: it closes when the last of them is gone.
-        run.communicate(timeout=30)
+        run.communicate(timeout=PATIENCE)
         finished = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.mp4")}
         assert 0 < len(finished) < 200 * len(synthetic.CLASSES)
         for path in finished & {Path(name) for name in undisturbed}:

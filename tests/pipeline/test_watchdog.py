@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from pipeline.watchdog import watching
+from tests.patience import PATIENCE
 
 
 def test_a_call_that_does_not_return_is_acted_on() -> None:
@@ -14,7 +15,7 @@ def test_a_call_that_does_not_return_is_acted_on() -> None:
             with guard:
                 pass
         with guard:
-            assert acted.wait(60)
+            assert acted.wait(PATIENCE)
 
 
 def test_time_between_calls_does_not_count() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import Refusal
+from tests.patience import PATIENCE
 from train import backbones
 
 
@@ -124,4 +125,4 @@ backbones.create("small")
 assert "train.backbones.small" in sys.modules
 assert "train.backbones.s3d" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE, cwd=Path(__file__).resolve().parents[2])

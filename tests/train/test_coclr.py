@@ -179,6 +179,55 @@ def test_no_mining_without_top_k(tmp_path: Path) -> None:
     assert recorder.values[0]["contrast_top1"] == other.values[0]["contrast_top1"]
 
 
+LOSS = {"loss", "gradients", "weights"}  # a step's loss, and what follows from it
+FOUND = {"positive_top1", "mined_right"}
+# Method, setting, another one, what they change, and what they may change.
+SWITCHES: dict[str, tuple[str, dict[str, Any], dict[str, Any], set[str], set[str]]] = {
+    "self_drop": ("coclr", {"self_drop": 0.0}, {"self_drop": 1.0}, LOSS, set()),
+    "top_k": ("coclr", {"top_k": 0}, {"top_k": 2}, LOSS | {"mined_right"}, FOUND),
+    "fill_first, full": ("coclr", {"fill_first": False}, {"fill_first": True}, set(), set()),
+    "fill_first, empty": ("coclr", {"fill_first": False}, {"fill_first": True}, {"gradients", "weights"}, set()),
+    "sampler": ("coclr", {}, {"sampler": {"temporal_centring": True}}, {"sampled.features"}, LOSS | FOUND),
+    "reduction": ("ubernce", {"reduction": "mean_of_logs"}, {"reduction": "log_of_sum"}, LOSS, set()),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_changes_what_it_says_and_nothing_else(tmp_path: Path, switch: str) -> None:
+    """Of a step from equal weights and queues: all values, gradients, weights, queues, statistics, random numbers."""
+    name, one, other, expected, possible = SWITCHES[switch]
+    shared = {"stream": "rgb", **({"top_k": 1, "self_drop": 0.0} if name == "coclr" else {})}
+    queue = made if switch.endswith("empty") else lambda *given, **settings: filled(made(*given, **settings))
+    left, right = (after_a_step(queue(name, **(shared | settings)), tmp_path) for settings in (one, other))
+    assert left.keys() == right.keys() and {"contrast_top1", "queue.sources", "weights", "random numbers"} <= set(left)
+    changed = {part for part in left if not same(left[part], right[part])}
+    assert expected <= changed <= expected | possible
+
+
+def after_a_step(method: Any, folder: Path) -> dict[str, Any]:
+    recorder = fit(method, batches(1), folder)
+    weights = dict(method.query_encoder.named_parameters())
+    rest = {
+        key: value for key, value in method.state_dict().items() if key.removeprefix("query_encoder.") not in weights
+    }
+    drawn = {"random numbers": torch.random.get_rng_state()}
+    return {**recorder.values[0], "gradients": recorder.gradients, "weights": weights, **rest, **drawn}
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
+
+
+def test_a_sampler_of_another_kind_leaves_all_other_weights_as_they_were_drawn() -> None:
+    usual, other = (made("coclr", stream="rgb", sampler=settings) for settings in (None, {"dim": 4}))
+    own = [key for key in usual.state_dict() if not key.startswith("sampl")]
+    assert own and same(*({key: method.state_dict()[key] for key in own} for method in (usual, other)))
+
+
 def test_a_step_of_cmc(tmp_path: Path) -> None:
     method = made("cmc", flow={"temporal_centring": True})
     [batch] = batches(1, clips=1)

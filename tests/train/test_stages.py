@@ -24,6 +24,7 @@ from lightning.pytorch import LightningModule
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore, open_store
+from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from train import checkpoints, stages
@@ -52,7 +53,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 # an epoch is three batches long and a checkpoint is written at every second step
-@pytest.mark.parametrize("stops", [(1,), (3,), (4,), (2, 5), (3, 6), (1, 2, 3, 4, 5, 6, 7)], ids=str)
+@pytest.mark.parametrize("stops", [(2, 5), (3, 6), (4,), (1, 2, 3, 4, 5, 6, 7)], ids=str)
 def test_stopped_run_continues_at_the_exact_step(
     undisturbed: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
@@ -127,7 +128,7 @@ def test_command_killed_while_it_saves_continues(recipe: Recipe, store: VideoSto
     """SIGKILL to another process, whose checkpoint is written but not yet renamed; this process continues the run."""
     process = start(store, tmp_path, tmp_path / "run", "kill:4")
     runs.run(recipe, store, tmp_path / "whole")
-    _, printed = process.communicate(timeout=120)
+    _, printed = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL, printed
     assert [line["step"] for line in runs.lines(tmp_path / "run", "pixels")] == [1, 2, 3, 4]
     assert runs.content(tmp_path / "run", "pixels")[METADATA]["step"] == 2
@@ -314,7 +315,7 @@ def test_two_devices_equal_one(
     recipe = runs.load(tmp_path / "recipe.yaml", stage, **changes)
     process = start(store, tmp_path, tmp_path / "run", "term:4", "--hardware.devices", "2")
     runs.run(recipe, store, tmp_path / "whole")
-    _, printed = process.communicate(timeout=180)
+    _, printed = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM, printed
     assert printed.count("stopped by SIGTERM") == printed.count("pre-training ") == 1
     told = [line for line in printed.replace("\r", "\n").splitlines() if line.strip()]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline import cli
 from pipeline.store import VideoStore
+from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
@@ -225,7 +226,7 @@ def test_sigterm_to_the_command_itself(store: VideoStore, tmp_path: Path) -> Non
     while "0%" not in printed and process.poll() is None:
         printed += process.stderr.read(1)
     process.send_signal(signal.SIGTERM)
-    printed += process.communicate(timeout=120)[1]
+    printed += process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 128 + signal.SIGTERM, printed
     done = checkpoints.metadata(stages.checkpoint_path(run, "pixels"))["step"]
     assert 0 < done < steps
