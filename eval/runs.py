@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
-from train import checkpoints, recipe
+from train import checkpoints
 from train.provenance import videos_hash
 from train.stages import checkpoint_path
 
@@ -73,6 +73,6 @@ def stages(run: Path) -> list[Stage]:
 
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
     """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded them."""
-    splits = recipe.load(run / "recipe.yaml").splits
+    splits = yaml.safe_load(recipe_text(run))["splits"]
     chosen = [video for video, info in store.infos.items() if info.split in splits]
     return stage.metadata["store_videos_hash"] == videos_hash(store, chosen)

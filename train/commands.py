@@ -14,6 +14,7 @@ from train import preview as previews
 from train import recipe as recipes
 from train.console import LEADER, console, tell
 from train.settings import check_number
+from train.videos import told_of_short_videos, training_videos
 
 
 def pretrain(
@@ -51,12 +52,12 @@ def pretrain(
     if method not in [stage.method for stage in loaded.stages]:
         remedy = f"METHOD={loaded.stages[-1].method}, or another recipe"
         raise UsageError(f"no stage of the recipe trains {method!r}", where=str(path), remedy=remedy)
-    videos = stages.training_videos(loaded, opened)
+    videos = training_videos(loaded, opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
     names = ", ".join(stage.name for stage in loaded.stages)
     tell(f"pre-training {loaded.title!r} (stages: {names}) on {len(videos)} videos of {store}, into {run}")
-    if told := stages.told_of_short_videos(loaded, opened):
+    if told := told_of_short_videos(loaded, opened):
         tell(f"{told} (clips.short: {loaded.clips.short})")
     began = time.perf_counter()
     for stage in loaded.stages:

@@ -22,6 +22,7 @@ from train.loader import ClipLoader
 from train.reader.affine import normalise
 from train.recipe import Recipe, StageSettings
 from train.stages import Hardware
+from train.videos import training_videos
 
 FRAMES = 16  # of a strip at most, evenly over the clip
 GAP = 2  # transparent pixels behind every frame
@@ -72,7 +73,7 @@ def write_preview(
     """
     chosen = _find_stage(recipe, stage)
     module = checkpoints.create(chosen.method, recipe.method_settings(chosen), recipe.seed)
-    loader = stages.make_loader(recipe, chosen, module, store, stages.training_videos(recipe, store), Hardware())
+    loader = stages.make_loader(recipe, chosen, module, store, training_videos(recipe, store), Hardware())
     try:
         shown = shown_videos(loader, epoch, batch, videos)
     finally:

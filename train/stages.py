@@ -27,17 +27,18 @@ from train.augment import Policy
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.metrics import Metrics
-from train.callbacks.neighbours import Neighbours, hold_out
+from train.callbacks.neighbours import Neighbours
 from train.callbacks.profile import Profile, Ranges
 from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.compiling import compile_backbones
 from train.console import tell
-from train.loader import ClipLoader, make_order, short_videos, used_videos
+from train.loader import ClipLoader, make_order
 from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
 from train.settings import check_number
+from train.videos import of_splits, training_videos, used_and_held_out
 
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
@@ -174,7 +175,7 @@ def run_stage(
     module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
     start = starting_weights(recipe, stage, module, run)
     digests = {role: checkpoints.digest_of(weights) for role, weights in start.items()}
-    facts = provenance.facts(recipe, stage, store, _of_splits(recipe, store), module, digests)
+    facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), module, digests)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -185,12 +186,7 @@ def run_stage(
         provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
-        for role, weights in start.items():
-            if not checkpoints.has_head(weights):
-                told = f"{stage.start[role]} has no projection head: {role} starts with its backbone and a fresh head"
-                tell(f"stage {stage.name}: {told}, from the seed {recipe.seed}")
-            for encoder in module.starts[role][1]:
-                checkpoints.start_from(encoder, weights, stage.start[role])
+        _start(module, start, stage, recipe.seed)
     data = _StageData(functools.partial(make_loader, recipe, stage, module, store, videos, hardware))
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, store, module, run / stage.name, facts, hardware, stopping)
@@ -230,36 +226,14 @@ def starting_weights(
     }
 
 
-def training_videos(recipe: Recipe, store: VideoStore) -> list[str]:
-    """The videos of the recipe's splits, without those that `clips.short` drops and those that are held out.
-
-    Raises Refusal when there are none.
-    """
-    return _used_and_held_out(recipe, store)[0]
-
-
-def _used_and_held_out(recipe: Recipe, store: VideoStore) -> tuple[list[str], list[str]]:
-    return hold_out(store, used_videos(store, _of_splits(recipe, store), recipe.clips), recipe.neighbours, recipe.seed)
-
-
-def told_of_short_videos(recipe: Recipe, store: VideoStore) -> str:
-    """What becomes of the videos that are shorter than a clip, in a sentence; empty where there are none."""
-    videos = _of_splits(recipe, store)
-    short = len(short_videos(store, videos, recipe.clips))
-    fate = {"pad": "their first frame is repeated in front", "drop": "they are left out"}[recipe.clips.short]
-    return f"{short} of {len(videos)} videos are shorter than a clip: {fate}" if short else ""
-
-
-def _of_splits(recipe: Recipe, store: VideoStore) -> list[str]:
-    chosen = [video for video, info in store.infos.items() if info.split in recipe.splits]
-    if not chosen:
-        present = sorted({info.split or '""' for info in store.infos.values()})
-        raise Refusal(
-            f"no video of the splits {recipe.splits} is in the store",
-            where=str(store.root),
-            remedy=f"its videos are of the splits {', '.join(present) or 'none at all'}; see `splits` in the recipe",
-        )
-    return chosen
+def _start(module: Method, weights: dict[str, dict[str, torch.Tensor]], stage: StageSettings, seed: int) -> None:
+    """Let the encoders of each role begin as `starting_weights` says."""
+    for role, found in weights.items():
+        if not checkpoints.has_head(found):
+            told = f"{stage.start[role]} has no projection head: {role} starts with its backbone and a fresh head"
+            tell(f"stage {stage.name}: {told}, from the seed {seed}")
+        for encoder in module.starts[role][1]:
+            checkpoints.start_from(encoder, found, stage.start[role])
 
 
 def make_loader(
@@ -340,7 +314,7 @@ def _callbacks(
 
 
 def _neighbours(recipe: Recipe, store: VideoStore, module: Method, metrics: Metrics) -> Neighbours:
-    videos, held_out = _used_and_held_out(recipe, store)
+    videos, held_out = used_and_held_out(recipe, store)
     trained = _policy(recipe, store)
     whole = augment.policy(
         "evaluate",

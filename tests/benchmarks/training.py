@@ -36,6 +36,7 @@ from train import checkpoints, stages
 from train import recipe as recipes
 from train.loader import AHEAD, Batch, ClipLoader
 from train.recipe import Recipe, StageSettings
+from train.videos import training_videos
 
 FILLING = AHEAD + 2  # steps until the loader is as far ahead as it stays
 EPOCH = 800  # videos an epoch, as in `make demo`; fewer are listed again
@@ -116,7 +117,7 @@ def make_store(folder: Path, count: int) -> Path:
 
 def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: argparse.Namespace) -> dict[str, float]:
     """Medians over the rounds; times in seconds."""
-    listed = stages.training_videos(recipe, store)
+    listed = training_videos(recipe, store)
     videos = (listed * -(-EPOCH // len(listed)))[: max(EPOCH, len(listed))]
     module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
     hardware = stages.Hardware(reader=arguments.reader, threads=arguments.threads)

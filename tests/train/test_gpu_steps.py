@@ -21,6 +21,7 @@ from train import checkpoints, stages
 from train.loader import Batch, ClipLoader
 from train.methods.infonce import InfoNCE
 from train.stages import Hardware
+from train.videos import training_videos
 
 GPU = Hardware(reader="opencv", threads=1, accelerator="gpu")
 QUIET = range(4, 10)  # steps without a line and without a checkpoint, after those in which libraries tune themselves
@@ -76,7 +77,7 @@ def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
     recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
     [stage] = recipe.stages
     module = checkpoints.create("infonce", stage.settings, seed=0)
-    videos = stages.training_videos(recipe, store)
+    videos = training_videos(recipe, store)
     return stages.make_loader(recipe, stage, module, store, videos, runs.HARDWARE, pin=pin)
 
 

@@ -8,7 +8,10 @@ import pytest
 
 from tests.train import losses
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:Found .* module.* in eval mode")
+pytestmark = [
+    pytest.mark.slow,  # all four: 15 s of one core
+    pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:Found .* module.* in eval mode"),
+]
 
 
 @pytest.mark.parametrize("kind", losses.KINDS)

@@ -20,13 +20,14 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.stores import write_store
-from train import augment, reader, stages
+from train import augment, reader
 from train.augment import base_affine
 from train.callbacks import neighbours
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours, NeighbourSettings, hold_out
 from train.encoder import Encoder
 from train.loader import ClipSettings
+from train.videos import training_videos
 
 CLIPS = ClipSettings(length=4, stride=2, size=(16, 16))
 WATCHED = NeighbourSettings(every=1, share=0.25, gallery=6)
@@ -146,7 +147,7 @@ def test_a_run_notes_its_neighbours_and_never_trains_on_them(tmp_path: Path) -> 
     store = write_store(tmp_path / "store", runs.VIDEOS)
     recipe = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH, neighbours={"every": 3, "share": 0.2, "gallery": 5})
     kept, held = hold_out(store, store.videos, recipe.neighbours, recipe.seed)
-    assert stages.training_videos(recipe, store) == kept and len(held) == 3
+    assert training_videos(recipe, store) == kept and len(held) == 3
     seen: set[str] = set()
 
     def look(method: Any, batch: Any) -> None:

@@ -12,8 +12,9 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
 from tests.train.stores import write_store
-from train import checkpoints, stages
+from train import checkpoints
 from train.methods.infonce import InfoNCE
+from train.videos import told_of_short_videos, training_videos
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,8 @@ def test_dropped_videos_are_not_trained_on(store: VideoStore, tmp_path: Path) ->
     seen = batches(store, tmp_path, clips={"length": 7, "stride": 1, "size": [16, 16], "short": "drop"})
     assert [epoch for epoch, _ in seen] == [0, 0, 1, 1]
     recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, clips={"length": 7, "stride": 1, "size": [16, 16]})
-    assert len(stages.training_videos(recipe, store)) == 13
-    assert stages.told_of_short_videos(recipe, store) == (
+    assert len(training_videos(recipe, store)) == 13
+    assert told_of_short_videos(recipe, store) == (
         "5 of 13 videos are shorter than a clip: their first frame is repeated in front"
     )
 

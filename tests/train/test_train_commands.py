@@ -161,7 +161,7 @@ def test_work_that_is_refused_fails_with_one(store: VideoStore, tmp_path: Path, 
 
     assert call(*pretrain(store.root, run, recipe))[0] == 0
     other = runs.write(tmp_path / "other.yaml", runs.settings(IN_BATCH | {"steps": 2}))
-    refused(pretrain(store.root, run, other), "the run belongs to another recipe", '"steps": 2')
+    refused(pretrain(store.root, run, other), "the run belongs to another recipe", "stages.0.steps: stored 1, asked 2")
     refused(pretrain(store.root, run, recipe, "--seed", 8), "seed: stored 3, asked 8", str(run / "recipe.yaml"))
     last = stages.checkpoint_path(run, "pixels")
     refused(("export", "--checkpoint", last, "--stream", "flow", "--out", tmp_path / "a.pt"), "it has rgb")
