@@ -26,10 +26,8 @@ import train  # noqa: F401  (before torch and lightning)
 # isort: split
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
 
-from tests.train.steps import Recorder, Views
+from tests.train.steps import Views, fit
 from train import methods
 from train.methods.method import Method
 
@@ -62,18 +60,8 @@ def method(kind: str) -> Method:
 
 def losses(made: Method) -> list[float]:
     """Of every step, one thread, float32, on a CPU."""
-    recorder = Recorder()
     with one_thread(), tempfile.TemporaryDirectory() as folder:
-        Trainer(
-            accelerator="cpu",
-            max_steps=STEPS,
-            callbacks=[recorder],
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        ).fit(made, DataLoader(batches(), batch_size=None))
+        recorder = fit(made, batches(), Path(folder))
     return [values["loss"] for values in recorder.values]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import train  # noqa: F401  (before torch and lightning)
@@ -10,6 +11,7 @@ import train  # noqa: F401  (before torch and lightning)
 # isort: split
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from train.collectives import mean_over_ranks
 
@@ -44,3 +46,20 @@ class Recorder(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, method: LightningModule, outputs: Any, *args: Any) -> None:
         self.values.append({name: float(mean_over_ranks(value)) for name, value in outputs.items()})
+
+
+def fit(method: LightningModule, given: list[Views], folder: Path, **settings: Any) -> Recorder:
+    """Train on these batches, a step each, on the CPU and without a word."""
+    recorder = Recorder()
+    Trainer(
+        accelerator="cpu",
+        max_steps=settings.pop("max_steps", len(given)),
+        callbacks=[recorder],
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    ).fit(method, DataLoader(given, batch_size=None))
+    return recorder

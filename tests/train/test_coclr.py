@@ -11,17 +11,14 @@ import train  # noqa: F401  (before torch and lightning)
 # isort: split
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from pipeline.errors import UsageError
-from tests.train.steps import Recorder, Views
+from tests.train.steps import Views, fit
 from train import methods
 from train.losses.nce import contrast_logits, cotraining_positives, info_nce, label_positives, multi_positive_nce
 from train.methods.cmc import CMC
 from train.methods.coclr import CoCLR
-from train.methods.method import Method
 from train.methods.ubernce import UberNCE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode")  # the sampler, on purpose
@@ -42,22 +39,6 @@ def batches(count: int, clips: int = 2) -> list[Views]:
     return [
         Views({"rgb": list(step), "flow": [clip[:, :2] for clip in step.flip(0)]}, LABELS, SOURCES) for step in drawn
     ]
-
-
-def fit(method: Method, given: list[Views], folder: Path, **settings: Any) -> Recorder:
-    recorder = Recorder()
-    Trainer(
-        accelerator="cpu",
-        max_steps=settings.pop("max_steps", len(given)),
-        callbacks=[recorder],
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    ).fit(method, DataLoader(given, batch_size=None))
-    return recorder
 
 
 def filled(method: Any) -> Any:
