@@ -60,14 +60,14 @@ def followed(method: Any) -> Any:
     return key_encoder
 
 
-@pytest.mark.parametrize("reduction", ["mean_of_logs", "log_of_sum"])
-def test_a_step_of_ubernce(tmp_path: Path, reduction: Any) -> None:
-    method = filled(made("ubernce", stream="rgb", reduction=reduction))
+@pytest.mark.parametrize(("reduction", "self_drop"), [("mean_of_logs", 0.0), ("log_of_sum", 1.0)])
+def test_a_step_of_ubernce(tmp_path: Path, reduction: Any, self_drop: float) -> None:
+    method = filled(made("ubernce", stream="rgb", reduction=reduction, self_drop=self_drop))
     [batch] = batches(1)
     encoder, key_encoder, queue = copy.deepcopy(method.query_encoder), followed(method), copy.deepcopy(method.queue)
     query, key = encoder(batch.view("rgb", 0)), key_encoder(batch.view("rgb", 1)).detach()
     logits = contrast_logits(query, key, queue.features.clone(), 0.2)
-    loss = multi_positive_nce(logits, label_positives(LABELS, queue.labels), reduction)
+    loss = multi_positive_nce(logits, label_positives(LABELS, queue.labels), reduction, drop_self=self_drop == 1)
     loss.backward()
     recorder = fit(method, [batch], tmp_path)
     assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -136,7 +136,7 @@ def test_the_coin_follows_the_seed_and_the_step(monkeypatch: pytest.MonkeyPatch)
         drawn = []
         for step in range(400):
             monkeypatch.setattr(CoCLR, "global_step", step)
-            drawn.append(method._coin())
+            drawn.append(method.drops_self())
         return drawn
 
     first = coins(1)
@@ -169,6 +169,7 @@ SWITCHES: dict[str, tuple[str, dict[str, Any], dict[str, Any], set[str], set[str
     "fill_first, full": ("coclr", {"fill_first": False}, {"fill_first": True}, set(), set()),
     "fill_first, empty": ("coclr", {"fill_first": False}, {"fill_first": True}, {"gradients", "weights"}, set()),
     "sampler": ("coclr", {}, {"sampler": {"temporal_centring": True}}, {"sampled.features"}, LOSS | FOUND),
+    "self_drop of ubernce": ("ubernce", {"self_drop": 0.0}, {"self_drop": 1.0}, LOSS, set()),
     "reduction": ("ubernce", {"reduction": "mean_of_logs"}, {"reduction": "log_of_sum"}, LOSS, set()),
 }
 

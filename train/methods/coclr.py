@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
@@ -14,19 +13,15 @@ from torch.optim import Optimizer
 from pipeline.errors import refuse_unknown
 from train.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder
 from train.losses.nce import NOTHING, cotraining_positives, multi_positive_nce, positive_accuracy
-from train.methods.infonce import InfoNCE
-from train.methods.method import Meter
-from train.methods.ubernce import any_positive
+from train.methods.positives import SeveralPositives
 from train.queue import Queue
 from train.settings import check_flag, check_number
 
 if TYPE_CHECKING:
     from train.loader import Batch
 
-COIN = 0x636F696E  # keeps this random number apart from those of other users of the same seed
 
-
-class CoCLR(InfoNCE):
+class CoCLR(SeveralPositives):
     """Han et al. 2020, section 3.2: one stream is trained; the other one, frozen, tells which keys are alike.
 
     Positives of a query are its own key, all keys of the same recording, and the `top_k` keys of other recordings whose
@@ -54,7 +49,7 @@ class CoCLR(InfoNCE):
     """
 
     needed_starts: ClassVar[tuple[str, ...]] = ("sampler",)
-    in_batch: ClassVar[bool] = False
+    kind: ClassVar[str] = "clips that the other stream finds alike"
 
     def __init__(
         self,
@@ -66,15 +61,12 @@ class CoCLR(InfoNCE):
         **settings: Any,
     ) -> None:
         check_number("method.top_k", top_k, whole=True, least=0)
-        check_number("method.self_drop", self_drop, least=0, most=1)
         check_flag("method.fill_first", fill_first)
         for key in sampler or {}:
             if key not in OF_ENCODERS:
                 refuse_unknown("setting", key, OF_ENCODERS, where="method.sampler")
-        super().__init__(stream, **settings)
-        self.save_hyperparameters(
-            {"sampler": sampler, "top_k": top_k, "self_drop": self_drop, "fill_first": fill_first}
-        )
+        super().__init__(stream, self_drop, **settings)
+        self.save_hyperparameters({"sampler": sampler, "top_k": top_k, "fill_first": fill_first})
         made = {key: self.hparams[key] for key in OF_ENCODERS} | (sampler or {})
         in_channels = (settings.get("channels") or STREAM_CHANNELS)[self.other]
         self.sampler = Encoder(in_channels=in_channels, **made).requires_grad_(False)
@@ -102,9 +94,6 @@ class CoCLR(InfoNCE):
         self.sampler.eval()
         return self
 
-    def meters(self, global_batch: int) -> dict[str, Meter]:
-        return super().meters(global_batch) | {"positive_top1": any_positive("clips that the other stream finds alike")}
-
     def compared(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         assert self.queue is not None
         self._found = self._sample(batch)
@@ -113,7 +102,7 @@ class CoCLR(InfoNCE):
             self._found, self.sampled.features, batch.sources, self.queue.sources, self.hparams["top_k"], mine=full
         )
         return {
-            "loss": multi_positive_nce(logits, positives, drop_self=self._coin()),
+            "loss": multi_positive_nce(logits, positives, drop_self=self.drops_self()),
             "positive_top1": positive_accuracy(logits, positives, 1),
             "mined_right": self._mined_right(positives[:, 1:], batch),
         }
@@ -142,11 +131,6 @@ class CoCLR(InfoNCE):
     def _sample(self, batch: Batch) -> Tensor:
         """The sampler's features (B, D) of the clips that the keys are made of."""
         return self.sampler(batch.view(self.other, 1))
-
-    def _coin(self) -> bool:
-        """The same on all ranks and after a stop, because it follows from the seed and the step."""
-        drawn = np.random.default_rng((COIN, torch.initial_seed() % 2**63, self.global_step)).random()
-        return bool(drawn < self.hparams["self_drop"])
 
     def _mined_right(self, positives: Tensor, batch: Batch) -> Tensor:
         """Mean over rows, each the share among its labelled positives of other recordings; 0 where it has none."""

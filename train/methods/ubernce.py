@@ -7,55 +7,47 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from train.losses.nce import Reduction, label_positives, multi_positive_nce, positive_accuracy
-from train.methods.infonce import InfoNCE
-from train.methods.method import Meter
+from train.methods.positives import SeveralPositives
 from train.settings import check_choice
 
 if TYPE_CHECKING:
     from train.loader import Batch
 
 
-class UberNCE(InfoNCE):
+class UberNCE(SeveralPositives):
     """Han et al. 2020, section 3.1: every key in the queue of the query's class is a positive, and the own key.
 
     Uses labels, so what it learns is not self-supervised. A video without a label has its own key alone.
 
     Args:
         reduction: of several positives, "mean_of_logs" (released code) or "log_of_sum" (as CoCLR's loss).
+        self_drop: Probability, a coin for the whole batch, that the own key is a negative where there are others. 0 is the
+            released code; with .9 and "log_of_sum" nothing but where the positives come from differs from CoCLR.
         settings: as of InfoNCE; `queue` is at least 1.
 
     Values of a step: those of InfoNCE, and `positive_top1` (fraction of queries that rank any positive first).
 
     Raises:
-        UsageError: as InfoNCE, and an unknown reduction.
+        UsageError: as InfoNCE, an unknown reduction, and a probability out of range.
     """
 
-    in_batch: ClassVar[bool] = False
+    kind: ClassVar[str] = "clips of their class"
 
-    def __init__(self, stream: str, reduction: Reduction = "mean_of_logs", **settings: Any) -> None:
+    def __init__(
+        self, stream: str, reduction: Reduction = "mean_of_logs", self_drop: float = 0.0, **settings: Any
+    ) -> None:
         check_choice("method.reduction", reduction, Reduction)
-        super().__init__(stream, **settings)
+        super().__init__(stream, self_drop, **settings)
         self.save_hyperparameters({"reduction": reduction})
-
-    def meters(self, global_batch: int) -> dict[str, Meter]:
-        return super().meters(global_batch) | {"positive_top1": any_positive("clips of their class")}
 
     def compared(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         assert self.queue is not None
         positives = label_positives(batch.labels, self.queue.labels)
         return {
-            "loss": multi_positive_nce(logits, positives, self.hparams["reduction"]),
+            "loss": multi_positive_nce(logits, positives, self.hparams["reduction"], self.drops_self()),
             "positive_top1": positive_accuracy(logits, positives, 1),
         }
 
     def remember(self, key: Tensor, batch: Batch) -> None:
         assert self.queue is not None
         self.queue.enqueue(key, labels=batch.labels)
-
-
-def any_positive(what: str) -> Meter:
-    """The meter of `positive_top1`."""
-    meaning = (
-        f"the share of clips that rank a positive first: the other clip of their own video, or {what} in the queue"
-    )
-    return Meter("a positive first", meaning)
