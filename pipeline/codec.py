@@ -71,7 +71,8 @@ def decode(stream: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.nda
     Raises ValueError when the stream does not hold an image of that shape.
     """
     image = cv2.imdecode(stream, _FLAGS[layout]) if stream.size else None
-    if image is None or image.size != math.prod(shape) or image.shape[1] != shape[1 if layout == "rgb" else -1]:
+    wanted = shape if layout == "rgb" else (shape[0] * shape[1], shape[2])
+    if image is None or image.shape != wanted:
         found = "nothing" if image is None else f"an image of {image.shape[0]} x {image.shape[1]}"
         raise ValueError(f"a JPEG stream should hold a frame of shape {shape} and holds {found}")
     return image.reshape(shape)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.reader.memory import KEPT, BatchMemory
-from train.reader.resize import ByteResize
+from train.reader.resize import TOGETHER, ByteResize
 
 sides = st.integers(1, 70)
 
@@ -19,27 +19,30 @@ sides = st.integers(1, 70)
 def test_resizing_equals_opencv_bit_for_bit(
     data: st.DataObject, channels: int, height: int, width: int, size: tuple[int, int]
 ) -> None:
-    """Any window of any frame to any size, mirrored or not; nothing but the frame's place in the clip is written."""
+    """Any window of any frames to any size, mirrored or not; nothing but the frames' places in the clip is written."""
     planes = 1 if channels == 3 else data.draw(st.integers(1, 3))
     down, across = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
     top, left = data.draw(st.integers(0, height - down)), data.draw(st.integers(0, width - across))
     flip, seed = data.draw(st.booleans()), data.draw(st.integers(0, 99))
-    frame = np.random.default_rng(seed).integers(0, 256, (planes, height, width * channels), np.uint8)
-    clip = np.full((planes, 3, size[0], size[1] * channels), 77, np.uint8)
-    ByteResize((height, width), channels, (top, left, down, across), flip, size)(frame, clip, 1)
-    assert (clip[:, ::2] == 77).all()
-    for image, found in zip(frame.reshape(planes, height, width, channels), clip[:, 1], strict=True):
-        cut = image[top : top + down, left : left + across]
-        expected = cv2.resize(cut, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, channels)
-        np.testing.assert_array_equal(found.reshape(expected.shape), expected[:, ::-1] if flip else expected)
+    shape = (height, width, 3) if channels == 3 else (planes, height, width)
+    frames = list(np.random.default_rng(seed).integers(0, 256, (data.draw(st.integers(1, TOGETHER)), *shape), np.uint8))
+    places = np.array(data.draw(st.permutations(range(TOGETHER + 1))))[: len(frames)]
+    clip = np.full((planes, TOGETHER + 1, size[0], size[1] * channels), 77, np.uint8)
+    ByteResize((height, width), channels, (top, left, down, across), flip, size)(frames, clip, places)
+    assert (np.delete(clip, places, axis=1) == 77).all()
+    for frame, place in zip(frames, places, strict=True):
+        for image, found in zip(frame.reshape(planes, height, width, channels), clip[:, place], strict=True):
+            cut = image[top : top + down, left : left + across]
+            expected = cv2.resize(cut, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, channels)
+            np.testing.assert_array_equal(found.reshape(expected.shape), expected[:, ::-1] if flip else expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_half_the_size_is_opencvs_too(channels: int) -> None:
     """There OpenCV takes another way."""
-    frame = np.random.default_rng(0).integers(0, 256, (1, 64, 80 * channels), np.uint8)
+    frame = np.random.default_rng(0).integers(0, 256, (64, 80, 3) if channels == 3 else (1, 64, 80), np.uint8)
     clip = np.empty((1, 1, 32, 40 * channels), np.uint8)
-    ByteResize((64, 80), channels, (0, 0, 64, 80), False, (32, 40))(frame, clip, 0)
+    ByteResize((64, 80), channels, (0, 0, 64, 80), False, (32, 40))([frame], clip, np.array([0]))
     expected = cv2.resize(frame.reshape(64, 80, channels), (40, 32), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(clip.reshape(expected.shape), expected)
 

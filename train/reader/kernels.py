@@ -98,32 +98,47 @@ def _fits(columns, group, channels):  # pragma: no cover - compiled
 
 
 @kernel
-def resize(frame, top, values, starts, picks, weights, rows, scratch, edge, clip, place):  # pragma: no cover - compiled
-    """Into clip[:, place], uint8 (P, T, h, w * channels), the window of `frame`, uint8 (P, H, W * channels).
+def resize(
+    frames, top, values, starts, picks, weights, rows, scratch, edge, clip, places
+):  # pragma: no cover - compiled
+    """Into clip[:, places], uint8 (P, T, h, w * channels), a window of each of `frames`, uint8 (H, W, 3) or (P, H, W).
 
-    top: of the window. values: of a group of columns, all channels counted. starts, picks, weights, rows: of `lay_out`.
-    scratch: int16 (2, ...), two blended rows. edge: uint8, a row and BYTES.
+    frames: a tuple of at least as many as there are places. top: of the window. values: of a group of columns, all channels
+    counted. starts, picks, weights, rows: of `lay_out`. scratch: int16 (2, ...), two blended rows. edge: uint8, a row and
+    BYTES.
     """
-    planes, height, width = frame.shape
-    groups = -(-clip.shape[3] // values)
-    for plane in range(planes):
-        held0, held1 = -1, -1
-        for y in range(clip.shape[2]):
-            for row in (rows[y, 0], rows[y, 1]):
-                if (held1 if row % 2 else held0) == row:
-                    continue
-                source = frame[plane, top + row]
-                if plane == planes - 1 and top + row == height - 1:  # nothing may be read behind the frame
-                    edge[:width] = source
-                    source = edge
-                for group in range(groups):
-                    _blend_group(source, starts, picks, weights, group, scratch[row % 2], group * values)
-                if row % 2:
-                    held1 = row
-                else:
-                    held0 = row
-            upper, lower = scratch[rows[y, 0] % 2], scratch[rows[y, 1] % 2]
-            _blend_rows(upper, lower, rows[y, 2], rows[y, 3], clip[plane, place, y])
+    planes, width = len(clip), len(edge) - BYTES
+    for number in range(len(places)):
+        of_planes = frames[number].reshape(planes, -1, width)
+        for plane in range(planes):
+            behind = plane == planes - 1  # the last plane: nothing may be read behind it
+            target = clip[plane, places[number]]
+            _resize_plane(of_planes[plane], top, values, starts, picks, weights, rows, scratch, edge, target, behind)
+
+
+@part
+def _resize_plane(
+    plane, top, values, starts, picks, weights, rows, scratch, edge, target, behind
+):  # pragma: no cover - compiled
+    height, width = plane.shape
+    groups = -(-target.shape[1] // values)
+    held0, held1 = -1, -1
+    for y in range(len(target)):
+        for row in (rows[y, 0], rows[y, 1]):
+            if (held1 if row % 2 else held0) == row:
+                continue
+            source = plane[top + row]
+            if behind and top + row == height - 1:
+                edge[:width] = source
+                source = edge
+            for group in range(groups):
+                _blend_group(source, starts, picks, weights, group, scratch[row % 2], group * values)
+            if row % 2:
+                held1 = row
+            else:
+                held0 = row
+        upper, lower = scratch[rows[y, 0] % 2], scratch[rows[y, 1] % 2]
+        _blend_rows(upper, lower, rows[y, 2], rows[y, 3], target[y])
 
 
 @part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.console import preparing
 from train.reader.memory import BatchMemory
 from train.reader.planes import planes_of
-from train.reader.resize import ByteResize, Size, ValueResize, WindowResize, prepare
+from train.reader.resize import TOGETHER, ByteResize, Size, ValueResize, WindowResize, prepare
 from train.reader.shard import ShardReader
 
 
@@ -24,7 +25,7 @@ class OpenCVExecutor:
     to ten times as much. OpenCV's own threads are switched off, process-wide: the pool is the parallelism.
 
     Memory: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), page-locked where
-    there is a CUDA device; for each thread the streams of a clip and one decoded frame. Batches that were let go are
+    there is a CUDA device; for each thread the streams of a clip and `TOGETHER` decoded frames. Batches that were let go are
     reused, up to `memory.KEPT` of them.
     """
 
@@ -51,7 +52,7 @@ class OpenCVExecutor:
                 resize: WindowResize = ByteResize(frame, planes.channels, window, pixels.flip, self.size)
             else:
                 resize = ValueResize(values, window, pixels.flip, self.size)
-            self._fill(view, plan, frame, resize, clip)
+            self._fill(view, plan, resize, clip)
             if pixels.blur:
                 _blur(clip.reshape(-1, *self.size, planes.channels), pixels.blur)
 
@@ -62,22 +63,22 @@ class OpenCVExecutor:
         self._pool.shutdown()
         self._shards.close()
 
-    def _fill(self, view: str, plan: ClipPlan, size: Size, resize: WindowResize, clip: np.ndarray) -> None:
+    def _fill(self, view: str, plan: ClipPlan, resize: WindowResize, clip: np.ndarray) -> None:
         """Decode one clip, each distinct frame once, into `clip` (P, T, h, w * C)."""
         shape, decode = self.store.shape(plan.video_id, view)[1:], self.store.codec(view).decode_frame
-        places: dict[int, list[int]] = {}
-        for place, number in enumerate(plan.frames.tolist()):
-            places.setdefault(number, []).append(place)
-        for number, stream in self._shards.each(plan.video_id, view, plan.frames):
+        _, firsts, distinct = np.unique(plan.frames, return_index=True, return_inverse=True)
+        streams = self._shards.each(plan.video_id, view, plan.frames)
+        for start in range(0, len(firsts), TOGETHER):
+            places = firsts[start : start + TOGETHER]
             try:
-                frame = decode(stream, shape)
+                frames = [decode(stream, shape) for _, stream in islice(streams, len(places))]
             except ValueError as error:
                 raise corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), error) from error
-            first, *repeats = places[number]
-            resize(frame.reshape(len(clip), size[0], -1), clip, first)
-            if repeats:  # a short video repeats its first frame
-                clip[:, repeats] = clip[:, first, None]
-            del frame  # its memory, still in the processor's cache, is the next one's
+            resize(frames, clip, places)
+        if len(firsts) < len(plan.frames):  # a short video repeats its first frame
+            source = firsts[distinct]
+            (repeats,) = np.nonzero(source != np.arange(len(source)))
+            clip[:, repeats] = clip[:, source[repeats]]
 
 
 def _blur(images: np.ndarray, sigma: float) -> None:

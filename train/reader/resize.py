@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 
 from train.reader import kernels
 
+TOGETHER = 2  # frames that are resized at once: less waiting for Python's lock, and still in the processor's cache
 Size = tuple[int, int]  # height and width
 PixelWindow = tuple[int, int, int, int]  # top, left, height, width
 
@@ -20,8 +22,8 @@ class WindowResize(Protocol):
     Made for a clip, used by one thread.
     """
 
-    def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
-        """From frame, uint8 (P, H, W * C), P planes of C interleaved channels, into clip[:, place], (P, T, h, w * C)."""
+    def __call__(self, frames: Sequence[np.ndarray], clip: np.ndarray, places: np.ndarray) -> None:
+        """From 1 to `TOGETHER` frames, each uint8 (H, W, 3) or (P, H, W) gray planes, into clip[:, places], (P, T, h, w * C)."""
 
 
 class ByteResize:
@@ -39,16 +41,20 @@ class ByteResize:
         self._scratch = np.empty((2, size[1] * channels + 2 * kernels.VALUES), np.int16)
         self._edge = np.empty(frame[1] * channels + kernels.BYTES, np.uint8)
 
-    def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
-        kernels.resize(frame, self.top, self._values, *self._tables, self._scratch, self._edge, clip, place)
+    def __call__(self, frames: Sequence[np.ndarray], clip: np.ndarray, places: np.ndarray) -> None:
+        filled_up = (*frames, *frames[-1:] * (TOGETHER - len(frames)))  # one length, so that it is compiled once
+        kernels.resize(filled_up, self.top, self._values, *self._tables, self._scratch, self._edge, clip, places)
 
 
 @functools.cache
 def prepare() -> None:
     """Compile what bytes are resized with, which the first reader on a machine would wait for."""
     for channels in (1, 3):
-        frame, clip = (np.zeros(shape, np.uint8) for shape in ((1, 8, 8 * channels), (1, 1, 4, 4 * channels)))
-        ByteResize((8, 8), channels, (0, 0, 8, 8), False, (4, 4))(frame, clip, 0)
+        frame, clip = (
+            np.zeros((8, 8, 3) if channels == 3 else (1, 8, 8), np.uint8),
+            np.zeros((1, 1, 4, 4 * channels), np.uint8),
+        )
+        ByteResize((8, 8), channels, (0, 0, 8, 8), False, (4, 4))([frame], clip, np.zeros(1, np.int64))
 
 
 class ValueResize:
@@ -59,9 +65,10 @@ class ValueResize:
         self.values, self.flip, self.size = values, flip, size
         self._window = slice(top, top + height), slice(left, left + width)
 
-    def __call__(self, frame: np.ndarray, clip: np.ndarray, place: int) -> None:
-        for plane, target in zip(frame, clip[:, place], strict=True):
-            values = self.values[plane[self._window]]
-            cv2.resize(values, self.size[::-1], dst=target, interpolation=cv2.INTER_LINEAR)
-            if self.flip:
-                cv2.flip(target, 1, dst=target)
+    def __call__(self, frames: Sequence[np.ndarray], clip: np.ndarray, places: np.ndarray) -> None:
+        for frame, place in zip(frames, places, strict=True):
+            for plane, target in zip(frame, clip[:, place], strict=True):
+                values = self.values[plane[self._window]]
+                cv2.resize(values, self.size[::-1], dst=target, interpolation=cv2.INTER_LINEAR)
+                if self.flip:
+                    cv2.flip(target, 1, dst=target)
