@@ -70,6 +70,25 @@ def test_predictive_blocks_are_one_run_through_the_video(
         assert (steps == stride).all() if long else ((steps >= 0) & (steps <= stride)).all()
 
 
+@given(
+    num_frames=st.integers(1, 300),
+    blocks=st.integers(1, 8),
+    block_length=st.integers(1, 6),
+    stride=st.integers(1, 4),
+    place=st.floats(0, 1, exclude_max=True),
+)
+def test_predictive_blocks_equal_a_loop_from_any_start(
+    num_frames: int, blocks: int, block_length: int, stride: int, place: float
+) -> None:
+    count = blocks * block_length
+    distance = stride if num_frames > count * stride else 0.9 * (num_frames - 1) / count
+    start = int(place * (num_frames - int(count * distance)))
+    frames = predictive_blocks(num_frames, blocks, block_length, stride, start)
+    for k in range(blocks):
+        for t in range(block_length):
+            assert frames[k, t] == int(start + distance * (block_length * k + t)) < num_frames
+
+
 def test_predictive_blocks_outside_the_video_fail() -> None:
     predictive_blocks(121, 8, 5, 3, 3)  # the last frame is the video's last
     for start in (4, 121, -1):
