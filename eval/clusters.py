@@ -53,7 +53,7 @@ def cluster_scores(assignments: np.ndarray | torch.Tensor, labels: np.ndarray | 
 
 def _names(values: np.ndarray | torch.Tensor, what: str) -> np.ndarray:
     """(N,) integers, N at least 1."""
-    names = torch.as_tensor(values).cpu().numpy()
+    names = values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if names.ndim != 1 or not len(names) or not np.issubdtype(names.dtype, np.integer):
         raise Refusal(
             f"{what} are {names.dtype} {names.shape}",

@@ -95,10 +95,11 @@ def test_chance_is_adjusted_for() -> None:
         ([], [], r"assignments are .* \(0,\)"),
         ([0, 1], [], r"labels are .* \(0,\)"),
         ([[0], [1]], [0, 1], r"assignments are int64 \(2, 1\)"),
-        ([0, 1], [0.5, 1], r"labels are float32 \(2,\)"),
+        ([0, 1], [0.5, 1], r"labels are float64 \(2,\)"),
+        ([0, 1], ["a", "b"], r"labels are <U1 \(2,\)"),
         ([0, 1, 1], [0, -1, 1], "1 of 3 videos have no label"),
     ],
-    ids=["lengths", "empty", "no labels", "not a list", "no integers", "no label"],
+    ids=["lengths", "empty", "no labels", "not a list", "no integers", "names", "no label"],
 )
 def test_scores_fail(clusters: list, classes: list, told: str) -> None:
     with pytest.raises(Refusal, match=told):

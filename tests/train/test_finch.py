@@ -143,6 +143,25 @@ def test_identical_rows_are_one_cluster(row: list[float], count: int) -> None:
     assert found.labels.tolist() == [[0]] * count
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_of_one_direction_are_one_cluster_whatever_their_lengths(seed: int) -> None:
+    """Their distances, zero, are rounded in many ways, and none is nearer than another for that."""
+    rng = np.random.default_rng(seed)
+    direction, lengths = rng.normal(size=128), rng.uniform(1, 9, size=(60, 1))
+    assert finch(lengths * direction).counts == (1,)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_link_as_long_as_the_longest_is_kept_however_it_is_rounded(seed: int) -> None:
+    """Cosines: .99 of the two that set the limit (their link counts double), .98 of the third to the first, .995 nearer."""
+    angles = np.array([0, np.arccos(0.995), -np.arccos(0.98)])
+    twice = np.repeat(np.stack([np.cos(angles), np.sin(angles), 0 * angles, 0 * angles], axis=1), 2, axis=0)
+    limit = [[0, 0, 1, 0], [0, 0, 0.99, (1 - 0.99**2) ** 0.5]]
+    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 4)))[0].T
+    found = finch(np.concatenate([twice, limit]) @ turn)
+    assert found.labels.T.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 0, 0, 0, 0, 1, 1]]
+
+
 def test_two_that_are_each_others_nearest_may_be_linked_through_a_third_alone() -> None:
     """Their own link counts double and is too long; the third one's links to both are longer, count once and are not."""
     corners = np.array([[0, 0, 10], [0.6**0.5, 0, 10], [0.25 / 0.6**0.5, 0.5958**0.5, 10]])  # squared sides .6, .7, .8
@@ -154,7 +173,9 @@ def test_two_that_are_each_others_nearest_may_be_linked_through_a_third_alone() 
 def test_arrays_and_tensors_of_any_precision_are_equal() -> None:
     rows = torch.from_numpy(draw(50, 8, seed=6)).bfloat16()
     wanted = finch(rows.double().numpy())
-    for given_rows in (rows, rows.half(), rows.float().requires_grad_(), rows.double(), rows.float().numpy()):
+    frozen = rows.float().numpy()
+    frozen.setflags(write=False)
+    for given_rows in (rows, rows.half(), rows.float().requires_grad_(), rows.double(), frozen):
         assert np.array_equal(finch(given_rows).labels, wanted.labels)
 
 

@@ -73,7 +73,9 @@ def finch(features: np.ndarray | torch.Tensor, metric: Metric = "cosine") -> Par
 
 def _rows(features: np.ndarray | torch.Tensor) -> np.ndarray:
     """Features (N, D) as float64."""
-    rows = torch.as_tensor(features).detach().to("cpu", torch.float64).numpy()
+    if isinstance(features, torch.Tensor):
+        features = features.detach().to("cpu", torch.float64).numpy()
+    rows = np.asarray(features, dtype=np.float64)
     if rows.ndim != 2 or not rows.size:
         raise Refusal(f"features to cluster are {rows.shape}", where="finch", remedy="(N, D), neither of them 0")
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -105,9 +107,9 @@ def _nearest(directions: np.ndarray) -> np.ndarray:
 def _linked(directions: np.ndarray, nearest: np.ndarray, longest: float) -> np.ndarray:
     """(N,) clusters of what is linked by no more than `longest`, numbered by their lowest row.
 
-    The links between rows of the same nearest row are as many as N squared, but few of them link anything new: they are at
-    least as long as the links of both rows to that nearest row, which are kept where they are. Only to the row that is
-    each other's nearest with it, and whose own link counts double, can such a link be the only one.
+    Of the links between rows that have the same nearest row, up to N squared, few are looked at. Both rows are at least as
+    near to that nearest row as to each other, so that it links them, too, wherever their own link is kept; unless it is
+    each other's nearest with one of them, and their link, which counts double, too long. So links to that one are.
     """
     rows = np.arange(len(nearest))
     beyond = nearest[nearest]

@@ -55,7 +55,7 @@ def triplet_loss(
         raise Refusal(f"embeddings are {tuple(embeddings.shape)}", where="triplet_loss", remedy="(N, D), N at least 1")
     distances = cosine_distances(embeddings)
     pairs, candidates = semi_hard_pairs(distances, labels, margin)
-    foreign = distances.detach().masked_fill(~_differ(labels), torch.inf)  # (N, N)
+    foreign = distances.masked_fill(~_differ(labels), torch.inf)  # (N, N)
     negatives = foreign.argmin(dim=1)[pairs[:, 0]]  # (P,) the nearest; a candidate if there is any
     if strategy == "random_semi_hard":
         negatives = torch.where(candidates.any(dim=1), _drawn(candidates, generator), negatives)
