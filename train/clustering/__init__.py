@@ -1,0 +1,1 @@
+"""Clustering: no training code inside."""
