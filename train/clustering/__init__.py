@@ -1,0 +1,1 @@
+"""Groupings of features without labels: assignments to prototypes, and clusters."""
