@@ -75,12 +75,12 @@ def test_a_warm_up_is_a_line_to_the_full_rate(start: float) -> None:
     assert cosine(settings, 0, 2, 1) == start  # of a single step
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_training_follows_it_step_by_step(tmp_path: Path, accumulate: int) -> None:
+@pytest.mark.parametrize(("accumulate", "per_epoch"), [(1, 3), (2, 3), (1, 2)])
+def test_training_follows_it_step_by_step(tmp_path: Path, accumulate: int, per_epoch: int) -> None:
     """As stages train: up to a number of steps, which need not be whole epochs."""
     settings = {"max_epochs": -1, "max_steps": 11, "accumulate_grad_batches": accumulate}
-    recorder = trained(tmp_path, WARM, 3 * accumulate, **settings)
-    expected = [cosine(OptimiserSettings(**WARM), step, 11, 6) for step in range(11)]
+    recorder = trained(tmp_path, WARM, per_epoch * accumulate, **settings)
+    expected = [cosine(OptimiserSettings(**WARM), step, 11, 2 * per_epoch) for step in range(11)]
     assert recorder.learning_rates == pytest.approx(expected, rel=1e-12)
 
 
