@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -11,13 +11,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from pipeline.errors import UsageError, refuse_unknown
+from train.larc import LARC
 from train.settings import check_choice, check_number
 
-OptimiserName = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "step", "one_cycle"]
+OptimiserName = Literal["adam", "adamw", "sgd", "larc"]
+Schedule = Literal["constant", "step", "one_cycle", "cosine"]
 
 SGD_MOMENTUM = 0.9
 STEP_FACTOR = 0.1  # at every milestone
@@ -29,15 +30,21 @@ class OptimiserSettings:
     """What a recipe may say under `optimiser`. The defaults are CoCLR's first 250 epochs of InfoNCE.
 
     Args:
-        name: "adam" (weight decay coupled, as an L2 term), "adamw" (decoupled) or "sgd" (momentum 0.9, coupled).
+        name: "adam" (weight decay coupled, as an L2 term), "adamw" (decoupled), "sgd" (momentum 0.9, coupled) or "larc"
+            (sgd with a rate of each tensor's own, trust coefficient 0.001, without clipping: ViCC and GOCA).
         lr: learning rate; the highest one of a one-cycle schedule. It is not scaled with the batch.
         weight_decay: on all weights, biases and batch norm included.
         schedule: "constant"; "step": x 0.1 at each of `milestones`; "one_cycle": cosine up for 15 % of all steps from
-            lr / 25, then cosine down to nothing, with the momentum going the other way.
+            lr / 25, then cosine down to nothing, with the momentum going the other way; "cosine": cosine down to
+            `final_lr`, step by step, after a linear warm-up.
         milestones: epochs at whose start the "step" schedule drops.
+        warm_up: epochs that the "cosine" schedule takes, at its start, from `warm_up_from` to lr; up or down.
+        warm_up_from: learning rate of the first step of a warm-up.
+        final_lr: learning rate at the end of a "cosine" schedule; its last step is a little above.
 
     Raises:
-        UsageError: a value of another type or out of range, or milestones without "step" and the reverse.
+        UsageError: a value of another type or out of range, milestones without "step" and the reverse, or what belongs to
+            "cosine" or a warm-up without it.
     """
 
     name: OptimiserName = "adam"
@@ -45,6 +52,9 @@ class OptimiserSettings:
     weight_decay: float = 1e-5
     schedule: Schedule = "constant"
     milestones: tuple[int, ...] = ()
+    warm_up: int = 0
+    warm_up_from: float = 0.0
+    final_lr: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("optimiser.name", self.name, OptimiserName)
@@ -57,6 +67,18 @@ class OptimiserSettings:
         if (self.schedule == "step") != bool(self.milestones):
             problem = f'schedule "{self.schedule}" with milestones {list(self.milestones)}'
             raise _refusal("milestones", problem, 'milestones go with schedule "step", and with no other')
+        self._check_cosine()
+
+    def _check_cosine(self) -> None:
+        check_number("optimiser.warm_up", self.warm_up, whole=True, least=0)
+        check_number("optimiser.warm_up_from", self.warm_up_from, least=0)
+        check_number("optimiser.final_lr", self.final_lr, least=0, most=self.lr)
+        for key in ("warm_up", "warm_up_from", "final_lr"):
+            if getattr(self, key) and self.schedule != "cosine":
+                problem = f'schedule "{self.schedule}" with {key} {getattr(self, key)}'
+                raise _refusal(key, problem, f'{key} goes with schedule "cosine", and with no other')
+        if self.warm_up_from and not self.warm_up:
+            raise _refusal("warm_up_from", "a first learning rate without a warm-up", "give warm_up, in epochs")
 
     @classmethod
     def of(cls, settings: OptimiserSettings | Mapping[str, Any] | None) -> OptimiserSettings:
@@ -79,20 +101,23 @@ class OptimiserSettings:
 
 def make_optimiser(settings: OptimiserSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The optimiser of `settings` over `parameters`."""
-    if settings.name == "sgd":
-        return SGD(parameters, lr=settings.lr, momentum=SGD_MOMENTUM, weight_decay=settings.weight_decay)
-    kind = {"adam": Adam, "adamw": AdamW}[settings.name]
-    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.name == "adam":
+        return Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.name == "adamw":
+        return AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    kind = {"sgd": SGD, "larc": LARC}[settings.name]
+    return kind(parameters, lr=settings.lr, momentum=SGD_MOMENTUM, weight_decay=settings.weight_decay)
 
 
 def with_schedule(settings: OptimiserSettings, optimiser: Optimizer, trainer: Trainer) -> OptimizerLRScheduler:
     """What `configure_optimizers` returns: the optimiser and, unless constant, its schedule.
 
     Args:
-        trainer: knows the steps of the whole run, which "one_cycle" needs.
+        trainer: knows the steps of the whole run, which "one_cycle" and "cosine" need.
 
     Raises:
-        UsageError: a one-cycle schedule on a run without a known end.
+        UsageError: one of these two on a run without a known end; once training has begun, a warm-up that is as long as
+            the run.
     """
     if settings.schedule == "constant":
         return optimiser
@@ -101,10 +126,43 @@ def with_schedule(settings: OptimiserSettings, optimiser: Optimizer, trainer: Tr
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": by_epoch, "interval": "epoch"}}
     steps = trainer.estimated_stepping_batches
     if not math.isfinite(steps):
-        raise _refusal("schedule", "a one-cycle schedule on a run without an end", "give the number of epochs or steps")
-    # One more than there are steps: the last of them keeps a learning rate above the final one.
-    by_step = OneCycleLR(optimiser, settings.lr, total_steps=int(steps) + 1, pct_start=ONE_CYCLE_RISE)
+        problem = f"a {settings.schedule.replace('_', '-')} schedule on a run without an end"
+        raise _refusal("schedule", problem, "give the number of epochs or steps")
+    if settings.schedule == "cosine":
+        by_step: LRScheduler = LambdaLR(optimiser, _cosine_factor(settings, trainer, int(steps)))
+    else:
+        # One more than there are steps: the last of them keeps a learning rate above the final one.
+        by_step = OneCycleLR(optimiser, settings.lr, total_steps=int(steps) + 1, pct_start=ONE_CYCLE_RISE)
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
+
+
+def cosine(settings: OptimiserSettings, step: int, steps: int, warm_up: int) -> float:
+    """Learning rate of step `step`, from 0, of `steps`, the first `warm_up` of which are the warm-up.
+
+    The warm-up's last step has the full learning rate, and so has the first step after it (ViCC, GOCA).
+    """
+    if step < warm_up:
+        return settings.warm_up_from + (settings.lr - settings.warm_up_from) * step / max(warm_up - 1, 1)
+    done = (step - warm_up) / (steps - warm_up)
+    return settings.final_lr + (settings.lr - settings.final_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _cosine_factor(settings: OptimiserSettings, trainer: Trainer, steps: int) -> Callable[[int], float]:
+    """What the learning rate is multiplied by. A closure: of an object the scheduler would save all it refers to."""
+
+    def factor(step: int) -> float:
+        # There is no loader yet when step 0 is asked for, which needs no more than that an epoch has a step.
+        warm_up = settings.warm_up * (_steps_of_epoch(trainer) if step else 1)
+        if warm_up >= steps:
+            problem = f"a warm-up of {settings.warm_up} epochs does not end within {steps} steps"
+            raise _refusal("warm_up", problem, "a shorter warm-up, or a longer run")
+        return cosine(settings, step, steps, warm_up) / settings.lr
+
+    return factor
+
+
+def _steps_of_epoch(trainer: Trainer) -> int:
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
 def _is_epoch(value: object) -> bool:

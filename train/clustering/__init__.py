@@ -1,1 +1,1 @@
-"""Clustering: no training code inside."""
+"""Groupings of features without labels: assignments to prototypes, and clusters. No training code inside."""
