@@ -60,8 +60,8 @@ def create(name: str, settings: dict[str, Any], seed: int) -> Method:
 def starting_weights(path: Path, stream: str, needs_head: bool = False) -> dict[str, torch.Tensor]:
     """State dict of the encoder that a stage may start from: backbone, its statistics, and head.
 
-    Of our checkpoints it is the stream's. A published file says nothing of streams; its query encoder is taken. There is
-    no head where none was trained: in files with a classifier, and in runs imported from them.
+    Of our checkpoints it is the stream's. Most published files say nothing of streams; their query encoder is taken. There
+    is no head where none of ours was trained: in files with a classifier or another head, and in runs imported from them.
     Raises Refusal for a file without such a network, and for one without a head if `needs_head`: for a role that is not
     trained, where a fresh head would stay random.
     """
@@ -86,7 +86,8 @@ def _starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
         state = found[stream].state_dict()
         fresh = loaded[METADATA].get(FRESH_HEAD, False)
         return {name: tensor for name, tensor in state.items() if not (fresh and name.startswith("head."))}
-    return import_published(path).encoder("query")
+    published = import_published(path)
+    return published.encoder(published.role(stream))
 
 
 def start_from(encoder: Encoder, weights: dict[str, torch.Tensor], where: str) -> None:

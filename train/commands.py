@@ -128,17 +128,21 @@ def preview(
 def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto") -> None:
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
-    The files do not say whether they are of RGB or flow: that is what the options are for. They are read without running
-    code in them; every tensor is checked by name and shape. Known: the layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D).
+    The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the file
+    twice.) They are read without running code in them; every tensor is checked by name and shape. Known: the layouts of CoCLR
+    (InfoNCE, UberNCE and CoCLR on S3D), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and
+    CoCon (2D3D-ResNets).
 
     Linear probes and fine-tuned networks are taken, too: evaluation uses the backbone alone. Their classifier is left out and
-    a fresh projection head made, which is told; a stage that starts from such a network begins with a fresh head as well.
+    a fresh projection head made, which is told; a stage that starts from such a network begins with a fresh head as well. So
+    it is where the projection head is another than ours: in files of GOCA, SLIC, DPC and CoCon.
 
     Args:
         run: New folder, with a stage named rgb, one named flow, or both.
         rgb: Published file of an RGB network.
         flow: Published file of a flow network.
-        layout: auto, or the name of a layout where it cannot be told.
+        layout: auto, or coclr, vicc, goca, slic, dpc, cocon. Needed for DPC's network with running statistics, which is
+            told from CoCon's by nothing.
     """
     given = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path}
     imported.import_run(given, run, layout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from train import checkpoints, provenance, stages
 from train import recipe as recipes
 from train.checkpoints import FRESH_HEAD, METADATA
 from train.console import tell
+from train.loader import ClipSettings
 from train.methods.coclr import CoCLR
 from train.methods.infonce import InfoNCE
 from train.methods.ubernce import UberNCE
-from train.published import LAYOUTS, Published, import_published, published_state
-from train.recipe import Recipe, StageSettings
+from train.published import Published, import_published, published_state
+from train.recipe import Augmentation, EvaluationSettings, Recipe, StageSettings
 
 # What the layout keeps of a queue's slots.
 QUEUED: dict[type, tuple[str, ...]] = {
@@ -23,76 +25,115 @@ QUEUED: dict[type, tuple[str, ...]] = {
     UberNCE: ("features", "pointer", "labels"),
     CoCLR: ("features", "pointer", "sources", "filled"),
 }
-RECIPE = ("ucf101", "infonce")  # whose clips and input the published networks were trained with
+WRITTEN = ("coclr",)  # the layouts that checkpoints of ours fit into
+RECIPE = ("ucf101", "infonce")  # of which the run takes what the files do not say
+SHOWN = 4  # names of tensors that are told one by one
 
 
 def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
-    """Write RUN with a finished stage for each stream -> file. The file itself does not say of which stream it is.
+    """Write RUN with a finished stage for each stream -> file. Only GOCA's files say of which stream their networks are.
 
-    Of a file of CoCLR the query network is taken, with its key network and queue. Of a linear probe or a fine-tuned network
-    the backbone is taken; its classifier is left out and a projection head made from the seed, which is told. Raises Refusal
-    for a run that is there and a file that is none, and UsageError without a file.
+    Of a file of CoCLR the query network is taken, with its key network and queue; of ViCC the query network. Of a linear
+    probe, a fine-tuned network and those whose projection head is another than ours (GOCA, SLIC, DPC, CoCon) the backbone is
+    taken; a projection head is made from the seed, which is told. Raises Refusal for a run that is there, a file that is
+    none and files whose networks saw other clips, and UsageError without a file.
     """
     if not files:
         raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
     if run.exists():
         raise Refusal("there is something already", where=str(run), remedy="give a new folder as --run")
     found = {stream: import_published(path, layout) for stream, path in files.items()}
-    base = recipes.load(recipes.find(*RECIPE))
-    listed = [
-        StageSettings(stream, "infonce", _settings(stream, published), epochs=1) for stream, published in found.items()
-    ]
-    recipe = dataclasses.replace(
-        base, title=f"published networks: {', '.join(map(str, files.values()))}", stages=listed
-    )
-    written = {stage.name: _checkpoint(recipe, stage, found[stage.name], files[stage.name]) for stage in listed}
+    recipe = _recipe(found, files)
+    written = {stage.name: _checkpoint(recipe, stage, found[stage.name], files[stage.name]) for stage in recipe.stages}
     for stream, published in found.items():
-        if published.classifier:
-            tell(
-                f"{files[stream]}: a classifier in place of a projection head. The backbone is taken;"
-                f" {', '.join(published.classifier)} are left out, and the head is a fresh one, from the seed {recipe.seed}"
-            )
+        _tell_what_is_left_out(published, stream, files[stream], recipe.seed)
     stages.prepare(run, recipe)
     for name, content in written.items():
         checkpoints.write(content, stages.checkpoint_path(run, name))
 
 
+def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
+    """A stage for each stream, on the clips that its network was trained on, which must be the same for all."""
+    inputs = [published.input for published in found.values()]
+    if any(other != inputs[0] for other in inputs):
+        listed = ", ".join(f"{files[stream]} ({published.layout})" for stream, published in found.items())
+        raise Refusal(
+            "the networks were trained on clips of other kinds",
+            where=listed,
+            remedy="import each into a run of its own",
+        )
+    seen = inputs[0]
+    return dataclasses.replace(
+        recipes.load(recipes.find(*RECIPE)),
+        title=f"published networks: {', '.join(map(str, files.values()))}",
+        clips=ClipSettings(seen.length, seen.stride, seen.size),
+        augmentation=Augmentation(seen.policy, dict(seen.settings)),
+        evaluation=EvaluationSettings(seen.crop),
+        stages=[
+            StageSettings(stream, "infonce", _settings(stream, published), epochs=1)
+            for stream, published in found.items()
+        ],
+    )
+
+
 def _settings(stream: str, published: Published) -> dict[str, Any]:
+    role = published.role(stream)
     queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
-    head = {} if published.classifier else {"dim": len(published.heads["query"]["head.2.weight"])}
-    return {"stream": stream, "backbone": published.backbone, "queue": queue, **head}
+    head = {"dim": len(published.heads[role]["head.2.weight"])} if published.has_our_head(role) else {}
+    made_with = {"backbone_settings": published.backbone_settings} if published.backbone_settings else {}
+    return {"stream": stream, "backbone": published.backbone, "queue": queue, **made_with, **head}
 
 
 def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
     method = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
-    roles = {"query": "query_encoder", "key": "key_encoder"}
-    state = {
-        f"{roles[role]}.{part}": tensor
-        for role in roles
-        if role in published.backbones and (role == "query" or stage.settings["queue"])
-        for part, tensor in published.encoder(role).items()
-    }
-    if published.classifier:
-        head = method.get_submodule("query_encoder.head").state_dict()
-        state |= {f"query_encoder.head.{name}": tensor for name, tensor in head.items()}
+    role = published.role(stage.settings["stream"])
+    parts = {"query_encoder": published.encoder(role)}
     if stage.settings["queue"]:
-        empty = {f"queue.{name}": tensor for name, tensor in method.get_submodule("queue").state_dict().items()}
-        known = {f"queue.{name}": tensor for name, tensor in published.queue.items()}
-        state |= {name: known.get(name, tensor) for name, tensor in empty.items()}
+        parts["key_encoder"] = published.encoder("key")
+        parts["queue"] = method.get_submodule("queue").state_dict()
+        parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
+    if not published.has_our_head(role):
+        head = method.get_submodule("query_encoder.head").state_dict()
+        parts["query_encoder"] |= {f"head.{name}": tensor for name, tensor in head.items()}
+    state = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
     checkpoints.load_strictly(method, state, str(path))
     facts = provenance.described(recipe, stage, method)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
-    facts[FRESH_HEAD] = bool(published.classifier)
+    facts[FRESH_HEAD] = not published.has_our_head(role)
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
+
+
+def _tell_what_is_left_out(published: Published, stream: str, path: Path, seed: int) -> None:
+    role = published.role(stream)
+    if not published.has_our_head(role):
+        head = list(published.heads[role])
+        found = "a head of another form than ours" if head else "no head"
+        left_out = f"{_listed(head)} are left out, and " if head else ""
+        tell(f"{path}: {found}. The backbone is taken; {left_out}the head is a fresh one, from the seed {seed}")
+    if published.prototypes is not None:
+        tell(f"{path}: {len(published.prototypes)} prototypes are left out, for which such a run has no place")
+    if published.extra:
+        tell(f"{path}: {_listed(published.extra)} are left out: no part of the layout {published.layout}")
+    if not published.backbone_settings.get("running_statistics", True):
+        tell(
+            f"{path}: batch norm has no running statistics. It uses those of the clips that are computed together, on"
+            " which every feature depends, as in the released code"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def export_published(path: Path, layout: str, out: Path) -> None:
     """Write a checkpoint of ours in a published layout, so that its authors' scripts read it.
 
-    Raises Refusal for a checkpoint of a method or backbone that the layout does not know, UsageError for an unknown layout.
+    Raises Refusal for a checkpoint of a method or backbone that the layout does not know, UsageError for a layout that is
+    unknown, or that no checkpoint of ours fits into.
     """
-    if layout not in LAYOUTS:
-        refuse_unknown("layout", layout, LAYOUTS)
+    if layout not in WRITTEN:
+        refuse_unknown("layout", layout, WRITTEN, where="export")
     method, facts = checkpoints.load_method(path), checkpoints.metadata(path)
     on_s3d = method.hparams["backbone"] in ("s3d", "s3dg")
     if not isinstance(method, InfoNCE) or not on_s3d or method.queue is None or method.key_encoder is None:

@@ -12,6 +12,7 @@ import torch
 from pipeline.errors import Refusal
 from tests.patience import PATIENCE
 from train import backbones
+from train.backbones import BACKBONES
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -24,6 +25,15 @@ def parameters(network: torch.nn.Module) -> int:
         ("s3d", (8, 64, 64), (1, 2, 2)),
         ("s3d", (5, 17, 40), (1, 1, 1)),
         ("s3dg", (8, 64, 64), (1, 2, 2)),
+        ("r2plus1d-10", (16, 40, 32), (2, 3, 2)),
+        ("r2plus1d-10", (1, 1, 1), (1, 1, 1)),
+        ("r2plus1d-18", (16, 40, 32), (2, 3, 2)),
+        ("r2plus1d-18", (1, 1, 1), (1, 1, 1)),
+        ("r3d-18", (16, 32, 32), (2, 2, 2)),
+        ("r3d-18", (1, 1, 1), (1, 1, 1)),
+        ("resnet2d3d-18", (5, 64, 96), (2, 2, 3)),
+        ("resnet2d3d-18", (1, 1, 1), (1, 1, 1)),
+        ("resnet2d3d-34", (5, 64, 96), (2, 2, 3)),
         ("resnet2d3d-50", (6, 64, 64), (3, 2, 2)),
         ("resnet2d3d-50", (1, 1, 1), (1, 1, 1)),
         ("small", (8, 40, 40), (4, 5, 5)),
@@ -31,7 +41,7 @@ def parameters(network: torch.nn.Module) -> int:
 )
 @pytest.mark.parametrize("in_channels", [2, 3])
 def test_feature_map(name: str, clip: tuple[int, ...], grid: tuple[int, ...], in_channels: int) -> None:
-    network = backbones.create(name, in_channels=in_channels, width=0.25)
+    network = backbones.create(name, in_channels=in_channels, width=0.125)
     with torch.no_grad():
         features = network(torch.randn(2, in_channels, *clip))
     assert features.shape == (2, network.feature_size, *grid)
@@ -39,10 +49,21 @@ def test_feature_map(name: str, clip: tuple[int, ...], grid: tuple[int, ...], in
 
 
 @pytest.mark.parametrize(
-    ("name", "time", "space"), [("s3d", 16, 64), ("s3dg", 16, 64), ("resnet2d3d-50", 8, 64), ("small", 4, 16)]
+    ("name", "time", "space"),
+    [
+        ("s3d", 16, 64),
+        ("s3dg", 16, 64),
+        ("r2plus1d-10", 16, 32),
+        ("r2plus1d-18", 16, 32),
+        ("r3d-18", 16, 32),
+        ("resnet2d3d-18", 8, 64),
+        ("resnet2d3d-34", 8, 64),
+        ("resnet2d3d-50", 8, 64),
+        ("small", 4, 16),
+    ],
 )
 def test_strides_are_as_stated(name: str, time: int, space: int) -> None:
-    network = backbones.create(name, width=0.25)
+    network = backbones.create(name, width=0.125)
     with torch.no_grad():
         grid = network(torch.zeros(1, 3, time, space, space)).shape[2:]
     assert grid == (time // network.time_stride, space // network.space_stride, space // network.space_stride)
@@ -52,12 +73,22 @@ def test_sizes_at_width_one() -> None:
     sizes = {
         "s3d": (7_910_048, 1024),
         "s3dg": (9_098_000, 1024),
+        "r2plus1d-10": (14_365_303, 512),
+        "r2plus1d-18": (31_300_125, 512),
+        "r3d-18": (34_520_896 - (512 * 2048 + 2048 + 2 * 2048 + 2048 * 128 + 128), 512),  # published with its head
+        "resnet2d3d-18": (14_057_536, 256),
+        "resnet2d3d-34": (32_422_208, 256),
         "resnet2d3d-50": (31_672_128, 2048),
         "small": (291_984, 128),
     }
     for name, wanted in sizes.items():
-        network = backbones.create(name)
+        with torch.device("meta"):
+            network = backbones.create(name)
         assert (parameters(network), network.feature_size) == wanted, name
+    with torch.device("meta"):
+        flow = parameters(backbones.create("resnet2d3d-18", in_channels=2))
+    gates, predictor = 3 * (512 * 256 + 256), 2 * (256 * 256 + 256)
+    assert flow + gates + predictor == 14_579_968  # CoCon's network for flow, whole
 
 
 @pytest.mark.parametrize("width", [0.01, 0.25, 0.5, 1.5])
@@ -111,7 +142,7 @@ def test_unknown_names_fail_with_the_nearest_spelling() -> None:
 
 
 @pytest.mark.parametrize("width", [0, -1.0, "1", True, float("nan")])
-@pytest.mark.parametrize("name", ["s3d", "s3dg", "resnet2d3d-50", "small"])
+@pytest.mark.parametrize("name", BACKBONES.names)
 def test_width_fails_out_of_range(name: str, width: object) -> None:
     with pytest.raises(Refusal, match="width"):
         backbones.create(name, width=width)

@@ -12,8 +12,9 @@ import torch
 
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
-from tests.train import runs
+from tests.train import layouts, runs
 from tests.train.test_published import published_state
+from tests.train.test_published_layouts import GOCA, R21D
 from train import checkpoints, commands, stages
 from train.imported import import_run
 
@@ -152,3 +153,102 @@ def test_a_frozen_network_without_a_head_is_refused(fine_tuned: Path, tmp_path: 
     module = checkpoints.create("coclr", loaded.method_settings(loaded.stages[0]), seed=0)
     with pytest.raises(Refusal, match="no projection head.*would stay random"):
         stages.starting_weights(loaded, loaded.stages[0], module, tmp_path / "run")
+
+
+def saved(folder: Path, name: str, state: dict[str, torch.Tensor]) -> Path:
+    torch.save({"state_dict": state, "epoch": 1}, folder / f"{name}.pth.tar")
+    return folder / f"{name}.pth.tar"
+
+
+def filled_with(encoder: torch.nn.Module, prefix: str) -> bool:
+    """Whether every tensor of the backbone is the published one of that name."""
+    return all(
+        (tensor == layouts.number(prefix + name)).all() for name, tensor in encoder.backbone.state_dict().items()
+    )
+
+
+def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rgb = saved(tmp_path, "rgb", layouts.predictive("18"))
+    commands.import_files(tmp_path / "run", rgb=rgb)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "agg.ConvGRUCell_00.reset_gate.weight" in told and "and 6 more are left out" in told
+    assert "a fresh one, from the seed 0" in told and "no running statistics" in told
+    path = stages.checkpoint_path(tmp_path / "run", "rgb")
+    encoder, clip = checkpoints.load_method(path).encoders["rgb"], checkpoints.metadata(path)["clip"]
+    assert filled_with(encoder, "backbone.")
+    assert encoder.settings["backbone_settings"] == {"running_statistics": False}
+    assert (clip["length"], clip["stride"]) == (5, 3)
+    assert checkpoints.metadata(path)["fresh_head"]
+
+
+@pytest.mark.slow
+def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = {
+        stream: saved(tmp_path, stream, layouts.predictive("18", channels=channels, statistics=True))
+        for stream, channels in (("rgb", 3), ("flow", 2))
+    }
+    commands.import_files(tmp_path / "run", **files)
+    assert "statistics" not in capsys.readouterr().err
+    for stream, given in files.items():
+        path = stages.checkpoint_path(tmp_path / "run", stream)
+        encoder, clip = checkpoints.load_method(path).encoders[stream], checkpoints.metadata(path)["clip"]
+        assert filled_with(encoder, "backbone.") and encoder.in_channels == (3 if stream == "rgb" else 2)
+        assert clip["flow"] == "signed" and encoder.settings["backbone_settings"] == {}
+        direct, imported = (checkpoints.starting_weights(start, stream) for start in (given, path))
+        assert runs.flatten(direct) == runs.flatten(imported) and not checkpoints.has_head(imported)
+
+
+@pytest.mark.slow
+def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    goca, vicc, slic = (
+        saved(tmp_path, name, state)
+        for name, state in (("goca", layouts.of_list(GOCA)), ("vicc", layouts.of_list(R21D)), ("slic", layouts.slic()))
+    )
+    commands.import_files(tmp_path / "both", rgb=goca, flow=goca)
+    assert "1000 prototypes are left out" in " ".join(capsys.readouterr().err.split())
+    for stream, prefix in (("rgb", "module.video_network."), ("flow", "module.video_network_flow.")):
+        path = stages.checkpoint_path(tmp_path / "both", stream)
+        assert filled_with(checkpoints.load_method(path).encoders[stream], prefix)
+    commands.import_files(tmp_path / "one", flow=vicc)
+    assert "fresh" not in capsys.readouterr().err
+    encoder = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow")).encoders["flow"]
+    assert filled_with(encoder, "encoder_q.0.") and encoder.in_channels == 3
+    assert (encoder.head[2].weight == layouts.number("encoder_q.4.weight")).all()
+    commands.import_files(tmp_path / "other", rgb=slic)
+    path = stages.checkpoint_path(tmp_path / "other", "rgb")
+    assert filled_with(checkpoints.load_method(path).encoders["rgb"], "")
+    assert checkpoints.metadata(path)["clip"]["length"] == 16 and not checkpoints.has_head(
+        checkpoints.starting_weights(path, "rgb")
+    )
+
+
+def test_networks_that_saw_other_clips_do_not_make_one_run(tmp_path: Path) -> None:
+    given = {"rgb": saved(tmp_path, "vicc", layouts.of_list(R21D)), "flow": saved(tmp_path, "slic", layouts.slic())}
+    with pytest.raises(Refusal, match=r"(?s)clips of other kinds.*vicc\.pth\.tar \(vicc\), .*slic\.pth\.tar \(slic\)"):
+        commands.import_files(tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_starts_from_the_network_of_its_stream(tmp_path: Path) -> None:
+    path = saved(tmp_path, "goca", layouts.of_list(GOCA))
+    for stream, prefix in (("rgb", "module.video_network."), ("flow", "module.video_network_flow.")):
+        found = checkpoints.starting_weights(path, stream)
+        assert not checkpoints.has_head(found)
+        assert (found["backbone.stem.0.weight"] == layouts.number(f"{prefix}stem.0.weight")).all()
+
+
+@pytest.mark.slow
+def test_a_trunk_without_a_head_is_imported_and_what_it_has_beside_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    trunk = {name: t for name, t in layouts.slic().items() if not name.startswith(("fc", "bn_proj"))}
+    path = saved(tmp_path, "trunk", trunk | {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)})
+    commands.import_files(tmp_path / "run", rgb=path)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no head. The backbone is taken; the head is a fresh one, from the seed 0" in told
+    assert "fc.weight, fc.bias are left out: no part of the layout slic" in told
+
+
+def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match='(?s)unknown layout "slic".*known: coclr'):
+        commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="slic")

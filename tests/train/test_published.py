@@ -19,6 +19,7 @@ from train import backbones
 from train.checkpoints import import_published
 from train.encoder import Encoder
 from train.published import coclr
+from train.published.networks import BLOCKS
 from train.queue import Queue
 
 LISTS = Path(__file__).parents[1] / "conformance"
@@ -37,7 +38,7 @@ def published_state(kind: str, seed: int = 0) -> dict[str, Tensor]:
         state[name] = number if dtype.is_floating_point else (5 * number).to(dtype)
     for name, *_ in entries:
         original = name
-        for alias, module in coclr.BLOCKS.items():
+        for alias, module in BLOCKS.items():
             original = original.replace(f".0.{alias}.", f".0.{module}.")
         state[name] = state[original]
     state["queue_ptr"] = torch.tensor([64])

@@ -11,6 +11,11 @@ from train.registry import Registry
 BACKBONES = Registry(
     "backbone",
     {
+        "r2plus1d-10": "train.backbones.r2plus1d:R2Plus1D10",
+        "r2plus1d-18": "train.backbones.r2plus1d:R2Plus1D18",
+        "r3d-18": "train.backbones.r3d:R3D18",
+        "resnet2d3d-18": "train.backbones.resnet2d3d:ResNet2D3D18",
+        "resnet2d3d-34": "train.backbones.resnet2d3d:ResNet2D3D34",
         "resnet2d3d-50": "train.backbones.resnet2d3d:ResNet2D3D50",
         "s3d": "train.backbones.s3d:S3D",
         "s3dg": "train.backbones.s3d:S3DG",
@@ -43,3 +48,10 @@ def create(name: str, in_channels: int = 3, **settings: Any) -> Backbone:
 def scaled(channels: int, width: float) -> int:
     """`channels` x `width`, rounded to a multiple of 8 (what matrix units like), at least 8; exact at width 1."""
     return channels if width == 1 else max(8, round(channels * width / 8) * 8)
+
+
+def kaiming(network: nn.Module) -> None:
+    """Kaiming-normal weights (He et al. 2015; fan-out, for ReLU) in every convolution, as most backbones here begin."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from train.backbones import Backbone, scaled
+from train.backbones import Backbone, kaiming, scaled
 from train.settings import check_number
 
 
@@ -33,9 +33,7 @@ class Small(Backbone):
             *_layer(second, third, (3, 3, 3), stride=(2, 2, 2)),
             *_layer(third, self.feature_size, (3, 3, 3), stride=(1, 1, 1)),
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (B, C, T, H, W) -> (B, feature_size, t, h, w)."""

@@ -12,20 +12,43 @@ from torch import Tensor
 
 from pipeline.errors import Refusal, refuse_unknown
 from train import files
+from train.published.contents import State
 
-State = dict[str, Tensor]
+# Each module has `recognises(state)`, `read(state, where)` and `write(published)`.
+LAYOUTS = {
+    "coclr": "train.published.coclr",
+    "vicc": "train.published.vicc",
+    "goca": "train.published.goca",
+    "slic": "train.published.slic",
+    "dpc": "train.published.dpc",
+    "cocon": "train.published.cocon",
+}
+FLOW_AS_IMAGE = {"retry": False, "gray_kind": "channel", "flow": "image", "flow_flip": "plain"}
 
-# Each module has `recognises(names)`, `read(state, where)` and `write(published)`.
-LAYOUTS = {"coclr": "train.published.coclr"}
+
+@dataclass(frozen=True)
+class Input:
+    """What the published networks were trained on, so that evaluation shows them the same; by default CoCLR's and ViCC's.
+
+    length, stride, size: of clips. crop: as in a recipe's `evaluation`. policy, settings: of `train.augment`.
+    """
+
+    length: int = 32
+    stride: int = 1
+    size: tuple[int, int] = (128, 128)
+    crop: float = 0.9333  # 224 of 240 pixels
+    policy: str = "coclr"
+    settings: Mapping[str, Any] = field(default_factory=lambda: FLOW_AS_IMAGE)
 
 
 @dataclass(frozen=True)
 class Published:
     """What a published checkpoint holds.
 
-    backbones: role -> state dict of our backbone. heads: role -> state dict of our head. prototypes: (K, D), or None. queue:
-    name -> tensor, features as (K, D). backbone: our name of the backbone. layout: of the file. extra: tensors that belong to
-    none of these, by their published names.
+    backbones: role -> state dict of our backbone. heads: role -> state dict of our head, or of another one under its own
+    names. prototypes: (K, D), or None. queue: name -> tensor, features as (K, D). backbone, backbone_settings: our name of the
+    backbone, and what it is made with. layout: of the file. extra: tensors that belong to none of these, by their published
+    names. input: what the networks were trained on.
     """
 
     layout: str
@@ -35,17 +58,26 @@ class Published:
     prototypes: Tensor | None = None
     queue: State = field(default_factory=dict)
     extra: tuple[str, ...] = ()
+    backbone_settings: dict[str, Any] = field(default_factory=dict)
+    input: Input = Input()
 
-    @property
-    def classifier(self) -> State:
-        """What a linear probe or a fine-tuned network has in place of a projection head; empty for other files."""
-        head = self.heads["query"]
-        return {} if "head.0.weight" in head else head
+    def role(self, stream: str) -> str:
+        """Whose network is a stream's: its own where the file tells streams apart, else the query's. Raises Refusal."""
+        for role in (stream, "query"):
+            if role in self.backbones:
+                return role
+        raise Refusal(
+            f"the file has no {stream} network", where=self.layout, remedy=f"it has {', '.join(self.backbones)}"
+        )
+
+    def has_our_head(self, role: str) -> bool:
+        """Whether the head is of the form of `train.encoder.Encoder`: no classifier, and no projection with batch norm."""
+        return "head.0.weight" in self.heads[role]
 
     def encoder(self, role: str) -> State:
-        """State dict of our encoder: backbone, its statistics, and head. Of a network with a classifier: without a head."""
+        """State dict of our encoder: backbone, its statistics, and the head if it is of our form."""
         backbone = {f"backbone.{name}": tensor for name, tensor in self.backbones[role].items()}
-        return backbone if self.classifier else backbone | self.heads[role]
+        return backbone | self.heads[role] if self.has_our_head(role) else backbone
 
 
 def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str = "auto") -> Published:
@@ -76,34 +108,6 @@ def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str 
 def published_state(published: Published) -> State:
     """The inverse of `import_published`: the tensors by their published names, copies included."""
     return importlib.import_module(LAYOUTS[published.layout]).write(published)
-
-
-def take(state: State, prefix: str) -> State:
-    """The tensors below a prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def fit(found: State, wanted: Mapping[str, Tensor], prefix: str, where: str) -> State:
-    """The tensors named in `wanted`, which give the shapes. Raises Refusal naming what is missing or misshapen."""
-    problems = [f"missing {prefix}{name}" for name in wanted if name not in found]
-    problems += [
-        f"{prefix}{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    refuse(problems, where)
-    return {name: found[name] for name in wanted}
-
-
-def refuse(problems: list[str], where: str) -> None:
-    """Raises Refusal if there are any."""
-    if problems:
-        shown = "\n    ".join(problems[:8]) + (f"\n    and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise Refusal(
-            f"the checkpoint is not of this layout, or damaged:\n    {shown}",
-            where=where,
-            remedy="give the file as it was published; nothing was loaded",
-        )
 
 
 def _state(loaded: Any, where: str) -> State:

@@ -1,0 +1,73 @@
+"""DPC's files, which CoCon's resemble (specs/cocon.md section 1.5): pre-trained networks and classifiers, on 2D3D-ResNets.
+
+Aggregator (a ConvGRU, whose tensors are stored twice) and predictor have no place in `train.encoder.Encoder`: they are kept
+as the head, under their own names. Batch norm keeps no running statistics, so that there are none to load. One network was
+published again with statistics; its file differs from CoCon's in nothing, so that its layout must be named.
+"""
+
+from __future__ import annotations
+
+from train.published import Input, Published
+from train.published.contents import Contents, Shapes, State, with_copies
+from train.published.networks import PROBED, backbone, classifier, refuse_classifier
+
+CELL = "agg.ConvGRUCell_00"
+COPIES = {"agg.cell_list.0": CELL}
+SIZE = 256  # of features, hidden state and predictions
+WRAPPED = "module."  # DataParallel
+POLICY = {"together": False, "flow_flip": "never"}
+
+
+def recognises(state: State) -> bool:
+    """Whether these are the tensors of one of DPC's files, without running statistics."""
+    return f"{PROBED}conv1.weight" in state and not has_statistics(state)
+
+
+def has_statistics(state: State) -> bool:
+    """Whether the backbone's batch norm has running statistics."""
+    return f"{PROBED}bn1.running_mean" in state
+
+
+def read(state: State, where: str) -> Published:
+    """See `train.published.import_published`. Role: query."""
+    return read_as("dpc", state, where, running_statistics=has_statistics(state))
+
+
+def read_as(layout: str, state: State, where: str, running_statistics: bool) -> Published:
+    """DPC's and CoCon's files alike. Of the published networks the larger ones saw larger images."""
+    contents = Contents(state, where)
+    name, side = ("resnet2d3d-34", 224) if contents.has(f"{PROBED}layer1.2.") else ("resnet2d3d-18", 128)
+    settings = {} if running_statistics else {"running_statistics": False}
+    made = backbone(contents, PROBED, name, **settings)
+    head = contents.take("", _aggregator(), COPIES)
+    head |= classifier(contents) if contents.has("final_") else contents.take("", _predictor())
+    seen = Input(5, 3, (side, side), policy="cocon", settings=POLICY)
+    return Published(
+        layout, name, {"query": made}, {"query": head}, extra=contents.left, backbone_settings=settings, input=seen
+    )
+
+
+def write(published: Published) -> State:
+    """The inverse of `read`: a state dict as DPC's own code saves it, copies and its prefix included.
+
+    Raises Refusal for a classifier.
+    """
+    head = published.heads["query"]
+    refuse_classifier(head, "network_pred.0.weight")
+    state = {f"{PROBED}{name}": tensor for name, tensor in published.backbones["query"].items()}
+    return {WRAPPED + name: tensor for name, tensor in (state | with_copies(head, COPIES)).items()}
+
+
+def _aggregator() -> Shapes:
+    """Gates of a ConvGRU with kernels 1x1: weight columns are [input; hidden]."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for gate in ("reset", "update", "out"):
+        shapes |= {f"{CELL}.{gate}_gate.weight": (SIZE, 2 * SIZE, 1, 1), f"{CELL}.{gate}_gate.bias": (SIZE,)}
+    return shapes
+
+
+def _predictor() -> Shapes:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place in (0, 2):
+        shapes |= {f"network_pred.{place}.weight": (SIZE, SIZE, 1, 1), f"network_pred.{place}.bias": (SIZE,)}
+    return shapes
