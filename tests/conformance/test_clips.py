@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.conformance.reference import arrays
 from train.clips import predictive_blocks, random_clip, sliding_windows
 
-VALUES = np.load(Path(__file__).with_name("coclr_frame_sampler.npz"), allow_pickle=False)
+VALUES = arrays("coclr_frame_sampler")
 
-BLOCKS = np.load(Path(__file__).with_name("cocon_sampler.npz"), allow_pickle=False)
+BLOCKS = arrays("cocon_sampler")
 
 
 def cases(kind: str) -> list[tuple[str, int, int, int]]:
-    names = [name for name in VALUES.files if name.startswith(kind)]
+    names = [name for name in VALUES if name.startswith(kind)]
     return [(name, *map(int, re.findall(r"(?:L|ds|N)(\d+)", name))) for name in names]
 
 
@@ -42,7 +42,7 @@ def test_random_starts_cover_the_released_ones_and_the_last(
         assert max(starts) - last in ((1, 3) if num_frames == 300 else (1,))
 
 
-@pytest.mark.parametrize("name", BLOCKS.files)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_predictive_blocks_equal_the_released_ones(name: str) -> None:
     released = BLOCKS[name]
     start = int(released[0, 0])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from tests.conformance.reference import tensors
 from train import backbones
 from train.backbones import BACKBONES, Backbone
 from train.losses.nce import (
@@ -29,16 +30,9 @@ from train.losses.nce import (
 from train.methods.infonce import InfoNCE
 from train.queue import Queue
 
-FOLDER = Path(__file__).parent
-
-
-def reference(name: str) -> dict[str, Any]:
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as values:
-        return {key: torch.from_numpy(values[key]) for key in values.files}
-
 
 def test_infonce_loss_gradient_accuracy_and_queue() -> None:
-    values = reference("coclr_infonce")
+    values = tensors("coclr_infonce")
     raw = values["q_raw"].requires_grad_()
     query, key = functional.normalize(raw, dim=1), functional.normalize(values["k_raw"], dim=1)
     stored, temperature = values["queue_before"].T, values["T"].item()
@@ -68,7 +62,7 @@ def queue_before(values: dict[str, Any], features: str = "queue_before") -> Queu
 
 
 def test_ubernce_positives_loss_gradient_and_accuracy() -> None:
-    values = reference("coclr_ubernce")
+    values = tensors("coclr_ubernce")
     raw = values["q_raw"].requires_grad_()
     query, key = functional.normalize(raw, dim=1), functional.normalize(values["k_raw"], dim=1)
     logits = contrast_logits(query, key, values["queue_before"].T, values["T"].item())
@@ -92,7 +86,7 @@ def test_ubernce_positives_loss_gradient_and_accuracy() -> None:
 
 @pytest.mark.parametrize("state", ["full", "notfull"])
 def test_cotraining_positives_loss_gradient_and_accuracy(state: str) -> None:
-    values = reference(f"coclr_cotrain_{state}")
+    values = tensors(f"coclr_cotrain_{state}")
     streams = ("flow", "rgb") if values["reverse"] else ("rgb", "flow")
     clip = {
         (stream, number): functional.normalize(values[f"{stream}_clip{number}"], dim=1)
@@ -166,7 +160,7 @@ def by_rule(name: str, tensor: Tensor) -> Tensor:
     [("eval", torch.float32, 5e-5), ("eval", torch.float64, 2e-5), ("train", torch.float64, 1e-3)],
 )
 def test_s3d_stages_and_output(s3d: Backbone, mode: str, dtype: torch.dtype, tolerance: float) -> None:
-    values = reference("coclr_backbone_s3d")
+    values = tensors("coclr_backbone_s3d")
     shape = tuple(values["input_shape"].tolist())
     clips = torch.from_numpy(np.random.RandomState(values["input_seed"].item()).standard_normal(shape)).float()
     network = copy.deepcopy(s3d).to(dtype).train(mode == "train")
@@ -252,7 +246,7 @@ class CompareSteps(Callback):
 @pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps")
 def test_six_training_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six steps of our method, under Lightning, from the reference's initial state, in float64."""
-    values = reference("coclr_train_infonce")
+    values = tensors("coclr_train_infonce")
     monkeypatch.setitem(BACKBONES.entries, "tiny", f"{__name__}:Tiny")
     method = InfoNCE(
         "rgb",

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.conformance.reference import tensors
 from train.aggregation import ConvGRU
 from train.losses.cross_view import FLOOR, cooperation, synchronisation
 from train.losses.predictive import dense_predictive_nce
 
-FOLDER = Path(__file__).parent
 OWN, OTHER_BLOCK, OTHER_PLACE, OTHER_SAMPLE = 1, -1, -3, 0
-
-
-def reference(name: str) -> dict[str, Tensor]:
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as values:
-        return {key: torch.from_numpy(values[key]) for key in values.files}
 
 
 def test_the_own_target_and_the_negatives_lie_where_the_released_mask_has_them() -> None:
     """Each kind of pair gets a logit of its own: prediction i is unit vector i, so that the targets are the logits' columns."""
-    mask = reference("cocon_losses")["mask_B3P2S2"]  # (B, P, S * S) predictions x (B, P, S * S) targets
+    mask = tensors("cocon_losses")["mask_B3P2S2"]  # (B, P, S * S) predictions x (B, P, S * S) targets
     samples, blocks, places = mask.shape[:3]
     count = samples * blocks * places
     logit = {OWN: 0.9, OTHER_BLOCK: 0.1, OTHER_PLACE: -0.4, OTHER_SAMPLE: 0.3}
@@ -52,7 +45,7 @@ def test_the_own_target_and_the_negatives_lie_where_the_released_mask_has_them()
 
 
 def test_cooperation_and_synchronisation() -> None:
-    values = {name.removeprefix("s4_s4_"): value for name, value in reference("cocon_losses").items()}
+    values = {name.removeprefix("s4_s4_"): value for name, value in tensors("cocon_losses").items()}
     first, second = values["y0"], values["y1"]
     torch.testing.assert_close(cooperation(first, second), values["coop"], rtol=0, atol=2e-5)
     torch.testing.assert_close(synchronisation(first, second), values["sync"], rtol=0, atol=2e-5)
@@ -66,7 +59,7 @@ def test_cooperation_and_synchronisation() -> None:
 
 @pytest.mark.parametrize("suffix", ["", "_h0"])
 def test_convgru(suffix: str) -> None:
-    values = reference("dpc_convgru")
+    values = tensors("dpc_convgru")
     gates = {name.removeprefix("w_"): value for name, value in values.items() if name.startswith("w_")}
     own = {name.removeprefix("ConvGRUCell_00."): value for name, value in gates.items() if "Cell" in name}
     for name, value in own.items():  # the file has every tensor under two names

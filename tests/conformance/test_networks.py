@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.conformance.reference import arrays
 from train import backbones
 from train.checkpoints import import_published
-
-FOLDER = Path(__file__).parent
 
 
 def wave(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -38,8 +36,7 @@ def wave(name: str, shape: tuple[int, ...]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def values() -> dict[str, Any]:
-    with np.load(FOLDER / "slic_r3d18.npz", allow_pickle=False) as found:
-        return {key: found[key] for key in found.files}
+    return arrays("slic_r3d18")
 
 
 class R3DWithHead(nn.Module):

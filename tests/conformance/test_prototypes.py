@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.conformance.reference import arrays, tensors
 from train.clustering.prototypes import separation
 from train.clustering.sinkhorn import assign
 from train.losses.prototypes import swapped_prediction
 from train.optim import LARC, OptimiserSettings, cosine
 
-FOLDER = Path(__file__).parent
 ASSIGNMENT, GRADIENT, WEIGHT = ({"rtol": 0, "atol": atol} for atol in (2e-5, 1e-4, 2e-6))
-
-
-def reference(name: str) -> dict[str, Any]:
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as values:
-        return {key: torch.from_numpy(values[key]) for key in values.files}
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 10])
 def test_assignments(iterations: int) -> None:
-    values = reference("vicc_sinkhorn")
+    values = tensors("vicc_sinkhorn")
     found = assign(values["scores"], values["epsilon"].item(), iterations).exp()
     torch.testing.assert_close(found, values[f"Q_it{iterations}"], **ASSIGNMENT)
 
@@ -35,7 +27,7 @@ def test_assignments(iterations: int) -> None:
 @pytest.mark.parametrize("kind", ["def", "script"])
 def test_assignments_with_a_prior(kind: str) -> None:
     """Each stream's assignment is the prior of the other one's, once and twice; as released, and pulling."""
-    values = reference("goca_sinkhorn_prior")
+    values = tensors("goca_sinkhorn_prior")
     epsilons = {name: values[f"{kind}_{name}"].item() for name in ("epsilon", "epsilon2")}
     scores = {stream: values[f"scores_{stream}"] for stream in ("rgb", "flow")}
 
@@ -55,7 +47,7 @@ def test_assignments_with_a_prior(kind: str) -> None:
 
 @pytest.mark.parametrize("gradient", ["nosync", "shuffle"])
 def test_loss_of_one_stream(gradient: str) -> None:
-    values = reference("vicc_single_loss")
+    values = tensors("vicc_single_loss")
     raw, prototypes = values["features_raw"].requires_grad_(), values["prototypes"].requires_grad_()
     views = list(functional.normalize(raw, dim=2).unbind(dim=1))
     if gradient == "shuffle":
@@ -76,7 +68,7 @@ def test_loss_of_one_stream(gradient: str) -> None:
 @pytest.mark.parametrize("gradient", ["nosync", "shuffle"])
 def test_loss_across_streams(main: str, gradient: str) -> None:
     """Views are the main stream's clips 1 and 2, and the other stream's clips 2 and 1, which carry no gradient."""
-    values, case = reference("vicc_cross_loss"), f"{main}_{gradient}"
+    values, case = tensors("vicc_cross_loss"), f"{main}_{gradient}"
     blocks = [values[f"block{clip}"].requires_grad_() for clip in (1, 2)]
     prototypes = values["prototypes"].requires_grad_()
     one, two = (functional.normalize(block, dim=2) for block in blocks)
@@ -102,7 +94,7 @@ def test_loss_across_streams(main: str, gradient: str) -> None:
 @pytest.mark.parametrize("case", ["rgbonly_v2", "prior_v2", "prior_v2_cycle2", "prior_v2_before_start"])
 def test_loss_of_two_guided_streams(case: str) -> None:
     """The released step halves the loss once more, and its gradients are of that half."""
-    values = reference("goca_loss")
+    values = tensors("goca_loss")
     streams = ["rgb"] if case.startswith("rgbonly") else ["rgb", "flow"]
     raw = {stream: values[f"emb_{stream}_v2"].requires_grad_() for stream in streams}
     prototypes = values["prototypes"].requires_grad_()
@@ -132,7 +124,7 @@ def test_loss_of_two_guided_streams(case: str) -> None:
 
 
 def test_separation_of_prototypes() -> None:
-    values = reference("goca_prototype_reg")
+    values = tensors("goca_prototype_reg")
     prototypes = values["small_prototypes"].requires_grad_()
     unit = functional.normalize(prototypes.detach(), dim=1).requires_grad_()
     loss = separation(unit)
@@ -145,7 +137,7 @@ def test_separation_of_prototypes() -> None:
 
 def test_larc() -> None:
     """Four steps: a weight, a bias without a gradient in the second one, and a bias that starts at zero."""
-    values = reference("vicc_larc_sgd")
+    values = tensors("vicc_larc_sgd")
     settings = {name: values[name].item() for name in ("lr", "momentum", "weight_decay")}
     weights = [values[f"p{place}_init"].clone().requires_grad_() for place in range(3)]
     optimiser = LARC(weights, **settings, trust_coefficient=values["trust"].item())
@@ -168,7 +160,7 @@ def learning_rates(settings: dict[str, float], epochs: int, per_epoch: int, warm
 
 @pytest.mark.parametrize(("case", "every"), [("single", "epoch"), ("cross", "epoch"), ("warm", "step")])
 def test_learning_rates_of_vicc(case: str, every: str) -> None:
-    values = np.load(FOLDER / "vicc_lr_schedule.npz", allow_pickle=False)
+    values = arrays("vicc_lr_schedule")
     per_epoch, epochs, warm_up, lr, final = values[f"{case}_cfg"]
     found = learning_rates({"lr": lr, "final_lr": final}, epochs, per_epoch, warm_up)
     assert len(found) == values[f"{case}_len"]
@@ -177,7 +169,7 @@ def test_learning_rates_of_vicc(case: str, every: str) -> None:
 
 @pytest.mark.parametrize("case", ["script", "small"])
 def test_learning_rates_of_goca(case: str) -> None:
-    values = np.load(FOLDER / "goca_lr_schedule.npz", allow_pickle=False)
+    values = arrays("goca_lr_schedule")
     per_epoch, batch, world, epochs, base, start, warm_up, final = values[f"{case}_cfg"]
     settings = {"lr": base * np.sqrt(batch * world).item(), "warm_up_from": start, "final_lr": final}
     found = learning_rates(settings, epochs, per_epoch, warm_up)

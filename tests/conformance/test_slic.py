@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from tests.conformance.reference import arrays, tensors
 from train.clustering.finch import finch
 from train.losses.triplet import (
     Strategy,
@@ -18,13 +17,7 @@ from train.losses.triplet import (
     triplet_loss,
 )
 
-FOLDER = Path(__file__).parent
-CLUSTERS = np.load(FOLDER / "slic_finch.npz", allow_pickle=False)
-TRIPLETS = np.load(FOLDER / "slic_triplet.npz", allow_pickle=False)
-
-
-def tensor(name: str) -> torch.Tensor:
-    return torch.from_numpy(TRIPLETS[name])
+CLUSTERS, TRIPLETS = arrays("slic_finch"), tensors("slic_triplet")
 
 
 @pytest.mark.parametrize("case", ["gauss40", "ties12"])
@@ -36,28 +29,28 @@ def test_partitions(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["hard", "fallback"])
 def test_pairs_candidates_and_corrected_loss(case: str) -> None:
-    embeddings, labels = tensor(f"{case}_emb").requires_grad_(), tensor(f"{case}_labels")
+    embeddings, labels = TRIPLETS[f"{case}_emb"].requires_grad_(), TRIPLETS[f"{case}_labels"]
     distances = cosine_distances(embeddings)
-    torch.testing.assert_close(distances.detach(), tensor(f"{case}_dist"), rtol=0, atol=2e-5)
+    torch.testing.assert_close(distances.detach(), TRIPLETS[f"{case}_dist"], rtol=0, atol=2e-5)
     pairs, candidates = semi_hard_pairs(distances, labels)
-    anchors, positives, _ = tensor(f"{case}_triplets")
+    anchors, positives, _ = TRIPLETS[f"{case}_triplets"]
     order = torch.tensor([pairs.tolist().index(pair) for pair in torch.stack([anchors, positives], 1).tolist()])
     assert sorted(order.tolist()) == list(range(len(pairs)))
-    assert torch.equal(candidates[order], tensor(f"{case}_candidates"))
-    assert torch.equal(~candidates[order].any(dim=1), tensor(f"{case}_fallback"))
-    loss = mean_hinge(distances, pairs[order], tensor(f"{case}_neg_corrected"), 0.2)
-    torch.testing.assert_close(loss.detach(), tensor(f"{case}_loss_corrected"), rtol=0, atol=2e-5)
+    assert torch.equal(candidates[order], TRIPLETS[f"{case}_candidates"])
+    assert torch.equal(~candidates[order].any(dim=1), TRIPLETS[f"{case}_fallback"])
+    loss = mean_hinge(distances, pairs[order], TRIPLETS[f"{case}_neg_corrected"], 0.2)
+    torch.testing.assert_close(loss.detach(), TRIPLETS[f"{case}_loss_corrected"], rtol=0, atol=2e-5)
     if case == "hard":  # no pair without candidates, so that the released gradient is right
         loss.backward()
-        torch.testing.assert_close(embeddings.grad, tensor("hard_grad"), rtol=0, atol=1e-4)
+        torch.testing.assert_close(embeddings.grad, TRIPLETS["hard_grad"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["random_semi_hard", "fixed_semi_hard"])
 def test_a_pair_without_candidates_is_zero_where_the_released_code_finds_a_loss(strategy: Strategy) -> None:
-    loss = triplet_loss(tensor("fallback_emb"), tensor("fallback_labels"), strategy=strategy)
-    assert loss == tensor("fallback_loss_corrected") == 0 < tensor("fallback_loss")
+    loss = triplet_loss(TRIPLETS["fallback_emb"], TRIPLETS["fallback_labels"], strategy=strategy)
+    assert loss == TRIPLETS["fallback_loss_corrected"] == 0 < TRIPLETS["fallback_loss"]
 
 
 def test_temporal_term() -> None:
-    loss = temporal_discrimination(tensor("llc_a"), tensor("llc_p"), tensor("llc_a2"))
-    torch.testing.assert_close(loss, tensor("llc_loss"), rtol=0, atol=2e-5)
+    loss = temporal_discrimination(TRIPLETS["llc_a"], TRIPLETS["llc_p"], TRIPLETS["llc_a2"])
+    torch.testing.assert_close(loss, TRIPLETS["llc_loss"], rtol=0, atol=2e-5)

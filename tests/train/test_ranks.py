@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.patience import PATIENCE
 from tests.train.steps import Recorder, Views
+from tests.train.two_ranks import results
 from train import methods
 from train.backbones import BACKBONES, Backbone
 from train.callbacks.stopping import TIME_IS_UP, Stopping
@@ -103,12 +102,12 @@ def main() -> None:
     out, rank, ranks = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(1)
     BACKBONES.entries["tiny"] = f"{__name__}:Tiny"
-    results: dict[str, Any] = {kind: run(kind, rank, ranks) for kind in KINDS}
+    found: dict[str, Any] = {kind: run(kind, rank, ranks) for kind in KINDS}
     assert world_size() == ranks
-    results["shuffle"] = shuffle(rank)
-    results["mean"] = mean_over_ranks(torch.tensor([rank, 3.0]))
-    results["stopped"] = stop_alone(rank, ranks)
-    torch.save(results, out / f"rank{rank}.pt")
+    found["shuffle"] = shuffle(rank)
+    found["mean"] = mean_over_ranks(torch.tensor([rank, 3.0]))
+    found["stopped"] = stop_alone(rank, ranks)
+    torch.save(found, out / f"rank{rank}.pt")
 
 
 def stop_alone(rank: int, ranks: int) -> tuple[int, int]:
@@ -139,27 +138,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
     launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    common = os.environ | launch | {"PYTHONPATH": str(root), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(out)],
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=out,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=PATIENCE)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
-    return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
+    launch |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    return results(__file__, out, lambda rank: launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
 
 
 @pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps", "ignore:Found .* in eval mode")

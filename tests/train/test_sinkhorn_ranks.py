@@ -1,13 +1,11 @@
 """Assignments over two processes against one.
 
-Also a program, because a rank is a process: `python test_sinkhorn_ranks.py STORE RANK OUT` assigns this rank's rows of
+Also a program, because a rank is a process: `python test_sinkhorn_ranks.py OUT RANK` assigns this rank's rows of
 fixed scores and saves what came out.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from pipeline.errors import Refusal
-from tests.patience import PATIENCE
+from tests.train.two_ranks import results
 from train.clustering.sinkhorn import assign
 
 ROWS, COUNT = 7, 5
@@ -36,8 +34,8 @@ def chained(one: Tensor, two: Tensor, group: distributed.ProcessGroup | None = N
 
 
 def main() -> None:
-    address, rank, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    store = distributed.FileStore(address, 2)
+    out, rank = Path(sys.argv[1]), int(sys.argv[2])
+    store = distributed.FileStore(str(out / "store"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     mine = [slice(split) if rank == 0 else slice(split, None) for split in SPLITS]
     found = [chained(*(part[rows] for part in scores()), distributed.group.WORLD) for rows in mine]
@@ -53,23 +51,7 @@ def main() -> None:
 
 @pytest.mark.slow  # 8 s of one core, nearly all of it imports
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path / "store"), str(rank), str(tmp_path)],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=PATIENCE)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    first, second = results(__file__, tmp_path, lambda rank: {})
     wanted = chained(*scores())
     for split, one, two in zip(SPLITS, first, second, strict=False):
         assert (len(one), len(two)) == (split, ROWS - split)
