@@ -42,7 +42,7 @@ class ByteResize:
         self._edge = np.empty(frame[1] * channels + kernels.BYTES, np.uint8)
 
     def __call__(self, frames: Sequence[np.ndarray], clip: np.ndarray, places: np.ndarray) -> None:
-        filled_up = (*frames, *frames[-1:] * (TOGETHER - len(frames)))  # one length, so that it is compiled once
+        filled_up = (*frames, *[frames[-1]] * (TOGETHER - len(frames)))  # one length, so that it is compiled once
         kernels.resize(filled_up, self.top, self._values, *self._tables, self._scratch, self._edge, clip, places)
 
 
