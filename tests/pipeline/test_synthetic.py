@@ -338,14 +338,17 @@ def right_neighbours(feature: np.ndarray) -> int:
     return int((distances.argmin(1) // GALLERY == np.repeat(np.arange(classes), QUERIES)).sum())
 
 
+@pytest.mark.slow  # the features of 400 videos take ten seconds
 @pytest.mark.parametrize("name", [feature.__name__ for feature in STATIC])
 def test_appearance_does_not_tell_the_class(features: dict[str, np.ndarray], name: str) -> None:
     assert right_neighbours(features[name]) <= CHANCE_BOUND
 
 
+@pytest.mark.slow  # as the features
 def test_a_planted_leak_is_found(features: dict[str, np.ndarray]) -> None:
     assert right_neighbours(features["tinted"]) > CHANCE_BOUND
 
 
+@pytest.mark.slow  # as the features
 def test_motion_tells_the_class(features: dict[str, np.ndarray]) -> None:
     assert right_neighbours(features["flow_directions"]) > 1.3 * CHANCE_BOUND
