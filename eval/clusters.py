@@ -8,9 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
+from eval.retrieval import NO_LABEL
 from pipeline.errors import Refusal
-
-NO_LABEL = -1
 
 
 def cluster_scores(assignments: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 
@@ -55,6 +55,12 @@ def refuse_unknown(kind: str, name: object, known: Iterable[str], where: str = "
     nearest = difflib.get_close_matches(str(name), known, n=1)
     meant = f'did you mean "{nearest[0]}"? ' if nearest else ""
     raise UsageError(f'unknown {kind} "{name}"', where=where, remedy=f"{meant}known: {', '.join(known)}")
+
+
+def spelled_out(items: Sequence[str], most: int) -> str:
+    """The first `most` items for a refusal, one a line below its first, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "".join(f"\n    {item}" for item in [*items[:most], *more])
 
 
 def _rebuild(kind: type[Refusal], what: str, where: str, remedy: str) -> Refusal:

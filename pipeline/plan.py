@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline import storage
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, spelled_out
 from pipeline.journal import Summary
 from pipeline.manifest import Manifest, Video
 from pipeline.progress import comparing
@@ -71,7 +71,7 @@ def plan(
     changed = _changed(manifest, store, sources)
     if changed and not overwrite:
         raise Refusal(
-            f"{len(changed)} stored videos are not what the manifest lists:\n    " + _first(changed),
+            f"{len(changed)} stored videos are not what the manifest lists:" + _first(changed),
             where=str(store.root),
             remedy="`--overwrite true` redoes exactly these; or extract into another STORE=; nothing was written",
         )
@@ -95,7 +95,7 @@ def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, un
     lost |= {video.video_id: [f"{video.path} is not there"] for video in videos if not sources.has(video)}
     if lost:
         raise Refusal(
-            f"overwriting would lose {len(lost)} stored videos, which cannot be made again from what is here:\n    "
+            f"overwriting would lose {len(lost)} stored videos, which cannot be made again from what is here:"
             + _first(lost),
             where=str(store.root),
             remedy="give their files and a manifest that lists them, or another STORE=; nothing was written",
@@ -116,8 +116,7 @@ def _changed(manifest: Manifest, store: VideoStore, sources: Sources) -> dict[st
 
 
 def _first(videos: dict[str, list[str]]) -> str:
-    lines = [f"{video_id}: {'; '.join(what)}" for video_id, what in list(videos.items())[:SHOWN]]
-    return "\n    ".join([*lines, *([f"and {len(videos) - SHOWN} more"] if len(videos) > SHOWN else [])])
+    return spelled_out([f"{video_id}: {'; '.join(what)}" for video_id, what in videos.items()], SHOWN)
 
 
 def _brief(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipeline import storage
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, spelled_out
 from train import files, methods
 from train.encoder import Encoder
 from train.methods.method import Method
@@ -127,9 +127,8 @@ def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where
         if name in state and state[name].shape != own[name].shape
     ]
     if problems:
-        shown = "\n    ".join(problems[:8]) + (f"\n    and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise Refusal(
-            f"the checkpoint is of another network:\n    {shown}",
+            f"the checkpoint is of another network:{spelled_out(problems, most=8)}",
             where=where,
             remedy="use the recipe that made it; nothing was loaded",
         )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from train.registry import Registry
+from train.settings import check_number
 
 BACKBONES = Registry(
     "backbone",
@@ -46,7 +47,12 @@ def create(name: str, in_channels: int = 3, **settings: Any) -> Backbone:
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` x `width`, rounded to a multiple of 8 (what matrix units like), at least 8; exact at width 1."""
+    """`channels` x `width`, rounded to a multiple of 8 (what matrix units like), at least 8; exact at width 1.
+
+    Raises:
+        UsageError: a width that is not positive.
+    """
+    check_number("backbone_settings.width", width, above=0)
     return channels if width == 1 else max(8, round(channels * width / 8) * 8)
 
 

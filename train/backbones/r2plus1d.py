@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from train.backbones import Backbone, kaiming, scaled
 from train.backbones.residual import Sides
-from train.settings import check_number
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -37,7 +36,6 @@ class R2Plus1D10(Backbone):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        check_number("backbone_settings.width", width, above=0)
         channels = scaled(64, width)
         self.conv1 = Factorised(in_channels, channels, (3, 7, 7), (1, 2, 2))
         self.bn1 = nn.BatchNorm3d(channels)
@@ -75,7 +73,6 @@ class R2Plus1D18(Backbone):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        check_number("backbone_settings.width", width, above=0)
         channels, inside = scaled(64, width), scaled(45, width)  # not `middle`, which would be 83
         self.stem = nn.Sequential(
             *_halves(in_channels, inside, channels, (3, 7, 7), (1, 2, 2)),

@@ -12,7 +12,6 @@ from torch import nn
 
 from train.backbones import scaled
 from train.backbones.residual import ResNet, basic_layer
-from train.settings import check_number
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -31,7 +30,6 @@ class R3D18(ResNet):
     smallest_clip: ClassVar[tuple[int, int, int]] = (1, 1, 1)
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
-        check_number("backbone_settings.width", width, above=0)
         channels = scaled(64, width)
         stem = nn.Conv3d(in_channels, channels, 7, stride=(1, 2, 2), padding=3, bias=False)
         layers = []

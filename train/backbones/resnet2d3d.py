@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from train.backbones import scaled
 from train.backbones.residual import ResNet, basic_layer
-from train.settings import check_flag, check_number
+from train.settings import check_flag
 
 WIDTHS_18 = (64, 128, 256, 256)
 BLOCKS_50 = (3, 4, 6, 3)
@@ -44,7 +44,6 @@ class ResNet2D3D18(ResNet):
     blocks: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
 
     def __init__(self, in_channels: int = 3, width: float = 1.0, running_statistics: bool = True) -> None:
-        check_number("backbone_settings.width", width, above=0)
         check_flag("backbone_settings.running_statistics", running_statistics)
         channels = scaled(64, width)
         stem = nn.Conv3d(in_channels, channels, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
@@ -79,7 +78,6 @@ class ResNet2D3D50(ResNet):
     smallest_clip: ClassVar[tuple[int, int, int]] = (1, 1, 1)
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
-        check_number("backbone_settings.width", width, above=0)
         channels = scaled(64, width)
         stem = nn.Conv3d(in_channels, channels, (5, 7, 7), stride=2, padding=(2, 3, 3), bias=False)
         layers = []

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.backbones import Backbone, scaled
-from train.settings import check_number
 
 # Output channels of the units of a mixed block: branch 0, branch 1 (1x1x1, separated 3), branch 2 (likewise), branch 3.
 MIXED = {
@@ -45,7 +44,6 @@ class S3D(Backbone):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        check_number("backbone_settings.width", width, above=0)
         stem, middle = scaled(64, width), scaled(192, width)
         self.Conv_1a = Separated(in_channels, stem, kernel=7, stride=2)
         self.pool_2a = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))

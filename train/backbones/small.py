@@ -7,7 +7,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from train.backbones import Backbone, kaiming, scaled
-from train.settings import check_number
 
 
 class Small(Backbone):
@@ -25,7 +24,6 @@ class Small(Backbone):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        check_number("backbone_settings.width", width, above=0)
         first, second, third, self.feature_size = (scaled(count, width) for count in (16, 32, 64, 128))
         self.layers = nn.Sequential(
             *_layer(in_channels, first, (1, 5, 5), stride=(1, 2, 2)),

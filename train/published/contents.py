@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, spelled_out
 
 State = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -94,9 +94,8 @@ def with_copies(state: State, copies: Mapping[str, str]) -> State:
 def refuse(problems: list[str], where: str) -> None:
     """Raises Refusal if there are any."""
     if problems:
-        shown = "\n    ".join(problems[:8]) + (f"\n    and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise Refusal(
-            f"the checkpoint is not of this layout, or damaged:\n    {shown}",
+            f"the checkpoint is not of this layout, or damaged:{spelled_out(problems, most=8)}",
             where=where,
             remedy="give the file as it was published; nothing was loaded",
         )
