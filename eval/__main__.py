@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from eval import commands
-from pipeline import cli
+from pipeline.commands import console
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": commands.evaluate,
@@ -13,4 +13,4 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(cli.main(COMMANDS, "Stage three: what a run's networks learned, in numbers and pictures.", "eval"))
+    sys.exit(console.main(COMMANDS, "Stage three: what a run's networks learned, in numbers and pictures.", "eval"))

@@ -11,8 +11,8 @@ import numpy as np
 from eval.features import FeatureBank
 from eval.retrieval import nearest
 from pipeline.errors import Refusal
-from pipeline.flow.colour import colour_code
 from pipeline.store import VideoStore
+from pipeline.views.colour import colour_code
 
 FRAMES = 12
 WIDTH = 128

@@ -18,7 +18,7 @@ from eval.runs import Stage, recipe_text, stages, trained_on
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
-from train import pages
+from train.show import pages
 
 QUERIES = 4
 STREAMS = {"flow": "motion (optical flow)", "rgb": "RGB frames", "two-stream": "both streams together"}

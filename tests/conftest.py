@@ -15,8 +15,8 @@ import train  # noqa: F401  (mends torchvision before any test imports lightning
 
 # isort: split
 from pipeline import synthetic
-from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore
+from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.pipeline.reference import extract_here

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pipeline import importers
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.manifest import Manifest
-from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
-from pipeline.verify import verify
-from pipeline.video import Undecodable, decode
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.verify import verify
+from pipeline.video.decode import Undecodable, decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.pipeline import ffmpeg

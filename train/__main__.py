@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from pipeline import cli
+from pipeline.commands import console
 from train import commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
@@ -14,4 +14,4 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(cli.main(COMMANDS, "Stage two: self-supervised pre-training from a store.", "train"))
+    sys.exit(console.main(COMMANDS, "Stage two: self-supervised pre-training from a store.", "train"))

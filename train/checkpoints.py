@@ -14,10 +14,10 @@ import torch
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, spelled_out
-from train import files, methods
-from train.encoder import Encoder
+from train import methods
 from train.methods.method import Method
-from train.published import Published, import_published
+from train.networks.encoder import Encoder
+from train.published import Published, files, import_published
 
 __all__ = ["Published", "import_published"]  # what the papers published is read next door
 

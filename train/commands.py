@@ -10,10 +10,10 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.store import open_store
 from train import checkpoints, imported, stages
-from train import preview as previews
 from train import recipe as recipes
 from train.console import LEADER, console, tell
 from train.settings import check_number
+from train.show import preview as previews
 from train.videos import told_of_short_videos, training_videos
 
 

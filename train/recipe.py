@@ -18,9 +18,9 @@ from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
 from train.callbacks.neighbours import NeighbourSettings
-from train.encoder import check_fit
 from train.loader import ClipSettings
 from train.methods.method import Method
+from train.networks.encoder import check_fit
 from train.order import OrderSettings
 from train.settings import check_number
 

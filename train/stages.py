@@ -20,8 +20,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
-from pipeline.settings import differences
 from pipeline.store import VideoStore
+from pipeline.store.settings import differences
 from train import augment, checkpoints, provenance
 from train.augment import Policy
 from train.callbacks.bar import Bar
@@ -32,10 +32,10 @@ from train.callbacks.profile import Profile, Ranges
 from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
-from train.compiling import compile_backbones
 from train.console import tell
 from train.loader import ClipLoader, make_order
 from train.methods.method import Method
+from train.networks.compiling import compile_backbones
 from train.recipe import Recipe, StageSettings
 from train.settings import check_number
 from train.videos import of_splits, training_videos, used_and_held_out

@@ -19,18 +19,18 @@ from typing import Any
 from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
-from pipeline.extract import noted
-from pipeline.job import Outcome, attempt
-from pipeline.journal import Summary, journal
+from pipeline.extraction.job import Outcome, attempt
+from pipeline.extraction.journal import Summary, journal
+from pipeline.extraction.opening import run_into, settled
+from pipeline.extraction.plan import changes
+from pipeline.extraction.progress import ExtractionBar
+from pipeline.extraction.run import noted
 from pipeline.manifest import Manifest, Video
-from pipeline.opening import run_into, settled
-from pipeline.plan import changes
-from pipeline.progress import ExtractionBar
-from pipeline.settings import ExtractionSettings, settings_hash
-from pipeline.video import Undecodable
+from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.writing import VideoWriter
+from pipeline.video.decode import Undecodable
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import ImportedRgbSettings
-from pipeline.writer import VideoWriter
 
 FRAMES_AT_ONCE = 64  # encoded and handed to the writer together
 LAST_FLOW = "the flow of the last frame leads to no frame and is left out"

@@ -16,7 +16,7 @@ import msgpack
 from lmdb import verify
 
 from pipeline.errors import Refusal
-from pipeline.video import Undecodable
+from pipeline.video.decode import Undecodable
 
 ORDER, KEYS, LENGTHS = b"__order__", b"__keys__", b"__vlen__"
 REMEDY = "give an LMDB file as CoCLR and ViCC have them, such as ucf101_frame.lmdb"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import Refusal
 from pipeline.importers.inventory import leads_back
-from pipeline.video import Undecodable
+from pipeline.video.decode import Undecodable
 
 PICTURE = re.compile(r"(img|flow_x|flow_y)_(\d+)\.jpe?g", re.IGNORECASE)
 

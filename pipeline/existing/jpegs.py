@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.video import Undecodable
+from pipeline.video.decode import Undecodable
 
 END = b"\xff\xd9"
 BASELINE, SCAN, EXIF, ADOBE = 0xC0, 0xDA, 0xE1, 0xEE

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from pipeline.codec import FrameCodec, Layout
-from pipeline.cuts import CutFinder
 from pipeline.existing import jpegs
-from pipeline.video import Undecodable
+from pipeline.video.decode import Undecodable
+from pipeline.views.codec import FrameCodec, Layout
+from pipeline.views.cuts import CutFinder
 from pipeline.views.flow import FlowSettings
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline import layout
 from pipeline.errors import Refusal
+from pipeline.store import layout
 
 # What people have; named in messages. A file with another extension, or none, is taken too unless it is surely no video:
 # what cannot be decoded lands in quarantine with its reason, which is better than being passed over in silence.

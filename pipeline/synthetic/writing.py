@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import mp4
 from pipeline.errors import Refusal, UsageError
 from pipeline.synthetic.scene import CLASSES, video
+from pipeline.video import mp4
 
 # Part of what a file says about itself: raise it whenever the same seed gives other pixels.
 _GENERATOR_VERSION = 2

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from pipeline.codec import FrameCodec, Layout
+from pipeline.views.codec import FrameCodec, Layout
 from pipeline.views.flow import FlowView
 from pipeline.views.rgb import ImportedRgbSettings, RgbView
 

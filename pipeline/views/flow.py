@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from pipeline import flow
-from pipeline.codec import FrameCodec, JpegCodec, Layout, ZstdFrames
-from pipeline.cuts import CutFinder
 from pipeline.errors import UsageError
 from pipeline.flow.gathering import Gathering
 from pipeline.flow.quantisation import Mapping
+from pipeline.views.codec import FrameCodec, JpegCodec, Layout, ZstdFrames
+from pipeline.views.cuts import CutFinder
 from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
 
 Codec = Literal["jpeg", "zstd"]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from pipeline.codec import Chroma, JpegCodec, Layout
 from pipeline.errors import UsageError
+from pipeline.views.codec import Chroma, JpegCodec, Layout
 from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
 
 

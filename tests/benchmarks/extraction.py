@@ -28,14 +28,14 @@ import cv2
 import numpy as np
 
 from pipeline import importers, storage, synthetic
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.manifest import Manifest
-from pipeline.settings import ExtractionSettings
-from pipeline.video import decode
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import VideoWriter, create_store
+from pipeline.video.decode import decode
 from pipeline.views import View
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import VideoWriter, create_store
 from tests.benchmarks import one_core
 from tests.benchmarks.figures import journal_lines, write_figures
 

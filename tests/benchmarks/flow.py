@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import flow
-from pipeline.flow import bench
-from pipeline.flow.pairs import Pair, synthetic_pairs, video_pairs
+from pipeline.bench import measuring
+from pipeline.bench.pairs import Pair, synthetic_pairs, video_pairs
 from tests.benchmarks.figures import write_figures
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "actions"
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of two processes against one")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    print(f"{MEASURED} against {bench.REFERENCE}, one thread each")
+    print(f"{MEASURED} against {measuring.REFERENCE}, one thread each")
     print(f"  {'pairs':<36} {'of sums':>9} {'median':>9} {'ms a pair':>11} {'ms OpenCV':>11} {'bytes equal':>12}")
     figures = {}
     for size in SIZES:
@@ -67,7 +67,7 @@ def draw(size: tuple[int, int], count: int) -> dict[str, list[Pair]]:
 
 
 def measure(pairs: list[Pair]) -> dict[str, float]:
-    reference, own = bench.measure(pairs, [MEASURED])
+    reference, own = measuring.measure(pairs, [MEASURED])
     ratios = [reference.seconds[pair] / seconds for pair, seconds in own.seconds.items()]
     return {
         "ratio": own.times(reference),

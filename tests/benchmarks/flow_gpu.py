@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 from pipeline import flow, importers, synthetic
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
+from pipeline.extraction.workers.gpus import visible_gpus
 from pipeline.flow.estimator import gray
-from pipeline.settings import ExtractionSettings
-from pipeline.video import decode
+from pipeline.store.settings import ExtractionSettings
+from pipeline.video.decode import decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.views.size import resize
-from pipeline.workers.gpus import visible_gpus
 from tests.benchmarks.figures import journal_lines, write_figures
 
 SIZES = ((128, 171), (224, 288), (240, 320))

@@ -23,11 +23,12 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 
-from pipeline import catalogue, layout, storage
-from pipeline.settings import ExtractionSettings, settings_hash
+from pipeline import storage
+from pipeline.store import catalogue, layout
+from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.writing import create_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 from tests.benchmarks.figures import write_figures
 
 CLASSES = 400  # as Kinetics-400

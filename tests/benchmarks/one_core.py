@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 
 from pipeline import flow, synthetic
-from pipeline.job import extract_video
+from pipeline.extraction.job import extract_video
 from pipeline.manifest import Video
-from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
-from pipeline.video import decode
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
+from pipeline.video.decode import decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.views.size import SHORT_SIDE, resize
-from pipeline.writer import create_store
 
 ACTIONS = Path(__file__).resolve().parents[3] / "shared" / "data" / "actions"
 PAPERS_QUALITY = 100  # of CoCLR's JPEGs

@@ -25,14 +25,14 @@ from nvidia.dali import Pipeline, fn
 from nvidia.dali.types import DALIDataType
 
 from pipeline import synthetic
+from pipeline.extraction.job import extract_video
 from pipeline.flow.kernels import kernel
-from pipeline.job import extract_video
 from pipeline.manifest import Video
-from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 from tests.benchmarks import peers
 from tests.benchmarks.figures import write_figures
 from tests.benchmarks.one_core import one_core, real_clips

@@ -17,13 +17,13 @@ from unittest import mock
 
 import numpy as np
 
-from pipeline import catalogue, importers, storage
-from pipeline.extract import extract
-from pipeline.settings import ExtractionSettings, settings_hash
-from pipeline.store import VideoStore, open_store
-from pipeline.verify import verify
+from pipeline import importers, storage
+from pipeline.extraction.run import extract
+from pipeline.store import VideoStore, catalogue, open_store
+from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.verify import verify
+from pipeline.store.writing import VideoWriter, add_groups, create_store
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import VideoWriter, add_groups, create_store
 from tests.benchmarks.figures import write_figures
 
 SETTINGS = ExtractionSettings({"rgb": RgbSettings()}).resolved()

@@ -26,9 +26,9 @@ import torch
 from lightning.pytorch import Trainer
 
 from pipeline import importers, synthetic
-from pipeline.extract import extract
-from pipeline.settings import ExtractionSettings
+from pipeline.extraction.run import extract
 from pipeline.store import VideoStore, open_store
+from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.figures import write_figures

@@ -28,7 +28,7 @@ from train.losses.nce import (
     positive_accuracy,
 )
 from train.methods.infonce import InfoNCE
-from train.queue import Queue
+from train.networks.queue import Queue
 
 
 def test_infonce_loss_gradient_accuracy_and_queue() -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tests.conformance.reference import tensors
-from train.aggregation import ConvGRU
 from train.losses.cross_view import FLOOR, cooperation, synchronisation
 from train.losses.predictive import dense_predictive_nce
+from train.networks.aggregation import ConvGRU
 
 OWN, OTHER_BLOCK, OTHER_PLACE, OTHER_SAMPLE = 1, -1, -3, 0
 

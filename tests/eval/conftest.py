@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from eval.evaluate import evaluate
-from pipeline import classes, job, synthetic
-from pipeline.catalogue import save as save_catalogue
+from pipeline import synthetic
+from pipeline.extraction import job
 from pipeline.manifest import Video
-from pipeline.settings import ExtractionSettings
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore, classes, open_store
+from pipeline.store.catalogue import save as save_catalogue
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 from train.commands import pretrain
 from train.stages import Hardware
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.video import DecodeSettings, OpenVideo
+from pipeline.video.decode import DecodeSettings, OpenVideo
 
 HELD_AFTER = 320  # frames: a full shard is on the disk by then
 

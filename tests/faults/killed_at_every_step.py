@@ -12,11 +12,11 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline import classes, storage, writer
-from pipeline.job import extract_video
+from pipeline import storage
+from pipeline.extraction.job import extract_video
 from pipeline.manifest import Video
-from pipeline.store import open_store
-from pipeline.verify import verify
+from pipeline.store import classes, open_store, writing
+from pipeline.store.verify import verify
 from tests.faults.processes import SETTINGS
 from tests.pipeline.reference import content
 
@@ -48,9 +48,9 @@ def main(videos: Path, scratch: Path) -> None:
     steps = []
     for kill_at in itertools.count():
         store = scratch / str(kill_at)
-        writer.create_store(store, SETTINGS)
+        writing.create_store(store, SETTINGS)
         classes.add(store, ["walk"])
-        writer.add_groups(store, [VIDEO.video_id])
+        writing.add_groups(store, [VIDEO.video_id])
         killed = extract(videos, store, kill_at)
         opened = open_store(store)
         entry = {

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.settings import ExtractionSettings
+from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.patience import PATIENCE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import synthetic
 from pipeline.importers import folder
-from pipeline.settings import ExtractionSettings
+from pipeline.store.settings import ExtractionSettings
 from pipeline.views.rgb import RgbSettings
 from tests.pipeline.reference import run_here
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import layout
 from pipeline.importers import folder
-from pipeline.store import VideoStore, open_store
-from pipeline.verify import verify
+from pipeline.store import VideoStore, layout, open_store
+from pipeline.store.verify import verify
 from tests.faults import small
 from tests.faults.disk import Disk
 from tests.faults.small import OTHER, SMALL

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import layout
 from pipeline.errors import Refusal
+from pipeline.extraction.job import Outcome
+from pipeline.extraction.journal import journal
 from pipeline.importers import folder
-from pipeline.job import Outcome
-from pipeline.journal import journal
-from pipeline.settings import ExtractionSettings
-from pipeline.store import open_store
-from pipeline.verify import Damage, verify
+from pipeline.store import layout, open_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.verify import Damage, verify
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.faults import small

@@ -14,11 +14,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline import catalogue, layout
 from pipeline.errors import Refusal
 from pipeline.manifest import Manifest, Video
-from pipeline.store import open_store
-from pipeline.verify import verify
+from pipeline.store import catalogue, layout, open_store
+from pipeline.store.verify import verify
 from tests.faults import small
 from tests.faults.disk import the_disk
 from tests.faults.small import OTHER, SMALL

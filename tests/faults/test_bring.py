@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import layout
 from pipeline.errors import Refusal
 from pipeline.existing import open_source
 from pipeline.existing.bring import Existing, bring, manifest_of
-from pipeline.journal import Summary
-from pipeline.store import open_store
-from pipeline.verify import verify
+from pipeline.extraction.journal import Summary
+from pipeline.store import layout, open_store
+from pipeline.store.verify import verify
 from tests.faults.disk import Disk
 from tests.pipeline.existing import coclr_flow, flow_planes, frame_jpegs, pack, write_folder
 from tests.pipeline.reference import content

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import commands, environment, storage
+from pipeline import environment, storage
+from pipeline.commands import stores
 from pipeline.errors import Refusal
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.manifest import Manifest
-from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
-from pipeline.verify import verify
-from pipeline.video import OpenVideo
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.verify import verify
+from pipeline.video.decode import OpenVideo
 from tests.faults import small
 from tests.faults.small import OTHER, SMALL, write
 from tests.pipeline.reference import content, run_here
@@ -234,8 +235,8 @@ def test_another_minor_version_is_allowed_and_told(
     small.write(videos / "walk" / "new.mp4", 1)
     summary = run_here(folder.read(videos), videos, store, SMALL)
     assert (summary.stored, summary.skipped) == (1, 3)
-    commands.print_summary(summary, str(store))
-    commands.status(store)
+    stores.print_summary(summary, str(store))
+    stores.status(store)
     told = capsys.readouterr()
     assert f"note software.numpy: stored {stored}, here {stored}1: videos of this run may differ" in told.err
     assert f"software.numpy: stored {stored}, here {stored}1" in told.out

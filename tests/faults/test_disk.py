@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import classes, job, writer
 from pipeline.errors import Refusal
-from pipeline.extract import extract
+from pipeline.extraction import job
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.manifest import Video
-from pipeline.store import open_store
-from pipeline.verify import verify
+from pipeline.store import classes, open_store, writing
+from pipeline.store.verify import verify
 from tests.faults.disk import Disk
 from tests.faults.processes import SETTINGS, Extraction
 from tests.pipeline.reference import content
@@ -27,9 +27,9 @@ def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, t
     completed = set()
     for full_after in itertools.count():
         store = tmp_path / str(full_after)
-        writer.create_store(store, SETTINGS)
+        writing.create_store(store, SETTINGS)
         classes.add(store, ["walk"])
-        writer.add_groups(store, [VIDEO.video_id])
+        writing.add_groups(store, [VIDEO.video_id])
         disk.fill(store, full_after)
         outcome = job.extract_video(str(videos), str(store), VIDEO, SETTINGS.as_dict())
         disk.folder = None
@@ -58,7 +58,7 @@ def test_a_disk_that_is_full_before_the_first_video_is_told(
     assert str(store) in refused.value.where
     assert "run the same command again" in refused.value.remedy
     disk.folder = None
-    assert writer.create_store(store, SETTINGS).videos == []  # what was begun is not taken for somebody else's
+    assert writing.create_store(store, SETTINGS).videos == []  # what was begun is not taken for somebody else's
 
 
 def test_a_store_below_a_file_is_told(videos: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.store import open_store
 from tests.faults import gate

@@ -10,11 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import layout
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
-from pipeline.store import open_store
-from pipeline.verify import verify
+from pipeline.store import layout, open_store
+from pipeline.store.verify import verify
 from tests.faults.processes import SETTINGS, Extraction, descendants, running, wait_for
 from tests.patience import PATIENCE
 from tests.pipeline.reference import content

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Refusal
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from tests.faults import small
 from tests.faults.small import OTHER, SMALL

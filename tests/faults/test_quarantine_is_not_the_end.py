@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import commands, job
+from pipeline.commands import stores
+from pipeline.extraction import job
 from pipeline.importers import folder
 from pipeline.store import open_store
 from tests.faults import small
@@ -38,7 +39,7 @@ def printed_again(line: str) -> tuple[int, str]:
 def test_quarantined_videos_are_listed_seen_again_and_retried(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands.console, "width", 10_000)
+    monkeypatch.setattr(stores.console, "width", 10_000)
     videos, store = small.make(tmp_path / "my 'videos'"), tmp_path / "store"
     broken = videos / "jump" / "it's [broken] & #1;.mp4"
     small.write(broken, 1, frames=12)
@@ -47,7 +48,7 @@ def test_quarantined_videos_are_listed_seen_again_and_retried(
     broken.write_bytes(whole[:start] + bytes(800) + whole[start + 800 :])
     assert run_here(folder.read(videos), videos, store, SMALL).stored == 3
 
-    commands.status(store)
+    stores.status(store)
     listing = [line.strip() for line in capsys.readouterr().out.splitlines()]
     entries = list(open_store(store).quarantine_entries())
     assert {entry["video_id"] for entry in entries} == {"jump/broken", "jump/it's [broken] & #1;"}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from distributed import Client, Scheduler
 
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.store import open_store
-from pipeline.verify import verify
-from pipeline.writer import create_store
+from pipeline.store.verify import verify
+from pipeline.store.writing import create_store
 from tests.faults.clusters import RunningScheduler
 from tests.faults.processes import SETTINGS, Extraction, asleep, descendants, running, wait_for
 from tests.faults.test_kills import LONG, assert_unfinished

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.store import open_store
-from pipeline.verify import verify
+from pipeline.store.verify import verify
 from tests.faults import small
 from tests.faults.small import SMALL
 from tests.pipeline.reference import content

@@ -13,8 +13,8 @@ import numpy as np
 
 from pipeline import synthetic
 from pipeline.importers import folder
-from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
+from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.pipeline.reference import run_here

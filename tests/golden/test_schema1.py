@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import environment, layout, storage
+from pipeline import environment, storage
 from pipeline.errors import Refusal
-from pipeline.extract import extract
+from pipeline.extraction.run import extract
 from pipeline.importers import folder
-from pipeline.settings import ExtractionSettings
-from pipeline.store import VideoInfo, VideoStore, open_store
-from pipeline.verify import verify
+from pipeline.store import VideoInfo, VideoStore, layout, open_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.verify import verify
 from tests.pipeline.reference import content
 
 GOLDEN = Path(__file__).with_name("schema1")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import __main__ as program
-from pipeline import cli, commands
+from pipeline.commands import console, stores
 
 
 @pytest.fixture
@@ -17,12 +17,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["pipeline", *map(str, arguments)])
         try:
-            code = cli.main(program.COMMANDS, "stage one", "pipeline")
+            code = console.main(program.COMMANDS, "stage one", "pipeline")
         except SystemExit as ended:
             code = int(ended.code or 0)
         captured = capsys.readouterr()
         return code, captured.out.replace("\n", " "), captured.err.replace("\n", " ")
 
-    monkeypatch.setattr(commands.console, "width", 10_000)
-    monkeypatch.setattr(commands.errors, "width", 10_000)
+    monkeypatch.setattr(stores.console, "width", 10_000)
+    monkeypatch.setattr(stores.errors, "width", 10_000)
     return call

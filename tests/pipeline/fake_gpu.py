@@ -18,7 +18,7 @@ import pytest
 
 from pipeline import flow
 from pipeline.flow.dis import DIS
-from pipeline.settings import ExtractionSettings
+from pipeline.store.settings import ExtractionSettings
 from pipeline.views import flow as flow_view
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings

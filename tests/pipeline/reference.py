@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline import importers, job, storage
-from pipeline.journal import Summary
+from pipeline import importers, storage
+from pipeline.extraction import job
+from pipeline.extraction.journal import Summary
+from pipeline.extraction.opening import run_into
+from pipeline.extraction.plan import VideoFiles
 from pipeline.manifest import Manifest
-from pipeline.opening import run_into
-from pipeline.plan import VideoFiles
-from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
+from pipeline.store.settings import ExtractionSettings
 
 
 def extract_here(videos: Path, store: Path, settings: ExtractionSettings) -> VideoStore:
@@ -29,7 +30,7 @@ def run_here(
     retry_quarantined: bool = False,
     overwrite: bool = False,
 ) -> Summary:
-    """`pipeline.extract.extract` without its workers: one video after the other, in this process."""
+    """`pipeline.extraction.run.extract` without its workers: one video after the other, in this process."""
     with run_into(store, settings, manifest, VideoFiles(videos), retry_quarantined, overwrite) as (todo, summary):
         for row in todo.values():
             outcome = job.extract_video(str(videos), str(store), row, settings.as_dict())

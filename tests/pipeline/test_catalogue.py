@@ -5,8 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
-from pipeline import catalogue
-from pipeline.store import open_store
+from pipeline.store import catalogue, open_store
 from tests.benchmarks import memory
 
 VIDEOS = 4000

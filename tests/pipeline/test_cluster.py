@@ -15,12 +15,12 @@ from distributed import Client
 
 from pipeline import environment
 from pipeline.errors import Refusal, UsageError
-from pipeline.settings import ExtractionSettings
+from pipeline.extraction.workers import admission, cluster, slurm
+from pipeline.extraction.workers.slurm import SlurmSettings
+from pipeline.extraction.workers.stopping import run_name, unless_stopped
 from pipeline.store import VideoStore
-from pipeline.workers import admission, cluster, slurm
-from pipeline.workers.slurm import SlurmSettings
-from pipeline.workers.stopping import run_name, unless_stopped
-from pipeline.writer import create_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
 from tests.faults.clusters import RunningScheduler, fake_slurm
 from tests.faults.processes import wait_for
 from tests.patience import PATIENCE

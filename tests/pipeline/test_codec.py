@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
-from pipeline import codec
-from pipeline.codec import JpegCodec
 from pipeline.store import VideoStore
+from pipeline.views import codec
+from pipeline.views.codec import JpegCodec
 
 
 def frame(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

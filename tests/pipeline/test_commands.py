@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import __main__ as program
-from pipeline import catalogue, commands, layout, shard, synthetic
+from pipeline import synthetic
+from pipeline.commands import stores
 from pipeline.manifest import Manifest
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore, catalogue, layout, open_store, shard
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,12 +82,12 @@ def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Ru
     (videos / "jump" / "[b].mp4").write_bytes(b"")
     extract = ("extract", "--videos", videos, "--store", tmp_path / "store", "--flow", "null", "--workers", 1)
     code, out, err = run(*extract)
-    assert code == commands.QUARANTINE_EXIT_CODE
+    assert code == stores.QUARANTINE_EXIT_CODE
     assert "stored 1 videos (5 frames), 1 in quarantine, in" in out
     assert "quarantined 1 videos   1 x the file is empty (0 bytes)     jump/[b]" in err
     assert open_store(tmp_path / "store").info("jump/a").views == ("rgb",)
     code, out, _ = run(*extract)
-    assert code == commands.QUARANTINE_EXIT_CODE
+    assert code == stores.QUARANTINE_EXIT_CODE
     assert "stored 0 videos (0 frames), 1 were there already, 1 in quarantine" in out
     code, out, _ = run("status", "--store", tmp_path / "store")
     assert code == 0

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import catalogue, layout, synthetic
-from pipeline.cuts import CutFinder
-from pipeline.settings import ExtractionSettings
-from pipeline.store import open_store
+from pipeline import synthetic
+from pipeline.store import catalogue, layout, open_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.views.cuts import CutFinder
 from tests.pipeline.reference import extract_here
 
 DARK, BRIGHT = np.array([40, 60, 50]), np.array([210, 150, 120])

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from pipeline import importers, synthetic
 from pipeline.errors import Refusal
-from pipeline.estimate import estimate, evenly_spaced, frames_of
+from pipeline.extraction.estimate import estimate, evenly_spaced, frames_of
 from pipeline.manifest import Manifest, Video
-from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore
-from pipeline.video import DecodeSettings
+from pipeline.store.settings import ExtractionSettings
+from pipeline.video.decode import DecodeSettings
 from tests.pipeline.test_extract import mtimes
 
 Run = Callable[..., tuple[int, str, str]]

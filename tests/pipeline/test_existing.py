@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pipeline import catalogue, synthetic
+from pipeline import synthetic
 from pipeline.existing import jpegs, open_source
 from pipeline.existing.bring import Existing, bring, manifest_of
-from pipeline.journal import Summary
+from pipeline.extraction.journal import Summary
 from pipeline.manifest import Manifest, Video
-from pipeline.store import VideoStore, open_store
-from pipeline.verify import verify
-from pipeline.video import Undecodable
+from pipeline.store import VideoStore, catalogue, open_store
+from pipeline.store.verify import verify
+from pipeline.video.decode import Undecodable
 from tests.pipeline.existing import (
     HEIGHT,
     NAMES,

@@ -13,17 +13,20 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import export, job, mp4, npy, shard, synthetic
+from pipeline import synthetic
 from pipeline.errors import Refusal, UsageError
-from pipeline.flow.colour import colour_code
+from pipeline.extraction import job
 from pipeline.flow.quantisation import quantise
 from pipeline.manifest import Video
-from pipeline.settings import ExtractionSettings
-from pipeline.store import VideoStore, open_store
-from pipeline.video import decode, probe
+from pipeline.show import export, npy
+from pipeline.store import VideoStore, open_store, shard
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
+from pipeline.video import mp4
+from pipeline.video.decode import decode, probe
+from pipeline.views.colour import colour_code
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 
 Run = Callable[..., tuple[int, str, str]]
 MP4_NEAR = 3.0  # grey levels, mean: half-size chroma and H.264 together

@@ -14,18 +14,19 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import catalogue, flow, importers, job, layout, storage, synthetic
+from pipeline import flow, importers, storage, synthetic
 from pipeline.errors import Refusal
-from pipeline.extract import cannot_go_on, extract
-from pipeline.journal import Summary
+from pipeline.extraction import job
+from pipeline.extraction.journal import Summary
+from pipeline.extraction.run import cannot_go_on, extract
 from pipeline.manifest import Manifest, Video
-from pipeline.settings import ExtractionSettings
-from pipeline.store import VideoStore, open_store
-from pipeline.verify import verify
-from pipeline.video import DecodeSettings, decode
+from pipeline.store import VideoStore, catalogue, layout, open_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.verify import verify
+from pipeline.store.writing import create_store
+from pipeline.video.decode import DecodeSettings, decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 from tests.pipeline.reference import content, extract_here
 
 GOOD = ("rgb", "c", "zarr.json", "a", "a/b", "a [1] (x)!", "#1 & ;2 été 動作 'q'", "flow/pose")

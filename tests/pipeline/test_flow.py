@@ -11,17 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline import codec, flow, job, synthetic
+from pipeline import flow, synthetic
 from pipeline.errors import UsageError
-from pipeline.flow.colour import colour_code, key
+from pipeline.extraction import job
 from pipeline.flow.quantisation import linear_values
 from pipeline.manifest import Video
-from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
-from pipeline.video import decode
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
+from pipeline.video.decode import decode
+from pipeline.views import codec
+from pipeline.views.colour import colour_code, key
 from pipeline.views.flow import FlowSettings, FlowView
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 
 WITHOUT_WEIGHTS = [name for name in flow.ESTIMATORS if not name.startswith("raft")]  # those: test_raft.py
 RIGHT, UP = 3, -2  # pixels that the texture moves from one frame to the next

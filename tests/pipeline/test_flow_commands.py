@@ -11,11 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import flow, flow_commands, synthetic
+from pipeline import flow, synthetic
+from pipeline.bench import measuring, pairs
+from pipeline.commands import flow as flow_commands
 from pipeline.errors import Refusal
-from pipeline.flow import bench, files, output, pairs
-from pipeline.flow.colour import colour_code
-from pipeline.video import decode
+from pipeline.show import flow_files, flow_output
+from pipeline.video.decode import decode
+from pipeline.views.colour import colour_code
 
 Run = Callable[..., tuple[int, str, str]]
 DIS = ("--estimator", "dis")
@@ -61,7 +63,7 @@ def test_flow_of_two_images(run: Run, images: tuple[Path, Path], frames: np.ndar
     assert code == 0
     assert told.startswith("dis flow of 1 pair of 48x32, ")
     assert f" ms a pair, mean {length.mean():.2f} px, largest {length.max():.2f} px: {out}" in told
-    assert files.read(out) == pytest.approx(expected, abs=1 / 128 if "kitti" in name else 0)
+    assert flow_files.read(out) == pytest.approx(expected, abs=1 / 128 if "kitti" in name else 0)
     assert not left_behind(tmp_path)
 
 
@@ -102,7 +104,7 @@ def test_flow_of_a_video_is_a_folder_of_numbered_files(run: Run, video: Path, tm
     written = sorted((tmp_path / "a").iterdir())
     assert [path.name for path in written] == [f"{number:06d}{ending}" for number in range(11)]
     if ending != ".png":
-        found = np.stack([files.read(path) for path in written])
+        found = np.stack([flow_files.read(path) for path in written])
         assert found == pytest.approx(estimated(np.concatenate(list(decode(video)))), abs=1 / 128)
     assert not left_behind(tmp_path)
     code, _, err = run(*out)
@@ -171,7 +173,7 @@ def test_an_estimator_that_gives_up_is_told(
 
 def test_the_header_of_an_array_grows_with_it(tmp_path: Path) -> None:
     one = np.ones((1, 2, 3, 4), np.float32)
-    with output.Output(tmp_path / "a.npy", single=False) as out:
+    with flow_output.Output(tmp_path / "a.npy", single=False) as out:
         for _ in range(1234):
             out.add(one)
         assert not (tmp_path / "a.npy").exists()
@@ -229,7 +231,7 @@ def true_pair(folder: Path, frames: np.ndarray, name: str = "frame", flow_name: 
         write_image(folder / f"{name}{number}.png", frames[number])
     truth = estimated(frames[:2])[0] + np.float32([[[3]], [[4]]])
     truth[:, :5] = np.nan
-    files.write(folder / flow_name, truth)
+    flow_files.write(folder / flow_name, truth)
     return truth
 
 
@@ -241,7 +243,7 @@ def test_bench_flow_tells_the_error_against_true_flow(run: Run, frames: np.ndarr
     true_pair(folder / "b", frames[:, :24, :20], "y_img", "y_gt.png")
     true_pair(folder / "b", frames[:, :24, :20], "y_img", "other.flo")
     true_pair(folder / "c", frames, flow_name="f.flo")
-    files.write(folder / "c" / "f.flo", np.zeros((2, 5, 5)))
+    flow_files.write(folder / "c" / "f.flo", np.zeros((2, 5, 5)))
     true_pair(folder / "d", frames)
     write_image(folder / "d" / "frame1.png", frames[1, :20])
     found, left_out = pairs.true_pairs(folder)
@@ -299,7 +301,7 @@ def test_a_pair_that_an_estimator_fails_on_is_told_and_left_out(frames: np.ndarr
     both = [pairs.Pair("small", frames[0, :20], frames[1, :20]), pairs.Pair("large", frames[0], frames[1])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.flow.dis.DIS", Moody)
-        reference, moody = bench.measure(both, ["dis"])
+        reference, moody = measuring.measure(both, ["dis"])
     assert list(reference.seconds) == ["small", "large"]
     assert list(moody.seconds) == ["large"]
     assert moody.failures == {"small": "dis gave up on frames of 48x20: too small"}
@@ -307,24 +309,24 @@ def test_a_pair_that_an_estimator_fails_on_is_told_and_left_out(frames: np.ndarr
 
 
 def test_without_the_reference_there_is_no_ratio() -> None:
-    reference = bench.Result("tvl1-opencv", problem="no cv2.optflow")
-    own = bench.Result("dis", seconds={"a": 0.5})
+    reference = measuring.Result("tvl1-opencv", problem="no cv2.optflow")
+    own = measuring.Result("dis", seconds={"a": 0.5})
     figures = own.figures(reference)
     assert figures["times_reference"] is figures["difference_px"] is None
     assert figures["pairs_per_second"] == 2
-    gpu = bench.Result("x", gpu=True, seconds={"a": 9.0}, batch_seconds=0.25)
+    gpu = measuring.Result("x", gpu=True, seconds={"a": 9.0}, batch_seconds=0.25)
     assert gpu.times(own) == 2
 
 
 def test_estimators_on_a_gpu_are_timed_in_batches(frames: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.flow.dis.DIS.device", "cuda")
-    monkeypatch.setattr(bench, "GPU_BATCH", 4)
+    monkeypatch.setattr(measuring, "GPU_BATCH", 4)
     both = [pairs.Pair(str(t), frames[t], frames[t + 1]) for t in range(2)]
-    _, dis = bench.measure(both, ["dis"])
+    _, dis = measuring.measure(both, ["dis"])
     assert dis.gpu
     assert dis.per_pair == dis.batch_seconds > 0
     monkeypatch.setattr("pipeline.flow.dis.DIS.batch", fail_on_many)
-    _, dis = bench.measure(both, ["dis"])
+    _, dis = measuring.measure(both, ["dis"])
     assert dis.failures == {"a batch of 4": "RuntimeError: out of memory"}
 
 
@@ -355,13 +357,13 @@ def test_the_pairs_of_real_data_are_found(shared: Path) -> None:
     assert len(found) == 11
     assert [Path(line.partition(":")[0]).name for line in left_out] == ["tvl1_flow.flo"]
     reference = next(pair for pair in found if pair.name == "opencv-tvl1-reference")
-    result = bench.Result("stored")
-    stored = files.read(shared / "data" / "flow-gt" / "opencv-tvl1-reference" / "tvl1_flow.flo")
-    bench.compare(result, reference, stored, None)
+    result = measuring.Result("stored")
+    stored = flow_files.read(shared / "data" / "flow-gt" / "opencv-tvl1-reference" / "tvl1_flow.flo")
+    measuring.compare(result, reference, stored, None)
     assert result.errors == {"opencv-tvl1-reference": pytest.approx(0.156, abs=1e-3)}
 
 
 def test_help_names_every_ending() -> None:
     assert flow_commands.flow.__doc__ is not None
-    for ending in output.ENDINGS:
+    for ending in flow_output.ENDINGS:
         assert f"`{ending}`" in flow_commands.flow.__doc__

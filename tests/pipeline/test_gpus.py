@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import flow, importers, job, synthetic
+from pipeline import flow, importers, synthetic
 from pipeline.errors import Refusal
-from pipeline.extract import extract
+from pipeline.extraction import job
+from pipeline.extraction.run import extract
+from pipeline.extraction.workers.cluster import workers_for_extraction
+from pipeline.extraction.workers.gpus import MOST_THREADS, visible_gpus
+from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.flow.gathering import Gathering
 from pipeline.manifest import Video
-from pipeline.settings import ExtractionSettings
 from pipeline.store import open_store
-from pipeline.video import OpenVideo, decode
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import add_groups, create_store
+from pipeline.video.decode import OpenVideo, decode
 from pipeline.views.flow import FlowSettings, FlowView
 from pipeline.views.rgb import RgbSettings, RgbView
-from pipeline.workers.cluster import workers_for_extraction
-from pipeline.workers.gpus import MOST_THREADS, visible_gpus
-from pipeline.workers.slurm import SlurmSettings
-from pipeline.writer import add_groups, create_store
 from tests.patience import PATIENCE
 from tests.pipeline.fake_gpu import FakeGPU, batches, fake_gpus, plain_store, settings
 from tests.pipeline.reference import content

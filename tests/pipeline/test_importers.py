@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import importers, layout
+from pipeline import importers
 from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import Manifest, Video
+from pipeline.store import layout
 
 
 def read(top: Path, *paths: str) -> Manifest:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline import layout, storage
+from pipeline import storage
+from pipeline.store import layout
 
 COMPONENTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
 TRICKY = st.sampled_from(

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import mp4, synthetic
-from pipeline.settings import ExtractionSettings
+from pipeline import synthetic
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
+from pipeline.video import mp4
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 
 MEBIBYTE = 2**20
 # In a process of its own, whose largest resident size the system keeps.
 EXTRACT = """
 import json, sys
 from pathlib import Path
-from pipeline.job import extract_video
+from pipeline.extraction.job import extract_video
 from pipeline.manifest import Video
 
 name, store, settings = sys.argv[1:]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import synthetic
-from pipeline.video import DecodeSettings, Undecodable, decode
+from pipeline.video.decode import DecodeSettings, Undecodable, decode
 from tests.pipeline import ffmpeg
 from tests.pipeline.odd_videos import ODD, Encoding, Odd, picture, write
 

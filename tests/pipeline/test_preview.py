@@ -8,15 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import export, job, preview, synthetic
+from pipeline import synthetic
 from pipeline.errors import Refusal
-from pipeline.flow.colour import colour_code, full_colour
+from pipeline.extraction import job
 from pipeline.manifest import Video
-from pipeline.settings import ExtractionSettings
+from pipeline.show import export, preview
 from pipeline.store import VideoStore, open_store
-from pipeline.video import decode
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
+from pipeline.video.decode import decode
+from pipeline.views.colour import colour_code, full_colour
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 
 
 def test_a_sheet_shows_frames_above_their_flow(synthetic_store: VideoStore) -> None:

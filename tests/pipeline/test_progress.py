@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline import progress
-from pipeline.job import Outcome
-from pipeline.progress import ExtractionBar
+from pipeline.extraction import progress
+from pipeline.extraction.job import Outcome
+from pipeline.extraction.progress import ExtractionBar
 
 
 class Clock:

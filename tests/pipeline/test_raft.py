@@ -16,7 +16,7 @@ import torch
 from pipeline import flow
 from pipeline.errors import UsageError
 from pipeline.flow import networks, raft
-from pipeline.settings import ExtractionSettings, settings_hash
+from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 

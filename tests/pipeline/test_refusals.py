@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pipeline import refusals
+from pipeline.extraction import quarantine
 
 
 def test_reasons_that_differ_in_their_numbers_are_told_together() -> None:
     reasons = {f"v{number}": f"damaged after {number} readable frames" for number in range(7)} | {
         "w": "it is [empty] 3"
     }
-    assert refusals.by_reason(reasons) == [
+    assert quarantine.by_reason(reasons) == [
         ("damaged after N readable frames", [f"v{number}" for number in range(7)]),
         ("it is [empty] 3", ["w"]),
     ]
-    assert list(refusals.lines(reasons, {"v1": "probe v1", "w": "probe w"})) == [
+    assert list(quarantine.lines(reasons, {"v1": "probe v1", "w": "probe w"})) == [
         "  7 x damaged after N readable frames",
         "    v0: damaged after 0 readable frames",
         "    v1: damaged after 1 readable frames",
@@ -29,4 +29,4 @@ def test_reasons_that_differ_in_their_numbers_are_told_together() -> None:
 
 
 def test_nothing_refused_is_nothing_told() -> None:
-    assert not list(refusals.lines({}, {}))
+    assert not list(quarantine.lines({}, {}))

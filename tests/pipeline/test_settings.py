@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.flow import create
-from pipeline.settings import ExtractionSettings, differences, settings_hash
-from pipeline.video import DecodeSettings
+from pipeline.store.settings import ExtractionSettings, differences, settings_hash
+from pipeline.video.decode import DecodeSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 

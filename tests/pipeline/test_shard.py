@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 from zarr.registry import get_codec_class
 
-from pipeline import layout, shard, storage
-from pipeline.codec import Chroma
-from pipeline.settings import ExtractionSettings, settings_hash
-from pipeline.store import VideoStore, open_store
+from pipeline import storage
+from pipeline.store import VideoStore, layout, open_store, shard
+from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.writing import VideoWriter, create_store
 from pipeline.views import View
+from pipeline.views.codec import Chroma
 from pipeline.views.flow import Codec, FlowSettings, FlowView
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import VideoWriter, create_store
 
 LENGTHS = (1, 2, 255, 256, 257, 600)
 
@@ -123,7 +123,7 @@ root, out = sys.argv[1:]
 group = zarr.open_group(root, mode="r")
 assert not [name for name in sys.modules if name.split(".")[0] == "pipeline"]
 numpy.savez(out, **{path: array[:] for path, array in group.members(max_depth=None) if hasattr(array, "shape")})
-assert "pipeline.codec" in sys.modules  # by the entry point
+assert "pipeline.views.codec" in sys.modules  # by the entry point
 """
     out = tmp_path / "decoded.npz"
     subprocess.run([sys.executable, "-c", client, synthetic_store.root, out], check=True, cwd=tmp_path)

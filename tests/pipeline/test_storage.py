@@ -20,18 +20,19 @@ import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline import importers, job, layout, lock, storage
+from pipeline import importers, storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.existing import open_source
 from pipeline.existing.bring import Existing, bring, manifest_of
-from pipeline.extract import extract
-from pipeline.journal import Journal, last_run
-from pipeline.lock import only_writer
-from pipeline.settings import ExtractionSettings
+from pipeline.extraction import job
+from pipeline.extraction.journal import Journal, last_run
+from pipeline.extraction.run import extract
 from pipeline.storage import location
-from pipeline.store import VideoStore, open_store
-from pipeline.verify import verify
-from pipeline.writer import create_store
+from pipeline.store import VideoStore, layout, lock, open_store
+from pipeline.store.lock import only_writer
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.verify import verify
+from pipeline.store.writing import create_store
 from tests.patience import PATIENCE
 from tests.pipeline.reference import content, extract_here
 from train.reader.shard import ShardReader
@@ -310,7 +311,7 @@ def test_a_writer_gives_signs_of_life_and_notices_that_its_lock_was_taken(
 
 
 def test_the_journal_elsewhere_is_written_in_parts(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.journal.SECONDS_A_PART", 0.0)
+    monkeypatch.setattr("pipeline.extraction.journal.SECONDS_A_PART", 0.0)
     assert last_run(elsewhere) is None
     kept = Journal(elsewhere, videos=3)
     for name in ("a", "b"):

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import catalogue, codec, layout, shard
 from pipeline.errors import Refusal
-from pipeline.settings import ExtractionSettings, settings_hash
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore, catalogue, layout, open_store, shard
+from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.writing import VideoWriter, create_store
+from pipeline.views import codec
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import VideoWriter, create_store
 
 
 @pytest.fixture

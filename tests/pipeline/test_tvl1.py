@@ -15,9 +15,10 @@ import pytest
 
 from pipeline import flow, synthetic
 from pipeline.errors import UsageError
-from pipeline.flow import files, kernels
+from pipeline.flow import kernels
 from pipeline.flow.kernels import inner, median, warp
 from pipeline.flow.tvl1 import TVL1, level_sizes
+from pipeline.show import flow_files
 
 SIZES = [(128, 171), (53, 70), (17, 16), (15, 40), (2, 9), (1, 1)]
 
@@ -244,7 +245,7 @@ def test_compiled_code_is_stale_once_any_kernel_has_changed(tmp_path: Path, monk
 
 def test_real_clips_are_equal_to_the_bit(shared: Path) -> None:
     """The gate allows .03 px; equality needs none of it."""
-    from pipeline.video import decode
+    from pipeline.video.decode import decode
 
     cpu, reference = flow.create("tvl1-cpu"), flow.create("tvl1-opencv")
     for kind in ("fight", "ut-interaction"):
@@ -256,6 +257,6 @@ def test_real_clips_are_equal_to_the_bit(shared: Path) -> None:
 def test_rubber_whale_has_opencvs_end_point_error(shared: Path) -> None:
     folder = shared / "data" / "flow-gt" / "middlebury-rubberwhale"
     first, second = (cv2.imread(str(folder / f"frame{number}.png"), cv2.IMREAD_COLOR_RGB)[None] for number in (1, 2))
-    truth = files.read(folder / "flow_gt.flo")
+    truth = flow_files.read(folder / "flow_gt.flo")
     error = np.hypot(*(flow.create("tvl1-cpu").estimate(first, second)[0] - truth))
     assert np.nanmean(error) == pytest.approx(0.156, rel=0.02)  # OpenCV's, as stated beside the reference

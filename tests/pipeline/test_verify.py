@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import catalogue, layout
-from pipeline.store import VideoStore, open_store
-from pipeline.verify import Damage, verify
+from pipeline.store import VideoStore, catalogue, layout, open_store
+from pipeline.store.verify import Damage, verify
 
 
 @pytest.fixture(scope="module")

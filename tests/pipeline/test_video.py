@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import synthetic, video
-from pipeline.video import DecodeSettings, Undecodable, decode, probe, resample
+from pipeline import synthetic
+from pipeline.video.decode import DecodeSettings, Undecodable, decode, probe, resample
 
 # Rows of the matrix in an MP4 track header by the turn that it asks players for (ISO 14496-12: x' = a x + c y, y' = b x
 # + d y), and the same turn of an array.
@@ -76,9 +76,9 @@ def test_every_frame_comes_once_in_blocks(tmp_path: Path, count: int) -> None:
 
 
 def test_blocks_of_large_frames_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "BLOCK_BYTES", 5 * 48 * 64 * 3)
+    monkeypatch.setattr("pipeline.video.decode.BLOCK_BYTES", 5 * 48 * 64 * 3)
     assert [len(block) for block in decode(clip(tmp_path / "v.mp4", 12))] == [5, 5, 2]
-    monkeypatch.setattr(video, "BLOCK_BYTES", 1)
+    monkeypatch.setattr("pipeline.video.decode.BLOCK_BYTES", 1)
     assert [len(block) for block in decode(clip(tmp_path / "v.mp4", 5))] == [2, 2, 1]
 
 

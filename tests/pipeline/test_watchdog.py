@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from pipeline.watchdog import watching
+from pipeline.video.watchdog import watching
 from tests.patience import PATIENCE
 
 

@@ -197,7 +197,7 @@ def assert_same_runs(first: Path, second: Path, stage: str) -> None:
 
 
 def main() -> int:
-    from pipeline import cli
+    from pipeline.commands import console
     from train.__main__ import COMMANDS
 
     BACKBONES.entries["plain"] = f"{__name__}:Plain"
@@ -205,7 +205,7 @@ def main() -> int:
     event = {"term": signalled, "kill": killed_while_saving}[name]
     # Lightning starts the followers of a leader by the same command.
     with event(int(step)) if os.environ.get("LOCAL_RANK", "0") == "0" else nullcontext():
-        return cli.main(COMMANDS, "", "train")
+        return console.main(COMMANDS, "", "train")
 
 
 def last(folder: Path, stage: dict[str, Any] = IN_BATCH) -> Path:

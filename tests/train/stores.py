@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from pipeline.codec import Chroma, JpegCodec, Layout
-from pipeline.settings import ExtractionSettings, settings_hash
 from pipeline.store import VideoStore, open_store
+from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.writing import VideoWriter, create_store
+from pipeline.views.codec import Chroma, JpegCodec, Layout
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import VideoWriter, create_store
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import Refusal, UsageError
-from train.aggregation import ConvGRU
+from train.networks.aggregation import ConvGRU
 
 
 def random(*shape: int, seed: int) -> Tensor:

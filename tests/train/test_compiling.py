@@ -15,7 +15,7 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import INFONCE, last, stop
 from train import checkpoints
-from train.compiling import compile_backbones
+from train.networks.compiling import compile_backbones
 
 COMPILED = dataclasses.replace(runs.HARDWARE, compile=True)
 STAGE = INFONCE | {"epochs": 1}

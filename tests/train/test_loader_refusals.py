@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Refusal, UsageError
-from pipeline.settings import ExtractionSettings
 from pipeline.store import VideoStore, open_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.store.writing import create_store
 from pipeline.views.rgb import RgbSettings
-from pipeline.writer import create_store
 from tests.train import runs
 from tests.train.batches import make, threads
 from tests.train.stores import write_store

@@ -12,17 +12,17 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import cli
-from pipeline.flow.colour import colour_code, full_colour
+from pipeline.commands import console
 from pipeline.store import VideoStore
+from pipeline.views.colour import colour_code, full_colour
 from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
-from train import preview
 from train.__main__ import COMMANDS
 from train.augment import policy
 from train.loader import Batch, ClipLoader, ClipSettings
-from train.preview import GAP, Shown, Strip, shown_videos
+from train.show import preview
+from train.show.preview import GAP, Shown, Strip, shown_videos
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -233,7 +233,7 @@ def test_a_page_shows_what_training_sees(store: VideoStore, tmp_path: Path) -> N
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
-    return cli.main(COMMANDS, "", "train")
+    return console.main(COMMANDS, "", "train")
 
 
 def test_the_command_writes_a_page_of_its_own(

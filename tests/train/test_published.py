@@ -17,10 +17,10 @@ from torch import Tensor
 from pipeline.errors import Refusal, UsageError
 from train import backbones
 from train.checkpoints import import_published
-from train.encoder import Encoder
+from train.networks.encoder import Encoder
+from train.networks.queue import Queue
 from train.published import coclr
 from train.published.networks import BLOCKS
-from train.queue import Queue
 
 LISTS = Path(__file__).parents[1] / "conformance"
 KINDS = ("infonce", "coclr")

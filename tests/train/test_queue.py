@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.errors import Refusal
-from train.queue import Queue, check_length
+from train.networks.queue import Queue, check_length
 
 
 def keys(count: int, seed: int) -> torch.Tensor:

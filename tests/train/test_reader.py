@@ -13,11 +13,10 @@ import pytest
 import torch
 import zarr
 
-from pipeline import shard
-from pipeline.codec import Chroma
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow.quantisation import Mapping
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore, open_store, shard
+from pipeline.views.codec import Chroma
 from tests.train.oracle import MOST, SIZE, assert_close, clip_plan, plain
 from tests.train.stores import write_store
 from train import reader

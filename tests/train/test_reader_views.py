@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.codec import Chroma
 from pipeline.views import VIEWS
+from pipeline.views.codec import Chroma
 from tests.train.oracle import SIZE, assert_close, clip_plan, plain, with_view
 from tests.train.stores import PlanesView, write_store
 from train.augment import WHOLE, pixel_window

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cli
+from pipeline.commands import console
 from pipeline.store import VideoStore
 from tests.patience import PATIENCE
 from tests.train import runs
@@ -39,7 +39,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
         try:
-            code = cli.main(COMMANDS, "Stage two", "train")
+            code = console.main(COMMANDS, "Stage two", "train")
         except SystemExit as leaving:  # how the parser ends
             code = int(leaving.code or 0)
         return code, *capsys.readouterr()

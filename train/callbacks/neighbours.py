@@ -23,10 +23,10 @@ from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
 from train.clips import sliding_windows
 from train.collectives import gather_rows, world_size
-from train.encoder import Encoder
 from train.inference import unit_features
 from train.loader import ClipSettings, usable_frames
 from train.methods.method import Meter, Method
+from train.networks.encoder import Encoder
 from train.reader import Executor
 from train.settings import check_number
 

@@ -16,8 +16,8 @@ from pipeline import storage
 from train import checkpoints
 from train.callbacks import ends_step
 from train.console import tell
-from train.encoder import Encoder
 from train.loader import Batch
+from train.networks.encoder import Encoder
 
 WARM_UP = 3  # steps before the profile begins: the first ones choose algorithms and fill the loader
 OPERATORS = 20

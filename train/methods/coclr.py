@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pipeline.errors import refuse_unknown
-from train.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder
 from train.losses.nce import NOTHING, cotraining_positives, multi_positive_nce, positive_accuracy
 from train.methods.positives import SeveralPositives
-from train.queue import Queue
+from train.networks.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder
+from train.networks.queue import Queue
 from train.settings import check_flag, check_number
 
 if TYPE_CHECKING:

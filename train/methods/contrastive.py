@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from pipeline.errors import UsageError
 from train.methods.method import Method
+from train.networks.queue import check_length
 from train.optim import OptimiserSettings
-from train.queue import check_length
 from train.settings import check_number
 
 

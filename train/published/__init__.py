@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.errors import Refusal, refuse_unknown
-from train import files
+from train.published import files
 from train.published.contents import State
 
 # Each module has `recognises(state)`, `read(state, where)` and `write(published)`.
@@ -71,7 +71,7 @@ class Published:
         )
 
     def has_our_head(self, role: str) -> bool:
-        """Whether the head is of the form of `train.encoder.Encoder`: no classifier, and no projection with batch norm."""
+        """Whether the head is of the form of `train.networks.encoder.Encoder`: no classifier, and no projection with batch norm."""
         return "head.0.weight" in self.heads[role]
 
     def encoder(self, role: str) -> State:

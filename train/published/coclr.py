@@ -58,7 +58,7 @@ def _partners(names: set[str]) -> tuple[str, ...]:
 
 
 def _queue(contents: Contents) -> State:
-    """In the names of `train.queue.Queue`; `other` holds the second stream's features.
+    """In the names of `train.networks.queue.Queue`; `other` holds the second stream's features.
 
     CoCLR's `queue_label` only says which slots are filled; UberNCE's holds classes. InfoNCE's file says of neither.
     """

@@ -16,9 +16,9 @@ import torch
 from nvidia.dali import Pipeline, fn
 from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 
-from pipeline.codec import JpegCodec
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore, corrupt
+from pipeline.views.codec import JpegCodec
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.reader.planes import Planes, planes_of
 from train.reader.shard import ShardReader

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import shard, storage
-from pipeline.store import VideoStore, corrupt
+from pipeline import storage
+from pipeline.store import VideoStore, corrupt, shard
 
 OPEN_SHARDS = 256  # a quarter of the usual limit of 1024 files a process; their indices take 30 kB each
 

@@ -1,0 +1,1 @@
+"""How fast flow estimators are and how far they agree."""

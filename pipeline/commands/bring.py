@@ -1,0 +1,96 @@
+"""The command that brings data which others extracted into a store."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shlex
+from pathlib import Path
+
+from rich.markup import escape
+
+from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
+from pipeline.errors import UsageError
+from pipeline.existing import Source, open_source
+from pipeline.existing.bring import Existing, manifest_of
+from pipeline.existing.bring import bring as run_bringing
+from pipeline.manifest import Manifest
+from pipeline.storage import location
+
+
+def bring(
+    frames: Path,
+    store: str,
+    flow: Path | None = None,
+    manifest: Path | None = None,
+    bound: float = 20.0,
+    fps: float = 0.0,
+    workers: int = 0,
+    retry_quarantined: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Bring frames and flow that exist as JPEGs into a store. Safe to repeat: only what is missing is done.
+
+    Takes LMDBs of CoCLR and ViCC, and folders as denseflow writes them (<class>/<video>/img_00001.jpg, flow_x_00001.jpg,
+    flow_y_00001.jpg). Frames are stored byte for byte; only what is not a plain baseline colour JPEG, or not of the
+    video's size, is encoded again, and that is told. Flow is encoded again, as one gray JPEG a pair at quality 95.
+
+    A video that is empty, or whose frames and flow do not fit, lands in quarantine with its reason and the run goes on;
+    the exit code is then 3.
+
+    Examples: `bring --frames ucf101_frame.lmdb --flow ucf101_tvl1_frame.lmdb --store stores/ucf101`;
+    `bring --frames rawframes --flow rawframes --store stores/kinetics`.
+
+    Args:
+        frames: LMDB of frames, or folder of frame folders.
+        store: Folder of the store, or its URL; made if it is not there.
+        flow: LMDB of flow, or folder of frame folders; without it the store has frames alone.
+        manifest: Labels, recordings and splits of the videos, by their ids `<class>/<video>`, and which of them to bring.
+            Without it, all of them, labelled with their folders, in no split.
+        bound: Pixels at which the flow was clipped when it was made.
+        fps: Frame rate of the videos, where it is known.
+        workers: Threads; 0 takes all cores.
+        retry_quarantined: Try the videos again that earlier runs refused.
+        overwrite: Redo stored videos whose pictures, label, source or split have changed since, and the whole store where it
+            was made with other settings or by another major version of the software. Without it, that is refused and told.
+    """
+    if not (math.isfinite(bound) and bound > 0):
+        raise UsageError(f"flow bound {bound} is not positive")
+    if not (math.isfinite(fps) and fps >= 0):
+        raise UsageError(f"{fps} frames a second cannot be meant", remedy="0 stands for unknown")
+    listed = Manifest.load(manifest) if manifest else None
+    with contextlib.ExitStack() as stack:
+        with errors.status("checking what is there"):
+            opened = stack.enter_context(open_source(frames))
+            existing = Existing(opened, stack.enter_context(_flow_source(flow, opened)) if flow else None, bound, fps)
+        rows = manifest_of(existing, listed)
+        for source in dict.fromkeys([existing.frames, existing.flow]):
+            for note in source.notes if source else ():
+                errors.print(f"[yellow]note[/yellow] {escape(note)}")
+        print_notes(rows)
+        count = workers or len(os.sched_getaffinity(0))
+        told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")
+        errors.print(f"bringing {len(rows.rows)} videos: {escape(told)}, {count} threads, into {escape(store)}")
+        again = _command(frames, flow, store, manifest)
+        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
+    for note, (number, first) in sorted(brought.noted.items()):
+        errors.print(f"[yellow]note[/yellow] {escape(note)}: in {number} videos, the first is {escape(first)}")
+    summary = brought.summary
+    print_summary(summary, store)
+    return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
+
+
+def _flow_source(flow: Path, frames: Source) -> Source:
+    """LMDB files open once in a process, and one that holds frames holds no flow; a folder may hold both."""
+    if flow.exists() and flow.samefile(frames.path):
+        if flow.is_file():
+            raise UsageError("--frames and --flow are the same LMDB", where=str(flow), remedy="give that of the flow")
+        return frames
+    return open_source(flow)
+
+
+def _command(frames: Path, flow: Path | None, store: str, manifest: Path | None) -> str:
+    options = {"frames": frames, "flow": flow, "store": store, "manifest": manifest}
+    given = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items() if value]
+    return f"python -m pipeline bring {' '.join(given)} --retry_quarantined=true"

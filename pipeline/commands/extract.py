@@ -1,0 +1,193 @@
+"""The command `extract`: what it asks for, what it tells before and after."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline import importers
+from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
+from pipeline.errors import UsageError
+from pipeline.extraction.estimate import Amount, Estimate, estimate
+from pipeline.extraction.progress import counting_bar
+from pipeline.extraction.run import Unfinished
+from pipeline.extraction.run import extract as run_extraction
+from pipeline.extraction.workers.cluster import check_scheduler
+from pipeline.extraction.workers.slurm import SlurmSettings, job_script
+from pipeline.manifest import Manifest
+from pipeline.storage import location
+from pipeline.store.settings import ExtractionSettings
+from pipeline.video.decode import DecodeSettings
+from pipeline.views import ViewSettings
+from pipeline.views.flow import FlowSettings
+from pipeline.views.rgb import RgbSettings
+
+
+def extract(
+    videos: Path,
+    store: str,
+    dataset: str = "folder",
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
+    manifest: Path | None = None,
+    decode: DecodeSettings = DecodeSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    rgb: RgbSettings = RgbSettings(),  # noqa: B008
+    flow: FlowSettings | None = FlowSettings(),  # noqa: B008
+    scheduler: str = "",
+    slurm: SlurmSettings = SlurmSettings(),  # noqa: B008
+    workers: int = 0,
+    dry_run: bool = False,
+    time_limit: float = 600.0,
+    retry_quarantined: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
+
+    A broken video lands in quarantine with its reason and the run goes on; the exit code is then 3. Ctrl-C lets the videos
+    that are running finish (exit code 130), SIGTERM too (143); a second one stops at once. The first line of a run links to
+    Dask's dashboard. Workers on other machines need this environment and the same paths, and one thread each: `dask worker
+    --scheduler-file FILE --nthreads 1 --nworkers CORES`; their scheduler needs `dask scheduler --scheduler-file FILE` and
+    DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=0, or it hands a video that kills a worker to several more.
+
+    Args:
+        videos: Folder that holds the videos.
+        store: Folder of the store, or its URL, as s3://bucket/store; made if it is not there.
+        dataset: How the folder is read: a name in data_manifests/, or the path of a file like those.
+        split: Which of the official splits, for data sets that have several.
+        lists: Folder of the official lists; by default they are looked for in and beside `videos`.
+        classes: Class list, one class a line, where its order is not official or not in the lists.
+        manifest: Use this manifest instead; its paths are relative to `videos`.
+        decode: Which frames of a video are taken.
+        rgb: How frames are stored.
+        flow: How flow is computed and stored; `--flow null` stores none.
+        scheduler: Where the workers are: empty on this machine; a running Dask scheduler's address (tcp://host:port, tls://...)
+            or scheduler file; slurm for jobs as --slurm.* describe them.
+        slurm: Jobs of `--scheduler slurm`.
+        workers: Videos in work at once, a process each (for flow on GPUs, a thread each); 0 takes all cores, with slurm one
+            job; a running scheduler has its own.
+        dry_run: `--dry_run true` writes nothing; it tells what is to do, how long it would take and how large the store
+            would grow, from a sample of 8 videos, and prints the job of slurm.
+        time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
+            quarantine; 0 waits for ever.
+        retry_quarantined: Try the videos again that earlier runs refused.
+        overwrite: Redo stored videos whose file, label, source or split has changed since, and the whole store where it was
+            made with other settings or by another major version of the software. Without it, that is refused and told.
+    """
+    listed = _listed(videos, dataset, split, lists, classes, manifest)
+    settings, count = _settings(decode, rgb, flow), _workers(scheduler, workers, slurm, time_limit)
+    work = _Work(listed, videos, location(store), settings, retry_quarantined, time_limit, overwrite)
+    return (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
+
+
+class _Work(NamedTuple):
+    """What is to be done, whoever does it."""
+
+    manifest: Manifest
+    root: Path
+    store: Path
+    settings: ExtractionSettings
+    retry_quarantined: bool
+    time_limit: float
+    overwrite: bool
+
+
+def _listed(
+    videos: Path, dataset: str, split: int | None, lists: Path | None, classes: Path | None, manifest: Path | None
+) -> Manifest:
+    if manifest is None:
+        listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
+        print_notes(listed)
+        return listed
+    if (split, lists, classes) != (None, None, None):
+        raise UsageError(
+            "a manifest says already what --split, --lists and --classes would",
+            where=str(manifest),
+            remedy="leave them out, or the manifest",
+        )
+    return Manifest.load(manifest)
+
+
+def _settings(decode: DecodeSettings, rgb: RgbSettings, flow: FlowSettings | None) -> ExtractionSettings:
+    views: dict[str, ViewSettings] = {"rgb": rgb}
+    if flow is not None:
+        views["flow"] = flow
+    return ExtractionSettings(views, decode).resolved()
+
+
+def _workers(scheduler: str, workers: int, slurm: SlurmSettings, time_limit: float) -> int:
+    """How many, where it is for the run to say."""
+    if not 0 <= time_limit < threading.TIMEOUT_MAX:
+        raise UsageError(f"time_limit {time_limit} is not a number of seconds", remedy="0 waits for ever")
+    check_scheduler(scheduler, workers)
+    return workers or (slurm.cores if scheduler == "slurm" else len(os.sched_getaffinity(0)))
+
+
+def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
+    stored, store = work.settings.as_dict(), str(work.store)
+    estimator = f" and {stored['flow']['estimator']} flow" if "flow" in stored else ""
+    where = {"": f"{workers} workers", "slurm": f"{workers} workers in jobs of slurm"}.get(scheduler, scheduler)
+    count = len(work.manifest.rows)
+    errors.print(f"extracting {count} videos: rgb{escape(estimator)}, {escape(where)}, into {escape(store)}")
+    try:
+        summary = run_extraction(**work._asdict(), workers=workers, scheduler=scheduler, jobs=slurm)
+    except Unfinished as stopped:
+        print_summary(stopped.summary, store)
+        raise
+    print_summary(summary, store)
+    return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
+
+
+def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
+    job = job_script(slurm, workers) if scheduler == "slurm" else ""  # first, as its settings may be wrong
+    with counting_bar("videos", errors) as bar:
+        task = bar.add_task("sample", total=None, rate="")
+        plan = estimate(**work._asdict(), progress=lambda done, total: bar.update(task, completed=done, total=total))
+    print_estimate(plan, 0 if scheduler not in ("", "slurm") else workers)
+    if job:
+        console.print(f"\n{escape(job)}")
+    console.print(f"nothing was written; without --dry_run the run begins: {escape(str(work.store))}")
+    return 0
+
+
+def print_estimate(plan: Estimate, workers: int) -> None:
+    """What is to do and what it costs. workers: 0 where they are not known."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    there = f"{plan.summary.skipped} are there already, {plan.summary.in_quarantine} in quarantine"
+    table.add_row("to do", f"{plan.todo} videos ({decimal(plan.size)}); {there}")
+    if plan.frames and plan.seconds and plan.stored:
+        seconds = plan.seconds.value
+        table.add_row("frames", f"{plan.frames.value:,.0f}{_uncertainty(plan.frames)}")
+        table.add_row("work", f"{_time(seconds)} of one core{_uncertainty(plan.seconds)}")
+        if workers:
+            table.add_row("time", f"{_time(seconds / workers)} with {workers} workers on cores like this machine's")
+        table.add_row("store", f"{decimal(round(plan.stored.value))} more{_uncertainty(plan.stored)}")
+        milliseconds = sorted(1e3 * one.seconds for one in plan.sample if not one.refused)
+        spread = f"a frame took {_figure(milliseconds[0])} to {_figure(milliseconds[-1])} ms"
+        table.add_row(
+            "sample", f"the beginning of {len(plan.sample)} videos, from the smallest file to the largest; {spread}"
+        )
+    console.print(table)
+    for refused in (one.refused for one in plan.sample if one.refused):
+        console.print(f"[yellow]would land in quarantine[/yellow] {escape(refused)}")
+    if plan.sample and not plan.frames:
+        console.print("no video of the sample can be decoded, so there is nothing to estimate from")
+
+
+def _time(seconds: float) -> str:
+    return f"{_figure(seconds / 3600)} hours" if seconds >= 3600 else f"{_figure(seconds / 60)} minutes"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _uncertainty(amount: Amount) -> str:
+    """One standard error."""
+    return " (from one video)" if amount.error is None else f" ± {100 * amount.error / amount.value:.0f} %"

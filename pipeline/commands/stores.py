@@ -1,0 +1,237 @@
+"""The commands of stage one; `python -m pipeline COMMAND --help` tells each one's options."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, track
+from rich.table import Table
+
+from pipeline import importers, storage, synthetic
+from pipeline.errors import Refusal
+from pipeline.extraction import quarantine
+from pipeline.extraction.journal import Summary, last_run
+from pipeline.manifest import Manifest
+from pipeline.show.preview import write_clips, write_contact_sheets
+from pipeline.store import VideoStore, catalogue, compatibility, open_store
+from pipeline.store import verify as verification
+from pipeline.video.decode import Undecodable
+from pipeline.video.decode import decode as decode_video
+from pipeline.video.decode import probe as probe_video
+
+QUARANTINE_EXIT_CODE = 3
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def manifest(
+    videos: Path,
+    out: Path,
+    dataset: str = "folder",
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
+) -> None:
+    """List the videos of a data set in a manifest (CSV), with labels and splits; tell what lists and folder don't share.
+
+    Args:
+        videos: Folder that holds the videos.
+        out: Manifest to write; its class list is written beside it.
+        dataset: Name of a file in data_manifests/, or the path of one like those.
+        split: Which of the official splits, for data sets that have several.
+        lists: Folder of the official lists; by default they are looked for in and beside `videos`.
+        classes: Class list, one class a line, where its order is not official or not in the lists.
+    """
+    listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
+    listed.save(out)
+    print_notes(listed)
+    splits = Counter(row.split or "no split" for row in listed.rows)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
+    console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {escape(str(out))}")
+
+
+def status(store: str) -> None:
+    """Tell what is in a store: videos, frames, size, settings, the last run, and what is in quarantine for which reason.
+
+    Args:
+        store: Folder of the store, or its URL.
+    """
+    opened = open_store(store)
+    infos = opened.infos.values()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    seconds = sum(info.length / info.fps for info in infos if info.fps)
+    splits = Counter(info.split or "no split" for info in infos)
+    table.add_row("videos", f"{len(opened.videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
+    table.add_row("frames", f"{sum(info.length for info in infos)}  ({seconds / 3600:.2f} hours)")
+    table.add_row("classes", str(len(opened.classes)))
+    if cuts := sum(len(info.cuts) for info in infos):
+        table.add_row("cuts", f"{cuts} between shots, in {sum(bool(info.cuts) for info in infos)} videos")
+    if partial := sum(bool(info.partial) for info in infos):
+        table.add_row("partial", f"{partial} videos whose files break off; what was readable is stored")
+    size = sum(file.size for file in storage.files_below(opened.root / "videos"))
+    table.add_row("size", f"{size / 2**20:.1f} MiB")
+    table.add_row("last run", escape(_told_of_last_run(opened.root)))
+    for name, settings in opened.settings.items():
+        table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))
+    table.add_row("settings", opened.settings_hash)
+    table.add_row("software", escape(", ".join(f"{name} {version}" for name, version in opened.software.items())))
+    for difference in compatibility.version_differences(opened):
+        table.add_row("", f"[yellow]{escape(difference)}[/yellow]")
+    console.print(table)
+    refused = list(opened.quarantine_entries())
+    if refused:
+        console.print(f"[bold]{len(refused)} videos in quarantine[/bold]")
+        reasons = {entry["video_id"]: entry["reason"] for entry in refused}
+        for line in quarantine.lines(reasons, {entry["video_id"]: entry["reproduce"] for entry in refused}):
+            console.print(line)
+
+
+def verify(store: str, threads: int = 0) -> int:
+    """Check a store like fsck: every byte against its digest, the counts, flow = rgb - 1. Exit code 1 when damaged.
+
+    Args:
+        store: Folder of the store, or its URL.
+        threads: Videos that are read at once; 0 takes 2 from a disk and 32 from an object store, which answers late.
+    """
+    opened = _open_for_verification(store)
+    began, videos, read, damage = time.perf_counter(), 0, 0, []
+    total = sum(1 for _ in catalogue.record_files(opened.root))
+    threads = threads or (2 if storage.is_local(opened.root) else 32)
+    checked = verification.verify(opened, threads)
+    for _, size, found in track(checked, "verify", total, console=errors, disable=not errors.is_terminal):
+        videos, read = videos + 1, read + size
+        damage += found
+    for item in damage:
+        console.print(
+            f"[red]damaged[/red] {escape(item.video_id)}: {escape(item.what)}\n  [dim]{escape(item.path)}[/dim]"
+        )
+    rate = read / max(time.perf_counter() - began, 1e-9) / 2**20
+    verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
+    console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({escape(store)})")
+    return 1 if damage else 0
+
+
+def preview(
+    store: str, out: Path = Path("preview"), videos: list[str] | None = None, count: int = 8, clip: bool = False
+) -> None:
+    """Write contact sheets (PNG): frames of videos above their colour-coded flow.
+
+    Args:
+        store: Folder of the store, or its URL.
+        out: Folder for the pictures.
+        videos: Ids of the videos to show; by default `count` of them, evenly over the store.
+        count: How many videos to show when none are named.
+        clip: `--clip true` also writes the first five seconds of each as MP4, frames beside flow.
+    """
+    opened = open_store(store)
+    if videos is None:
+        step = max(1, len(opened.videos) // count)
+        videos = opened.videos[::step][:count]
+    if not videos:
+        raise Refusal("the store holds no videos", where=store, remedy="run `make extract-flow` first")
+    written = write_contact_sheets(opened, videos, out)
+    clips = f" and {len(write_clips(opened, videos, out))} clips" if clip else ""
+    console.print(
+        f"wrote {len(written)} contact sheets{clips} below {escape(str(out))}, the first is {escape(str(written[0]))}"
+    )
+
+
+def probe(file: Path) -> int:
+    """Decode one video as extraction does and tell what it holds, or why it is refused.
+
+    Args:
+        file: The video.
+    """
+    try:
+        header = probe_video(file)
+        console.print(f"{header.codec}, {header.width}x{header.height}, {header.fps:.4g} fps, {header.duration:.2f} s")
+        frames, height, width = 0, 0, 0
+        for block in decode_video(file):
+            frames, (height, width) = frames + len(block), block.shape[1:3]
+    except Undecodable as error:
+        raise Refusal(error.reason, where=str(file), remedy="repair or replace the file") from error
+    console.print(f"decoded {frames} frames of {width}x{height} from {escape(str(file))}")
+    return 0
+
+
+def make_synthetic(
+    out: Path, train_per_class: int = 80, test_per_class: int = 30, seed: int = 1, workers: int = 0
+) -> None:
+    """Make the embedded data set: short H.264 videos whose class is defined by motion alone.
+
+    Args:
+        out: Folder for the videos, as train/<class>/ and test/<class>/.
+        train_per_class: Training videos of each class.
+        test_per_class: Test videos of each class.
+        seed: Another seed, other videos.
+        workers: Processes; 0 takes all cores.
+    """
+    count = workers or len(os.sched_getaffinity(0))
+    total = (train_per_class + test_per_class) * len(synthetic.CLASSES)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=errors) as bar:
+        task = bar.add_task("make videos", total=total)
+        made = synthetic.generate(
+            out,
+            train_per_class,
+            test_per_class,
+            seed,
+            count,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {escape(str(out))}")
+
+
+def print_notes(listed: Manifest) -> None:
+    """What an importer noticed."""
+    for note in listed.notes:
+        errors.print(f"[yellow]note[/yellow] {escape(note)}")
+
+
+def _open_for_verification(path: str) -> VideoStore:
+    """A store whose root is damaged is a finding, told as such."""
+    try:
+        return open_store(path)
+    except (ValueError, KeyError) as error:
+        raise Refusal(
+            f"the store's own zarr.json is damaged: {error}", where=path, remedy="restore it from a copy"
+        ) from error
+
+
+def _told_of_last_run(store: Path) -> str:
+    try:
+        run = last_run(store)
+    except Refusal as refusal:
+        return f"{refusal.what} ({refusal.where})"
+    if run is None:
+        return "its journal is not here"
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))
+    rate = f"{run.videos / max(run.seconds, 1e-3):.2f} videos/s, {run.frames / max(run.seconds, 1e-3):.0f} frames/s"
+    pending = f"; {run.todo - run.videos} pending, run it again to go on" if run.todo > run.videos else ""
+    return f"{began}: {run.videos} of {run.todo} videos in {run.seconds:.0f} s ({rate}){pending}"
+
+
+def print_summary(summary: Summary, store: str) -> None:
+    """The end of a run that wrote into a store: what it refused, and one line of what it did."""
+    for what, videos in (("quarantined", summary.quarantined), ("stored in part", summary.partial)):
+        if videos:
+            errors.print(f"[yellow]{what}[/yellow] {len(videos)} videos")
+        for line in quarantine.lines(videos, {}):
+            errors.print(line)
+    if summary.stored:
+        for difference in compatibility.version_differences(open_store(store)):
+            errors.print(
+                f"[yellow]note[/yellow] {escape(difference)}: videos of this run may differ in their last bits"
+            )
+    parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]
+    if summary.partial:
+        parts.append(f"{len(summary.partial)} of them in part")
+    if summary.skipped:
+        parts.append(f"{summary.skipped} were there already")
+    if summary.quarantined or summary.in_quarantine:
+        parts.append(f"{len(summary.quarantined) + summary.in_quarantine} in quarantine")
+    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {escape(store)}")

@@ -1,0 +1,233 @@
+"""One video, from file to commit record. Runs in a worker process; never raises for what is wrong with the video."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline import storage
+from pipeline.errors import Refusal
+from pipeline.manifest import Video
+from pipeline.store import layout
+from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.writing import VideoWriter
+from pipeline.video.decode import DecodeSettings, OpenVideo, Undecodable
+from pipeline.video.watchdog import watching
+from pipeline.views import View
+
+TRACEBACK_LINES = 12
+TIME = "time"  # the stage of a video that was given up
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a video. A small record: frames never travel between processes."""
+
+    video_id: str
+    status: str  # "stored" | "quarantined" | "failed" (the run cannot go on, e.g. the disk is full)
+    reason: str = ""  # of a stored video: why only a part of it is
+    stage: str = ""
+    frames: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    note: str = ""  # of a stored video: what was done beyond the usual
+
+
+def extract_video(root: str, store: str, video: Video, settings: dict[str, Any], time_limit: float = 0.0) -> Outcome:
+    """Decode, compute, encode and commit one video, or quarantine it with its reason.
+
+    root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video that
+    is done again is taken out of the store first. time_limit: seconds that one frame may take to decode before the video is
+    quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. `seconds` of the
+    outcome: decode, flow, encode, write, total.
+    """
+    cv2.setNumThreads(1)
+    file = Path(root) / video.path
+    writer = VideoWriter(storage.location(store), video.video_id)
+    settled = ExtractionSettings.from_dict(settings)
+    try:
+        views = settled.create_views()
+    except Refusal as refusal:  # not the video's fault: a GPU that is gone, a file of weights that was moved
+        return Outcome(video.video_id, "failed", str(refusal), "prepare")
+
+    def give_up() -> None:
+        try:
+            quarantine(writer.root, Path(root), video, f"it gave no further frame for {time_limit:g} s", TIME)
+        finally:
+            os._exit(1)
+
+    def store_video() -> Outcome:
+        with watching(time_limit, give_up) as guard:
+            return _store(file, writer, video, settled, views, guard)
+
+    return attempt(store_video, writer, video, _probe_command(file))
+
+
+def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Video, reproduce: str) -> Outcome:
+    """Call `store_video`, which commits a video, and tell what became of it.
+
+    Undecodable, or an error in our own code, puts the video in quarantine with `reproduce`, the command that shows it again.
+    """
+    began = time.perf_counter()
+    try:
+        # Before the commit, so that no kill leaves a video both stored and refused.
+        storage.remove(layout.quarantine_path(writer.root, video.video_id))
+        stored = store_video()
+    except Undecodable as error:
+        return _quarantine(writer, video, reproduce, error.reason, error.stage)
+    except OSError as error:
+        # A full or vanished disk is not the video's fault: no record, no quarantine, and the run stops.
+        with contextlib.suppress(OSError):  # what stays has no commit record, so it does not exist; a rerun sweeps it
+            writer.discard()
+        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or writer.root}", "write")
+    except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
+        text = traceback.format_exc()
+        return _quarantine(writer, video, reproduce, text.strip().splitlines()[-1], "extract", text)
+    stored.seconds["total"] = time.perf_counter() - began
+    return stored
+
+
+def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, trace: str = "") -> None:
+    """Write the quarantine file of a video: why, where it failed, and the command that shows it again."""
+    _write_quarantine(store, video, _probe_command(root / video.path), reason, stage, trace)
+
+
+def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, stage: str, trace: str) -> None:
+    path = layout.quarantine_path(store, video.video_id)
+    storage.make_folder(path.parent)
+    entry = {
+        **asdict(video),
+        "reason": reason,
+        "stage": stage,
+        "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
+        "reproduce": reproduce,
+    }
+    storage.write_atomically(path, layout.quarantine_file(entry))
+
+
+def _probe_command(file: Path) -> str:
+    return f"python -m pipeline probe --file={shlex.quote(str(file))}"
+
+
+def given_up(store: Path, video: Video) -> Outcome | None:
+    """What a worker that ended itself over this video left to say, if it did."""
+    path = layout.quarantine_path(store, video.video_id)
+    entry = json.loads(storage.read_if_there(path) or b"{}")
+    if entry.get("stage") != TIME:
+        return None
+    return Outcome(video.video_id, "quarantined", entry["reason"], TIME)
+
+
+def _store(
+    file: Path,
+    writer: VideoWriter,
+    video: Video,
+    settings: ExtractionSettings,
+    views: list[View],
+    guard: AbstractContextManager[None],
+) -> Outcome:
+    seconds = {"decode": 0.0, "write": 0.0}
+    mark = time.perf_counter()
+    with guard:
+        source = OpenVideo(file)
+    began = _stamp(file)
+    with source:
+        mark = _lap(seconds, "decode", mark)
+        writer.begin()
+        mark = _lap(seconds, "write", mark)
+        frames, partial = 0, _Partial()
+        for block in _decoded(source, settings.decode, guard, partial):
+            mark = _lap(seconds, "decode", mark)
+            frames += len(block)
+            encoded = [(view, view.add(block)) for view in views]
+            mark = time.perf_counter()
+            for view, streams in encoded:
+                writer.add(view, streams)
+            mark = _lap(seconds, "write", mark)
+        _lap(seconds, "decode", mark)
+    facts = {
+        "label": video.label,
+        "source": video.source or video.video_id,
+        "split": video.split,
+        "fps": settings.decode.fps or source.header.fps,
+        "length": frames,
+        "file": {"path": video.path, **_identity(file, began)},
+        "settings_hash": settings_hash(settings.as_dict()),
+    }
+    if partial.reason:
+        facts["partial"] = asdict(partial)
+    for view in views:
+        facts.update(view.facts)
+    mark = time.perf_counter()
+    writer.commit(views, facts)
+    _lap(seconds, "write", mark)
+    for view in views:
+        for kind, spent in view.seconds.items():
+            seconds[kind] = seconds.get(kind, 0.0) + spent
+    return Outcome(video.video_id, "stored", partial.reason, frames=frames, seconds=seconds)
+
+
+@dataclass
+class _Partial:
+    """Why a file could not be read to its end, and how many frames of it (at its own rate) could; empty if it could."""
+
+    reason: str = ""
+    readable: int = 0
+
+
+def _decoded(
+    source: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
+) -> Iterator[np.ndarray]:
+    """The video's blocks. Where a part of the video is welcome, damage ends them and is told in `partial`."""
+    try:
+        yield from source.blocks(settings, guard=guard)
+    except Undecodable as error:
+        if not (settings.accept_partial and error.readable):
+            raise
+        partial.reason, partial.readable = error.reason, error.readable
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size and time of change. Raises Undecodable."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _identity(file: Path, began: tuple[int, int]) -> dict[str, Any]:
+    """What was decoded. began: its stamp before. Raises Undecodable."""
+    try:
+        identity = {"bytes": began[0], "sha256": storage.file_digest(file)}
+    except OSError as error:
+        raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
+    if _stamp(file) != began:
+        raise Undecodable("the file was written to while it was read", "end")
+    return identity
+
+
+def _lap(seconds: dict[str, float], kind: str, since: float) -> float:
+    now = time.perf_counter()
+    seconds[kind] += now - since
+    return now
+
+
+def _quarantine(writer: VideoWriter, video: Video, reproduce: str, reason: str, stage: str, trace: str = "") -> Outcome:
+    try:
+        writer.discard()
+        _write_quarantine(writer.root, video, reproduce, reason, stage, trace)
+    except OSError as error:
+        return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename}", "write")
+    return Outcome(video.video_id, "quarantined", reason, stage)

@@ -1,0 +1,136 @@
+"""What each run did, video by video: times do not belong into records that are to be equal from run to run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import Refusal
+from pipeline.extraction.job import Outcome
+from pipeline.store.writing import writing_to
+
+SECONDS_A_PART = 30.0
+
+
+@dataclass
+class Summary:
+    """What a run did. `seconds` sums the workers' time by kind of work; `wall` is the run's own."""
+
+    stored: int = 0
+    skipped: int = 0
+    frames: int = 0
+    partial: dict[str, str] = field(default_factory=dict)  # of the stored ones: video id -> why its end is missing
+    quarantined: dict[str, str] = field(default_factory=dict)
+    in_quarantine: int = 0  # refused by earlier runs and left alone by this one
+    seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = 0.0
+
+    def count(self, outcome: Outcome) -> None:
+        if outcome.status == "stored":
+            self.stored += 1
+            self.frames += outcome.frames
+            if outcome.reason:
+                self.partial[outcome.video_id] = outcome.reason
+            for kind, spent in outcome.seconds.items():
+                self.seconds[kind] = self.seconds.get(kind, 0.0) + spent
+        else:
+            self.quarantined[outcome.video_id] = outcome.reason
+
+
+class Journal:
+    """The journal of one run into a store: `STORE/journal/TIME-HOST-PID-PART.jsonl`, begun with the first video.
+
+    The first line tells of the run, each other one of a video. A local file gets every line at once. An object cannot be
+    appended to: there, lines are kept and written as another part every half a minute.
+    """
+
+    def __init__(self, store: Path, videos: int) -> None:
+        began = time.time()
+        self.run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{socket.gethostname()}-{os.getpid()}"
+        self.folder = _folder(store)
+        self.part = 0
+        self.lines = [{"run": self.run, "time": round(began, 3), "videos": videos}]
+        self.written = began
+
+    def add(self, outcome: Outcome) -> None:
+        """Add a line for one video. Raises OSError."""
+        self.lines.append({"time": round(time.time(), 3), **vars(outcome)})
+        if storage.is_local(self.folder) or time.time() - self.written > SECONDS_A_PART:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is kept, if it tells of a video. Raises OSError."""
+        if not any("video_id" in line for line in self.lines):
+            return
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
+        path = self.folder / f"{self.run}-{self.part:05d}.jsonl"
+        if not storage.is_local(path):
+            storage.write(path, text.encode())
+            self.part += 1
+        else:
+            storage.make_folder(path.parent)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(text)
+        self.lines, self.written = [], time.time()
+
+
+@contextlib.contextmanager
+def journal(store: Path, videos: int) -> Iterator[Journal]:
+    """The journal of a run that has so many videos to do; whole when the block ends. Raises Refusal where it cannot be."""
+    kept = Journal(store, videos)
+    try:
+        yield kept
+    except BaseException:
+        with contextlib.suppress(OSError):  # what ended the run, a full disk perhaps, is what is to be told
+            kept.write()
+        raise
+    with writing_to(store):
+        kept.write()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's journal tells. began: seconds since 1970. todo: videos that it set out to do."""
+
+    began: float
+    todo: int
+    videos: int
+    frames: int
+    seconds: float
+
+
+def last_run(store: Path) -> Run | None:
+    """The run that wrote into the store last; None where no journal is. Raises Refusal for one that cannot be read."""
+    files = sorted((file.path for file in storage.files_below(_folder(store))), key=lambda path: path.name)
+    if not files:
+        return None
+    name = files[-1].name.rpartition("-")[0]
+    parts = [path for path in files if path.name.rpartition("-")[0] == name]
+    try:
+        text = "".join(storage.read(path).decode() for path in parts)
+        # A line that a kill cut off ends the journal.
+        head, *lines = [json.loads(line) for line in text.split("\n")[:-1]]
+        return Run(
+            began=head["time"],
+            todo=head["videos"],
+            videos=len(lines),
+            frames=sum(line["frames"] for line in lines),
+            seconds=max((line["time"] for line in lines), default=head["time"]) - head["time"],
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Refusal(
+            "the journal of the last run cannot be read",
+            where=str(parts[0]),
+            remedy="it may be deleted; it only tells how fast the run was",
+        ) from error
+
+
+def _folder(store: Path) -> Path:
+    return store / "journal"

@@ -1,0 +1,128 @@
+"""Progress bars: counts, rates, time left; that of what writes stores also tells what is in quarantine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
+from rich.table import Column
+
+from pipeline.extraction.job import Outcome
+
+LINE_SECONDS = 10  # between two lines where the line cannot be redrawn
+
+
+def counting_bar(unit: str, console: Console) -> Progress:
+    """A line with count, rate (the task's field `rate`) and time left; nothing where the console is no terminal."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit}  {{task.fields[rate]}}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+class ExtractionBar:
+    """One live line; on a terminal that cannot redraw, a line every ten seconds.
+
+    sizes: bytes of each video's file that is to do (or 1, where sizes tell nothing), by its id. The bar and the time left
+    go by them: the largest come first, so that a count of videos would promise an end that is far too late. quarantined:
+    how many are in quarantine already. pairs: whether flow is computed, so that pairs of frames are told too.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], quarantined: int, doing: str = "extract", pairs: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.sizes, self.quarantined, self.doing = sizes, quarantined, doing
+        self.with_pairs = pairs
+        self.videos = self.frames = self.pairs = 0
+        self.through = self.stored = 0  # bytes
+        self.total = sum(sizes.values())
+        self.progress = Progress(
+            TextColumn(f"[bold]{doing}", table_column=Column(no_wrap=True, min_width=len(doing))),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=False)),  # two lines on a narrow terminal
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len("0:00:00 left"))),
+            console=self.console,
+        )
+        self.task = self.progress.add_task("", total=self.total, told=f"0/{len(sizes)} videos  starting", left="")
+        self.began = self.printed = time.monotonic()
+
+    def __enter__(self) -> ExtractionBar:
+        if self.console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.progress.stop()
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self.console.print(escape(line))
+
+    def advance(self, outcome: Outcome) -> None:
+        """Count one video that is through."""
+        self.videos += 1
+        self.frames += outcome.frames
+        self.pairs += max(0, outcome.frames - 1)
+        self.through += self.sizes[outcome.video_id]
+        if outcome.status == "stored":
+            self.stored += self.sizes[outcome.video_id]
+        else:
+            self.quarantined += 1
+        now = time.monotonic()
+        told, seconds = self._told(now - self.began), self.seconds_left(now - self.began)
+        left = "" if seconds is None else f"{_duration(seconds)} left"
+        self.progress.update(self.task, completed=self.through, told=told, left=left)
+        if not self.console.is_terminal and (now - self.printed > LINE_SECONDS or self.videos == len(self.sizes)):
+            self.printed = now
+            self.say(f"{self.doing}  {told}  {left}")
+
+    def seconds_left(self, spent: float) -> float | None:
+        """That the rest will take after so many seconds, at the rate of what was stored; None before there is one."""
+        rest = self.total - self.through
+        if not rest:
+            return 0.0
+        return spent * rest / self.stored if self.stored else None
+
+    def _told(self, spent: float) -> str:
+        spent = max(spent, 1e-3)
+        parts = [
+            f"{self.videos}/{len(self.sizes)} videos",
+            f"{self.videos / spent:.1f} videos/s",
+            f"{self.frames / spent:.0f} frames/s",
+        ]
+        if self.with_pairs:
+            parts.append(f"{self.pairs / spent:.0f} pairs/s")
+        if self.quarantined:
+            parts.append(f"{self.quarantined} in quarantine")
+        return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """As 45 s, 12:30 or 3:04:05."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def preparing() -> Status:
+    """A line that is there while the views prepare themselves: a first use on a machine may compile for half a minute."""
+    return Console(stderr=True).status("preparing; the first time on a machine takes half a minute")
+
+
+def comparing() -> Status:
+    """A line that is there while source files are compared with what is stored of them."""
+    return Console(stderr=True).status("comparing the videos with the store")

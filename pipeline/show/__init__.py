@@ -1,0 +1,1 @@
+"""A stored video, and flow, for people and for other tools."""

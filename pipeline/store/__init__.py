@@ -1,0 +1,7 @@
+"""The store: how a video's arrays lie in it, how they are written, read and checked."""
+
+from __future__ import annotations
+
+from pipeline.store.reading import VideoInfo, VideoStore, corrupt, open_store
+
+__all__ = ["VideoInfo", "VideoStore", "corrupt", "open_store"]

@@ -1,0 +1,280 @@
+"""VideoStore: read what extraction committed. A video without its commit record does not exist here."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.errors import Refusal
+from pipeline.flow.quantisation import dequantise, linear_values
+from pipeline.store import catalogue, classes, layout, shard
+from pipeline.store.settings import ExtractionSettings
+from pipeline.views import VIEWS
+from pipeline.views.codec import FrameCodec, Layout
+
+SHOWN = 5  # videos that a refusal names
+Frames = slice | Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of one stored video.
+
+    length: frames of the video (the view flow has one less). height, width: of a stored rgb frame. fps: average rate of
+    the file, or the rate that was asked for. shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
+    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte. partial: why the file could
+    not be read to its end, where what was readable was stored all the same; otherwise empty.
+    """
+
+    length: int
+    height: int
+    width: int
+    fps: float
+    label: str
+    source: str
+    split: str
+    shapes: dict[str, tuple[int, ...]]
+    cuts: tuple[int, ...]
+    digest: str
+    partial: str = ""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return tuple(self.shapes)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> VideoInfo:
+        shapes = {name: tuple(record["shapes"][name]) for name in VIEWS if name in record["shapes"]}
+        length, height, width, _ = shapes["rgb"]
+        facts = {key: record[key] for key in ("fps", "source", "digest")}
+        # Of all videos together there are few: kept once, not once a video.
+        facts |= {key: sys.intern(record[key]) for key in ("label", "split")}
+        cuts = tuple(record.get("cuts", ()))
+        partial = record.get("partial", {}).get("reason", "")
+        return cls(length=length, height=height, width=width, shapes=shapes, cuts=cuts, partial=partial, **facts)
+
+
+def open_store(path: str | os.PathLike) -> VideoStore:
+    """Open a store for reading, by its path or URL. Raises Refusal when there is none, or when a newer costream wrote it."""
+    root = storage.location(path)
+    try:
+        content = storage.read_if_there(root / layout.RECORD)
+        if content is None:
+            raise Refusal(
+                "there is no store" if not root.exists() else "this is not a costream store",
+                where=str(root),
+                remedy="make one with `make extract-flow VIDEOS=folder STORE=path`",
+            )
+        attributes = layout.attributes_of(content)
+    except (ValueError, AttributeError, OSError) as error:
+        raise _damaged_root(root, f"cannot be read: {error}") from error
+    if attributes is None:
+        raise Refusal("this Zarr group is not a costream store", where=str(root), remedy="give another STORE=")
+    if not layout.is_sealed(attributes):
+        raise _damaged_root(root, "does not match its own digest")
+    if attributes["schema"] > layout.SCHEMA:
+        raise Refusal(
+            f"the store has schema version {attributes['schema']}; this costream reads up to {layout.SCHEMA}",
+            where=str(root),
+            remedy="read it with the costream that wrote it, or a later one",
+        )
+    return VideoStore(root, attributes)
+
+
+class VideoStore:
+    """Read access to a store; see `open_store`. The listing is taken when it is first needed and then kept."""
+
+    def __init__(self, root: Path, attributes: dict[str, Any]) -> None:
+        self.root = root
+        self.settings: dict[str, Any] = attributes["settings"]
+        self.settings_hash: str = attributes["settings_hash"]
+        self.software: dict[str, str] = attributes["software"]
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What is stored of every video."""
+        return tuple(name for name in VIEWS if name in self.settings)
+
+    @cached_property
+    def infos(self) -> dict[str, VideoInfo]:
+        """Every committed video, by id, sorted. Raises Refusal where one was made with other settings than the store's."""
+        found, others = {}, []
+        for record in catalogue.scan(self.root):
+            found[record["video_id"]] = VideoInfo.from_record(record)
+            if record["settings_hash"] != self.settings_hash:
+                others.append(record["video_id"])
+        if others:
+            raise _mixed(self.root, sorted(others))
+        return {video_id: found[video_id] for video_id in sorted(found)}
+
+    @cached_property
+    def listing(self) -> catalogue.Listing:
+        """Every commit record, for who is going to write; readers have `infos`, which takes a tenth of the memory."""
+        return catalogue.load(self.root)
+
+    @property
+    def videos(self) -> list[str]:
+        return list(self.infos)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Class names in the data set's official order; a label's index is its place here."""
+        listed = classes.load(self.root)
+        return listed if listed is not None else sorted({info.label for info in self.infos.values() if info.label})
+
+    @property
+    def quarantine(self) -> dict[str, str]:
+        """Refused videos: video id -> reason."""
+        return {entry["video_id"]: entry["reason"] for entry in self.quarantine_entries()}
+
+    def quarantine_entries(self) -> Iterator[dict[str, Any]]:
+        """Everything that is known of each refused video, in the order of their files."""
+        files = storage.files_below(self.root / "quarantine")
+        for path in sorted(file.path for file in files if file.path.name.endswith(".json")):
+            try:
+                entry = json.loads(storage.read(path))
+                if not layout.is_sealed(entry):
+                    raise ValueError("it does not match its own digest")
+            except (ValueError, AttributeError, OSError) as error:
+                raise Refusal(
+                    f"a quarantine file cannot be read: {error}",
+                    where=str(path),
+                    remedy="delete it; the next extraction tries its video again",
+                ) from error
+            yield entry
+
+    def info(self, video_id: str) -> VideoInfo:
+        """Raises Refusal for a video that is not committed, saying why where that is known."""
+        if video_id in self.infos:
+            return self.infos[video_id]
+        reason = self.quarantine.get(video_id)
+        near = difflib.get_close_matches(video_id, self.infos, n=1)
+        hint = f"it is in quarantine: {reason}" if reason else f"nearest is {near[0]!r}" if near else ""
+        raise Refusal(
+            f"video {video_id!r} is not in the store" + (f"; {hint}" if hint else ""),
+            where=str(self.root),
+            remedy="`make status STORE=...` lists what is there",
+        )
+
+    def codec(self, view: str) -> FrameCodec:
+        """What decodes the view's streams."""
+        return self._codecs[view]
+
+    @cached_property
+    def _codecs(self) -> dict[str, FrameCodec]:
+        # Readers ask for each clip; the settings are parsed once.
+        return {name: view.frame_codec for name, view in ExtractionSettings.from_dict(self.settings).views.items()}
+
+    def layout(self, view: str) -> Layout:
+        """How the view's frames are laid out: "rgb", (H, W, 3), or "stacked", (P, H, W)."""
+        return VIEWS[view].layout
+
+    def path(self, video_id: str, view: str) -> Path:
+        """The folder of a view's array."""
+        return layout.video_folder(self.root, video_id) / view
+
+    def shape(self, video_id: str, view: str) -> tuple[int, ...]:
+        """Of the view's array, (frames, ...). Raises Refusal for a video or view that is not there."""
+        shapes = self.info(video_id).shapes
+        if view not in shapes:
+            raise Refusal(
+                f"video {video_id!r} has no view {view!r}",
+                where=str(self.root),
+                remedy=f"it has {', '.join(shapes)}; extract the view into a store of its own",
+            )
+        return shapes[view]
+
+    def indices(self, video_id: str, view: str, frames: Frames) -> list[int]:
+        """Frame numbers as plain integers, each checked against the view's length."""
+        length = self.shape(video_id, view)[0]
+        if isinstance(frames, slice):
+            return list(range(*frames.indices(length)))
+        numbers = np.asarray(frames)
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise TypeError(f"frames are numbers of frames, not {numbers.dtype}")
+        outside = [number for number in numbers.tolist() if not 0 <= number < length]
+        if outside:
+            raise IndexError(f"frame {outside[0]} of view {view!r} of {video_id!r}, which has {length} frames")
+        return numbers.tolist()
+
+    def encoded(self, video_id: str, view: str, frames: Frames) -> list[np.ndarray]:
+        """Streams of the frames (JPEG; zstd of flow stored so), 1-D uint8, each checked against its CRC32C.
+
+        Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
+        """
+        numbers = self.indices(video_id, view, frames)
+        shape = self.info(video_id).shapes[view]
+        slots = min(shape[0], shard.FRAMES_PER_SHARD)
+        streams: dict[int, np.ndarray] = {}
+        for part in sorted({number // shard.FRAMES_PER_SHARD for number in numbers}):
+            wanted = sorted({n for n in numbers if n // shard.FRAMES_PER_SHARD == part})
+            path = shard.path(self.path(video_id, view), part, len(shape))
+            try:
+                file = storage.open_file(path)
+                index = shard.read_index(file, slots)
+                found = list(shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted]))
+            except (OSError, shard.CorruptShard) as error:
+                raise corrupt(self.root, video_id, path, error) from error
+            streams.update(zip(wanted, found, strict=True))
+        return [streams[number] for number in numbers]
+
+    def read(self, video_id: str, view: str, frames: Frames) -> np.ndarray:
+        """Decoded frames, uint8: rgb (T, H, W, 3), other views (T, P, H, W), as flow's P = 2 planes of stored bytes."""
+        streams = self.encoded(video_id, view, frames)
+        shape = self.info(video_id).shapes[view]
+        if not streams:
+            return np.empty((0, *shape[1:]), np.uint8)
+        try:
+            decode = self.codec(view).decode_frame
+            return np.stack([decode(stream, shape[1:]) for stream in streams])
+        except ValueError as error:
+            raise corrupt(self.root, video_id, self.path(video_id, view), error) from error
+
+    def flow(self, video_id: str, frames: Frames) -> np.ndarray:
+        """Flow in pixels of the stored size, float32 (T, 2, H, W): u right, v down; flow[t] maps frame t to t+1."""
+        values = self.read(video_id, "flow", frames)
+        return dequantise(values, self.settings["flow"]["bound"], self.settings["flow"]["mapping"])
+
+    def linear_values(self, view: str) -> np.ndarray | None:
+        """What each byte of the view stands for in steps of equal size: float32 (256,); None where it is the byte itself."""
+        return linear_values(self.settings[view]["mapping"]) if view == "flow" else None
+
+
+def _damaged_root(root: Path, how: str) -> Refusal:
+    return Refusal(
+        f"the store's own zarr.json {how}",
+        where=str(root / layout.RECORD),
+        remedy="restore it from a copy; another store made with the same settings has the same file",
+    )
+
+
+def _mixed(root: Path, others: list[str]) -> Refusal:
+    """Frames and flow of such videos would be read as if they were of the store's size, rate and bound."""
+    shown = ", ".join(repr(video_id) for video_id in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+    return Refusal(
+        f"{len(others)} videos were made with other settings than the store's, as folders copied from another store are:"
+        f" {shown}",
+        where=str(root),
+        remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
+        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={root}` lists them all",
+    )
+
+
+def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:
+    """The refusal of a video whose bytes are not what was written."""
+    return Refusal(
+        f"video {video_id!r} is damaged: {error}",
+        where=str(path),
+        remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
+        f" `make verify STORE={root}` lists all damage",
+    )

@@ -1,0 +1,89 @@
+"""Extraction settings: part of the store, told apart by their hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.video.decode import DecodeSettings
+from pipeline.views import VIEWS, View, ViewSettings, stored_settings
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """What is stored of every video: which frames, and the settings of each view by its name. `rgb` is always there."""
+
+    views: dict[str, ViewSettings]
+    decode: DecodeSettings = DecodeSettings()
+
+    def resolved(self) -> ExtractionSettings:
+        """With every choice spelled out (which estimator, all its parameters) and checked. Raises UsageError."""
+        if "rgb" not in self.views:
+            raise UsageError("the view rgb is always stored", remedy=f"views are {', '.join(VIEWS)}")
+        views = {name: settings.resolved() for name, settings in self.views.items()}
+        return ExtractionSettings(views, self.decode.resolved())
+
+    def create_views(self) -> list[View]:
+        """The views, fresh for one video."""
+        return [VIEWS[name](settings) for name, settings in self.views.items()]
+
+    def as_dict(self, running: bool = False) -> dict[str, Any]:
+        """As it is stored: plain JSON, one group per view and, where it differs from its defaults, the group `decode`.
+
+        running: with what the store does not depend on and a worker must know, `FlowSettings.running`.
+        """
+        # Stores that are older than these choices lack them. Leaving out what is not asked for (None in a view, the
+        # default in `decode`) gives such stores the same settings and the same hash now as when they were made.
+        groups = {name: _plain(settings) for name, settings in self.views.items()}
+        if not running:
+            for group in groups.values():
+                group.pop("running", None)
+        default = dataclasses.asdict(DecodeSettings())
+        chosen = {key: value for key, value in _plain(self.decode).items() if value != default[key]}
+        return {**groups, **({"decode": chosen} if chosen else {})}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ExtractionSettings:
+        views = {name: stored_settings(name, _tuples(group)) for name, group in data.items() if name != "decode"}
+        return cls(views, DecodeSettings(**data.get("decode", {})))
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    fields = dataclasses.asdict(settings).items()
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in fields if value is not None}
+
+
+def _tuples(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Hash of settings as stored: the same settings, the same hash, whatever the order of the keys."""
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    """Field by field, what differs: ["flow.bound: stored 20.0, asked 15.0", "stages.1.steps: stored 8, asked 9", ...]."""
+    found = []
+    for key in sorted(stored.keys() | asked.keys()):
+        one, two = _numbered(stored.get(key)), _numbered(asked.get(key))
+        if isinstance(one, dict) and isinstance(two, dict):
+            found += differences(one, two, f"{prefix}{key}.")
+        elif _brief(one) != _brief(two):  # as text, which the hash is made of: 20 is not 20.0 there
+            found.append(f"{prefix}{key}: stored {_brief(one)}, asked {_brief(two)}")
+    return found
+
+
+def _numbered(value: Any) -> Any:
+    """A list of mappings as a mapping by their places."""
+    listed = isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    return {str(place): item for place, item in enumerate(value)} if listed else value
+
+
+def _brief(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value)
