@@ -87,8 +87,7 @@ def estimate(
     places = evenly_spaced(len(ordered), SAMPLE)
     sample: list[Sampled] = []
     if places:
-        for view in settings.create_views():
-            view.prepare()
+        settings.prepare()
         with (
             Stopping(),  # SIGTERM too tidies up
             tempfile.TemporaryDirectory() as scratch,

@@ -25,7 +25,7 @@ from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter
 from pipeline.video.decode import DecodeSettings, OpenVideo, Undecodable
 from pipeline.video.watchdog import watching
-from pipeline.views import View
+from pipeline.views import Extractor
 
 TRACEBACK_LINES = 12
 TIME = "time"  # the stage of a video that was given up
@@ -57,7 +57,7 @@ def extract_video(root: str, store: str, video: Video, settings: dict[str, Any],
     writer = VideoWriter(storage.location(store), video.video_id)
     settled = ExtractionSettings.from_dict(settings)
     try:
-        views = settled.create_views()
+        views = settled.extractors(video.video_id)
     except Refusal as refusal:  # not the video's fault: a GPU that is gone, a file of weights that was moved
         return Outcome(video.video_id, "failed", str(refusal), "prepare")
 
@@ -134,7 +134,7 @@ def _store(
     writer: VideoWriter,
     video: Video,
     settings: ExtractionSettings,
-    views: list[View],
+    views: list[Extractor],
     guard: AbstractContextManager[None],
 ) -> Outcome:
     seconds = {"decode": 0.0, "write": 0.0}

@@ -122,4 +122,4 @@ def strays(root: Path) -> Iterator[Path]:
     """What killed runs left aside; arrays are not entered. Object stores have none: there nothing is renamed."""
     for folder, below, files in os.walk(root) if storage.is_local(root) else ():
         yield from (Path(folder, name) for name in [*below, *files] if name.endswith(ASIDE))
-        below[:] = [name for name in below if name not in layout.RESERVED and not name.endswith(ASIDE)]
+        below[:] = [name for name in below if name not in layout.reserved() and not name.endswith(ASIDE)]

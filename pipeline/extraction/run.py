@@ -68,11 +68,9 @@ def extract(
         with run_into(store, settings, manifest, files, retry_quarantined, overwrite) as (todo, summary):
             if todo:
                 with preparing():
-                    views = settings.create_views()
-                    for view in views:
-                        view.prepare()
+                    settings.prepare()
                 task = Task(root, store, settings, time_limit, elsewhere=bool(scheduler))
-                kind: Kind = "gpus" if any(view.on_gpu for view in views) else "processes"
+                kind: Kind = "gpus" if settings.on_gpu else "processes"
                 kind = "here" if storage.in_this_process_only(store) else kind
                 chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
                 try:

@@ -116,7 +116,7 @@ def _damaged(path: Path, how: str) -> Refusal:
 
 def record_files(root: Path) -> Iterator[storage.Entry]:
     """The zarr.json of every group below the store's folder `videos`; arrays are not entered."""
-    for file in storage.files_below(root / "videos", skip=layout.RESERVED):
+    for file in storage.files_below(root / "videos", skip=layout.reserved()):
         if file.name.rpartition("/")[2] == layout.RECORD:
             yield file
 

@@ -8,14 +8,21 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from pipeline.storage import digest
+from pipeline.views import VIEWS
 
 SCHEMA = 1
 ATTRIBUTE = "costream"
 RECORD = "zarr.json"
 LONGEST_NAME = 240  # bytes; file systems allow 255 and a suffix must fit
-# A component of a video id that is the name of something else in its parent's folder must not be taken for it.
-RESERVED = frozenset({"rgb", "flow", "segmentation", "pose", "c", RECORD, ".", ".."})
+# A component of a video id that is the name of something else in its parent's folder must not be taken for it. Those of
+# views that are to come are kept free from the beginning: no store's paths change when there is one more view.
+OTHERS_RESERVED = frozenset({"segmentation", "pose", "c", RECORD, ".", ".."})
 RESERVED_ENDINGS = (".json", ".partial")  # records, quarantine files, and what is written aside
+
+
+def reserved() -> frozenset[str]:
+    """Names that no folder of a video has: those of arrays, and of what else lies beside them."""
+    return OTHERS_RESERVED | VIEWS.keys()
 
 
 def quoted(video_id: str) -> str:
@@ -89,7 +96,7 @@ def _content_digest(record: dict[str, Any]) -> str:
 
 def _quote(component: str) -> str:
     name = quote(component, safe="")
-    if component in RESERVED or component.startswith("__"):
+    if component in VIEWS or component in OTHERS_RESERVED or component.startswith("__"):
         name = f"%{ord(component[0]):02X}{name[1:]}"
     if component.endswith(RESERVED_ENDINGS):
         name = f"{name[:-1]}%{ord(name[-1]):02X}"

@@ -16,11 +16,11 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.flow.quantisation import dequantise, linear_values
 from pipeline.store import catalogue, classes, layout, shard
 from pipeline.store.settings import ExtractionSettings
 from pipeline.views import VIEWS
 from pipeline.views.codec import FrameCodec, Layout
+from pipeline.views.flow import FLOW
 
 SHOWN = 5  # videos that a refusal names
 Frames = slice | Sequence[int] | np.ndarray
@@ -242,12 +242,11 @@ class VideoStore:
 
     def flow(self, video_id: str, frames: Frames) -> np.ndarray:
         """Flow in pixels of the stored size, float32 (T, 2, H, W): u right, v down; flow[t] maps frame t to t+1."""
-        values = self.read(video_id, "flow", frames)
-        return dequantise(values, self.settings["flow"]["bound"], self.settings["flow"]["mapping"])
+        return FLOW.measured(self.read(video_id, FLOW.name, frames), self.settings[FLOW.name])
 
     def linear_values(self, view: str) -> np.ndarray | None:
         """What each byte of the view stands for in steps of equal size: float32 (256,); None where it is the byte itself."""
-        return linear_values(self.settings[view]["mapping"]) if view == "flow" else None
+        return VIEWS[view].values(self.settings[view])
 
 
 def _damaged_root(root: Path, how: str) -> Refusal:

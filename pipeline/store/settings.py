@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.video.decode import DecodeSettings
-from pipeline.views import VIEWS, View, ViewSettings, stored_settings
+from pipeline.views import VIEWS, Extractor, ViewSettings
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,19 @@ class ExtractionSettings:
         views = {name: settings.resolved() for name, settings in self.views.items()}
         return ExtractionSettings(views, self.decode.resolved())
 
-    def create_views(self) -> list[View]:
-        """The views, fresh for one video."""
-        return [VIEWS[name](settings) for name, settings in self.views.items()]
+    def extractors(self, video_id: str) -> list[Extractor]:
+        """What makes the views, fresh for one video."""
+        return [VIEWS[name].extractor(settings, video_id) for name, settings in self.views.items()]
+
+    def prepare(self) -> None:
+        """Do what the workers of this machine would wait for before their first video and can be done once for all."""
+        for name, settings in self.views.items():
+            VIEWS[name].prepare(settings)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a view is computed on a GPU here."""
+        return any(VIEWS[name].on_gpu(settings) for name, settings in self.views.items())
 
     def as_dict(self, running: bool = False) -> dict[str, Any]:
         """As it is stored: plain JSON, one group per view and, where it differs from its defaults, the group `decode`.
@@ -48,7 +58,7 @@ class ExtractionSettings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ExtractionSettings:
-        views = {name: stored_settings(name, _tuples(group)) for name, group in data.items() if name != "decode"}
+        views = {name: VIEWS[name].stored_settings(_tuples(group)) for name, group in data.items() if name != "decode"}
         return cls(views, DecodeSettings(**data.get("decode", {})))
 
 

@@ -113,7 +113,7 @@ class VideoWriter:
         for path, is_folder in storage.entries(self.folder):
             if not is_folder:
                 storage.remove(path)
-            elif path.name in layout.RESERVED:
+            elif path.name in layout.reserved():
                 storage.remove_folder(path)
         if not storage.remove_empty(self.folder):  # other videos lie below
             storage.write_atomically(self.folder / layout.RECORD, layout.group())

@@ -15,12 +15,16 @@ import numpy as np
 from pipeline import flow
 from pipeline.errors import UsageError
 from pipeline.flow.gathering import Gathering
-from pipeline.flow.quantisation import Mapping
+from pipeline.flow.quantisation import Mapping, dequantise, linear_values
+from pipeline.views import colour
 from pipeline.views.codec import FrameCodec, JpegCodec, Layout, ZstdFrames
 from pipeline.views.cuts import CutFinder
 from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
+from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 Codec = Literal["jpeg", "zstd"]
+IMPORTED = "imported"  # in place of an estimator, of flow that was brought
+FLOW_SCALE = 2.5  # pixels that become 1 at the network's input: 1 px -> 0.4, as in the small-scale study
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,11 @@ class FlowSettings:
         )
 
 
-class FlowView:
+class FlowExtractor:
     """Estimates, quantises and encodes flow; carries the last frame of a block over to the next one."""
 
     name: ClassVar[str] = "flow"
     layout: ClassVar[Layout] = "stacked"
-    Settings = FlowSettings
 
     def __init__(self, settings: FlowSettings) -> None:
         self.settings = settings
@@ -97,13 +100,6 @@ class FlowView:
         self.last: np.ndarray | None = None
         self.frame_shape = (2, 0, 0)
         self.seconds = {"flow": 0.0, "encode": 0.0}
-
-    def prepare(self) -> None:
-        self.estimator.prepare()
-
-    @property
-    def on_gpu(self) -> bool:
-        return isinstance(self.estimator, Gathering)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -148,3 +144,86 @@ _creating = threading.Lock()
 def _created(name: str, parameters: str) -> flow.FlowEstimator | Gathering:
     estimator = flow.create(name, **json.loads(parameters))
     return Gathering(estimator) if estimator.on_gpu else estimator
+
+
+def _pixels(settings: Stored) -> np.ndarray:
+    bound = settings["bound"] / FLOW_SCALE
+    return np.column_stack([2 * bound / 255 * np.eye(2), np.full(2, -bound)])
+
+
+def _signed(_: Stored) -> np.ndarray:
+    return np.column_stack([np.eye(2) / 255, np.full(2, -0.5)])
+
+
+def _image(_: Stored) -> np.ndarray:
+    return np.array([[0.0, 0, 128], [0, 1, 0], [1, 0, 0]])
+
+
+def _u(_: Stored) -> np.ndarray:
+    return np.array([[1.0, 0, 0], [1, 0, 0], [1, 0, 0]])
+
+
+class FlowView(View):
+    """Optical flow in pixels of the stored size, u (right) and v (down).
+
+    Inputs: pixels, u and v in pixels, divided by FLOW_SCALE. signed, v / 255 - .5 of the bytes v (CoCon). image, (128, v,
+    u), the channels that the papers' flow JPEGs hold (CoCLR, ViCC, GOCA); u, (u, u, u) (SLIC): these two are images in
+    bytes. What moved right moves left in the mirror: u becomes 255 - u.
+    """
+
+    name = "flow"
+    title = "optical flow"
+    plane_names = ("u", "v")
+    per_pair = True
+    inputs = {
+        "pixels": NetworkInput("pixels", 2, image=False, affine=_pixels),
+        "image": NetworkInput("image", 3, image=True, affine=_image),
+        "u": NetworkInput("u", 3, image=True, affine=_u),
+        "signed": NetworkInput("signed", 2, image=False, affine=_signed),
+    }
+    default_input = "pixels"
+    mirror = np.array([[-1.0, 0, 255], [0, 1, 0]])
+    Settings = FlowSettings
+
+    def extractor(self, settings: FlowSettings, video_id: str) -> FlowExtractor:
+        return FlowExtractor(settings)
+
+    def prepare(self, settings: FlowSettings) -> None:
+        _estimator(settings).prepare()
+
+    def on_gpu(self, settings: FlowSettings) -> bool:
+        return isinstance(_estimator(settings), Gathering)
+
+    def described(self, settings: Stored) -> str:
+        return f"{settings['estimator']} flow"
+
+    def software(self, settings: Stored) -> tuple[str, ...]:
+        estimator = settings["estimator"]
+        return () if estimator == IMPORTED else (*DECODER, *flow.software(estimator))
+
+    def values(self, settings: Stored) -> np.ndarray | None:
+        return linear_values(settings["mapping"])
+
+    def measured(self, frames: np.ndarray, settings: Stored) -> np.ndarray:
+        """Flow in pixels, float32 (T, 2, H, W)."""
+        return dequantise(frames, settings["bound"], settings["mapping"])
+
+    def measured_input(self, numbers: np.ndarray, name: str, settings: Stored) -> np.ndarray:
+        pixels = {"pixels": FLOW_SCALE, "signed": 2 * settings["bound"]}[name]
+        return pixels * numbers.swapaxes(0, 1)
+
+    def scale(self, measured: np.ndarray) -> float:
+        """The length in pixels that gets full colour."""
+        return colour.full_colour(measured)
+
+    def scale_in_words(self, scale: float) -> str:
+        return f"full colour at {scale:.1f} px"
+
+    def coloured(self, measured: np.ndarray, scale: float) -> np.ndarray:
+        return colour.colour_code(measured, scale)
+
+    def key(self, size: int) -> np.ndarray | None:
+        return colour.key(size)
+
+
+FLOW = FlowView()

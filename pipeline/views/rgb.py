@@ -9,8 +9,9 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.views.codec import Chroma, JpegCodec, Layout
+from pipeline.views.codec import Chroma, FrameCodec, JpegCodec, Layout
 from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
+from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,17 @@ class ImportedRgbSettings(RgbSettings):
     imported: str
 
 
-class RgbView:
+class RgbExtractor:
     """Shrinks and encodes frames."""
 
     name: ClassVar[str] = "rgb"
     layout: ClassVar[Layout] = "rgb"
-    Settings = RgbSettings
-    on_gpu = False
 
     def __init__(self, settings: RgbSettings) -> None:
         self.settings = settings
-        self.codec = settings.frame_codec
+        self.codec: FrameCodec = settings.frame_codec
         self.frame_shape = (0, 0, 3)
         self.seconds = {"encode": 0.0}
-
-    def prepare(self) -> None:
-        pass
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -84,3 +80,34 @@ class RgbView:
         streams = [self.codec.encode_frame(frame) for frame in frames]
         self.seconds["encode"] += time.perf_counter() - began
         return streams
+
+
+class RgbView(View):
+    """The frames themselves."""
+
+    name = "rgb"
+    title = "RGB"
+    plane_names = ("R", "G", "B")
+    layout = "rgb"
+    inputs = {"image": NetworkInput("image", 3, image=True, affine=lambda _: np.eye(3, 4))}
+    default_input = "image"
+    mirror = np.eye(3, 4)
+    Settings = RgbSettings
+
+    def extractor(self, settings: RgbSettings, video_id: str) -> RgbExtractor:
+        return RgbExtractor(settings)
+
+    def stored_settings(self, values: dict[str, Any]) -> RgbSettings:
+        return ImportedRgbSettings(**values) if "imported" in values else RgbSettings(**values)
+
+    def described(self, settings: Stored) -> str:
+        return self.name
+
+    def software(self, settings: Stored) -> tuple[str, ...]:
+        return () if "imported" in settings else DECODER
+
+    def coloured(self, measured: np.ndarray, scale: float) -> np.ndarray:
+        return measured
+
+
+RGB = RgbView()

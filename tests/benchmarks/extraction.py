@@ -33,7 +33,7 @@ from pipeline.manifest import Manifest
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import VideoWriter, create_store
 from pipeline.video.decode import decode
-from pipeline.views import View
+from pipeline.views import Extractor
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.benchmarks import one_core
@@ -141,7 +141,7 @@ def span(store: Path) -> tuple[float, float]:
 
 def bare_loop(path: Path, settings: ExtractionSettings) -> None:
     """Decoding, flow and encoding of one video, and nothing else."""
-    views = settings.create_views()
+    views = settings.extractors(path.stem)
     for block in decode(path):
         for view in views:
             view.add(block)
@@ -156,7 +156,7 @@ def cpu_seconds() -> float:
 def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: int = 40) -> dict[str, float]:
     """Milliseconds to write one encoded video durably, to write it without a flush, and as 15 single flushes would."""
     blocks = list(decode(video))
-    views = settings.create_views()
+    views = settings.extractors(video.stem)
     streams = [(view, [stream for block in blocks for stream in view.add(block)]) for view in views]
     flush = storage.flush_file_system
     ways: dict[str, Callable[[Path], None]] = {
@@ -176,7 +176,7 @@ def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: i
     return {name: statistics.median(times) for name, times in spent.items()}
 
 
-def write(store: Path, video_id: str, streams: list[tuple[View, list[np.ndarray]]]) -> None:
+def write(store: Path, video_id: str, streams: list[tuple[Extractor, list[np.ndarray]]]) -> None:
     writer = VideoWriter(store, video_id)
     writer.begin()
     for view, encoded in streams:

@@ -105,7 +105,7 @@ def fill(
     """A store of videos that all have the same frames."""
     create_store(root, SETTINGS)
     add_groups(root, names)
-    (view,) = SETTINGS.create_views()
+    (view,) = SETTINGS.extractors(names[0])
     view.frame_shape = shape
     with mock.patch.object(storage, "flush_file_system"):  # nothing here must outlive a power cut
         for name in names:

@@ -210,10 +210,10 @@ def test_an_estimator_that_fails_blames_the_video(
 def test_an_estimator_that_cannot_be_made_ends_the_run_and_blames_no_video(
     one_video: Callable[[], job.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(self: ExtractionSettings) -> None:
+    def gone(self: ExtractionSettings, video_id: str) -> None:
         raise Refusal("the GPU is gone", remedy="plug it in")
 
-    monkeypatch.setattr(ExtractionSettings, "create_views", gone)
+    monkeypatch.setattr(ExtractionSettings, "extractors", gone)
     outcome = one_video()
     assert (outcome.status, outcome.stage) == ("failed", "prepare")
     assert open_store(tmp_path / "store").quarantine == {}

@@ -22,7 +22,7 @@ from pipeline.store.writing import create_store
 from pipeline.video.decode import decode
 from pipeline.views import codec
 from pipeline.views.colour import colour_code, key
-from pipeline.views.flow import FlowSettings, FlowView
+from pipeline.views.flow import FlowExtractor, FlowSettings
 from pipeline.views.rgb import RgbSettings
 
 WITHOUT_WEIGHTS = [name for name in flow.ESTIMATORS if not name.startswith("raft")]  # those: test_raft.py
@@ -205,8 +205,8 @@ def test_every_byte_survives() -> None:
     assert np.array_equal(flow.quantise(flow.dequantise(every)), every)
 
 
-def view(**settings: object) -> FlowView:
-    return FlowView(FlowSettings(estimator="dis", **settings).resolved())  # type: ignore[arg-type]
+def view(**settings: object) -> FlowExtractor:
+    return FlowExtractor(FlowSettings(estimator="dis", **settings).resolved())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7])

@@ -25,8 +25,8 @@ from pipeline.store import open_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import add_groups, create_store
 from pipeline.video.decode import OpenVideo, decode
-from pipeline.views.flow import FlowSettings, FlowView
-from pipeline.views.rgb import RgbSettings, RgbView
+from pipeline.views.flow import FLOW, FlowExtractor, FlowSettings
+from pipeline.views.rgb import RgbExtractor, RgbSettings
 from tests.patience import PATIENCE
 from tests.pipeline.fake_gpu import FakeGPU, batches, fake_gpus, plain_store, settings
 from tests.pipeline.reference import content
@@ -104,7 +104,7 @@ def test_one_video_is_decoded_and_encoded_while_the_gpu_is_at_work_on_another(
     synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = importers.read("folder", synthetic_videos).rows[:2]
-    add, blocks, second_thread = RgbView.add, OpenVideo.blocks, threading.local()
+    add, blocks, second_thread = RgbExtractor.add, OpenVideo.blocks, threading.local()
     encoded = threading.Event()
 
     def watched(video: OpenVideo, *arguments: Any, **options: Any) -> Iterator[np.ndarray]:
@@ -113,14 +113,14 @@ def test_one_video_is_decoded_and_encoded_while_the_gpu_is_at_work_on_another(
             second_thread.here = True
         return blocks(video, *arguments, **options)
 
-    def watched_add(view: RgbView, frames: np.ndarray) -> list[np.ndarray]:
+    def watched_add(view: RgbExtractor, frames: np.ndarray) -> list[np.ndarray]:
         streams = add(view, frames)
         if hasattr(second_thread, "here"):
             encoded.set()
         return streams
 
     monkeypatch.setattr(OpenVideo, "blocks", watched)
-    monkeypatch.setattr(RgbView, "add", watched_add)
+    monkeypatch.setattr(RgbExtractor, "add", watched_add)
     monkeypatch.setitem(flow.ESTIMATORS, "held", "tests.pipeline.test_gpus:Held")
     chosen = settings("held")
     create_store(tmp_path / "store", chosen)
@@ -145,24 +145,24 @@ def test_all_threads_of_a_process_share_one_estimator(monkeypatch: pytest.Monkey
         created.append(name)
         return create(name, **parameters)
 
-    def view(_: int) -> FlowView:
+    def view(_: int) -> FlowExtractor:
         begin.wait(PATIENCE)
-        return FlowView(chosen)
+        return FlowExtractor(chosen)
 
     with fake_gpus("0"), ThreadPoolExecutor(4) as pool:
         chosen = FlowSettings(estimator="fake-gpu").resolved()
         monkeypatch.setattr(flow, "create", watched)
         views = list(pool.map(view, range(4)))
+        assert FLOW.on_gpu(chosen)
     assert created == ["fake-gpu"]
     assert len({id(view.estimator) for view in views}) == 1
     assert isinstance(views[0].estimator, Gathering)
-    assert views[0].on_gpu
 
 
 def test_flow_on_a_cpu_is_not_gathered() -> None:
-    view = FlowView(FlowSettings(estimator="dis").resolved())
-    assert isinstance(view.estimator, flow.FlowEstimator)
-    assert not view.on_gpu
+    chosen = FlowSettings(estimator="dis").resolved()
+    assert isinstance(FlowExtractor(chosen).estimator, flow.FlowEstimator)
+    assert not FLOW.on_gpu(chosen)
 
 
 def clip(kind: int, count: int, height: int = 64, width: int = 80) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ def test_a_video_id_becomes_names_that_nothing_else_has(video_id: str) -> None:
     names = path.split("/")
     assert len(names) == video_id.count("/") + 1
     for name in names:
-        assert name not in layout.RESERVED
+        assert name not in layout.reserved()
         assert not name.startswith("__")
         assert not name.endswith((".json", ".partial"))
         assert name.isascii()

@@ -19,9 +19,9 @@ from pipeline import storage
 from pipeline.store import VideoStore, layout, open_store, shard
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter, create_store
-from pipeline.views import View
+from pipeline.views import VIEWS, Extractor
 from pipeline.views.codec import Chroma
-from pipeline.views.flow import Codec, FlowSettings, FlowView
+from pipeline.views.flow import Codec, FlowExtractor, FlowSettings
 from pipeline.views.rgb import RgbSettings
 
 LENGTHS = (1, 2, 255, 256, 257, 600)
@@ -34,19 +34,19 @@ def flow_settings(codec: Codec = "jpeg") -> FlowSettings:
 SETTINGS = ExtractionSettings({"rgb": RgbSettings(), "flow": flow_settings()})
 
 
-def random_frames(view: View, length: int, height: int = 16, width: int = 24) -> np.ndarray:
+def random_frames(view: Extractor, length: int, height: int = 16, width: int = 24) -> np.ndarray:
     """Arbitrary frames (length, ...) of a view, a function of the length."""
-    shape = (height, width, 3) if view.layout == "rgb" else (2, height, width)
+    shape = (height, width, 3) if view.layout == "rgb" else (VIEWS[view.name].planes, height, width)
     return np.random.default_rng(length).integers(0, 256, (length, *shape), dtype=np.uint8)
 
 
 def write(root: Path, length: int, block: int = 100, settings: ExtractionSettings = SETTINGS) -> VideoStore:
     """A store of one video of random frames, given to the writer in blocks."""
     create_store(root, settings)
-    writer, views = VideoWriter(root, "v"), settings.create_views()
+    writer, views = VideoWriter(root, "v"), settings.extractors("v")
     writer.begin()
     for view in views:
-        frames = random_frames(view, length - (view.name == "flow"))
+        frames = random_frames(view, VIEWS[view.name].stored_frames(length))
         view.frame_shape = frames.shape[1:]
         for start in range(0, len(frames), block):
             writer.add(view, [view.codec.encode_frame(frame) for frame in frames[start : start + block]])
@@ -55,7 +55,7 @@ def write(root: Path, length: int, block: int = 100, settings: ExtractionSetting
     return open_store(root)
 
 
-def write_with_zarr(path: Path, view: View, length: int) -> None:
+def write_with_zarr(path: Path, view: Extractor, length: int) -> None:
     """The array as zarr-python makes it, codec and sharding and all."""
     frames = random_frames(view, length)
     slots = max(1, min(length, shard.FRAMES_PER_SHARD))
@@ -87,8 +87,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_the_writer_makes_the_bytes_that_zarr_makes(tmp_path: Path, length: int, chroma: Chroma, codec: Codec) -> None:
     chosen = ExtractionSettings({"rgb": RgbSettings(chroma=chroma), "flow": flow_settings(codec)})
     store = write(tmp_path / "store", length, settings=chosen)
-    for view in chosen.create_views():
-        count = length - (view.name == "flow")
+    for view in chosen.extractors("v"):
+        count = VIEWS[view.name].stored_frames(length)
         write_with_zarr(tmp_path / view.name, view, count)
         ours, theirs = files(store.path("v", view.name)), files(tmp_path / view.name)
         assert ours.keys() == theirs.keys()
@@ -102,9 +102,9 @@ def test_raw_reads_equal_what_zarr_decodes(tmp_path: Path, length: int, codec: C
     store = write(tmp_path, length, settings=ExtractionSettings({**SETTINGS.views, "flow": flow_settings(codec)}))
     if codec == "zstd":
         assert np.array_equal(
-            store.read("v", "flow", slice(None)), random_frames(FlowView(flow_settings()), length - 1)
+            store.read("v", "flow", slice(None)), random_frames(FlowExtractor(flow_settings()), length - 1)
         )
-    for view in SETTINGS.create_views():
+    for view in SETTINGS.extractors("v"):
         decoded = zarr.open_array(str(store.path("v", view.name)), mode="r")[:]
         assert decoded.shape == store.info("v").shapes[view.name]
         assert np.array_equal(store.read("v", view.name, slice(None)), decoded)

@@ -162,7 +162,7 @@ def stored(root: Path, video_id: str) -> None:
     """One video of two gray frames under that name."""
     settings = ExtractionSettings({"rgb": RgbSettings()}).resolved()
     create_store(root, settings)
-    (view,) = settings.create_views()
+    (view,) = settings.extractors(video_id)
     writer = VideoWriter(root, video_id)
     writer.begin()
     view.frame_shape = (16, 16, 3)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,38 +12,10 @@ import numpy as np
 from pipeline.store import VideoStore, open_store
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter, create_store
-from pipeline.views.codec import Chroma, JpegCodec, Layout
+from pipeline.views.codec import Chroma
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-
-
-@dataclass(frozen=True)
-class PlanesSettings:
-    """Of a view that the pipeline does not have: `count` gray planes a frame, such as one for each joint of a pose."""
-
-    count: int = 17
-
-    @property
-    def frame_codec(self) -> JpegCodec:
-        return JpegCodec(95, "stacked")
-
-    def resolved(self) -> PlanesSettings:
-        return self
-
-
-class PlanesView:
-    """What the writer needs of it. To be registered in `pipeline.views.VIEWS` by the test."""
-
-    name: ClassVar[str] = "pose"
-    layout: ClassVar[Layout] = "stacked"
-    Settings = PlanesSettings
-    attributes: ClassVar[dict[str, Any]] = {}
-    facts: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, settings: PlanesSettings) -> None:
-        self.codec = settings.frame_codec
-        self.frame_shape = (settings.count, 0, 0)
-        self.seconds: dict[str, float] = {}
+from tests.toy_view import ToySettings
 
 
 def smooth_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -65,7 +36,7 @@ def write_store(
 ) -> VideoStore:
     """A store of videos id -> (frames, height, width) with arbitrary rgb, and flow of two thirds of that size.
 
-    planes: of the view pose, of half that size; 0 for none.
+    planes: of the view toy, of half that size; 0 for none.
     """
     rng = np.random.default_rng(seed)
     frames: dict[str, tuple[np.ndarray, ...]] = {}
@@ -74,25 +45,25 @@ def write_store(
         flow = smooth_noise(rng, length - 1, height * 2 // 3, width * 2 // 3, 2).transpose(0, 3, 1, 2)
         frames[video_id] = (rgb, flow)
         if planes:
-            pose = smooth_noise(rng, length, height // 2, width // 2, planes).transpose(0, 3, 1, 2)
-            frames[video_id] = (rgb, flow, pose)
+            toy = smooth_noise(rng, length, height // 2, width // 2, planes).transpose(0, 3, 1, 2)
+            frames[video_id] = (rgb, flow, toy)
     return write_frames(root, frames, chroma, **flow_settings)
 
 
 def write_frames(
     root: Path, videos: Mapping[str, tuple[np.ndarray, ...]], chroma: Chroma = "4:2:0", **flow_settings: Any
 ) -> VideoStore:
-    """A store of videos id -> bytes of rgb (F, H, W, 3), flow (F - 1, 2, h, w) and, if there is a third, pose (F, P, h, w)."""
+    """A store of videos id -> bytes of rgb (F, H, W, 3), flow (F - 1, 2, h, w) and, if there is a third, toy (F, P, h, w)."""
     planes = [frames[2].shape[1] for frames in videos.values() if len(frames) > 2]
     kinds: dict[str, Any] = {
         "rgb": RgbSettings(chroma=chroma),
         "flow": FlowSettings(estimator="dis", **flow_settings),
-        **({"pose": PlanesSettings(planes[0])} if planes else {}),
+        **({"toy": ToySettings(planes=planes[0])} if planes else {}),
     }
     settings = ExtractionSettings(kinds).resolved()
     create_store(root, settings)
     for i, (video_id, stored) in enumerate(videos.items()):
-        writer, views = VideoWriter(root, video_id), settings.create_views()
+        writer, views = VideoWriter(root, video_id), settings.extractors(video_id)
         writer.begin()
         for view, frames in zip(views, stored, strict=True):
             writer.add(view, [view.codec.encode_frame(np.ascontiguousarray(frame)) for frame in frames])

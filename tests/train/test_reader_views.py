@@ -10,8 +10,9 @@ import torch
 
 from pipeline.views import VIEWS
 from pipeline.views.codec import Chroma
+from tests.toy_view import ToyView
 from tests.train.oracle import SIZE, assert_close, clip_plan, plain, with_view
-from tests.train.stores import PlanesView, write_store
+from tests.train.stores import write_store
 from train.augment import WHOLE, pixel_window
 from train.reader.dali import DaliExecutor
 from train.reader.opencv import OpenCVExecutor
@@ -24,17 +25,17 @@ SIZES = {"wide": (30, 72, 96), "tall": (25, 90, 64), "short": (6, 60, 80)}
 def test_a_view_of_any_number_of_planes_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planes: int, kind: type, on_cpu: None
 ) -> None:
-    monkeypatch.setitem(VIEWS, "pose", PlanesView)
+    monkeypatch.setitem(VIEWS, "toy", ToyView(planes))
     store = write_store(tmp_path, SIZES, planes=planes)
     plans = [
-        with_view(clip_plan("wide", range(3, 11), (0.1, 0.2, 0.7, 0.6)), "pose"),
-        with_view(clip_plan("tall", range(8), WHOLE, True, 0.7), "pose"),
-        with_view(clip_plan("short", [0, 0, 0, 0, 1, 2, 3, 4], (0.0, 0.5, 0.5, 0.5), True), "pose"),
+        with_view(clip_plan("wide", range(3, 11), (0.1, 0.2, 0.7, 0.6)), "toy"),
+        with_view(clip_plan("tall", range(8), WHOLE, True, 0.7), "toy"),
+        with_view(clip_plan("short", [0, 0, 0, 0, 1, 2, 3, 4], (0.0, 0.5, 0.5, 0.5), True), "toy"),
     ]
     executor = kind(store, SIZE, 2)
-    clips = executor.run("pose", plans)
+    clips = executor.run("toy", plans)
     assert clips.dtype == torch.uint8 and clips.shape == (3, planes, 8, *SIZE)
-    assert_close(clips, plain(store, "pose", plans))
+    assert_close(clips, plain(store, "toy", plans))
     executor.close()
 
 

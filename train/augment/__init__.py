@@ -11,7 +11,8 @@ linear (see `colour.jitter`), because colour is one affine map here, which the t
 
 from __future__ import annotations
 
-from train.augment.colour import FLOW_SCALE, IMAGENET_MEAN, IMAGENET_STD, base_affine
+from pipeline.views.flow import FLOW_SCALE
+from train.augment.colour import IMAGENET_MEAN, IMAGENET_STD, base_affine
 from train.augment.plans import (
     ClipPlan,
     Pixels,

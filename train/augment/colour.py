@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.views.flow import FLOW, FLOW_SCALE
+
 FlowInput = Literal["pixels", "image", "u", "signed"]
 Statistics = Literal["imagenet", "kinetics"]
 Gray = Literal["luminance", "channel"]
@@ -20,12 +22,9 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 KINETICS_MEAN = np.array([0.4345, 0.4051, 0.3775])  # SLIC's, specs/slic.md section 4
 KINETICS_STD = np.array([0.2768, 0.2713, 0.2737])
 _MOMENTS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "kinetics": (KINETICS_MEAN, KINETICS_STD)}
-FLOW_SCALE = 2.5  # pixels that become 1 at the network's input: 1 px -> 0.4, as in the small-scale study
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 MIDDLE = 255 * LUMA @ IMAGENET_MEAN  # the gray level about which contrast is changed
 IDENTITY = np.eye(3, 4)
-# What moved right moves left in the mirror: u becomes 255 - u.
-MIRRORED_FLOW = np.array([[-1.0, 0, 255], [0, 1, 0]])
 
 # RGB -> YIQ, in which the rows I and Q hold what is not gray.
 YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -46,7 +45,7 @@ def base_affine(flow_bound: float = 20.0) -> dict[str, np.ndarray]:
 
 def is_image(flow: FlowInput) -> bool:
     """Whether flow is given to the network as if it were an RGB image, with its jitter and normalisation."""
-    return flow in ("image", "u")
+    return FLOW.inputs[flow].image
 
 
 @functools.cache
@@ -64,20 +63,8 @@ def denormalisation(statistics: Statistics) -> np.ndarray:
 
 @functools.cache
 def flow_input(kind: FlowInput, flow_bound: float = 20.0) -> np.ndarray:
-    """From the bytes (u, v) of flow to what networks are given in its place.
-
-    pixels: u and v in pixels, divided by FLOW_SCALE. signed: v / 255 - .5, two channels (CoCon). The other two are images in
-    bytes, yet to be jittered and normalised as RGB is: image: (128, v, u), the channels that the papers' flow JPEGs hold
-    (CoCLR, ViCC, GOCA); u: (u, u, u) (SLIC).
-    """
-    scale = 2 * flow_bound / 255 / FLOW_SCALE
-    kinds = {
-        "pixels": np.column_stack([scale * np.eye(2), np.full(2, -flow_bound / FLOW_SCALE)]),
-        "signed": np.column_stack([np.eye(2) / 255, np.full(2, -0.5)]),
-        "image": np.array([[0.0, 0, 128], [0, 1, 0], [1, 0, 0]]),
-        "u": np.array([[1.0, 0, 0], [1, 0, 0], [1, 0, 0]]),
-    }
-    return _constant(kinds[kind])
+    """From the bytes (u, v) of flow to what networks are given in its place, see `pipeline.views.flow.FlowView`."""
+    return _constant(FLOW.inputs[kind].affine({"bound": flow_bound}))
 
 
 def flow_output(kind: FlowInput, flow_bound: float = 20.0) -> np.ndarray:

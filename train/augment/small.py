@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.augment.colour import MIRRORED_FLOW, base_affine, compose
+from pipeline.views.flow import FLOW
+from train.augment.colour import base_affine, compose
 from train.augment.plans import Pixels, Policy
 from train.augment.windows import Window
 from train.settings import check_number, check_range
@@ -50,7 +51,7 @@ class Small(Policy):
         for view, base in base_affine(self.flow_bound).items():
             maps[view] = compose(maps[view], base)
         if flip:
-            maps["flow"] = compose(maps["flow"], MIRRORED_FLOW)
+            maps["flow"] = compose(maps["flow"], FLOW.mirror)
         return {view: Pixels(window, flip, colour[None].astype(np.float32)) for view, colour in maps.items()}
 
     def _window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from pipeline.views.flow import FLOW
 from train.augment import colour
 from train.augment.colour import FlowInput, Gray, Statistics
 from train.augment.plans import Pixels, Policy
@@ -91,7 +92,7 @@ class Standard(Policy):
         flow = colour.flow_input(self.flow, self.flow_bound)[None]
         mirrored = second.flip and self.flow_flip != "never"
         if mirrored and self.flow_flip == "negated":
-            flow = colour.compose(flow, colour.MIRRORED_FLOW)
+            flow = colour.compose(flow, FLOW.mirror)
         coloured = strong and colour.is_image(self.flow)
         if coloured:
             flow = colour.compose(self._colours(second.numbers, 8), flow)
