@@ -24,7 +24,7 @@ from eval.runs import Stage, stages, trained_on
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from train import checkpoints, reader
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.reader import Executor
 
 TESTED, GALLERY = "test", "train"

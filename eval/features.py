@@ -23,7 +23,7 @@ from train import augment
 from train.augment import ClipPlan
 from train.augment.colour import FlowInput, Statistics
 from train.inference import BATCH, clips_ahead, unit_features
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.reader import Executor
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.errors import Refusal, UsageError, spelled_out
 from train import methods
 from train.methods.method import Method
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.published import Published, files, import_published
 
 __all__ = ["Published", "import_published"]  # what the papers published is read next door

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.augment import ClipPlan, colour_maps
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.reader import Executor
 from train.reader.affine import normalise
 

@@ -19,7 +19,7 @@ from pipeline.store import VideoStore
 from train import reader
 from train.augment import base_affine
 from train.clips import sliding_windows
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.reader import Executor
 
 CLIP = ClipShape(length=4, stride=2, size=(16, 16))

@@ -16,7 +16,7 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from train import checkpoints, stages
 from train.checkpoints import METADATA
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.recipe import Recipe
 
 NETWORK = {"backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 8}

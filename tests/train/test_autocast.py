@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.train.steps import Views
 from train import methods
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 
 QUEUE, BATCH, DIM = 8, 4, 8
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

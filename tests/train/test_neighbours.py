@@ -26,7 +26,7 @@ from train.callbacks import neighbours
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours, NeighbourSettings, hold_out
 from train.loader import ClipSettings
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.videos import training_videos
 
 CLIPS = ClipSettings(length=4, stride=2, size=(16, 16))

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.errors import Refusal, UsageError
 from train import backbones
 from train.checkpoints import import_published
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.networks.queue import Queue
 from train.published import coclr
 from train.published.networks import BLOCKS

@@ -17,7 +17,7 @@ from pipeline.errors import Refusal
 from tests.train import layouts
 from train import backbones, recipe
 from train.checkpoints import import_published
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.published import LAYOUTS, Input, published_state
 
 R21D, S3D, GOCA = "vicc_single_r21d", "vicc_cross_s3d", "goca_r2plus1d_18_custom_sharedhead"

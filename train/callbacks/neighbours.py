@@ -26,7 +26,7 @@ from train.collectives import gather_rows, world_size
 from train.inference import unit_features
 from train.loader import ClipSettings, usable_frames
 from train.methods.method import Meter, Method
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 from train.reader import Executor
 from train.settings import check_number
 

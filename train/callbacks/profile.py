@@ -17,7 +17,7 @@ from train import checkpoints
 from train.callbacks import ends_step
 from train.console import tell
 from train.loader import Batch
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 
 WARM_UP = 3  # steps before the profile begins: the first ones choose algorithms and fill the loader
 OPERATORS = 20

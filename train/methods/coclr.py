@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from pipeline.errors import refuse_unknown
 from train.losses.nce import NOTHING, cotraining_positives, multi_positive_nce, positive_accuracy
 from train.methods.positives import SeveralPositives
-from train.networks.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder
+from train.networks.network import OF_ENCODERS, STREAM_CHANNELS, Encoder
 from train.networks.queue import Queue
 from train.settings import check_flag, check_number
 

@@ -14,7 +14,7 @@ from train.collectives import encode_shuffled, gather_rows, world_size
 from train.losses.nce import contrast_logits, in_batch_logits, own_key_accuracy, own_key_nce
 from train.methods.contrastive import Contrastive
 from train.methods.method import Meter
-from train.networks.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder, momentum_update
+from train.networks.network import OF_ENCODERS, STREAM_CHANNELS, Encoder, momentum_update
 from train.networks.queue import Queue
 from train.optim import make_optimiser, with_schedule
 

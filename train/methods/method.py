@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from lightning.pytorch import LightningModule
 
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import UsageError
-from train.networks.encoder import Encoder
+from train.networks.network import Encoder
 
 
 def compile_backbones(method: nn.Module, device: torch.device) -> None:

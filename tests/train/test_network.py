@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pipeline.errors import Refusal
 from train import checkpoints
-from train.networks.encoder import Encoder, momentum_update
+from train.networks.network import Encoder, momentum_update
 
 
 def clips(channels: int = 3, batch: int = 2) -> torch.Tensor:
