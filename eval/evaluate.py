@@ -24,7 +24,7 @@ from eval.runs import Stage, stages, trained_on
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from train import checkpoints, reader
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.reader import Executor
 
 TESTED, GALLERY = "test", "train"
@@ -201,7 +201,7 @@ def _banks(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     contents = features.videos_digest(store, videos)
     subjects: dict[Subject, Request] = {}
-    encoders: dict[Request, Encoder] = {}
+    networks: dict[Request, Network] = {}
     with contextlib.ExitStack() as opened:
 
         @functools.cache
@@ -209,20 +209,20 @@ def _banks(
             return opened.enter_context(contextlib.closing(reader.create(reader_name, store, size, threads)))
 
         @functools.cache
-        def refreshed(fresh: Encoder, stream: str, clip: ClipShape, seed: int) -> Encoder:
+        def refreshed(fresh: Network, stream: str, clip: ClipShape, seed: int) -> Network:
             clips = features.training_clips(store, videos, stream, clip, executor(clip.size), device, seed)
             features.refresh_batchnorm(fresh, clips)
             return fresh
 
-        def network(request: Request) -> Encoder:
-            encoder = encoders[request].to(device)
+        def network(request: Request) -> Network:
+            asked = networks[request].to(device)
             trained = request.network == "trained"
-            return encoder if trained else refreshed(encoder, request.stream, request.clip, request.seed)
+            return asked if trained else refreshed(asked, request.stream, request.clip, request.seed)
 
         for stage in trained_stages:
             clip, checkpoint = stage.metadata["clip"], checkpoints.digest(stage.checkpoint)
-            shape, networks = ClipShape(**{**clip, "size": tuple(clip["size"])}), _networks(stage, checkpoint)
-            for name, (kind, stream, digest, encoder) in itertools.product(protocols, networks):
+            shape, given = ClipShape(**{**clip, "size": tuple(clip["size"])}), _networks(stage, checkpoint)
+            for name, (kind, stream, digest, found) in itertools.product(protocols, given):
                 request = Request(
                     checkpoint=digest,
                     network=kind,
@@ -234,17 +234,20 @@ def _banks(
                     videos=contents,
                     reader=type(executor(shape.size)).__name__,
                 )
-                encoders.setdefault(request, encoder)
+                networks.setdefault(request, found)
                 subjects[Subject(stage.name, stage.metadata["method"], checkpoint, name, kind, stream)] = request
         paths = {bank_path(run, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
         return subjects, features.banks(paths, network, store, videos, executor)
 
 
-def _networks(stage: Stage, checkpoint: str) -> list[tuple[str, str, str, Encoder]]:
-    """(kind, stream, digest, encoder) of a stage's networks: `digest` as a `Request` has it in `checkpoint`."""
+def _networks(stage: Stage, checkpoint: str) -> list[tuple[str, str, str, Network]]:
+    """(kind, stream, digest, network) of a stage's networks: `digest` as a `Request` has it in `checkpoint`."""
     trained = checkpoints.load_method(stage.checkpoint).encoders
     fresh = checkpoints.untrained(stage.checkpoint).encoders
     return [
-        *(("trained", stream, checkpoint, encoder) for stream, encoder in trained.items()),
-        *(("untrained", stream, checkpoints.encoder_digest(encoder), encoder) for stream, encoder in fresh.items()),
+        *(("trained", stream, checkpoint, network) for stream, network in trained.items()),
+        *(
+            ("untrained", stream, checkpoints.network_digest(network, "backbone"), network)
+            for stream, network in fresh.items()
+        ),
     ]

@@ -23,7 +23,7 @@ from train import augment
 from train.augment import ClipPlan
 from train.augment.colour import FlowInput, Statistics
 from train.inference import BATCH, clips_ahead, unit_features
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.reader import Executor
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Request:
     """All that a feature depends on; stored with the bank, and compared before a bank is used again.
 
     checkpoint: digest of the file that a trained network is from; for an untrained one, which is in no file, what
-    `train.checkpoints.encoder_digest` says of its fresh weights, so that stages which begin alike share it.
+    `train.checkpoints.network_digest` says of its fresh weights, so that stages which begin alike share it.
     """
 
     checkpoint: str
@@ -141,7 +141,7 @@ class FeatureBank:
 
 def banks(
     wanted: Mapping[Path, Request],
-    encoder: Callable[[Request], Encoder],
+    network: Callable[[Request], Network],
     store: VideoStore,
     videos: Sequence[str],
     reader: Callable[[tuple[int, int]], Executor],
@@ -149,8 +149,8 @@ def banks(
     """The bank of every request, taken from its path if it was made for exactly this request, otherwise computed anew;
     afterwards each is at all of its paths.
 
-    Equal requests are computed once, and clips that several networks look at are read once for all of them. `encoder`
-    gives the network of a request, `reader` the executor of a clip size; the former is asked only to compute features.
+    Equal requests are computed once, and clips that several networks look at are read once for all of them. `network`
+    gives the one of a request, `reader` the executor of a clip size; the former is asked only to compute features.
     """
     found = {path: _reusable(path, request.attributes()) for path, request in wanted.items()}
     made = {wanted[path]: bank for path, bank in found.items() if bank is not None}
@@ -168,8 +168,8 @@ def banks(
             missing.setdefault(request.clips, []).append(request)
     for (stream, protocol, clip, seed), requests in missing.items():
         title = f"{stream} features, {protocol.name}, {len(requests)} networks"
-        encoders = [encoder(request) for request in requests]
-        rows = compute(encoders, stream, store, videos, protocol, clip, reader(clip.size), seed=seed, title=title)
+        networks = [network(request) for request in requests]
+        rows = compute(networks, stream, store, videos, protocol, clip, reader(clip.size), seed=seed, title=title)
         for request, features in zip(requests, rows, strict=True):
             made[request] = FeatureBank(stream, features, list(videos), labels, splits, request.attributes())
         save(requests)
@@ -208,7 +208,7 @@ def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
 
 
 def compute(
-    encoders: Sequence[Encoder],
+    networks: Sequence[Network],
     stream: str,
     store: VideoStore,
     videos: Sequence[str],
@@ -219,11 +219,11 @@ def compute(
     seed: int,
     title: str,
 ) -> list[np.ndarray]:
-    """Of each encoder the mean of the unit features of each video's windows, float32 (N, F), batch norm in eval mode.
+    """Of each network the mean of the unit features of each video's windows, float32 (N, F), batch norm in eval mode.
 
     `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
     """
-    sums = [torch.zeros(len(videos), encoder.backbone.feature_size) for encoder in encoders]
+    sums = [torch.zeros(len(videos), network.size("backbone")) for network in networks]
     counts = torch.zeros(len(videos), 1)
     owners: list[int] = []  # the row of each clip's video
 
@@ -235,7 +235,7 @@ def compute(
 
     with _progress() as bar:
         task = bar.add_task(title, total=len(videos), clips=0)
-        for places, units in unit_features(encoders, stream, plans(), reader):
+        for places, units in unit_features(networks, stream, plans(), reader):
             rows = torch.tensor([owners[place] for place in places])
             for total, unit in zip(sums, units, strict=True):
                 total.index_add_(0, rows, unit)
@@ -286,20 +286,20 @@ def training_clips(
 
 
 @torch.no_grad()
-def refresh_batchnorm(encoder: Encoder, clips: Iterable[Tensor]) -> None:
+def refresh_batchnorm(network: Network, clips: Iterable[Tensor]) -> None:
     """Replace the running statistics of every batch norm by the mean over the given batches (B, C, T, H, W).
 
     A randomly initialised network has none of the data, and would be judged on features of the wrong scale.
     """
-    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta, was_training = [norm.momentum for norm in norms], encoder.training
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta, was_training = [norm.momentum for norm in norms], network.training
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # PyTorch's word for a plain mean over all batches
-    encoder.train()
+    network.train()
     for batch in clips:
-        encoder.features(batch)
-    encoder.train(was_training)
+        network.embed(batch, "backbone")
+    network.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

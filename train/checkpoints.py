@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.errors import Refusal, UsageError, spelled_out
 from train import methods
 from train.methods.method import Method
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.published import Published, files, import_published
 
 __all__ = ["Published", "import_published"]  # what the papers published is read next door
@@ -58,9 +58,9 @@ def create(name: str, settings: dict[str, Any], seed: int) -> Method:
 
 
 def starting_weights(path: Path, stream: str, needs_head: bool = False) -> dict[str, torch.Tensor]:
-    """State dict of the encoder that a stage may start from: backbone, its statistics, and head.
+    """State dict of the network that a stage may start from: backbone, its statistics, and head.
 
-    Of our checkpoints it is the stream's. Most published files say nothing of streams; their query encoder is taken. There
+    Of our checkpoints it is the stream's. Most published files say nothing of streams; their query network is taken. There
     is no head where none of ours was trained: in files with a classifier or another head, and in runs imported from them.
     Raises Refusal for a file without such a network, and for one without a head if `needs_head`: for a role that is not
     trained, where a fresh head would stay random.
@@ -90,14 +90,14 @@ def _starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
     return published.encoder(published.role(stream))
 
 
-def start_from(encoder: Encoder, weights: dict[str, torch.Tensor], where: str) -> None:
-    """Let an encoder begin with what `starting_weights` gives; without a head among it, it keeps its own. Raises Refusal."""
-    kept = {} if has_head(weights) else {f"head.{name}": t for name, t in encoder.head.state_dict().items()}
-    load_strictly(encoder, kept | weights, where)
+def start_from(network: Network, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Let a network begin with what `starting_weights` gives; without a head among it, it keeps its own. Raises Refusal."""
+    kept = {} if has_head(weights) else {f"head.{name}": t for name, t in network.head.state_dict().items()}
+    load_strictly(network, kept | weights, where)
 
 
 def has_head(weights: dict[str, torch.Tensor]) -> bool:
-    """Whether any of an encoder's weights are of its head."""
+    """Whether any of a network's weights are of its head."""
     return any(name.startswith("head.") for name in weights)
 
 
@@ -110,10 +110,10 @@ def digest_of(state: dict[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
-def encoder_digest(encoder: Encoder) -> str:
-    """Digest of all that an encoder's features follow from: the settings and the weights of its backbone."""
-    settings = json.dumps(encoder.settings, sort_keys=True)
-    return hashlib.sha256((settings + digest_of(encoder.backbone.state_dict())).encode()).hexdigest()
+def network_digest(network: Network, layer: str) -> str:
+    """Digest of all that a layer's rows follow from: settings and weights."""
+    settings, weights = network.origin(layer)
+    return hashlib.sha256((json.dumps(settings, sort_keys=True) + digest_of(weights)).encode()).hexdigest()
 
 
 def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:

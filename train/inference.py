@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.augment import ClipPlan, colour_maps
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.reader import Executor
 from train.reader.affine import normalise
 
@@ -21,18 +21,18 @@ BATCH = 32  # clips at once
 
 @torch.no_grad()
 def unit_features(
-    encoders: Sequence[Encoder], stream: str, plans: Iterable[ClipPlan], reader: Executor
+    networks: Sequence[Network], stream: str, plans: Iterable[ClipPlan], reader: Executor, layer: str = "backbone"
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """For every batch of clips, which is read once for all encoders: the clips' places among the plans, int64 (B,), and
-    each encoder's backbone features as unit rows (B, F).
+    """For every batch of clips, which is read once for all networks: the clips' places among the plans, int64 (B,), and
+    each network's rows of its `layer` as unit rows (B, D).
 
-    All on the CPU. Batch norm uses its running statistics; afterwards the encoders, which are on one device, are in the
+    All on the CPU. Batch norm uses its running statistics; afterwards the networks, which are on one device, are in the
     mode that they were in.
     """
-    device = next(encoders[0].parameters()).device
-    with _evaluating(encoders):
+    device = next(networks[0].parameters()).device
+    with _evaluating(networks):
         for places, clips in clips_ahead(plans, stream, reader, device):
-            yield places, [functional.normalize(encoder.features(clips), dim=1).cpu() for encoder in encoders]
+            yield places, [functional.normalize(network.embed(clips, layer), dim=1).cpu() for network in networks]
 
 
 def clips_ahead(
@@ -56,12 +56,12 @@ def clips_ahead(
 
 
 @contextlib.contextmanager
-def _evaluating(encoders: Sequence[Encoder]) -> Iterator[None]:
-    were_training = [encoder.training for encoder in encoders]
-    for encoder in encoders:
-        encoder.eval()
+def _evaluating(networks: Sequence[Network]) -> Iterator[None]:
+    were_training = [network.training for network in networks]
+    for network in networks:
+        network.eval()
     try:
         yield
     finally:
-        for encoder, was_training in zip(encoders, were_training, strict=True):
-            encoder.train(was_training)
+        for network, was_training in zip(networks, were_training, strict=True):
+            network.train(was_training)

@@ -20,7 +20,7 @@ from train import augment, methods
 from train.callbacks.neighbours import NeighbourSettings
 from train.loader import ClipSettings
 from train.methods.method import Method
-from train.networks.encoder import check_fit
+from train.networks.network import check_fit
 from train.order import OrderSettings
 from train.settings import check_number
 

@@ -66,7 +66,7 @@ def test_the_untrained_network_is_that_of_the_first_step(evaluated: Path) -> Non
     banks = [FeatureBank.load(bank_path(evaluated, "flow", n, "clean", "flow")) for n in ("trained", "untrained")]
     assert not np.allclose(banks[0].features, banks[1].features)
     assert banks[0].attributes["checkpoint"] == checkpoints.digest(checkpoint)
-    assert banks[1].attributes["checkpoint"] == checkpoints.encoder_digest(fresh.encoders["flow"])
+    assert banks[1].attributes["checkpoint"] == checkpoints.network_digest(fresh.encoders["flow"], "backbone")
     assert {r.checkpoint for r in results.read(evaluated / "results.json") if r.stage == "flow"} == {
         checkpoints.digest(checkpoint)
     }

@@ -19,7 +19,7 @@ from pipeline.store import VideoStore
 from train import reader
 from train.augment import base_affine
 from train.clips import sliding_windows
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.reader import Executor
 
 CLIP = ClipShape(length=4, stride=2, size=(16, 16))
@@ -32,9 +32,9 @@ def executor(store: VideoStore) -> Iterator[Executor]:
     made.close()
 
 
-def encoder(stream: str, seed: int = 0) -> Encoder:
+def network(stream: str, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    return Encoder("small", {"rgb": 3, "flow": 2}[stream], dim=8, backbone_settings={"width": 0.25})
+    return Network("small", {"rgb": 3, "flow": 2}[stream], {"width": 0.25}, head_settings={"dim": 8})
 
 
 def request(store: VideoStore, **changes) -> Request:
@@ -46,7 +46,7 @@ def request(store: VideoStore, **changes) -> Request:
 
 
 def compute(store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0) -> np.ndarray:
-    made = encoder(stream)
+    made = network(stream)
     [found] = features.compute(
         [made], stream, store, store.videos, PROTOCOLS[protocol], CLIP, executor, seed=seed, title="test"
     )
@@ -57,7 +57,7 @@ def compute(store: VideoStore, executor: Executor, stream: str, protocol: str, s
 def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
     store: VideoStore, executor: Executor, stream: str
 ) -> None:
-    made = encoder(stream).eval()
+    made = network(stream).eval()
     found = compute(store, executor, stream, "clean")
     assert found.shape == (18, made.backbone.feature_size) and found.dtype == np.float32
     affine = base_affine()[stream].astype(np.float32)
@@ -74,7 +74,7 @@ def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
             channels = len(affine)
             clip = np.einsum("ij,jthw->ithw", affine[:, :channels], pixels) + affine[:, channels, None, None, None]
             with torch.no_grad():
-                feature = made.features(torch.from_numpy(clip[None]).float())[0].numpy()
+                feature = made.embed(torch.from_numpy(clip[None]).float(), "backbone")[0].numpy()
             units.append(feature / np.linalg.norm(feature))
         np.testing.assert_allclose(found[row], np.mean(units, axis=0), atol=1e-5)
 
@@ -124,8 +124,8 @@ def test_a_videos_draw_does_not_depend_on_the_other_videos(store: VideoStore) ->
     np.testing.assert_array_equal(one[0].frames, two[0].frames)
 
 
-def test_the_encoder_comes_back_in_the_mode_it_was_in(store: VideoStore, executor: Executor) -> None:
-    made = encoder("rgb").train()
+def test_the_network_comes_back_in_the_mode_it_was_in(store: VideoStore, executor: Executor) -> None:
+    made = network("rgb").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     features.compute([made], "rgb", store, store.videos[:2], PROTOCOLS["clean"], CLIP, executor, seed=0, title="test")
     assert made.training
@@ -138,7 +138,7 @@ def test_a_store_without_the_stream_fails(unlabelled_store: VideoStore) -> None:
 
 
 def get_bank(path: Path, wanted: Request, store: VideoStore, executor: Executor | None = None) -> FeatureBank:
-    given = {"encoder": lambda asked: encoder(asked.stream), "reader": lambda size: executor}
+    given = {"network": lambda asked: network(asked.stream), "reader": lambda size: executor}
     return features.banks({path: wanted}, store=store, videos=store.videos, **given)[wanted]
 
 
@@ -194,22 +194,22 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
     asked, read, run = [], [], executor.run
     monkeypatch.setattr(executor, "run", lambda view, plans: read.extend(plans) or run(view, plans))
 
-    def network(of: Request) -> Encoder:
+    def asked_for(of: Request) -> Network:
         asked.append(of)
-        return encoder("rgb", seed=len(asked))
+        return network("rgb", seed=len(asked))
 
     trained, fresh = request(store), request(store, network="untrained", checkpoint="fresh")
     wanted = {tmp_path / "a.h5": trained, tmp_path / "b.h5": fresh, tmp_path / "c.h5": fresh}
-    made = features.banks(wanted, network, store, store.videos, lambda size: executor)
+    made = features.banks(wanted, asked_for, store, store.videos, lambda size: executor)
     windows = [features.video_plans(store, v, "rgb", PROTOCOLS["clean"], CLIP, seed=0) for v in store.videos]
     assert asked == [trained, fresh] and len(read) == sum(map(len, windows))
     alone = features.compute(
-        [encoder("rgb", seed=2)], "rgb", store, store.videos, PROTOCOLS["clean"], CLIP, executor, seed=0, title="test"
+        [network("rgb", seed=2)], "rgb", store, store.videos, PROTOCOLS["clean"], CLIP, executor, seed=0, title="test"
     )
     np.testing.assert_array_equal(made[fresh].features, alone[0])
     (tmp_path / "b.h5").unlink()
     read.clear()
-    features.banks(wanted, network, store, store.videos, lambda size: executor)
+    features.banks(wanted, asked_for, store, store.videos, lambda size: executor)
     assert asked == [trained, fresh] and not read
     for path, of in wanted.items():
         assert FeatureBank.load(path).attributes == of.attributes()
@@ -238,7 +238,7 @@ def test_videos_digest_follows_labels_and_members(store: VideoStore, unlabelled_
 
 
 def test_refreshed_batchnorm_has_the_statistics_of_the_clips() -> None:
-    made = encoder("rgb").eval()
+    made = network("rgb").eval()
     before = {name: value.clone() for name, value in made.named_parameters()}
     clips = [torch.randn(6, 3, 4, 16, 16, generator=torch.Generator().manual_seed(i)) * 3 + 1 for i in range(3)]
     features.refresh_batchnorm(made, iter(clips))

@@ -42,8 +42,8 @@ def test_features_are_of_the_input_that_the_network_was_trained_on(
     bank = FeatureBank.load(bank_path(evaluated_run, stream, "trained", "clean", stream))
     assert (bank.attributes["clip.flow"], bank.attributes["clip.statistics"]) == ("u", "kinetics")
     method = checkpoints.load_method(checkpoint_path(evaluated_run, stream))
-    encoder = method.encoders[stream]  # type: ignore[operator, index]
-    assert encoder.in_channels == 3
+    network = method.encoders[stream]  # type: ignore[operator, index]
+    assert network.in_channels == 3
     executor = reader.create("opencv", store, (16, 16), threads=1)
     for video in store.videos[:3]:
         units = []
@@ -53,7 +53,7 @@ def test_features_are_of_the_input_that_the_network_was_trained_on(
             shown = stored if stream == "rgb" else stored[[0, 0, 0]]
             clip = (shown / 255 - MEAN[:, None, None, None]) / STD[:, None, None, None]
             with torch.no_grad():
-                [feature] = encoder.features(torch.from_numpy(clip[None]).float()).numpy()
+                [feature] = network.embed(torch.from_numpy(clip[None]).float(), "backbone").numpy()
             units.append(feature / np.linalg.norm(feature))
         np.testing.assert_allclose(bank.features[bank.video_ids.index(video)], np.mean(units, axis=0), atol=1e-5)
     executor.close()

@@ -16,7 +16,7 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from train import checkpoints, stages
 from train.checkpoints import METADATA
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.recipe import Recipe
 
 NETWORK = {"backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 8}
@@ -129,7 +129,7 @@ def test_a_start_that_has_changed_is_refused(store: VideoStore, tmp_path: Path) 
 
 def test_published_files_and_our_checkpoints_are_starts(store: VideoStore, tmp_path: Path, whole: Path) -> None:
     torch.manual_seed(4)
-    published = Encoder("s3d", 3, dim=128)
+    published = Network("s3d", 3)
     state = {f"encoder_q.0.{name}": tensor for name, tensor in published.backbone.state_dict().items()}
     for ours, place in (("0", "2"), ("2", "4")):
         state[f"encoder_q.{place}.weight"] = published.head.state_dict()[f"{ours}.weight"][:, :, None, None, None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.train.steps import Views
 from train import methods
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 
 QUEUE, BATCH, DIM = 8, 4, 8
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,9 +52,9 @@ def batch() -> Views:
     return Views({"rgb": list(clips), "flow": [clip[:, :2] for clip in clips]}, LABELS, SOURCES)
 
 
-def always(encoder: Encoder, value: float) -> None:
+def always(network: Network, value: float) -> None:
     """Every clip's row becomes this value's sign over all dimensions, exactly, in any precision."""
-    last = encoder.head[-1]
+    last = network.head[-1]
     assert isinstance(last, nn.Linear)
     last.weight.data.zero_()
     last.bias.data.fill_(value)
@@ -79,19 +79,19 @@ def test_a_step_in_half_precision_has_the_float32_loss_of_its_features(
 ) -> None:
     method, again = made(kind), made(kind)
     rows: list[Tensor] = []
-    forward = Encoder.forward
+    forward = Network.forward
 
-    def kept(encoder: Encoder, clips: Tensor) -> Tensor:
-        rows.append(forward(encoder, clips))
-        assert encoder.backbone(clips).dtype == dtype, "autocast was on"
+    def kept(network: Network, clips: Tensor) -> Tensor:
+        rows.append(forward(network, clips))
+        assert network.backbone(clips).dtype == dtype, "autocast was on"
         return rows[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "forward", kept)
+        patch.setattr(Network, "forward", kept)
         loss = step(method, dtype)
     assert_finite(method, loss)
     played = iter(rows)
-    monkeypatch.setattr(Encoder, "forward", lambda encoder, clips: next(played).detach())
+    monkeypatch.setattr(Network, "forward", lambda network, clips: next(played).detach())
     torch.testing.assert_close(step(again), loss.detach(), rtol=1e-6, atol=0)
 
 
@@ -102,9 +102,9 @@ def test_features_that_align_or_oppose_exactly_have_the_loss_of_the_formula(kind
     all negatives aligned; and the reverse. In a batch all clips are alike, negatives too."""
     for sign in (-1.0, 1.0):
         method = made(kind)
-        for name, encoder in method.named_modules():
-            if isinstance(encoder, Encoder):
-                always(encoder, sign if "key" in name else 1.0)
+        for name, part in method.named_modules():
+            if isinstance(part, Network):
+                always(part, sign if "key" in name else 1.0)
         rows = torch.ones(QUEUE, DIM) / math.sqrt(DIM)
         for queue in queues(method):
             queue.features.copy_(torch.where(positive_slots(kind)[:, None], sign * rows, -sign * rows))

@@ -193,10 +193,10 @@ def test_exported_backbone_loads_into_a_bare_one(
     bare = backbones.create(settings["backbone"], in_channels=channels, **settings["backbone_settings"]).eval()
     bare.load_state_dict(torch.load(out, weights_only=True), strict=True)
     clips = torch.rand(2, channels, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    encoder = checkpoints.load_method(trained[name]).encoders[stream]
+    network = checkpoints.load_method(trained[name]).encoders[stream]
     bare.to(memory_format=torch.channels_last_3d)  # sums are taken in another order otherwise
     found = bare(clips.contiguous(memory_format=torch.channels_last_3d)).mean(dim=(2, 3, 4))
-    assert torch.equal(found, encoder.features(clips))
+    assert torch.equal(found, network.embed(clips, "backbone"))
     assert sorted(item.name for item in out.parent.iterdir()) == ["backbone.json", "backbone.pt"]
 
 

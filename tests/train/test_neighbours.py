@@ -26,7 +26,7 @@ from train.callbacks import neighbours
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours, NeighbourSettings, hold_out
 from train.loader import ClipSettings
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.videos import training_videos
 
 CLIPS = ClipSettings(length=4, stride=2, size=(16, 16))
@@ -50,9 +50,9 @@ def executor(store: VideoStore) -> Iterator[reader.Executor]:
     made.close()
 
 
-def encoder() -> Encoder:
+def made() -> Network:
     torch.manual_seed(0)
-    return Encoder("small", 3, dim=8, backbone_settings={"width": 0.25})
+    return Network("small", 3, {"width": 0.25}, head_settings={"dim": 8})
 
 
 def watching(store: VideoStore, settings: NeighbourSettings = WATCHED) -> Neighbours:
@@ -87,7 +87,7 @@ def test_too_few_recordings_are_refused(store: VideoStore) -> None:
         hold_out(store, ["a0", "a1"], WATCHED, 0)
 
 
-def window(store: VideoStore, video: str, place: float, executor: reader.Executor, network: Encoder) -> np.ndarray:
+def window(store: VideoStore, video: str, place: float, executor: reader.Executor, network: Network) -> np.ndarray:
     """The unit feature of one window of a video, at this place of all of them, made one at a time."""
     length = store.info(video).shapes["flow"][0]
     starts = list(range(0, length - 8 + 1, 3))
@@ -97,12 +97,12 @@ def window(store: VideoStore, video: str, place: float, executor: reader.Executo
     pixels = executor.run("rgb", [augment.ClipPlan(video, frames, {"rgb": whole})]).numpy()[0].astype(np.float64)
     clip = np.einsum("ij,jthw->ithw", affine[:, :3], pixels) + affine[:, 3, None, None, None]
     with torch.no_grad():
-        feature = network.eval().features(torch.from_numpy(clip[None]).float())[0].numpy()
+        feature = network.eval().embed(torch.from_numpy(clip[None]).float(), "backbone")[0].numpy()
     return feature / np.linalg.norm(feature)
 
 
 def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.Executor) -> None:
-    network, watched = encoder(), watching(store)
+    network, watched = made(), watching(store)
     gallery = {video: window(store, video, 0.5, executor, network) for video in watched.gallery}
     right = 0
     for query in watched.held_out:
@@ -124,7 +124,7 @@ def test_without_labels_a_video_is_to_find_itself(
 ) -> None:
     for video, info in list(store.infos.items()):
         monkeypatch.setitem(store.infos, video, dataclasses.replace(info, label=""))
-    watched, network = watching(store), encoder()
+    watched, network = watching(store), made()
     held = watched.held_out
     first, last = ([window(store, video, place, executor, network) for video in held] for place in (0.0, 1.0))
     right = sum(int(np.argmax([query @ key for key in first])) == place for place, query in enumerate(last))
@@ -134,7 +134,7 @@ def test_without_labels_a_video_is_to_find_itself(
 
 
 def test_looking_leaves_the_network_and_random_numbers_alone(store: VideoStore, executor: reader.Executor) -> None:
-    network = encoder().train()
+    network = made().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.random.get_rng_state()
     watching(store).look(network, "rgb", executor)
@@ -168,7 +168,7 @@ def test_ranks_share_the_clips_and_get_the_same_features(
     store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three ranks in one process, eleven clips: what each would send, put together in rank order."""
-    network, plans = encoder(), [watching(store)._plan(video, 0.5) for video in store.videos[:11]]
+    network, plans = made(), [watching(store)._plan(video, 0.5) for video in store.videos[:11]]
     alone = neighbours._of_all_ranks(network, "rgb", plans, executor)
     sent: list[torch.Tensor] = []
     monkeypatch.setattr(neighbours, "world_size", lambda: 3)

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.errors import Refusal, UsageError
 from train import backbones
 from train.checkpoints import import_published
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.networks.queue import Queue
 from train.published import coclr
 from train.published.networks import BLOCKS
@@ -68,14 +68,14 @@ def test_a_released_file_fills_our_networks_and_queue(state: dict[str, Tensor]) 
     assert found.layout == "coclr" and found.backbone == "s3d" and found.extra == ()
     assert found.backbones.keys() == found.heads.keys() == roles
     for role in roles:
-        encoder = Encoder("s3d", 3, dim=128)
-        encoder.backbone.load_state_dict(found.backbones[role])
-        encoder.load_state_dict({**encoder.state_dict(), **found.heads[role]})
+        network = Network("s3d", 3)
+        network.backbone.load_state_dict(found.backbones[role])
+        network.load_state_dict({**network.state_dict(), **found.heads[role]})
         prefix = coclr.ENCODERS[role]
         assert torch.equal(
-            encoder.backbone.Mixed_4c.branch1[1].conv2.weight, state[f"{prefix}0.Mixed_4c.branch1.1.conv2.weight"]
+            network.backbone.Mixed_4c.branch1[1].conv2.weight, state[f"{prefix}0.Mixed_4c.branch1.1.conv2.weight"]
         )
-        assert torch.equal(encoder.head[2].weight, state[f"{prefix}4.weight"][:, :, 0, 0, 0])
+        assert torch.equal(network.head[2].weight, state[f"{prefix}4.weight"][:, :, 0, 0, 0])
     assert torch.equal(found.queue["features"], state["queue"].T) and found.queue["pointer"] == 64
     queue = Queue(2048, 128)
     mine = {name: tensor for name, tensor in found.queue.items() if name != "other"}
@@ -92,13 +92,13 @@ def test_what_was_read_is_written_back_tensor_for_tensor(state: dict[str, Tensor
 
 
 def test_the_head_computes_what_the_published_convolutions_compute(infonce: dict[str, Tensor]) -> None:
-    encoder = Encoder("s3d", 3, dim=128)
-    encoder.load_state_dict({**encoder.state_dict(), **import_published(infonce).heads["query"]})
+    network = Network("s3d", 3)
+    network.load_state_dict({**network.state_dict(), **import_published(infonce).heads["query"]})
     pooled = torch.randn(2, 1024, 1, 1, 1, generator=torch.Generator().manual_seed(1))
     first = torch.nn.functional.conv3d(pooled, infonce["encoder_q.2.weight"], infonce["encoder_q.2.bias"]).relu()
     wanted = torch.nn.functional.conv3d(first, infonce["encoder_q.4.weight"], infonce["encoder_q.4.bias"])
     # Sums of a thousand numbers of size one: float32 keeps four digits of those that cancel.
-    torch.testing.assert_close(encoder.head(pooled.flatten(1)), wanted.flatten(1), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(network.head(pooled.flatten(1)), wanted.flatten(1), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("how", ["file", "loaded file", "bare", "module."])

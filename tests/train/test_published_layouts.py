@@ -17,7 +17,7 @@ from pipeline.errors import Refusal
 from tests.train import layouts
 from train import backbones, recipe
 from train.checkpoints import import_published
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.published import LAYOUTS, Input, published_state
 
 R21D, S3D, GOCA = "vicc_single_r21d", "vicc_cross_s3d", "goca_r2plus1d_18_custom_sharedhead"
@@ -80,10 +80,10 @@ def test_what_was_read_is_written_back_tensor_for_tensor(states: dict[str, dict[
 
 def test_heads_of_vicc_are_ours(states: dict[str, dict[str, Tensor]]) -> None:
     with torch.device("meta"):
-        encoder = Encoder("r2plus1d-10", 3, dim=128)
-    encoder.load_state_dict(import_published(states[R21D]).encoder("query"), strict=True, assign=True)
+        network = Network("r2plus1d-10", 3)
+    network.load_state_dict(import_published(states[R21D]).encoder("query"), strict=True, assign=True)
     places = {"0": "2", "2": "4"}  # of the layers, here and there
-    for name, tensor in encoder.head.state_dict().items():
+    for name, tensor in network.head.state_dict().items():
         assert (tensor == layouts.number(f"encoder_q.{places[name[0]]}{name[1:]}")).all()
     found = import_published(states[S3D])
     for role, prefix in (("query", "encoder_q"), ("other", "second")):

@@ -59,7 +59,7 @@ class R2Plus1D18(Backbone):
     """Two blocks a stage: the architecture, and the names, of torchvision's r2plus1d_18, as GOCA trained it.
 
     31.3 M weights and 512 features at width 1; 16x112x112 -> 2x7x7. GOCA's published feature is this map pooled to a grid
-    of 1x2x2 and flattened, 2048 numbers (specs/goca.md section 1); `Encoder` pools it to a single cell.
+    of 1x2x2 and flattened, 2048 numbers (specs/goca.md section 1); the pool `global` makes it to a single cell.
 
     `width` multiplies every channel count (rounded to multiples of 8) but those between two halves, which follow.
 

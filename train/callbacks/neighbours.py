@@ -26,7 +26,7 @@ from train.collectives import gather_rows, world_size
 from train.inference import unit_features
 from train.loader import ClipSettings, usable_frames
 from train.methods.method import Meter, Method
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 from train.reader import Executor
 from train.settings import check_number
 
@@ -89,7 +89,7 @@ class Neighbours(Callback):
     Args:
         videos, held_out: what `hold_out` gave.
         policy: cuts the frames, as evaluation does.
-        streams: of the method's encoders.
+        streams: of the method's networks.
         metrics: is told of the numbers, whose names and meaning are `meters`.
     """
 
@@ -137,10 +137,10 @@ class Neighbours(Callback):
             return
         assert isinstance(pl_module, Method)
         began, reader = time.perf_counter(), loader_of(trainer).executor
-        values = [self.look(encoder, stream, reader) for stream, encoder in pl_module.encoders.items()]
+        values = [self.look(network, stream, reader) for stream, network in pl_module.encoders.items()]
         self.metrics.note(dict(zip(self.meters, values, strict=True)), time.perf_counter() - began)
 
-    def look(self, encoder: Encoder, stream: str, reader: Executor) -> float:
+    def look(self, network: Network, stream: str, reader: Executor) -> float:
         """The fraction of the held-out videos that were right."""
         if self.labelled:
             queries, gallery = ([self._plan(video, 0.5) for video in part] for part in (self.held_out, self.gallery))
@@ -148,7 +148,7 @@ class Neighbours(Callback):
         else:
             queries, gallery = ([self._plan(video, place) for video in self.held_out] for place in (1.0, 0.0))
             wanted = found = self.held_out
-        features = _of_all_ranks(encoder, stream, [*queries, *gallery], reader)
+        features = _of_all_ranks(network, stream, [*queries, *gallery], reader)
         nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).tolist()
         right = [found[place] == label for place, label in zip(nearest, wanted, strict=True)]
         return sum(right) / len(right)
@@ -161,10 +161,10 @@ class Neighbours(Callback):
         return ClipPlan(video, windows[round(place * (len(windows) - 1))], pixels)
 
 
-def _of_all_ranks(encoder: Encoder, stream: str, plans: list[ClipPlan], reader: Executor) -> Tensor:
+def _of_all_ranks(network: Network, stream: str, plans: list[ClipPlan], reader: Executor) -> Tensor:
     """Unit features (N, F) of the plans, of which each rank computes every so many."""
     ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
     share = -(-len(plans) // ranks)
     mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
-    own = torch.cat([features for _, (features,) in unit_features([encoder], stream, mine, reader)])
-    return gather_rows(own.to(next(encoder.parameters()).device))[: len(plans)]
+    own = torch.cat([features for _, (features,) in unit_features([network], stream, mine, reader)])
+    return gather_rows(own.to(next(network.parameters()).device))[: len(plans)]

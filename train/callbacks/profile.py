@@ -17,7 +17,7 @@ from train import checkpoints
 from train.callbacks import ends_step
 from train.console import tell
 from train.loader import Batch
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 
 WARM_UP = 3  # steps before the profile begins: the first ones choose algorithms and fill the loader
 OPERATORS = 20
@@ -34,17 +34,17 @@ RANGES = {
 class Ranges(Profiler):
     """Ranges of the trace: data wait, transfer, training step (with forward and loss inside), backward, optimiser.
 
-    forward is an encoder at work, loss what follows it in the training step: whatever the method, it needs no marks.
+    forward is a network at work, loss what follows it in the training step: whatever the method, it needs no marks.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.open: dict[str, record_function] = {}
 
-    def watch(self, encoder: Encoder) -> None:
-        """Give an encoder's work the range forward, and what comes after it the range loss."""
-        encoder.register_forward_pre_hook(lambda *_: self._follow("loss", "forward"))
-        encoder.register_forward_hook(lambda *_: self._follow("forward", "loss"))
+    def watch(self, network: Network) -> None:
+        """Give a network's work the range forward, and what comes after it the range loss."""
+        network.register_forward_pre_hook(lambda *_: self._follow("loss", "forward"))
+        network.register_forward_hook(lambda *_: self._follow("forward", "loss"))
 
     def start(self, action_name: str) -> None:
         hook = action_name.rpartition(".")[2]
@@ -93,7 +93,7 @@ class Profile(Callback):
         if not trainer.is_global_zero:
             return
         for part in pl_module.modules():
-            if isinstance(part, Encoder):
+            if isinstance(part, Network):
                 self.ranges.watch(part)
         self.first = trainer.global_step + min(WARM_UP, int(trainer.max_steps) - trainer.global_step - 1)
         if self.first == trainer.global_step:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from pipeline.errors import refuse_unknown
 from train.collectives import encode_shuffled, gather_rows, world_size
 from train.losses.nce import contrast_logits, cross_logits, own_key_accuracy, own_key_nce
-from train.methods.contrastive import Contrastive
+from train.methods.contrastive import OF_NETWORKS, STREAM_CHANNELS, Contrastive, network
 from train.methods.method import Meter
-from train.networks.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder, momentum_update
+from train.networks.momentum import momentum_update
+from train.networks.network import Network
 from train.networks.queue import Queue
 from train.optim import make_optimiser, with_schedule
 
@@ -54,16 +55,16 @@ class CMC(Contrastive):
     ) -> None:
         super().__init__(**settings)
         self.save_hyperparameters({"rgb": rgb, "flow": flow})
-        shared = {key: self.hparams[key] for key in OF_ENCODERS}
+        shared = {key: self.hparams[key] for key in OF_NETWORKS}
         channels = self.hparams["channels"] or STREAM_CHANNELS
         own = {"rgb": rgb or {}, "flow": flow or {}}
         for stream, differing in own.items():
             for key in differing:
-                if key not in OF_ENCODERS or key == "dim":
-                    known = [name for name in OF_ENCODERS if name != "dim"]
+                if key not in OF_NETWORKS or key == "dim":
+                    known = [name for name in OF_NETWORKS if name != "dim"]
                     refuse_unknown("setting", key, known, where=f"method.{stream}")
         made = {
-            stream: Encoder(in_channels=channels[stream], **(shared | differing)) for stream, differing in own.items()
+            stream: network(in_channels=channels[stream], **(shared | differing)) for stream, differing in own.items()
         }
         self.query_encoders = nn.ModuleDict(made)
         queue, dim = self.hparams["queue"], self.hparams["dim"]
@@ -76,11 +77,11 @@ class CMC(Contrastive):
         return {"rgb": (0,), "flow": (0,)}
 
     @property
-    def encoders(self) -> dict[str, Encoder]:
+    def encoders(self) -> dict[str, Network]:
         return {stream: self.query_encoders[stream] for stream in self.streams}  # type: ignore[misc]
 
     @property
-    def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
+    def starts(self) -> dict[str, tuple[str, list[Network]]]:
         kinds = [self.query_encoders, self.key_encoders] if self.hparams["queue"] else [self.query_encoders]
         return {stream: (stream, [kind[stream] for kind in kinds]) for stream in self.streams}  # type: ignore[misc]
 

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from pipeline.errors import refuse_unknown
 from train.losses.nce import NOTHING, cotraining_positives, multi_positive_nce, positive_accuracy
+from train.methods.contrastive import OF_NETWORKS, STREAM_CHANNELS, network
 from train.methods.positives import SeveralPositives
-from train.networks.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder
+from train.networks.network import Network
 from train.networks.queue import Queue
 from train.settings import check_flag, check_number
 
@@ -63,13 +64,13 @@ class CoCLR(SeveralPositives):
         check_number("method.top_k", top_k, whole=True, least=0)
         check_flag("method.fill_first", fill_first)
         for key in sampler or {}:
-            if key not in OF_ENCODERS:
-                refuse_unknown("setting", key, OF_ENCODERS, where="method.sampler")
+            if key not in OF_NETWORKS:
+                refuse_unknown("setting", key, OF_NETWORKS, where="method.sampler")
         super().__init__(stream, self_drop, **settings)
         self.save_hyperparameters({"sampler": sampler, "top_k": top_k, "fill_first": fill_first})
-        made = {key: self.hparams[key] for key in OF_ENCODERS} | (sampler or {})
+        made = {key: self.hparams[key] for key in OF_NETWORKS} | (sampler or {})
         in_channels = (settings.get("channels") or STREAM_CHANNELS)[self.other]
-        self.sampler = Encoder(in_channels=in_channels, **made).requires_grad_(False)
+        self.sampler = network(in_channels=in_channels, **made).requires_grad_(False)
         self.sampled = Queue(self.hparams["queue"], made["dim"])
         self._found = torch.empty(0)  # the sampler's features of the batch that is being compared
         self.train(self.training)
@@ -85,7 +86,7 @@ class CoCLR(SeveralPositives):
         return super().reads | {self.other: (1,)}
 
     @property
-    def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
+    def starts(self) -> dict[str, tuple[str, list[Network]]]:
         return super().starts | {"sampler": (self.other, [self.sampler])}
 
     def train(self, mode: bool = True) -> Self:

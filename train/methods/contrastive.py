@@ -7,16 +7,25 @@ from typing import Any, ClassVar
 
 from pipeline.errors import UsageError
 from train.methods.method import Method
+from train.networks.network import Network
 from train.networks.queue import check_length
 from train.optim import OptimiserSettings
 from train.settings import check_number
+
+STREAM_CHANNELS = {"rgb": 3, "flow": 2}
+OF_NETWORKS = ("backbone", "backbone_settings", "dim", "temporal_centring")  # what a recipe says of a network
+
+
+def network(in_channels: int, dim: int, **settings: Any) -> Network:
+    """A network as a recipe says it: `dim` is the length of the rows that losses compare."""
+    return Network(in_channels=in_channels, head_settings={"dim": dim}, **settings)
 
 
 class Contrastive(Method):
     """Settings of InfoNCE and its relatives, checked and kept in the checkpoint; networks and queues are the method's own.
 
     Args:
-        backbone, backbone_settings, dim, temporal_centring: see `Encoder`.
+        backbone, backbone_settings, dim, temporal_centring: see `Network`.
         queue: number of keys K, a multiple of the batch over all ranks. Published: 2048 on UCF101, 16384 on Kinetics-400.
         temperature: divides the cosines.
         momentum: share that a key encoder keeps of itself at each optimiser step.

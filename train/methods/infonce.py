@@ -12,9 +12,10 @@ from torch import Tensor
 from pipeline.errors import refuse_unknown
 from train.collectives import encode_shuffled, gather_rows, world_size
 from train.losses.nce import contrast_logits, in_batch_logits, own_key_accuracy, own_key_nce
-from train.methods.contrastive import Contrastive
+from train.methods.contrastive import OF_NETWORKS, STREAM_CHANNELS, Contrastive, network
 from train.methods.method import Meter
-from train.networks.encoder import OF_ENCODERS, STREAM_CHANNELS, Encoder, momentum_update
+from train.networks.momentum import momentum_update
+from train.networks.network import Network
 from train.networks.queue import Queue
 from train.optim import make_optimiser, with_schedule
 
@@ -48,8 +49,8 @@ class InfoNCE(Contrastive):
         super().__init__(**settings)
         self.save_hyperparameters({"stream": stream})
         in_channels = (self.hparams["channels"] or STREAM_CHANNELS)[stream]
-        self.query_encoder = Encoder(in_channels=in_channels, **{key: self.hparams[key] for key in OF_ENCODERS})
-        self.key_encoder: Encoder | None = None
+        self.query_encoder = network(in_channels=in_channels, **{key: self.hparams[key] for key in OF_NETWORKS})
+        self.key_encoder: Network | None = None
         self.queue: Queue | None = None
         if self.hparams["queue"]:
             self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
@@ -60,11 +61,11 @@ class InfoNCE(Contrastive):
         return {self.hparams["stream"]: (0, 1)}
 
     @property
-    def encoders(self) -> dict[str, Encoder]:
+    def encoders(self) -> dict[str, Network]:
         return {self.hparams["stream"]: self.query_encoder}
 
     @property
-    def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
+    def starts(self) -> dict[str, tuple[str, list[Network]]]:
         followed = [self.query_encoder] if self.key_encoder is None else [self.query_encoder, self.key_encoder]
         return {"query": (self.hparams["stream"], followed)}
 

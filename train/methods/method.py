@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from lightning.pytorch import LightningModule
 
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Method(LightningModule, ABC):
 
     @property
     @abstractmethod
-    def encoders(self) -> dict[str, Encoder]:
+    def encoders(self) -> dict[str, Network]:
         """Stream -> the network that evaluation uses."""
 
     @property
-    def starts(self) -> dict[str, tuple[str, list[Encoder]]]:
+    def starts(self) -> dict[str, tuple[str, list[Network]]]:
         """Role -> the stream of an earlier stage's encoder, and the encoders that may start as it is, head included."""
         return {}
 

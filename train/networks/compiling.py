@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from pipeline.errors import UsageError
-from train.networks.encoder import Encoder
+from train.networks.network import Network
 
 
 def compile_backbones(method: nn.Module, device: torch.device) -> None:
-    """Compile the backbone of every encoder in place: weights keep their names, so checkpoints fit with and without.
+    """Compile the backbone of every network in place: weights keep their names, so checkpoints fit with and without.
 
     The first step takes minutes longer, and so does each other shape of clips.
 
@@ -26,5 +26,5 @@ def compile_backbones(method: nn.Module, device: torch.device) -> None:
             remedy="install a C++ compiler (g++) with Python's headers, or leave --hardware.compile out",
         ) from error
     for part in method.modules():
-        if isinstance(part, Encoder):
+        if isinstance(part, Network):
             part.backbone.compile()

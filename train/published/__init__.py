@@ -71,7 +71,7 @@ class Published:
         )
 
     def has_our_head(self, role: str) -> bool:
-        """Whether the head is of the form of `train.networks.encoder.Encoder`: no classifier, and no projection with batch norm."""
+        """Whether the head is of the form of `train.networks.network.Network`: no classifier, and no projection with batch norm."""
         return "head.0.weight" in self.heads[role]
 
     def encoder(self, role: str) -> State:

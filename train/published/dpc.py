@@ -1,6 +1,6 @@
 """DPC's files, which CoCon's resemble (specs/cocon.md section 1.5): pre-trained networks and classifiers, on 2D3D-ResNets.
 
-Aggregator (a ConvGRU, whose tensors are stored twice) and predictor have no place in `train.networks.encoder.Encoder`: they are kept
+Aggregator (a ConvGRU, whose tensors are stored twice) and predictor have no place in `train.networks.network.Network`: they are kept
 as the head, under their own names. Batch norm keeps no running statistics, so that there are none to load. One network was
 published again with statistics; its file differs from CoCon's in nothing, so that its layout must be named.
 """

@@ -1,6 +1,6 @@
 """GOCA's files (specs/goca.md section 1): an RGB and a flow network, trained together, on R(2+1)D-18 or S3D.
 
-The projection head has batch norm and three layers, for which `train.networks.encoder.Encoder` has no place: it is kept under its
+The projection head has batch norm and three layers, for which `train.networks.network.Network` has no place: it is kept under its
 own names. Where both streams share one, both roles have it.
 """
 

@@ -1,6 +1,6 @@
 """SLIC's files (specs/slic.md section 1): pre-trained networks and classifiers, on R3D-18.
 
-The projection head (`fc1`, `bn_proj`, `fc2`) has batch norm, for which `train.networks.encoder.Encoder` has no place: it is kept under
+The projection head (`fc1`, `bn_proj`, `fc2`) has batch norm, for which `train.networks.network.Network` has no place: it is kept under
 its own names. A bare trunk, as Hara's 3D-ResNets are, is read too and its `fc` named among what is left over; those were
 mostly trained with a pooling behind the stem, which SLIC's network does not have.
 """

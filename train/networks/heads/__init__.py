@@ -1,0 +1,24 @@
+"""Heads by name: what a network has behind its pool. A new one is one module and one line of HEADS."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from train.registry import Registry
+
+HEADS = Registry(
+    "head",
+    {
+        "none": "train.networks.heads.none:NoHead",
+        "coclr": "train.networks.heads.coclr:CoCLRHead",
+    },
+)
+
+
+class Head(nn.Sequential):
+    """Rows (B, in_features) -> rows (B, size), which the network makes unit rows if `unit`; size 0: none, they stay."""
+
+    unit: ClassVar[bool]
+    size: int
