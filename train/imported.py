@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,14 +62,13 @@ def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
             remedy="import each into a run of its own",
         )
     seen = inputs[0]
-    return dataclasses.replace(
-        recipes.load(recipes.find(*RECIPE)),
+    return recipes.load(recipes.find(*RECIPE)).changed(
         title=f"published networks: {', '.join(map(str, files.values()))}",
-        clips=ClipSettings(seen.length, seen.stride, seen.size),
-        augmentation=Augmentation(seen.policy, dict(seen.settings)),
-        evaluation=EvaluationSettings(seen.crop),
+        clips=ClipSettings(length=seen.length, stride=seen.stride, size=seen.size),
+        augmentation=Augmentation(name=seen.policy, settings=dict(seen.settings)),
+        evaluation=EvaluationSettings(crop=seen.crop),
         stages=[
-            StageSettings(stream, "infonce", _settings(stream, published), epochs=1)
+            StageSettings(name=stream, method="infonce", settings=_settings(stream, published), epochs=1)
             for stream, published in found.items()
         ],
     )

@@ -11,20 +11,25 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoInfo, VideoStore
 from train import reader
 from train.augment import ClipPlan, Policy, colour_maps, sample_plans
 from train.order import Order, OrderSettings
 from train.reader.affine import normalise
+from train.settings import Settings
+
+Side = Annotated[int, Field(ge=1)]
+Sides = Annotated[tuple[Side, Side], Field(strict=False)]  # YAML has lists
 
 AHEAD = 2  # batches made while the network works; more would only hold memory
-SHORT = ("pad", "drop")
 
 
 @dataclass
@@ -63,8 +68,7 @@ class Batch:
         return normalise(self.clips[stream][number], self.affine[stream][number])
 
 
-@dataclass(frozen=True)
-class ClipSettings:
+class ClipSettings(Settings):
     """Which frames and which size.
 
     Args:
@@ -75,14 +79,10 @@ class ClipSettings:
             as CoCLR does, "drop" leaves them out of training, as DPC does.
     """
 
-    length: int
-    stride: int
-    size: tuple[int, int]
-    short: str = "pad"
-
-    def __post_init__(self) -> None:
-        if self.short not in SHORT:
-            refuse_unknown("value", self.short, SHORT, where="short")
+    length: int = Field(ge=1)
+    stride: int = Field(ge=1)
+    size: Sides
+    short: Literal["pad", "drop"] = "pad"
 
     @property
     def span(self) -> int:

@@ -7,21 +7,19 @@ number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from pipeline.errors import UsageError, refuse_unknown
-from train.settings import check_number
+from train.settings import Settings, cannot_be
 
 ORDER = 0x6F726465  # keeps the order's random numbers apart from the pixels'
 LIMIT = 0x6C696D69  # and the choice of a limited set's videos apart from both
 WINDOW = 8  # blocks whose videos are shuffled together
-LAST = ("drop", "keep")
 
 
-@dataclass(frozen=True)
-class OrderSettings:
+class OrderSettings(Settings):
     """Which videos an epoch holds, and in which order.
 
     By default every video once, shuffled anew in every epoch; what does not fill a batch is left out, other videos in
@@ -46,23 +44,21 @@ class OrderSettings:
             of devices must divide it.
     """
 
-    block: int = 0
+    block: int = Field(default=0, ge=0)
     balanced: bool = False
-    repeat: int = 1
-    limit: int = 0
-    last: str = "drop"
+    repeat: int = Field(default=1, ge=1)
+    limit: int = Field(default=0, ge=0)
+    last: Literal["drop", "keep"] = "drop"
 
-    def __post_init__(self) -> None:
-        for key, least in (("block", 0), ("repeat", 1), ("limit", 0)):
-            check_number(key, getattr(self, key), whole=True, least=least)
-        if self.last not in LAST:
-            refuse_unknown("value", self.last, LAST, where="last")
+    @model_validator(mode="after")
+    def _check(self) -> OrderSettings:
         if self.balanced and self.block:
-            raise UsageError(
+            raise cannot_be(
                 "balanced takes each batch from all classes, block takes it from a few places of the store",
-                where="balanced, block",
-                remedy="give one of the two",
+                "give one of the two",
+                "balanced, block",
             )
+        return self
 
 
 class Order:

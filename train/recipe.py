@@ -2,57 +2,81 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import re
-import types
-import typing
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
-from train.callbacks.neighbours import NeighbourSettings
 from train.loader import ClipSettings
 from train.methods.method import Method
 from train.networks.network import check_fit
 from train.order import OrderSettings
-from train.settings import check_number
+from train.settings import Settings, cannot_be, read, told_as_setting
 
 FOLDER = Path(__file__).parent / "recipes"
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 TAKEN = ("features",)  # a folder of evaluation's, beside those of the stages
 LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
+FRACTION = TypeAdapter(Annotated[float, Field(strict=True, gt=0, le=1)])
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
-@dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Settings):
     """A policy of `train.augment` by name, with its settings."""
 
     name: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Augmentation:
+        with told_as_setting():
+            if "flow_bound" in self.settings:
+                raise _said_elsewhere("flow_bound", "the store says up to which bound its flow goes")
+            augment.policy(self.name, **self.settings)
+        return self
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Settings):
     """How evaluation cuts frames: the whole frame, or a centred square of this fraction of the short side."""
 
-    crop: float | str = "whole"
+    crop: float | Literal["whole"] = "whole"
+
+    @field_validator("crop", mode="plain")
+    @classmethod
+    def _whole_or_fraction(cls, given: Any) -> float | Literal["whole"]:
+        return "whole" if given == "whole" else FRACTION.validate_python(given)
 
 
-@dataclass(frozen=True)
-class StageSettings:
+class NeighbourSettings(Settings):
+    """Nearest neighbours while training: `knn_top1` in the line of progress and in metrics.jsonl.
+
+    A held-out video counts if the training video whose middle clip is most like its own has its class. Without labels,
+    `same_video_top1`: if of all held-out videos' last clips its own is most like its first.
+
+    Args:
+        every: Steps between two looks; 0 for none, and then nothing is held out.
+        share: Of the training videos to hold out, whole recordings.
+        gallery: Training videos to compare with at most, drawn once.
+    """
+
+    every: int = Field(default=0, ge=0)
+    share: float = Field(default=0.05, gt=0, le=0.5)
+    gallery: int = Field(default=1000, ge=1)
+
+
+class StageSettings(Settings):
     """One training run of one method; stages follow each other as listed.
 
     Args:
         name: Of the stage's folder in the run.
         method: A name in `train.methods`.
         settings: Of the method.
+        start: Role of the method -> an earlier stage, or a file.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
         steps: how often the weights are moved.
         batch: As the recipe's, for this stage; 0: the recipe's.
@@ -60,15 +84,26 @@ class StageSettings:
 
     name: str
     method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    start: dict[str, str] = field(default_factory=dict)
-    epochs: int = 0
-    steps: int = 0
-    batch: int = 0
+    settings: dict[str, Any] = {}
+    start: dict[str, str] = {}
+    epochs: int = Field(default=0, ge=0)
+    steps: int = Field(default=0, ge=0)
+    batch: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> StageSettings:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name) or self.name in TAKEN:
+            raise cannot_be(
+                f"{self.name!r} cannot be the name of a stage's folder in the run",
+                f"letters, digits, _ and - ; and not {', '.join(TAKEN)}",
+                "name",
+            )
+        if (self.epochs > 0) == (self.steps > 0):
+            raise cannot_be("a stage has either epochs or steps", "give one of the two")
+        return self
 
 
-@dataclass(frozen=True)
-class KeepBest:
+class KeepBest(Settings):
     """Which line of metrics.jsonl is the best one; its network is kept as best.ckpt.
 
     Args:
@@ -77,11 +112,16 @@ class KeepBest:
     """
 
     metric: str = ""
-    mode: str = ""
+    mode: Literal["", "min", "max"] = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> KeepBest:
+        if bool(self.metric) != bool(self.mode):
+            raise cannot_be("metric and mode go together", "give both, or none")
+        return self
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """Everything that decides what a run computes.
 
     Args:
@@ -100,33 +140,59 @@ class Recipe:
         seed: Of weights, order, frames and pixels.
         splits: Which videos are trained on; "" are those without a split.
         order: Which videos an epoch holds, and in which order: see `train.order.OrderSettings`.
-        precision: As Lightning names it: 32-true, bf16-mixed or 16-mixed.
+        precision: As Lightning names it.
         checkpoint_every: Steps between checkpoints, of which the last one stays.
         keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
         keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
-        neighbours: Nearest neighbours of held-out videos while training: see `train.callbacks.neighbours`.
+        neighbours: Nearest neighbours of held-out videos while training: see `NeighbourSettings`.
         evaluation: How evaluation cuts frames.
     """
 
     title: str
     clips: ClipSettings
     augmentation: Augmentation
-    batch: int
+    batch: int = Field(ge=1)
     stages: list[StageSettings]
-    seed: int = 0
-    splits: list[str] = field(default_factory=lambda: ["train", ""])
-    order: OrderSettings = field(default_factory=OrderSettings)
-    precision: str = "32-true"
-    accumulate: int = 1
-    clip_gradients: float = 0.0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    splits: list[str] = ["train", ""]
+    order: OrderSettings = OrderSettings()
+    precision: Precision = "32-true"
+    accumulate: int = Field(default=1, ge=1)
+    clip_gradients: float = Field(default=0.0, ge=0)
     sync_batchnorm: bool = False
-    checkpoint_every: int = 50
-    keep_every: int = 0
-    keep_best: KeepBest = field(default_factory=KeepBest)
-    log_every: int = 10
-    neighbours: NeighbourSettings = field(default_factory=NeighbourSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    checkpoint_every: int = Field(default=50, ge=1)
+    keep_every: int = Field(default=0, ge=0)
+    keep_best: KeepBest = KeepBest()
+    log_every: int = Field(default=10, ge=1)
+    neighbours: NeighbourSettings = NeighbourSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @field_validator("splits")
+    @classmethod
+    def _known_splits(cls, given: list[str]) -> list[str]:
+        for split in given:
+            if split not in SPLITS:
+                with told_as_setting():
+                    refuse_unknown("split", split, SPLITS)
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if self.accumulate > 1 and self.order.last == "keep":
+            raise cannot_be(
+                "a step that accumulates batches has no place for a smaller one",
+                "order.last: drop, or accumulate: 1",
+                "order.last",
+            )
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise cannot_be("a recipe needs stages, each with a name of its own", f"now: {names}", "stages")
+        earlier: dict[str, Method] = {}
+        for place, stage in enumerate(self.stages):
+            with told_as_setting():
+                earlier[stage.name] = _check_stage(self, stage, earlier, f"stages[{place}]")
+        return self
 
     def method_settings(self, stage: StageSettings) -> dict[str, Any]:
         """What the method of a stage is made with: its settings, and the channels that the augmentation gives networks."""
@@ -136,15 +202,6 @@ class Recipe:
     def batch_of(self, stage: StageSettings) -> int:
         """Videos in a pass of a stage, over all devices."""
         return stage.batch or self.batch
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they are written to RUN/recipe.yaml."""
-        values = _plain(dataclasses.asdict(self))
-        for stage in values["stages"]:
-            # Runs that are older than this choice lack it: left out where it is not made, they are still this recipe's.
-            if not stage["batch"]:
-                del stage["batch"]
-        return values
 
 
 def find(recipe: str, method: str) -> Path:
@@ -171,11 +228,9 @@ def load(path: Path, seed: int | None = None) -> Recipe:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"the recipe cannot be read: {error}", where=str(path), remedy="it is a YAML file") from error
-    recipe: Recipe = _parse(Recipe, data, str(path), "")
-    if seed is not None:
-        recipe = dataclasses.replace(recipe, seed=seed)
-    _check(recipe, str(path))
-    return recipe
+    if seed is not None and isinstance(data, dict):
+        data["seed"] = seed
+    return read(Recipe, data, str(path))
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -191,67 +246,17 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _check(recipe: Recipe, where: str) -> None:
-    check_number(f"{where}: batch", recipe.batch, whole=True, least=1)
-    check_number(f"{where}: seed", recipe.seed, whole=True, least=0, most=LARGEST_SEED)
-    for key in ("length", "stride"):
-        check_number(f"{where}: clips.{key}", getattr(recipe.clips, key), whole=True, least=1)
-    for side in recipe.clips.size:
-        check_number(f"{where}: clips.size", side, whole=True, least=1)
-    for key in ("accumulate", "checkpoint_every", "log_every"):
-        check_number(f"{where}: {key}", getattr(recipe, key), whole=True, least=1)
-    check_number(f"{where}: keep_every", recipe.keep_every, whole=True, least=0)
-    check_number(f"{where}: clip_gradients", recipe.clip_gradients, least=0)
-    if recipe.accumulate > 1 and recipe.order.last == "keep":
-        raise UsageError(
-            "a step that accumulates batches has no place for a smaller one",
-            where=f"{where}: order.last",
-            remedy="order.last: drop, or accumulate: 1",
-        )
-    if bool(recipe.keep_best.metric) != bool(recipe.keep_best.mode):
-        raise UsageError("metric and mode go together", where=f"{where}: keep_best", remedy="give both, or none")
-    if recipe.keep_best.mode not in ("", "min", "max"):
-        refuse_unknown("mode", recipe.keep_best.mode, ("min", "max"), where=f"{where}: keep_best.mode")
-    if recipe.precision not in PRECISIONS:
-        refuse_unknown("precision", recipe.precision, PRECISIONS, where=f"{where}: precision")
-    for split in recipe.splits:
-        if split not in SPLITS:
-            refuse_unknown("split", split, SPLITS, where=f"{where}: splits")
-    with _within(f"{where}: augmentation"):
-        if "flow_bound" in recipe.augmentation.settings:
-            raise _said_elsewhere("flow_bound", "the store says up to which bound its flow goes")
-        augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
-    with _within(f"{where}: evaluation"):
-        augment.policy("evaluate", crop=recipe.evaluation.crop)
-    names = [stage.name for stage in recipe.stages]
-    if not names or len(set(names)) != len(names):
-        raise UsageError(
-            "a recipe needs stages, each with a name of its own", where=f"{where}: stages", remedy=f"now: {names}"
-        )
-    earlier: dict[str, Method] = {}
-    for place, stage in enumerate(recipe.stages):
-        earlier[stage.name] = _check_stage(recipe, stage, earlier, f"{where}: stages[{place}]")
-
-
 def _check_stage(recipe: Recipe, stage: StageSettings, earlier: dict[str, Method], where: str) -> Method:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", stage.name) or stage.name in TAKEN:
-        raise UsageError(
-            f"{stage.name!r} cannot be the name of a stage's folder in the run",
-            where=f"{where}.name",
-            remedy=f"letters, digits, _ and - ; and not {', '.join(TAKEN)}",
-        )
-    for key in ("epochs", "steps", "batch"):
-        check_number(f"{where}.{key}", getattr(stage, key), whole=True, least=0)
-    if (stage.epochs > 0) == (stage.steps > 0):
-        raise UsageError("a stage has either epochs or steps", where=where, remedy="give one of the two")
     # Every setting of every stage is checked before the first one starts.
-    with _within(f"{where}.settings"):
+    try:
         if "channels" in stage.settings:
             raise _said_elsewhere(
                 "channels", "the augmentation says how many channels networks are given: see its `flow`"
             )
         method = methods.create(stage.method, **recipe.method_settings(stage))
         method.check_batch(recipe.batch_of(stage))
+    except UsageError as error:
+        raise UsageError(error.what, where=f"{where}.settings: {error.where}", remedy=error.remedy) from error
     _check_start(stage, method, earlier, f"{where}.start")
     return method
 
@@ -276,87 +281,13 @@ def _check_start(stage: StageSettings, method: Method, earlier: dict[str, Method
                     where=where,
                     remedy=f"it has {', '.join(found)}; give a stage that trains {stream}",
                 )
-            with _within(where):
+            try:
                 check_fit(found[stream], encoders[0], given)
+            except UsageError as error:
+                raise UsageError(error.what, where=f"{where}: {error.where}", remedy=error.remedy) from error
         elif not Path(given).is_file():
             refuse_unknown("earlier stage (and there is no such file)", given, earlier, where=f"{where}.{role}")
 
 
 def _said_elsewhere(key: str, where_instead: str) -> UsageError:
     return UsageError(f"{key} is not a recipe's to say", where=key, remedy=f"leave it out: {where_instead}")
-
-
-@contextlib.contextmanager
-def _within(where: str) -> Iterator[None]:
-    """Puts the recipe's file and key before what a part of it says of its settings."""
-    try:
-        yield
-    except UsageError as error:
-        place = f"{where}: {error.where}" if error.where else where
-        raise UsageError(error.what, where=place, remedy=error.remedy) from error
-
-
-def _parse(kind: Any, data: Any, where: str, key: str) -> Any:
-    """`data` from YAML as the annotated type `kind`; `key` is the path to it within the file."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _parse_fields(kind, data, where, key)
-    if origin is list and isinstance(data, list):
-        return [_parse(arguments[0], item, where, f"{key}[{place}]") for place, item in enumerate(data)]
-    if origin is tuple and isinstance(data, list) and len(data) == len(arguments):
-        return tuple(_parse(part, item, where, key) for part, item in zip(arguments, data, strict=True))
-    if origin is dict and isinstance(data, dict) and all(isinstance(name, str) for name in data):
-        return data
-    allowed = arguments if origin is types.UnionType else (kind,)
-    plain = tuple(part for part in allowed if isinstance(part, type))
-    if float in plain:
-        plain += (int,)
-    taken_for_a_number = isinstance(data, bool) and bool not in plain
-    if origin in (None, types.UnionType) and isinstance(data, plain) and not taken_for_a_number:
-        return data
-    raise UsageError(
-        f"{data!r} is not {_name(kind)}", where=f"{where}: {key or 'top level'}", remedy="correct the value"
-    )
-
-
-def _parse_fields(kind: Any, data: Any, where: str, key: str) -> Any:
-    if not isinstance(data, dict):
-        raise UsageError(
-            f"{data!r} is not a mapping", where=f"{where}: {key or 'top level'}", remedy="see train/recipes"
-        )
-    types_ = typing.get_type_hints(kind)
-    for name in data:
-        if name not in types_:
-            refuse_unknown("key", name, types_, where=f"{where}: {key or 'top level'}")
-    required = [
-        item.name
-        for item in dataclasses.fields(kind)
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]
-    missing = [name for name in required if name not in data]
-    if missing:
-        raise UsageError(f"{missing[0]} is missing", where=f"{where}: {key or 'top level'}", remedy="add it")
-    prefix = f"{key}." if key else ""
-    values = {name: _parse(types_[name], value, where, prefix + name) for name, value in data.items()}
-    with _within(f"{where}: {key or 'top level'}"):
-        return kind(**values)
-
-
-def _name(kind: Any) -> str:
-    """An annotated type in words."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return " or ".join(_name(part) for part in arguments)
-    if origin is tuple:
-        return f"a list of {len(arguments)}, each {_name(arguments[0])}"
-    words = {bool: "true or false", int: "a whole number", str: "text", float: "a number"}
-    words |= {list: "a list", dict: "a mapping of names"}
-    return words[origin or kind]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

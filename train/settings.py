@@ -1,11 +1,123 @@
-"""Refusals of values that cannot be meant, in one wording for recipes, methods and networks."""
+"""Settings: what a recipe may say, checked as it is read; and refusals in one wording for recipes, methods and networks."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from typing import Any, get_args
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pipeline.errors import UsageError, refuse_unknown
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Values by name that are checked when they are made, and stay as they are.
+
+    A subclass lists them as fields with types, ranges and defaults. Types are exact: 4.0 and true are no whole numbers, a
+    whole number serves as a fraction. Rules between fields are `model_validator`s, which raise `cannot_be`.
+
+    Raises pydantic's ValidationError for what cannot be meant; `read` tells it to people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            for key in given:
+                if key not in cls.model_fields:
+                    with told_as_setting():
+                        refuse_unknown("key", key, cls.model_fields)
+        return given
+
+    def changed(self, **values: Any) -> Self:
+        """The same with other values, checked again."""
+        return type(self)(**(dict(self) | values))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As YAML and checkpoints hold it, defaults included; `read` makes the same settings of it."""
+        return self.model_dump(mode="json")
+
+
+def read(kind: type[S], data: Any, where: str) -> S:
+    """Settings from what YAML or a checkpoint holds.
+
+    Raises:
+        UsageError: naming `where`, the path to the key, and the nearest spelling of what is unknown; one at a time.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise _told(error.errors(include_url=False)[0], where) from None
+
+
+def cannot_be(what: str, remedy: str, key: str = "") -> PydanticCustomError:
+    """What validators of settings raise: what is wrong, what to do, and which key, below the settings' own place, it is."""
+    return _error(what, remedy, f".{key}" if key else "")
+
+
+@contextlib.contextmanager
+def told_as_setting() -> Iterator[None]:
+    """Within a validator of settings: a UsageError of a part is told with the place of the settings before its own."""
+    try:
+        yield
+    except UsageError as error:
+        raise _error(error.what, error.remedy, f": {error.where}" if error.where else "") from error
+
+
+def _error(what: str, remedy: str, within: str) -> PydanticCustomError:
+    return PydanticCustomError("cannot_be", "{what}", {"what": what, "remedy": remedy, "within": within})
+
+
+def _told(found: ErrorDetails, where: str) -> UsageError:
+    kind, value, place, context = found["type"], found["input"], [*found["loc"]], found.get("ctx", {})
+    what, remedy = f"{value!r} is not {WORDS.get(kind, 'what belongs here')}", "correct the value"
+    if kind == "cannot_be":
+        what, remedy = context["what"], context["remedy"]
+    elif kind == "missing" and isinstance(place[-1], str):
+        what, remedy = f"{place.pop()} is missing", "add it"
+    elif kind == "literal_error":
+        try:
+            refuse_unknown("value", value, re.findall("'([^']*)'", context["expected"]))
+        except UsageError as error:
+            what, remedy = error.what, error.remedy
+    elif kind in LIMITS:
+        word, name = LIMITS[kind]
+        what, remedy = f"{value!r} is out of range", f"{word} {context[name]:g}"
+    elif kind == "float_type" and isinstance(value, str):
+        what, remedy = f"{value!r} is text, not a number", "YAML reads 1e-3 as text: write 1.0e-3"
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    within = context.get("within", "") if kind == "cannot_be" else ""
+    return UsageError(what, where=f"{where}: {(path + within).lstrip('.: ') or 'top level'}", remedy=remedy)
+
+
+# How people are told of pydantic's kinds of errors.
+WORDS = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping of names",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "missing": "a list of that length",
+    "model_type": "a mapping",
+    "string_type": "text",
+    "too_long": "a list of that length",
+    "tuple_type": "a list",
+}
+LIMITS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
 
 
 def check_number(

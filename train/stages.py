@@ -341,7 +341,7 @@ def _trainer(
     return Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
-        precision=recipe.precision,  # type: ignore[arg-type]
+        precision=recipe.precision,
         max_epochs=-1,
         max_steps=steps,
         accumulate_grad_batches=recipe.accumulate,

@@ -117,7 +117,14 @@ def measure(root: Path, count: int) -> dict[str, float]:
     opened = time.perf_counter()
     reads = dict.fromkeys(("rgb", "flow"), (0, 1))
     loader = ClipLoader(
-        store, videos, reads, ClipSettings(32, 1, (128, 128)), policy("small"), 32, 0, executor="opencv"
+        store,
+        videos,
+        reads,
+        ClipSettings(length=32, stride=1, size=(128, 128)),
+        policy("small"),
+        32,
+        0,
+        executor="opencv",
     )
     drawn = time.perf_counter()
     for number in range(BATCHES):

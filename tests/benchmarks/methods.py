@@ -13,7 +13,6 @@ again. An hour and a half on two cores with the synthetic set.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shlex
 import subprocess
 import sys
@@ -56,8 +55,7 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
     listed = list(recipe.stages)
     if method in ("infonce", "cmc"):
         listed = [
-            dataclasses.replace(stage, steps=STEPS.get(stage.settings.get("stream", ""), max(STEPS.values())))
-            for stage in listed
+            stage.changed(steps=STEPS.get(stage.settings.get("stream", ""), max(STEPS.values()))) for stage in listed
         ]
     else:
         spent = {stream: sum(s.steps for s in listed if s.settings["stream"] == stream) for stream in STEPS}
@@ -66,13 +64,13 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
         (place,) = [place for place, stage in enumerate(listed) if stage.name == "coclr-rgb"]
         # Before the stage itself, so that both streams together are those of the recipe.
         listed.insert(place, without_coin(listed[place]))
-    scaled = [dataclasses.replace(stage, steps=round(scale * stage.steps)) for stage in listed]
-    return dataclasses.replace(recipe, stages=scaled)
+    scaled = [stage.changed(steps=round(scale * stage.steps)) for stage in listed]
+    return recipe.changed(stages=scaled)
 
 
 def without_coin(stage: StageSettings) -> StageSettings:
     name = f"{stage.name}-without-coin"
-    return dataclasses.replace(stage, name=name, settings={**stage.settings, "self_drop": 0.0})
+    return stage.changed(name=name, settings={**stage.settings, "self_drop": 0.0})
 
 
 def write(recipe: Recipe, path: Path) -> Path:

@@ -9,7 +9,6 @@ step that is spent waiting for its batch, and how fast the loader alone is, with
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import statistics
 import tempfile
@@ -98,8 +97,8 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = recipes.load(recipes.find(arguments.recipe, arguments.method))
     if arguments.batch:
-        alike = [dataclasses.replace(stage, batch=0) for stage in recipe.stages]
-        recipe = dataclasses.replace(recipe, batch=arguments.batch, stages=alike)
+        alike = [stage.changed(batch=0) for stage in recipe.stages]
+        recipe = recipe.changed(batch=arguments.batch, stages=alike)
     with tempfile.TemporaryDirectory() as scratch:
         store = open_store(arguments.store or make_store(Path(scratch), arguments.videos))
         figures = {stage.name: measure(recipe, stage, store, arguments) for stage in recipe.stages}

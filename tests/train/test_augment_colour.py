@@ -134,7 +134,9 @@ def test_what_moves_right_on_the_left_moves_left_on_the_right(
     mirror = policy(
         "slic", flip=1.0, jitter=0.0, gray=0.0, blur=0.0, area=(1.0, 1.0), retry=False, flow=flow, flow_flip=flow_flip
     )
-    loader = ClipLoader(store, ["a"], {"flow": (0,)}, ClipSettings(4, 1, (24, 32)), mirror, 1, 0, "opencv", 1)
+    loader = ClipLoader(
+        store, ["a"], {"flow": (0,)}, ClipSettings(length=4, stride=1, size=(24, 32)), mirror, 1, 0, "opencv", 1
+    )
     [seen] = loader.load(0).views("flow")[0].numpy()
     loader.close()
     left, right = seen[:, 1, 12, 4], seen[:, 1, 12, 27]

@@ -281,7 +281,7 @@ def test_iterations_that_end_early_leave_no_threads(store: VideoStore) -> None:
 def test_clips_of_extracted_videos(synthetic_store: VideoStore) -> None:
     """What the pipeline wrote, with labels, recordings and both views, without a hand in between."""
     videos = [video for video, info in synthetic_store.infos.items() if info.split == "train"]
-    loader = make(synthetic_store, videos=videos, batch=3, clips=ClipSettings(4, 4, (24, 32)))
+    loader = make(synthetic_store, videos=videos, batch=3, clips=ClipSettings(length=4, stride=4, size=(24, 32)))
     seen = list(loader)
     loader.close()
     assert len(seen) == 3

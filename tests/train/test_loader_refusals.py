@@ -44,7 +44,7 @@ def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, executor: str,
     """Nobody skips it, replaces it or waits for it: the batches before come, and then the refusal."""
     before = threads()
     # Clips of all frames of the shortest videos, so that each video is read whole.
-    clips = ClipSettings(6, 1, (16, 16))
+    clips = ClipSettings(length=6, stride=1, size=(16, 16))
     loader = make(
         damaged,
         clips=clips,
@@ -79,9 +79,9 @@ def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> No
     refused("(?s)batch of 4 cannot be shared evenly by 3 processes.*multiple", UsageError, world_size=3)
     refused("(?s)video 'nobody' is not in the store", videos=[*store.videos, "nobody"])
     # The longest video has nine frames, and so eight of flow.
-    refused("(?s)spans 9 frames .9 x stride 1.*has 8", clips=ClipSettings(9, 1, (16, 16)))
-    refused("(?s)spans 10 frames .5 x stride 2", clips=ClipSettings(5, 2, (16, 16)))
-    make(store, clips=ClipSettings(4, 2, (16, 16))).close()
+    refused("(?s)spans 9 frames .9 x stride 1.*has 8", clips=ClipSettings(length=9, stride=1, size=(16, 16)))
+    refused("(?s)spans 10 frames .5 x stride 2", clips=ClipSettings(length=5, stride=2, size=(16, 16)))
+    make(store, clips=ClipSettings(length=4, stride=2, size=(16, 16))).close()
     # A last batch of one video.
     kept = OrderSettings(last="keep")
     refused("(?s)last batch of an epoch, of 1 videos.*by 2 processes.*drop", UsageError, order=kept, world_size=2)
@@ -122,7 +122,7 @@ def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
 
 def test_short_videos_are_trained_on_beside_long_ones(store: VideoStore, tmp_path: Path) -> None:
     mixed = write_store(tmp_path / "store", {"long": (12, 20, 24), "short": (4, 20, 24)})
-    loader = make(mixed, clips=ClipSettings(8, 1, (16, 16)), batch=2)
+    loader = make(mixed, clips=ClipSettings(length=8, stride=1, size=(16, 16)), batch=2)
     [batch] = loader
     assert batch.clips["rgb"][0].shape == (2, 3, 8, 16, 16)
     loader.close()
@@ -131,12 +131,12 @@ def test_short_videos_are_trained_on_beside_long_ones(store: VideoStore, tmp_pat
 def test_short_videos_are_dropped_when_asked_for(tmp_path: Path) -> None:
     """A clip spans eight frames; the shorter of both has eight of rgb, but seven of flow."""
     mixed = write_store(tmp_path / "store", {"long": (9, 20, 24), "short": (8, 20, 24)})
-    loader = make(mixed, clips=ClipSettings(4, 2, (16, 16), short="drop"), batch=1)
+    loader = make(mixed, clips=ClipSettings(length=4, stride=2, size=(16, 16), short="drop"), batch=1)
     assert loader.videos == ["long"]
     assert [batch.index.tolist() for batch in loader] == [[0]]
     loader.close()
     with pytest.raises(Refusal, match="(?s)all 2 videos are dropped.*clip of 10 frames .5 x stride 2.*short: pad"):
-        make(mixed, clips=ClipSettings(5, 2, (16, 16), short="drop"), batch=1)
+        make(mixed, clips=ClipSettings(length=5, stride=2, size=(16, 16), short="drop"), batch=1)
 
 
 def test_store_without_flow_gives_rgb_of_all_frames(tmp_path: Path) -> None:

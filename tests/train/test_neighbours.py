@@ -24,9 +24,10 @@ from train import augment, reader
 from train.augment import base_affine
 from train.callbacks import neighbours
 from train.callbacks.metrics import Metrics
-from train.callbacks.neighbours import Neighbours, NeighbourSettings, hold_out
+from train.callbacks.neighbours import Neighbours, hold_out
 from train.loader import ClipSettings
 from train.networks.network import Network
+from train.recipe import NeighbourSettings
 from train.videos import training_videos
 
 CLIPS = ClipSettings(length=4, stride=2, size=(16, 16))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from train.order import WINDOW, Order, OrderSettings
+from train.settings import read
 
 counts = st.integers(1, 200)
 seeds = st.integers(0, 2**32 - 1)
@@ -186,4 +187,4 @@ def test_balanced_sets_may_be_limited() -> None:
 )
 def test_orders_that_cannot_be_meant_fail(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){message}"):
-        OrderSettings(**settings)
+        read(OrderSettings, settings, "order")

@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
 def make(
     store: VideoStore, name: str, length: int = 4, views: int = 2, videos: Any = None, **settings: Any
 ) -> ClipLoader:
-    clips, made = ClipSettings(length, 1, (16, 20)), policy(name, **settings)
+    clips, made = ClipSettings(length=length, stride=1, size=(16, 20)), policy(name, **settings)
     listed = videos or store.videos
     reads = dict.fromkeys(("rgb", "flow"), range(views))
     return ClipLoader(store, listed, reads, clips, made, min(4, len(listed)), 5, "opencv", 1)
@@ -202,7 +202,7 @@ def test_frames_are_told_in_words(store: VideoStore, tmp_path: Path) -> None:
     loader.close()
     assert words["short"] == "clip 1: frames 0 to 2, frame 0 repeated 3 times in front because the video is short"
     apart = ClipLoader(
-        short, ["long"], {"rgb": (0,)}, ClipSettings(3, 2, (16, 20)), policy("slic"), 1, 0, "opencv", 1
+        short, ["long"], {"rgb": (0,)}, ClipSettings(length=3, stride=2, size=(16, 20)), policy("slic"), 1, 0, "opencv", 1
     )  # fmt: skip
     assert shown_videos(apart, 0, 0, 1)[0].clips[0].words.endswith(", 2 apart")
     apart.close()

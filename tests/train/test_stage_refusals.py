@@ -66,7 +66,7 @@ def test_run_is_not_continued_with_other_batches(
     recipe, source = stopped
     shutil.copytree(source, tmp_path / "run")
     other = runs.load(tmp_path / "other.yaml", IN_BATCH | {"batch": 6})
-    with pytest.raises(Refusal, match=r"stages.0.batch: stored nothing, asked 6"):
+    with pytest.raises(Refusal, match=r"stages.0.batch: stored 0, asked 6"):
         stages.prepare(tmp_path / "run", other)
     with pytest.raises(Refusal, match="(?s)made with another recipe.*last.ckpt"):
         stages.run_stage(other, other.stages[0], store, tmp_path / "run", runs.HARDWARE)

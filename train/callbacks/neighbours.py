@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,32 +27,9 @@ from train.loader import ClipSettings, usable_frames
 from train.methods.method import Meter, Method
 from train.networks.network import Network
 from train.reader import Executor
-from train.settings import check_number
+from train.recipe import NeighbourSettings
 
 DOMAIN = 0x6E6E  # keeps these random numbers apart from those of other users of the same seed
-
-
-@dataclass(frozen=True)
-class NeighbourSettings:
-    """Nearest neighbours while training: `knn_top1` in the line of progress and in metrics.jsonl.
-
-    A held-out video counts if the training video whose middle clip is most like its own has its class. Without labels,
-    `same_video_top1`: if of all held-out videos' last clips its own is most like its first.
-
-    Args:
-        every: Steps between two looks; 0 for none, and then nothing is held out.
-        share: Of the training videos to hold out, whole recordings.
-        gallery: Training videos to compare with at most, drawn once.
-    """
-
-    every: int = 0
-    share: float = 0.05
-    gallery: int = 1000
-
-    def __post_init__(self) -> None:
-        check_number("every", self.every, whole=True, least=0)
-        check_number("share", self.share, above=0, most=0.5)
-        check_number("gallery", self.gallery, whole=True, least=1)
 
 
 def hold_out(
