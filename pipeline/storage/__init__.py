@@ -97,7 +97,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A reader sees the old file or the whole new one, also after a power cut."""
+    """A reader sees the old file or the whole new one, also after a power cut. Folders above it are made."""
     _place(path).write_atomically(path, data)
 
 

@@ -128,16 +128,17 @@ def flush_file_system(folder: Path) -> None:
 
 def _write_and_rename(path: Path, data: bytes, flush: Callable[[int], None]) -> None:
     """flush: what makes durable at least the open file whose descriptor it is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ASIDE)
     try:
         with open(aside, "wb") as file:
             file.write(data)
             file.flush()
             flush(file.fileno())
+        os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    os.replace(aside, path)
 
 
 def _files_below(root: Path, below: str, skip: frozenset[str]) -> Iterator[Entry]:
