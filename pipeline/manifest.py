@@ -89,7 +89,6 @@ class Manifest:
         writer.writerow(COLUMNS)
         writer.writerows(astuple(row) for row in self.rows)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             storage.write_atomically(classes_path(path), "".join(f"{name}\n" for name in self.classes).encode())
             storage.write_atomically(path, table.getvalue().encode())
         except OSError as error:

@@ -284,7 +284,6 @@ def _write_figures(path: Path, source: str, figures: dict[str, Any]) -> None:
         "sizes": figures,
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         storage.write_atomically(path, (json_format.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise unwritable(path, error) from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,8 +15,6 @@ from pipeline.store import VideoStore, catalogue, classes, compatibility, layout
 from pipeline.store.lock import only_writer
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import add_groups, create_store, writing_to
-
-ASIDE = ".partial"
 
 
 def settled(
@@ -33,7 +29,7 @@ def settled(
         return None
     store = create_store(path, settings)
     todo, summary = plan(manifest, store, sources, retry_quarantined)
-    if todo or not store.listing.current or classes.missing(path, manifest.classes) or any(strays(path)):
+    if todo or not store.listing.current or classes.missing(path, manifest.classes) or any(_strays(path)):
         return None
     summary.wall = time.perf_counter() - began
     return summary
@@ -111,15 +107,9 @@ def make_ready(root: Path, manifest: Manifest, video_ids: Iterable[str]) -> None
 
 def sweep(root: Path) -> None:
     """Remove what killed runs left aside of the files that they were about to rename."""
-    for path in list(strays(root)):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    for path in list(_strays(root)):
+        (storage.remove_folder if path.is_dir() else storage.remove)(path)
 
 
-def strays(root: Path) -> Iterator[Path]:
-    """What killed runs left aside; arrays are not entered. Object stores have none: there nothing is renamed."""
-    for folder, below, files in os.walk(root) if storage.is_local(root) else ():
-        yield from (Path(folder, name) for name in [*below, *files] if name.endswith(ASIDE))
-        below[:] = [name for name in below if name not in layout.reserved() and not name.endswith(ASIDE)]
+def _strays(root: Path) -> Iterator[Path]:
+    return storage.left_aside(root, skip=layout.reserved())  # arrays are not entered

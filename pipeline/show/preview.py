@@ -49,7 +49,6 @@ def write_contact_sheets(store: VideoStore, video_ids: list[str], out: Path) -> 
         path = out / f"{layout.quoted(video_id)}.png"
         _, png = cv2.imencode(".png", cv2.cvtColor(contact_sheet(store, video_id), cv2.COLOR_RGB2BGR))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             storage.write_atomically(path, png.tobytes())
         except OSError as error:
             raise unwritable(path, error) from error

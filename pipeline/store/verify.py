@@ -86,9 +86,9 @@ def _check(store: VideoStore, folder: Path, labels: frozenset[str] | None) -> tu
     for name, expected in record["files"].items():
         path = folder / name
         try:
-            found, size = storage.digest_and_size(path)
-            read += size
-            if found != expected:
+            content = storage.read(path)
+            read += len(content)
+            if storage.digest(content) != expected:
                 damage.append(Damage(video_id, str(path), CHANGED))
         except OSError as error:
             damage.append(Damage(video_id, str(path), f"cannot be read: {error.strerror}"))

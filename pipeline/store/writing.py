@@ -36,7 +36,6 @@ def create_store(path: Path, settings: ExtractionSettings, overwrite: bool = Fal
                 remedy="give an empty or a new folder as STORE=; nothing was written",
             )
         with writing_to(path):
-            storage.make_folder(path)
             storage.write_atomically(path / layout.RECORD, compatibility.root_record(settings))
     store = open_store(path)
     if not overwrite:
@@ -52,7 +51,6 @@ def add_groups(root: Path, video_ids: Iterable[str]) -> None:
         folders.update(parent for parent in (videos / layout.quoted(video_id)).parents if videos in parent.parents)
     for folder in sorted(folders):
         if not (folder / layout.RECORD).exists():
-            storage.make_folder(folder)
             storage.write_atomically(folder / layout.RECORD, layout.group())
 
 
@@ -83,7 +81,6 @@ class VideoWriter:
     def begin(self) -> None:
         """Take the record away first, so that readers never see new frames under an old record; then old arrays."""
         self.discard()
-        storage.make_folder(self.folder)
 
     def add(self, view: StoredView, streams: list[np.ndarray]) -> None:
         """Take the next encoded frames of a view; full shards go to the disk."""

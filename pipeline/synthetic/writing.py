@@ -6,7 +6,6 @@ import io
 import multiprocessing
 import os
 import signal
-import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,9 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.synthetic.scene import CLASSES, video
 from pipeline.video import mp4
@@ -95,29 +96,20 @@ def generate(
 
     report(0)
     if missing:
-        _make_folders({task.path.parent for task in missing})
         _make_all(missing, workers, report)
     return len(missing)
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: int = 25, comment: str = "") -> None:
-    """Writes frames (F, H, W, 3) uint8 RGB as H.264 in an MP4 file; folders must exist.
+    """Writes frames (F, H, W, 3) uint8 RGB as H.264 in an MP4 file, whole or not at all; folders above it are made.
 
-    The file appears under its name only when it is complete: it is encoded in memory, written to `<name>.part` and
-    renamed. `comment` goes into the container's metadata. Raises ValueError for frames of another kind, and OSError.
+    `comment` goes into the container's metadata. Raises ValueError for frames of another kind, and OSError.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
         raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
     encoded = io.BytesIO()
     mp4.encode(encoded, [frames], fps, _PIXELS, _ENCODER, comment)
-    path = Path(path)
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_bytes(encoded.getbuffer())
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    storage.write_atomically(Path(path), encoded.getvalue())
 
 
 def _check_settings(
@@ -156,54 +148,22 @@ def _refuse_foreign_videos(folder: Path, tasks: list[_Task]) -> None:
 
 
 def _is_finished(task: _Task) -> bool:
-    """Whether the file is there, whole and of these settings; Refusal for a whole video of other settings or origin."""
+    """Whether the file is there and of these settings; Refusal for a video of other settings or origin."""
     if not task.path.exists():
         return False
-    index = _index(task.path)
-    if index is None:
+    try:
+        with av.open(str(task.path)) as container:
+            comment = container.metadata.get("comment")
+    except av.FFmpegError:  # cut short or no video: made again
         return False
-    # The comment is the last thing in the index.
-    if index.endswith(task.comment.encode()):
+    # The comment is the last thing in the file: one that still opens without its last bytes has none.
+    if comment == task.comment:
         return True
-    start = index.rfind(b"costream synthetic video")
-    made = "not by costream" if start < 0 else index[start:].decode(errors="replace")
     raise Refusal(
-        f"the folder holds a video made otherwise ({made}); wanted: {task.comment}",
+        f"the folder holds a video made otherwise ({comment or 'not by costream, or cut short'}); wanted: {task.comment}",
         where=str(task.path),
         remedy="give an empty folder, or the settings that this one was made with, or delete it",
     )
-
-
-def _index(path: Path) -> bytes | None:
-    """The index (box `moov`) of an MP4 file, or None if the file is cut short or is no MP4 file.
-
-    Read by hand because FFmpeg opens a file that lacks its last bytes without complaint, and reports a damaged index in
-    many ways. A file is a row of boxes: size (4 bytes, big-endian, itself included), type (4 bytes), content.
-    """
-    size = path.stat().st_size
-    position, index = 0, None
-    with path.open("rb") as file:
-        while position < size:
-            file.seek(position)
-            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
-            if length < 8 or position + length > size:
-                return None
-            if kind == b"moov":
-                index = file.read(length - 8)
-            position += length
-    return index
-
-
-def _make_folders(folders: set[Path]) -> None:
-    try:
-        for folder in sorted(folders):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refusal(
-            f"cannot make a folder for the synthetic videos: {error.strerror}",
-            where=str(folder),
-            remedy="give a folder that can be written to",
-        ) from error
 
 
 def _make_all(tasks: list[_Task], workers: int, report: Callable[[int], None]) -> None:

@@ -27,9 +27,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import importers, storage, synthetic
+from pipeline import importers, synthetic
 from pipeline.extraction.run import extract
 from pipeline.manifest import Manifest
+from pipeline.storage import disk
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import VideoWriter, create_store
 from pipeline.video.decode import decode
@@ -158,7 +159,7 @@ def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: i
     blocks = list(decode(video))
     views = settings.extractors(video.stem)
     streams = [(view, [stream for block in blocks for stream in view.add(block)]) for view in views]
-    flush = storage.flush_file_system
+    flush = disk.flush_file_system
     ways: dict[str, Callable[[Path], None]] = {
         "ms to write a video": flush,
         "ms to write it without flushing": lambda folder: None,
@@ -168,11 +169,11 @@ def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: i
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(repeats):
         for name, way in ways.items():
-            storage.flush_file_system = way
+            disk.flush_file_system = way
             began = time.perf_counter()
             write(scratch / "writing", f"{name}/{number}", streams)
             spent[name].append(1e3 * (time.perf_counter() - began))
-    storage.flush_file_system = flush
+    disk.flush_file_system = flush
     return {name: statistics.median(times) for name, times in spent.items()}
 
 

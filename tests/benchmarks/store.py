@@ -107,7 +107,7 @@ def fill(
     add_groups(root, names)
     (view,) = SETTINGS.extractors(names[0])
     view.frame_shape = shape
-    with mock.patch.object(storage, "flush_file_system"):  # nothing here must outlive a power cut
+    with mock.patch("pipeline.storage.disk.flush_file_system"):  # nothing here must outlive a power cut
         for name in names:
             file = videos / f"{name}.mp4"
             content = file.read_bytes() if file.exists() else b""

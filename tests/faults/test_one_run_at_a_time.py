@@ -19,7 +19,7 @@ from tests.pipeline.reference import content
 
 HOLD = """
 import sys, pathlib
-from pipeline.lock import only_writer
+from pipeline.store.lock import only_writer
 with only_writer(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

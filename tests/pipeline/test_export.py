@@ -242,7 +242,7 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(npy.GrowingArray, "finish", full)
-        patch.setattr("pipeline.storage.flush_file_system", full)
+        patch.setattr("pipeline.storage.disk.flush_file_system", full)
         with pytest.raises(Refusal, match="it cannot be written: No space left on device"):
             export.export(store, "v", tmp_path / out)
     assert sorted(tmp_path.iterdir()) == before

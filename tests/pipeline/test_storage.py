@@ -27,7 +27,7 @@ from pipeline.existing.bring import Existing, bring, manifest_of
 from pipeline.extraction import job
 from pipeline.extraction.journal import Journal, last_run
 from pipeline.extraction.run import extract
-from pipeline.storage import location
+from pipeline.storage import location, objects
 from pipeline.store import VideoStore, layout, lock, open_store
 from pipeline.store.lock import only_writer
 from pipeline.store.settings import ExtractionSettings
@@ -82,8 +82,21 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
 @pytest.fixture(params=["memory", "s3"])
 def elsewhere(request: pytest.FixtureRequest) -> Iterator[Path]:
     """An empty place that is not local."""
-    yield location(request.getfixturevalue("s3") if request.param == "s3" else "memory://costream-test")
-    MemoryFileSystem.store.clear()
+    yield from _empty(request)
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
+def anywhere(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty place of each kind."""
+    yield from _empty(request)
+
+
+def _empty(request: pytest.FixtureRequest) -> Iterator[Path]:
+    if request.param == "disk":
+        yield request.getfixturevalue("tmp_path")
+    else:
+        yield location(request.getfixturevalue("s3") if request.param == "s3" else "memory://costream-test")
+        MemoryFileSystem.store.clear()
 
 
 def test_a_path_is_local_and_a_url_is_not() -> None:
@@ -102,27 +115,36 @@ def test_a_place_that_cannot_be_reached_is_refused(url: str) -> None:
         location(url)
 
 
-def test_files_come_and_go(elsewhere: Path) -> None:
-    path = elsewhere / "a" / "b%20c~é" / "zarr.json"
+def test_files_come_and_go(anywhere: Path) -> None:
+    path = anywhere / "a" / "b%20c~é" / "zarr.json"
     assert storage.read_if_there(path) is None
-    assert not storage.entries(elsewhere)
-    storage.write(path, b"0123456789")
+    assert not storage.entries(anywhere)
+    storage.write(path, b"")
+    for put in (storage.write, storage.write_atomically, storage.commit):
+        put(path, b"0123456789")
     assert storage.read(path) == b"0123456789"
     assert abs(storage.changed(path) / 1e9 - time.time()) < 60
     file = storage.open_file(path)
     assert (file.tail(3), file.tail(99), file.read(2, 3), file.read(8, 9)) == (b"789", b"0123456789", b"234", b"89")
-    assert storage.entries(elsewhere) == [(elsewhere / "a", True)]
-    assert [entry.path for entry in storage.files_below(elsewhere)] == [path]
-    assert not list(storage.files_below(elsewhere, skip=frozenset({"a"})))
-    assert not storage.create_exclusively(path, b"second")
-    assert storage.create_exclusively(elsewhere / "c", b"first")
+    assert storage.entries(anywhere) == [(anywhere / "a", True)]
+    assert [(entry.path, entry.size) for entry in storage.files_below(anywhere)] == [(path, 10)]
+    assert not list(storage.files_below(anywhere, skip=frozenset({"a"})))
+    assert not list(storage.left_aside(anywhere))
+    storage.write(anywhere / "c", b"stays")
     storage.remove(path)
     storage.remove(path)
-    storage.remove_folder(elsewhere / "a")
-    assert storage.remove_empty(elsewhere / "a")
-    assert not storage.remove_empty(elsewhere)
+    for _ in range(2):
+        storage.remove_folder(anywhere / "a")
+    assert storage.remove_empty(anywhere / "a")
+    assert not storage.remove_empty(anywhere)
     with pytest.raises(FileNotFoundError):
         storage.read(path)
+
+
+def test_of_two_that_write_the_same_file_exclusively_one_succeeds(elsewhere: Path) -> None:
+    assert storage.create_exclusively(elsewhere / "lock", b"first")
+    assert not storage.create_exclusively(elsewhere / "lock", b"second")
+    assert storage.read(elsewhere / "lock") == b"first"
 
 
 @pytest.fixture(scope="module")
@@ -244,13 +266,13 @@ def test_a_server_that_is_gone_stops_the_run(
 ) -> None:
     store = location(f"{s3}/store")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(storage, "_put", _refuse)
+    monkeypatch.setattr(objects.ObjectStore, "write_atomically", _refuse)
     with pytest.raises(Refusal, match="(?s)the store cannot be written: .*run the same command again"):
         extract(importers.read("folder", videos), videos, store, extraction_settings, workers=1)
 
 
-def _refuse(path: Path, data: bytes) -> None:
-    with storage._told_as_os_error(path):
+def _refuse(place: objects.ObjectStore, path: Path, data: bytes) -> None:
+    with objects._client(path):
         raise RuntimeError("503 Slow Down")
 
 

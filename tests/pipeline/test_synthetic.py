@@ -130,22 +130,20 @@ class TestGenerate:
         assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.mp4")} == before
         assert calls == [(SMALL_COUNT, SMALL_COUNT)]
 
-    def test_makes_again_what_is_deleted_cut_short_or_half_written(
+    def test_makes_again_what_is_deleted_unreadable_or_half_written(
         self, copy: Path, undisturbed: dict[str, bytes]
     ) -> None:
         (copy / "train/zoom/zoom_0001.mp4").unlink()
-        cut = copy / "test/spin/spin_0001.mp4"
-        cut.write_bytes(cut.read_bytes()[:-20])
         (copy / "test/shake/shake_0001.mp4").write_bytes(b"")
         (copy / "test/zigzag/zigzag_0001.mp4").write_bytes(bytes(5000))
         no_index = copy / "test/vertical/vertical_0001.mp4"
         no_index.write_bytes(no_index.read_bytes().partition(b"moov")[0][:-4])
         half = copy / "train/bounce/bounce_0002.mp4"
-        half.rename(half.with_name("bounce_0002.mp4.part")).write_bytes(b"half")
+        half.rename(half.with_name("bounce_0002.mp4.partial")).write_bytes(b"half")
         calls: list[tuple[int, int]] = []
-        assert synthetic.generate(copy, **SMALL, progress=lambda done, total: calls.append((done, total))) == 6
+        assert synthetic.generate(copy, **SMALL, progress=lambda done, total: calls.append((done, total))) == 5
         assert contents(copy) == undisturbed
-        assert calls == [(SMALL_COUNT - 6 + made, SMALL_COUNT) for made in range(7)]
+        assert calls == [(SMALL_COUNT - 5 + made, SMALL_COUNT) for made in range(6)]
 
     def test_other_settings_in_the_same_folder_fail(self, copy: Path, undisturbed: dict[str, bytes]) -> None:
         for change in ({"seed": 2}, {"frames": 8}, {"width": 64}):
@@ -164,13 +162,20 @@ class TestGenerate:
         with pytest.raises(Refusal, match="not by costream"):
             synthetic.generate(copy, **SMALL)
 
+    @pytest.mark.parametrize("lost", [1, 20])
+    def test_a_video_cut_short_that_still_opens_is_not_taken_for_a_finished_one(self, copy: Path, lost: int) -> None:
+        path = copy / "test/spin/spin_0001.mp4"
+        path.write_bytes(path.read_bytes()[:-lost])
+        with pytest.raises(Refusal, match="(?s)cut short.*delete it"):
+            synthetic.generate(copy, **SMALL)
+
     def test_a_file_in_place_of_a_folder_fails(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(Refusal, match="this is a file"):
             synthetic.generate(tmp_path / "file")
         (tmp_path / "train").mkdir()
         (tmp_path / "train" / "zoom").touch()
-        with pytest.raises(Refusal, match="cannot make a folder"):
+        with pytest.raises(Refusal, match="cannot write a synthetic video: .*exists"):
             synthetic.generate(tmp_path, **SMALL)
 
     @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""What a listing tells of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file below a folder. name: its path below that, with slashes. changed: when, in nanoseconds since 1970."""
+
+    folder: Path
+    name: str
+    size: int
+    changed: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name  # made when it is asked for: it costs more than finding the file
