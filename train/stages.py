@@ -26,6 +26,7 @@ from train import augment, checkpoints, convolutions, provenance
 from train.augment import Policy
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
+from train.callbacks.divergence import Divergence
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
 from train.callbacks.profile import Profile, Ranges
@@ -170,7 +171,7 @@ def run_stage(
         deadline: of `time.monotonic`; training stops after the step in which it passes.
         profile: how many steps to profile, into RUN/<stage>/profile.
 
-    Raises Stopped after a signal or the deadline, Refusal for a checkpoint
+    Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a checkpoint
     that is not of this run or a device whose convolutions are wrong, and UsageError where networks are to be compiled and
     cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
     optimisers and loops are in it, are of the same major version.
@@ -306,7 +307,8 @@ def _callbacks(
     stopping: Stopping,
 ) -> list[Callback]:
     """In the order in which they see the end of a step: one that `note`s values of its own goes before Metrics, a step's
-    line is written before its checkpoint, and the bar shows up once signals are caught."""
+    values are found finite before its line is written, that before its checkpoint, and the bar shows up once signals are
+    caught."""
     metrics, watching = Metrics(folder / "metrics.jsonl", recipe.log_every), []
     if recipe.neighbours.every:
         watching = [_neighbours(recipe, store, module, metrics)]
@@ -314,6 +316,7 @@ def _callbacks(
     metrics.also = tuple(also)
     return [
         *watching,
+        Divergence(folder, metrics),
         metrics,
         stopping,
         Checkpoints(folder / "checkpoints", recipe, facts, metrics, stopping),
