@@ -11,6 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.store import open_store
 from train import checkpoints, imported, stages
 from train import recipe as recipes
+from train.callbacks.divergence import Diverged
 from train.console import LEADER, console, tell
 from train.settings import check_number
 from train.show import preview as previews
@@ -30,7 +31,8 @@ def pretrain(
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
 
     SIGINT (Ctrl-C), SIGTERM and the time limit finish the step, write a checkpoint and stop, with the exit codes 130,
-    143 and 124; the same command goes on.
+    143 and 124; the same command goes on. A loss or gradient that is not finite ends the run with exit code 1; the last
+    checkpoint from before stays.
 
     Args:
         method: What is trained, e.g. infonce.
@@ -70,6 +72,10 @@ def pretrain(
             )
             # Lightning kills the leader when a follower fails.
             return stop.exit_code if LEADER else 0
+        except Diverged:
+            if LEADER:
+                raise
+            return 0
         if not newly:
             tell(f"stage {stage.name} was finished already")
     spent = time.perf_counter() - began

@@ -16,14 +16,26 @@ from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
 
 IN_CHECKPOINTS = ("torch", "lightning")  # the state of optimisers and loops is theirs
-COMPUTING = (*IN_CHECKPOINTS, "costream", "numpy", "opencv-contrib-python", "nvidia-dali-cuda130")
+COMPUTING = (*IN_CHECKPOINTS, "costream", "numpy", "opencv-contrib-python", "nvidia-dali-cuda130", "oneDNN")
 
 
 def facts(
-    recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str], module: Method, start: dict[str, str]
+    recipe: Recipe,
+    stage: StageSettings,
+    store: VideoStore,
+    videos: list[str],
+    module: Method,
+    start: dict[str, str],
+    onednn: bool,
 ) -> dict[str, Any]:
-    """What a checkpoint records of where it comes from. start: digest of the weights that each role starts from."""
+    """What a checkpoint records of where it comes from.
+
+    Args:
+        start: Digest of the weights that each role starts from.
+        onednn: Whether torch may use it: see `train.convolutions`.
+    """
     return described(recipe, stage, module) | {
+        "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
         "store_settings_hash": store.settings_hash,
         "store_videos_hash": videos_hash(store, videos),
         "start": start,

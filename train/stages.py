@@ -22,10 +22,11 @@ from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
-from train import augment, checkpoints, provenance
+from train import augment, checkpoints, convolutions, provenance
 from train.augment import Policy
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
+from train.callbacks.divergence import Divergence
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
 from train.callbacks.profile import Profile, Ranges
@@ -88,7 +89,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """
     check_number("hardware.threads", hardware.threads, whole=True, least=1)
     check_number("hardware.devices", hardware.devices, whole=True, least=1)
-    _check_devices(recipe, hardware)
+    convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
         module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
@@ -108,7 +109,8 @@ def _check_last_batch(module: Method, stage: StageSettings, size: int) -> None:
         ) from error
 
 
-def _check_devices(recipe: Recipe, hardware: Hardware) -> None:
+def _device(recipe: Recipe, hardware: Hardware) -> torch.device:
+    """What this process trains on. Raises UsageError for devices that are not there, or cannot do what the recipe asks."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
@@ -117,8 +119,9 @@ def _check_devices(recipe: Recipe, hardware: Hardware) -> None:
             )
     except MisconfigurationException as error:
         raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
-    if trainer.strategy.root_device.type != "cpu":
-        return
+    device = trainer.strategy.root_device
+    if device.type != "cpu":
+        return device
     if recipe.precision == "16-mixed":  # Lightning would go on in another precision
         raise UsageError(
             "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
@@ -129,6 +132,7 @@ def _check_devices(recipe: Recipe, hardware: Hardware) -> None:
             where="sync_batchnorm",
             remedy="--hardware.devices 1, GPUs, or sync_batchnorm: false in the recipe",
         )
+    return device
 
 
 def prepare(run: Path, recipe: Recipe) -> None:
@@ -167,15 +171,17 @@ def run_stage(
         deadline: of `time.monotonic`; training stops after the step in which it passes.
         profile: how many steps to profile, into RUN/<stage>/profile.
 
-    Raises Stopped after a signal or the deadline, Refusal for a checkpoint that is not of this run, and UsageError where
-    networks are to be compiled and cannot be. A checkpoint written with other versions continues, which is told, as long as torch and
-    Lightning, whose optimisers and loops are in it, are of the same major version.
+    Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a checkpoint
+    that is not of this run or a device whose convolutions are wrong, and UsageError where networks are to be compiled and
+    cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
+    optimisers and loops are in it, are of the same major version.
     """
     videos = training_videos(recipe, store)
     module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
     start = starting_weights(recipe, stage, module, run)
     digests = {role: checkpoints.digest_of(weights) for role, weights in start.items()}
-    facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), module, digests)
+    right = convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
+    facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), module, digests, onednn=right)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -192,9 +198,8 @@ def run_stage(
     callbacks = _callbacks(recipe, store, module, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
-    order = make_order(store, videos, recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
-    steps = stage.steps or stage.epochs * (len(order) // recipe.accumulate)
-    with warnings.catch_warnings():
+    steps = _steps(recipe, stage, store, videos)
+    with convolutions.onednn(allowed=right), warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
@@ -210,6 +215,11 @@ def run_stage(
     if stopping.exit_code:
         raise Stopped(stopping.exit_code, trainer.global_step)
     return True
+
+
+def _steps(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str]) -> int:
+    order = make_order(store, videos, recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
+    return stage.steps or stage.epochs * (len(order) // recipe.accumulate)
 
 
 def starting_weights(
@@ -297,7 +307,8 @@ def _callbacks(
     stopping: Stopping,
 ) -> list[Callback]:
     """In the order in which they see the end of a step: one that `note`s values of its own goes before Metrics, a step's
-    line is written before its checkpoint, and the bar shows up once signals are caught."""
+    values are found finite before its line is written, that before its checkpoint, and the bar shows up once signals are
+    caught."""
     metrics, watching = Metrics(folder / "metrics.jsonl", recipe.log_every), []
     if recipe.neighbours.every:
         watching = [_neighbours(recipe, store, module, metrics)]
@@ -305,6 +316,7 @@ def _callbacks(
     metrics.also = tuple(also)
     return [
         *watching,
+        Divergence(folder, metrics),
         metrics,
         stopping,
         Checkpoints(folder / "checkpoints", recipe, facts, metrics, stopping),

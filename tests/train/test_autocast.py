@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.steps import Views
-from train import methods
+from train import convolutions, methods
 from train.networks.network import Network
 
 QUEUE, BATCH, DIM = 8, 4, 8
@@ -29,6 +30,13 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 # Slots 0 to 3 of the queue hold what is a positive by label, by source and by the sampler.
 LABELS, SOURCES = torch.zeros(BATCH, dtype=torch.int64), torch.zeros(BATCH, dtype=torch.int64)
 QUEUED = torch.arange(QUEUE) // 4
+
+
+@pytest.fixture(autouse=True)
+def convolutions_as_in_training() -> Iterator[None]:
+    """Without oneDNN where its bfloat16 is wrong."""
+    with convolutions.onednn(allowed=convolutions.right_as_they_are("bf16-mixed", torch.device("cpu"))):
+        yield
 
 
 def made(kind: str) -> Any:

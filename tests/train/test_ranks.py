@@ -26,6 +26,8 @@ from tests.train.steps import Recorder, Views
 from tests.train.two_ranks import results
 from train import methods
 from train.backbones import BACKBONES, Backbone
+from train.callbacks.divergence import Diverged, Divergence
+from train.callbacks.metrics import Metrics
 from train.callbacks.stopping import TIME_IS_UP, Stopping
 from train.collectives import encode_shuffled, mean_over_ranks, world_size
 from train.methods.infonce import InfoNCE
@@ -107,6 +109,7 @@ def main() -> None:
     found["shuffle"] = shuffle(rank)
     found["mean"] = mean_over_ranks(torch.tensor([rank, 3.0]))
     found["stopped"] = stop_alone(rank, ranks)
+    found["diverged"] = diverge_alone(rank, ranks)
     torch.save(found, out / f"rank{rank}.pt")
 
 
@@ -117,6 +120,18 @@ def stop_alone(rank: int, ranks: int) -> tuple[int, int]:
     trainer = make_trainer(ranks, stopping)
     trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
     return trainer.global_step, stopping.exit_code
+
+
+def diverge_alone(rank: int, ranks: int) -> str:
+    """What a rank says when the second loss of the last rank alone is not finite, and every third step is looked at."""
+    given = batches(rank, ranks)
+    if rank == ranks - 1:
+        given[1].clips["rgb"] = [clips * math.inf for clips in given[1].clips["rgb"]]
+    method = InfoNCE("rgb", backbone="tiny", dim=8, queue=8, optimiser=OPTIMISER)
+    trainer = make_trainer(ranks, Divergence(Path("pixels"), Metrics(Path("unused"), every=STEPS)))
+    with pytest.raises(Diverged) as ended:
+        trainer.fit(method, DataLoader(given, batch_size=None))
+    return ended.value.what
 
 
 def shuffle(rank: int) -> dict[str, Tensor]:
@@ -161,6 +176,11 @@ def test_two_ranks_equal_one_process(
 
 def test_ranks_stop_together(two_ranks: list[dict[str, Any]]) -> None:
     assert [rank["stopped"] for rank in two_ranks] == [(1, TIME_IS_UP)] * 2
+
+
+def test_ranks_diverge_together(two_ranks: list[dict[str, Any]]) -> None:
+    said = "training diverged in step 2 of stage pixels: its loss is not finite"
+    assert [rank["diverged"] for rank in two_ranks] == [said] * 2
 
 
 def test_mean_is_that_of_all_ranks(two_ranks: list[dict[str, Any]]) -> None:

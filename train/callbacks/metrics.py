@@ -54,6 +54,11 @@ class Metrics(Callback):
         self.noted |= values
         self.mark += seconds
 
+    def due(self, trainer: Trainer) -> bool:
+        """Whether the step that has ended gets a line."""
+        step = trainer.global_step
+        return step % self.every == 0 or step == trainer.max_steps or bool(self.noted)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             with checkpoints.writing("the metrics", self.path):
@@ -76,8 +81,7 @@ class Metrics(Callback):
         self.spent += now - self.mark
         self.mark = now
         self.steps += 1
-        step = trainer.global_step
-        if step % self.every == 0 or step == trainer.max_steps or self.noted:
+        if self.due(trainer):
             self._write_line(trainer)
 
     def state_dict(self) -> dict[str, Any]:
