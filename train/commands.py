@@ -13,6 +13,7 @@ from train import checkpoints, imported, stages
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
 from train.console import LEADER, console, tell
+from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
 from train.videos import told_of_short_videos, training_videos
@@ -49,11 +50,7 @@ def pretrain(
     deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store)
-    path = recipes.find(recipe, method)
-    loaded = recipes.load(path, seed)
-    if method not in [stage.method for stage in loaded.stages]:
-        remedy = f"METHOD={loaded.stages[-1].method}, or another recipe"
-        raise UsageError(f"no stage of the recipe trains {method!r}", where=str(path), remedy=remedy)
+    loaded = _loaded(recipe, method, seed)
     videos = training_videos(loaded, opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
@@ -81,6 +78,15 @@ def pretrain(
     spent = time.perf_counter() - began
     console.print(f"pre-trained {len(loaded.stages)} stages in {spent:.0f} s: {run}")
     return 0
+
+
+def _loaded(recipe: str, method: str, seed: int | None) -> Recipe:
+    path = recipes.find(recipe, method)
+    loaded = recipes.load(path, seed)
+    if method not in [stage.method for stage in loaded.stages]:
+        remedy = f"METHOD={loaded.stages[-1].method}, or another recipe"
+        raise UsageError(f"no stage of the recipe trains {method!r}", where=str(path), remedy=remedy)
+    return loaded
 
 
 def seconds(time_limit: str) -> float:
