@@ -71,13 +71,13 @@ class Journal:
             return
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
         path = self.folder / f"{self.run}-{self.part:05d}.jsonl"
-        if not storage.is_local(path):
-            storage.write(path, text.encode())
-            self.part += 1
-        else:
-            storage.make_folder(path.parent)
+        if storage.is_local(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a", encoding="utf-8") as file:
                 file.write(text)
+        else:
+            storage.write(path, text.encode())
+            self.part += 1
         self.lines, self.written = [], time.time()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 import threading
@@ -12,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pipeline import storage
 from pipeline.errors import Refusal
@@ -29,7 +27,7 @@ def only_writer(store: Path) -> Iterator[None]:
     """Hold the store's lock. Raises Refusal, naming the holder, where another process has it.
 
     Of a local store the kernel drops it when this process ends, however it ends. Of a remote store it is an object with
-    signs of life: that of a process of this host which is gone, or of one that has been silent for long, is taken over.
+    signs of life: one that has been silent for long is taken over.
     """
     with _local_lock(store) if storage.is_local(store) else _remote_lock(store):
         yield
@@ -44,10 +42,10 @@ def _local_lock(store: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise _held(store, file.read().strip() or "unknown process") from error
+            raise _held(store, file.read(), "wait for it, or stop it") from error
         with writing_to(store):
             file.truncate(0)
-            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+            file.write(_this_process())
             file.flush()
         yield
 
@@ -55,7 +53,7 @@ def _local_lock(store: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _remote_lock(store: Path) -> Iterator[None]:
     path = layout.lock_path(store)
-    mine = {"pid": os.getpid(), "host": socket.gethostname(), "token": uuid.uuid4().hex}
+    mine = f"{_this_process()}\n{uuid.uuid4().hex}".encode()
     with writing_to(store):
         _take(store, path, mine)
     ended = threading.Event()
@@ -63,8 +61,8 @@ def _remote_lock(store: Path) -> Iterator[None]:
     def beat() -> None:
         while not ended.wait(BEAT):
             with contextlib.suppress(OSError):  # it may come back; a lock that is lost for long shows below
-                if _holder(path) == mine:
-                    storage.write(path, json.dumps(mine).encode())
+                if storage.read_if_there(path) == mine:
+                    storage.write(path, mine)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -74,7 +72,7 @@ def _remote_lock(store: Path) -> Iterator[None]:
         ended.set()
         thread.join()
         with writing_to(store):
-            if _holder(path) != mine:
+            if storage.read_if_there(path) != mine:
                 raise Refusal(
                     "another run took this store for abandoned and wrote to it at the same time",
                     where=str(store),
@@ -83,47 +81,32 @@ def _remote_lock(store: Path) -> Iterator[None]:
             storage.remove(path)
 
 
-def _take(store: Path, path: Path, mine: dict[str, Any]) -> None:
-    while not storage.create_exclusively(path, json.dumps(mine).encode()):
-        holder = _holder(path)
-        if holder is None:
+def _take(store: Path, path: Path, mine: bytes) -> None:
+    while not storage.create_exclusively(path, mine):
+        try:
+            silent = time.time() - storage.changed(path) / 1e9
+        except FileNotFoundError:  # let go this moment
             continue
-        if _is_stale(path, holder):
+        if silent > SILENCE:
             # Of several that take it over at once the last to write has it, and the others see so in time.
-            storage.write(path, json.dumps(mine).encode())
+            storage.write(path, mine)
             time.sleep(SETTLING)
-            holder = _holder(path)
-        if holder != mine:
-            raise _held(store, f"pid {holder['pid']} on {holder['host']}" if holder else "unknown process")
-        return
+        holder = storage.read_if_there(path)
+        if holder == mine:
+            return
+        if holder is not None:
+            remedy = f"wait for it, or stop it; if it was killed, try again in {SILENCE:.0f} s"
+            raise _held(store, holder.decode(errors="replace"), remedy)
 
 
-def _holder(path: Path) -> dict[str, Any] | None:
-    content = storage.read_if_there(path)
-    return json.loads(content) if content else None
+def _this_process() -> str:
+    return f"pid {os.getpid()} on {socket.gethostname()}"
 
 
-def _is_stale(path: Path, holder: dict[str, Any]) -> bool:
-    if holder["host"] == socket.gethostname() and not _lives(holder["pid"]):
-        return True
-    with contextlib.suppress(FileNotFoundError):
-        return time.time() - storage.changed(path) / 1e9 > SILENCE
-    return False
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is somebody else's
-        pass
-    return True
-
-
-def _held(store: Path, holder: str) -> Refusal:
+def _held(store: Path, holder: str, remedy: str) -> Refusal:
+    process = holder.partition("\n")[0] or "unknown process"
     return Refusal(
-        f"another extraction is writing to this store ({holder})",
+        f"another extraction is writing to this store ({process})",
         where=str(store),
-        remedy="wait for it, or stop it; two writers in one store would lose data",
+        remedy=f"{remedy}; two writers in one store would lose data",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -288,27 +287,29 @@ def test_a_second_writer_elsewhere_is_refused_and_told_who_the_first_is(elsewher
     assert not storage.entries(elsewhere)
 
 
-def test_the_lock_of_a_process_that_is_gone_is_taken_over(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "SETTLING", 0.0)
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait()
-    holder = {"pid": gone.pid, "host": socket.gethostname(), "token": "old"}
-    storage.write(layout.lock_path(elsewhere), json.dumps(holder).encode())
-    with only_writer(elsewhere):
-        assert json.loads(storage.read(layout.lock_path(elsewhere)))["pid"] == os.getpid()
-
-
-def test_the_lock_of_another_host_is_taken_over_when_it_has_been_silent_for_long(
+def test_a_lock_is_taken_over_when_its_holder_has_been_silent_for_long(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "SETTLING", 0.0)
-    holder = {"pid": os.getpid(), "host": "elsewhere", "token": "old"}
-    storage.write(layout.lock_path(elsewhere), json.dumps(holder).encode())
-    with pytest.raises(Refusal, match="on elsewhere"), only_writer(elsewhere):
+    storage.write(layout.lock_path(elsewhere), b"pid 1 on elsewhere\nold")
+    with pytest.raises(Refusal, match=r"(?s)\(pid 1 on elsewhere\).*again in 150 s"), only_writer(elsewhere):
         pass
     monkeypatch.setattr(lock, "SILENCE", -60.0)  # as if more than that had gone by
     with only_writer(elsewhere):
-        assert json.loads(storage.read(layout.lock_path(elsewhere)))["host"] == socket.gethostname()
+        assert storage.read(layout.lock_path(elsewhere)).startswith(b"pid %d on " % os.getpid())
+    assert storage.read_if_there(layout.lock_path(elsewhere)) is None
+
+
+def test_of_two_that_take_a_lock_over_the_last_to_write_has_it(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layout.lock_path(elsewhere)
+    storage.write(path, b"pid 1 on elsewhere\nold")
+    monkeypatch.setattr(lock, "SILENCE", -60.0)
+    monkeypatch.setattr(time, "sleep", lambda _: storage.write(path, b"pid 2 on elsewhere\nnew"))
+    with pytest.raises(Refusal, match="pid 2 on elsewhere"), only_writer(elsewhere):
+        pass
+    assert storage.read(path) == b"pid 2 on elsewhere\nnew"
 
 
 def test_a_writer_gives_signs_of_life_and_notices_that_its_lock_was_taken(
@@ -320,16 +321,17 @@ def test_a_writer_gives_signs_of_life_and_notices_that_its_lock_was_taken(
 
     def beat_until_it_is_taken(path: Path, data: bytes) -> None:
         write(path, data)
-        beats.append(json.loads(data)["pid"])
+        beats.append(data)
         if len(beats) == 3:
-            write(path, json.dumps({"pid": 1, "host": "elsewhere", "token": "new"}).encode())
+            write(path, b"pid 1 on elsewhere\nnew")
             taken.set()
 
-    monkeypatch.setattr(storage, "write", beat_until_it_is_taken)
     with pytest.raises(Refusal, match="another run took this store for abandoned"), only_writer(elsewhere):
+        mine = storage.read(path)
+        monkeypatch.setattr(storage, "write", beat_until_it_is_taken)
         assert taken.wait(PATIENCE)
-    assert beats == [os.getpid()] * 3
-    assert json.loads(storage.read(path))["host"] == "elsewhere"
+    assert beats == [mine] * 3
+    assert storage.read(path) == b"pid 1 on elsewhere\nnew"
 
 
 def test_the_journal_elsewhere_is_written_in_parts(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
