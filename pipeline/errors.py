@@ -63,5 +63,10 @@ def spelled_out(items: Sequence[str], most: int) -> str:
     return "".join(f"\n    {item}" for item in [*items[:most], *more])
 
 
+def named(items: Sequence[str], most: int) -> str:
+    """The same within a sentence."""
+    return ", ".join(items[:most]) + (f", and {len(items) - most:,} more" if len(items) > most else "")
+
+
 def _rebuild(kind: type[Refusal], what: str, where: str, remedy: str) -> Refusal:
     return kind(what, where=where, remedy=remedy)

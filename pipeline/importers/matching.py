@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, named
 from pipeline.importers.inventory import is_surely_video, spelling, split_folder, stem, videos_below
 from pipeline.manifest import SPLITS, Manifest, Video, unique_ids
 
@@ -168,10 +168,9 @@ def _counts(splits: Mapping[str, int], classes: int) -> str:
 
 
 def _some(names: list[str]) -> str:
-    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(map(_text, names[:NAMED])) + more
+    return _text(named(names, NAMED))
 
 
-def _text(name: str) -> str:
-    """A file's name for a terminal, whatever bytes it holds."""
-    return name.encode("utf-8", "backslashreplace").decode()
+def _text(names: str) -> str:
+    """Names of files for a terminal, whatever bytes they hold."""
+    return names.encode("utf-8", "backslashreplace").decode()

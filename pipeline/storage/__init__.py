@@ -7,6 +7,7 @@ Everything that writes or reads a store goes through here. A remote location is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,13 +18,14 @@ from fsspec.core import split_protocol
 from fsspec.registry import get_filesystem_class
 from upath import UPath
 
-from pipeline.errors import UsageError
+from pipeline.errors import Refusal, UsageError
 from pipeline.storage.disk import Disk, DiskFile, file_digest, flush_file_system, writing_aside
 from pipeline.storage.entry import Entry
 from pipeline.storage.objects import ObjectFile, ObjectStore, create_exclusively
 
 __all__ = ["Entry", "create_exclusively", "file_digest", "flush_file_system", "writing_aside"]
 
+MAKE_ROOM = "make room (or mend the disk, or its permissions)"
 LOCAL_PROTOCOLS = (None, "file", "local")
 _DISK, _OBJECT_STORE = Disk(), ObjectStore()
 
@@ -104,6 +106,17 @@ def write_atomically(path: Path, data: bytes) -> None:
 def commit(path: Path, data: bytes) -> None:
     """The same, but for a file that vouches for others: whatever was written before it is durable before it appears."""
     _place(path).commit(path, data)
+
+
+@contextlib.contextmanager
+def writing(what: str, path: Path, remedy: str = f"{MAKE_ROOM} and run the same command again") -> Iterator[None]:
+    """A Refusal for a disk that is full, gone or not ours to write to. what: that is written at `path`, for the message."""
+    try:
+        yield
+    except OSError as error:
+        raise Refusal(
+            f"{what} cannot be written: {error.strerror or error}", where=str(error.filename or path), remedy=remedy
+        ) from error
 
 
 def left_aside(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,10 @@ def add_groups(root: Path, video_ids: Iterable[str]) -> None:
             storage.write_atomically(folder / layout.RECORD, layout.group())
 
 
-@contextlib.contextmanager
-def writing_to(root: Path) -> Iterator[None]:
+def writing_to(root: Path) -> AbstractContextManager[None]:
     """A Refusal for a disk that is full, gone or not ours to write to."""
-    try:
-        yield
-    except OSError as error:
-        raise Refusal(
-            f"the store cannot be written: {error.strerror or error}",
-            where=str(error.filename or root),
-            remedy="make room (or mend the disk, or its permissions) and run the same command again; what is committed"
-            " stays and is not redone",
-        ) from error
+    remedy = f"{storage.MAKE_ROOM} and run the same command again; what is committed stays and is not redone"
+    return storage.writing("the store", root, remedy)
 
 
 class VideoWriter:

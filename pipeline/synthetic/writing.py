@@ -205,11 +205,6 @@ def _end_with_parent() -> None:
 
 def _make(task: _Task) -> None:
     frames = video(task.class_name, task.seed, task.frames, task.height, task.width)
-    try:
+    remedy = f"{storage.MAKE_ROOM}, or give another folder, then repeat the command: finished videos are kept"
+    with storage.writing("a synthetic video", task.path, remedy):
         write_mp4(task.path, frames, comment=task.comment)
-    except OSError as error:
-        raise Refusal(
-            f"cannot write a synthetic video: {error.strerror}",
-            where=str(task.path),
-            remedy="make room or give another folder, then repeat the command: finished videos are kept",
-        ) from error

@@ -175,7 +175,7 @@ class TestGenerate:
             synthetic.generate(tmp_path / "file")
         (tmp_path / "train").mkdir()
         (tmp_path / "train" / "zoom").touch()
-        with pytest.raises(Refusal, match="cannot write a synthetic video: .*exists"):
+        with pytest.raises(Refusal, match="a synthetic video cannot be written: .*exists"):
             synthetic.generate(tmp_path, **SMALL)
 
     @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ class TestGenerate:
         )
         run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         assert run.returncode == 1
-        assert "cannot write a synthetic video: File too large" in run.stderr
+        assert "a synthetic video cannot be written: File too large" in run.stderr
         assert "zoom_0001.mp4" in run.stderr
         assert len(contents(copy)) == SMALL_COUNT - 1
         assert synthetic.generate(copy, **SMALL) == 1

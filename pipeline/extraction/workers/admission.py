@@ -13,7 +13,7 @@ import dask
 from distributed import Client
 
 from pipeline import environment, storage
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, named
 from pipeline.extraction.workers.cluster import address_of
 from pipeline.extraction.workers.stopping import left_running
 from pipeline.store import open_store
@@ -52,7 +52,7 @@ def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -
     if left := {address: videos for address, videos in running.items() if videos}:
         raise Refusal(
             f"workers are still at {sum(map(len, left.values()))} videos of an earlier run, as {min(left.values())[0]!r}",
-            where=", ".join(sorted(left)[:NAMED]),
+            where=named(sorted(left), NAMED),
             remedy="wait until they are through (the dashboard shows it), then run the same command again",
         )
     if failures := client.run_on_scheduler(dask.config.get, FAILURES):
@@ -94,12 +94,12 @@ def _unfit(client: Client, root: Path, store: Path) -> dict[str, str]:
 def _lines(wrong: dict[str, str], workers: dict[str, Any]) -> Iterator[str]:
     """A line for each reason, with the hosts and addresses that it holds for."""
     for reason in sorted(set(wrong.values())):
-        named = [
+        holders = [
             f"{workers[address]['host']} ({address})" if address in workers else address
             for address, its_reason in wrong.items()
             if its_reason == reason
         ]
-        yield f"{', '.join(named[:NAMED])}{' and others' if len(named) > NAMED else ''} {reason}"
+        yield f"{named(holders, NAMED)} {reason}"
 
 
 def requirements(root: Path, store: Path) -> Requirements:
