@@ -74,7 +74,7 @@ def diverged(recipe: Any, store: VideoStore, folder: Path) -> Diverged:
     [
         (spoil_loss, "its loss is not finite"),
         (spoil_gradient, "the norm of its gradient is not finite"),
-        (spoil_statistics, "the norm of its weights is not finite"),
+        (spoil_statistics, "the norm of its weights, statistics and queues is not finite"),
     ],
 )
 def test_first_step_is_named_and_the_checkpoint_before_continues(
@@ -135,7 +135,10 @@ def test_weights_that_will_not_work_are_no_checkpoint(store: VideoStore, tmp_pat
     stage = IN_BATCH | {"settings": IN_BATCH["settings"] | {"optimiser": {"name": "adamw", "lr": 1e30}}}
     recipe = runs.load(tmp_path / "recipe.yaml", stage, checkpoint_every=1)
     ended = diverged(recipe, store, tmp_path / "run")
-    assert ended.what == "training diverged in step 1 of stage pixels: the norm of its weights is not finite"
+    assert (
+        ended.what
+        == "training diverged in step 1 of stage pixels: the norm of its weights, statistics and queues is not finite"
+    )
     assert not last(tmp_path / "run").exists()
 
 

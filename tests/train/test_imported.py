@@ -59,7 +59,7 @@ def test_an_imported_infonce_file_is_exported_tensor_for_tensor(files: dict[str,
 def test_what_we_train_is_exported_as_the_papers_do(
     store: VideoStore, files: dict[str, Path], tmp_path: Path, method: str
 ) -> None:
-    settings = {"stream": "rgb", "queue": 4, "dim": 8, "optimiser": {"name": "sgd", "lr": 0.1}}
+    settings = {"stream": "rgb", "queue": 4, "dim": 8, "optimiser": {"name": "sgd", "lr": 0.001}}
     settings |= {"backbone_settings": {"width": 0.125}}
     first = {"name": "flow", "method": "infonce", "steps": 1, "settings": settings | {"stream": "flow"}}
     stage = {"name": "only", "method": method, "steps": 2, "settings": settings}

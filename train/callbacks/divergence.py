@@ -18,7 +18,7 @@ from train.loader import Batch
 
 NEVER = torch.iinfo(torch.int64).max
 LOSS, GRADIENT = "its loss is not finite", "the norm of its gradient is not finite"
-WEIGHTS = "the norm of its weights is not finite"
+WEIGHTS = "the norm of its weights, statistics and queues is not finite"
 SCALE = "its gradients are not finite at any scale of the loss"
 SMALLEST_SCALE = 1e-4  # fairseq gives up at the same; GradScaler itself would go on halving, and leave out every step
 
@@ -31,9 +31,9 @@ class Divergence(Callback):
     """Raises Diverged, which names the first step whose loss or gradient was NaN or infinite on any rank.
 
     What is not finite is remembered on the device, so that no step waits for it, and looked at where values are read anyway:
-    before a line of metrics.jsonl and before a checkpoint, which for its part needs finite weights. Until then at most
-    `log_every` steps are made in vain. In 16-mixed, gradients that are too large for the scale of the loss are legal:
-    the step is left out and the scale halved. There, a scale that has collapsed is the error.
+    before a line of metrics.jsonl and before a checkpoint, which for its part needs finite weights, statistics and queues.
+    Until then at most `log_every` steps are made in vain. In 16-mixed, gradients that are too large for the scale of the
+    loss are legal: the step is left out and the scale halved. There, a scale that has collapsed is the error.
 
     Args:
         folder: Of the stage.
