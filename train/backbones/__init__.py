@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from torch import nn
 
+from train.arguments import check_number
 from train.registry import Registry
-from train.settings import check_number
 
 BACKBONES = Registry(
     "backbone",
@@ -23,6 +24,8 @@ BACKBONES = Registry(
         "small": "train.backbones.small:Small",
     },
 )
+
+Width = Annotated[float, Field(gt=0)]  # what every channel count is multiplied with, as recipes may say it
 
 
 class Backbone(nn.Module):
@@ -50,9 +53,9 @@ def scaled(channels: int, width: float) -> int:
     """`channels` x `width`, rounded to a multiple of 8 (what matrix units like), at least 8; exact at width 1.
 
     Raises:
-        UsageError: a width that is not positive.
+        ValueError: a width that is not positive.
     """
-    check_number("backbone_settings.width", width, above=0)
+    check_number("width", width, above=0)
     return channels if width == 1 else max(8, round(channels * width / 8) * 8)
 
 

@@ -12,29 +12,29 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.backbones import Backbone, kaiming, scaled
+from train.backbones import Backbone, Width, kaiming, scaled
 from train.backbones.residual import Sides
 
 WIDTHS = (64, 128, 256, 512)
 
 
 class R2Plus1D10(Backbone):
-    """One block a stage, as ViCC trained it under the name r21d (specs/vicc.md section 1.1).
+    """One block a stage, as ViCC trained it under the name r21d (docs/methods.md 3.2).
 
-    14.4 M weights and 512 features at width 1; 16x112x112 -> 2x7x7. The specification does not say with which weights it
-    begins; here they are Kaiming-normal.
+    14.4 M weights and 512 features at width 1; 16x112x112 -> 2x7x7. With which weights ViCC's begins is
+    not known; here they are Kaiming-normal.
 
     `width` multiplies every channel count (rounded to multiples of 8) but those between two halves, which follow.
 
     Raises:
-        UsageError: a width that is not positive.
+        ValueError: a width that is not positive.
     """
 
     time_stride: ClassVar[int] = 8
     space_stride: ClassVar[int] = 16
     smallest_clip: ClassVar[tuple[int, int, int]] = (1, 1, 1)
 
-    def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
+    def __init__(self, in_channels: int = 3, width: Width = 1.0) -> None:
         super().__init__()
         channels = scaled(64, width)
         self.conv1 = Factorised(in_channels, channels, (3, 7, 7), (1, 2, 2))
@@ -58,20 +58,20 @@ class R2Plus1D10(Backbone):
 class R2Plus1D18(Backbone):
     """Two blocks a stage: the architecture, and the names, of torchvision's r2plus1d_18, as GOCA trained it.
 
-    31.3 M weights and 512 features at width 1; 16x112x112 -> 2x7x7. GOCA's published feature is this map pooled to a grid
-    of 1x2x2 and flattened, 2048 numbers (specs/goca.md section 1); the pool `global` makes it to a single cell.
+    31.3 M weights and 512 features at width 1; 16x112x112 -> 2x7x7. GOCA's published feature is what the pool `1x2x2`
+    makes of it, 2048 numbers (docs/methods.md 3.2).
 
     `width` multiplies every channel count (rounded to multiples of 8) but those between two halves, which follow.
 
     Raises:
-        UsageError: a width that is not positive.
+        ValueError: a width that is not positive.
     """
 
     time_stride: ClassVar[int] = 8
     space_stride: ClassVar[int] = 16
     smallest_clip: ClassVar[tuple[int, int, int]] = (1, 1, 1)
 
-    def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
+    def __init__(self, in_channels: int = 3, width: Width = 1.0) -> None:
         super().__init__()
         channels, inside = scaled(64, width), scaled(45, width)  # not `middle`, which would be 83
         self.stem = nn.Sequential(

@@ -1,7 +1,7 @@
 """ResNets with 2-D convolutions in their first half and 3-D ones in their second, of which there are two kinds.
 
--18 and -34 are DPC's and CoCon's (specs/cocon.md section 1.1): Han et al., "Video Representation Learning by Dense
-Predictive Coding", 2019. -50 is what CoCLR's code has under the name r50, after CVRL (specs/coclr.md section 1.2), where
+-18 and -34 are DPC's and CoCon's (docs/methods.md 3.4): Han et al., "Video Representation Learning by Dense
+Predictive Coding", 2019. -50 is what CoCLR's code has under the name r50, after CVRL (docs/methods.md 3.4), where
 3-D convolutions are separated and time shrinks in the stem alone; no published result uses it.
 """
 
@@ -12,9 +12,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.backbones import scaled
+from train.backbones import Width, scaled
 from train.backbones.residual import ResNet, basic_layer
-from train.settings import check_flag
 
 WIDTHS_18 = (64, 128, 256, 256)
 BLOCKS_50 = (3, 4, 6, 3)
@@ -35,7 +34,7 @@ class ResNet2D3D18(ResNet):
             batch also there, so that a clip's features depend on the clips beside it (DPC's released weights).
 
     Raises:
-        UsageError: a width that is not positive.
+        ValueError: a width that is not positive.
     """
 
     time_stride: ClassVar[int] = 4
@@ -43,8 +42,7 @@ class ResNet2D3D18(ResNet):
     smallest_clip: ClassVar[tuple[int, int, int]] = (1, 1, 1)
     blocks: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
 
-    def __init__(self, in_channels: int = 3, width: float = 1.0, running_statistics: bool = True) -> None:
-        check_flag("backbone_settings.running_statistics", running_statistics)
+    def __init__(self, in_channels: int = 3, width: Width = 1.0, running_statistics: bool = True) -> None:
         channels = scaled(64, width)
         stem = nn.Conv3d(in_channels, channels, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
         layers = []
@@ -70,14 +68,14 @@ class ResNet2D3D50(ResNet):
     `width` multiplies every channel count (rounded to multiples of 8).
 
     Raises:
-        UsageError: a width that is not positive.
+        ValueError: a width that is not positive.
     """
 
     time_stride: ClassVar[int] = 2
     space_stride: ClassVar[int] = 32
     smallest_clip: ClassVar[tuple[int, int, int]] = (1, 1, 1)
 
-    def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
+    def __init__(self, in_channels: int = 3, width: Width = 1.0) -> None:
         channels = scaled(64, width)
         stem = nn.Conv3d(in_channels, channels, (5, 7, 7), stride=2, padding=(2, 3, 3), bias=False)
         layers = []

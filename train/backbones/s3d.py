@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.backbones import Backbone, scaled
+from train.backbones import Backbone, Width, scaled
 
 # Output channels of the units of a mixed block: branch 0, branch 1 (1x1x1, separated 3), branch 2 (likewise), branch 3.
 MIXED = {
@@ -34,7 +34,7 @@ class S3D(Backbone):
     `width` multiplies every channel count (rounded to multiples of 8).
 
     Raises:
-        UsageError: a width that is not positive.
+        ValueError: a width that is not positive.
     """
 
     time_stride: ClassVar[int] = 8
@@ -42,7 +42,7 @@ class S3D(Backbone):
     smallest_clip: ClassVar[tuple[int, int, int]] = (5, 17, 17)  # the last pooling drops an odd row, the others keep it
     gated: ClassVar[bool] = False
 
-    def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
+    def __init__(self, in_channels: int = 3, width: Width = 1.0) -> None:
         super().__init__()
         stem, middle = scaled(64, width), scaled(192, width)
         self.Conv_1a = Separated(in_channels, stem, kernel=7, stride=2)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from train.backbones import Backbone, kaiming, scaled
+from train.backbones import Backbone, Width, kaiming, scaled
 
 
 class Small(Backbone):
@@ -15,14 +15,14 @@ class Small(Backbone):
     `width` multiplies every channel count (rounded to multiples of 8).
 
     Raises:
-        UsageError: a width that is not positive.
+        ValueError: a width that is not positive.
     """
 
     time_stride: ClassVar[int] = 2
     space_stride: ClassVar[int] = 8
     smallest_clip: ClassVar[tuple[int, int, int]] = (1, 1, 1)
 
-    def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
+    def __init__(self, in_channels: int = 3, width: Width = 1.0) -> None:
         super().__init__()
         first, second, third, self.feature_size = (scaled(count, width) for count in (16, 32, 64, 128))
         self.layers = nn.Sequential(

@@ -11,8 +11,7 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.errors import Refusal
-from train.settings import check_choice
+from train.arguments import check_choice
 
 Metric = Literal["cosine"]
 # Distances closer than this are equal. A matrix product rounds the same distance differently (by 1e-16) from one place of
@@ -48,8 +47,7 @@ def finch(features: np.ndarray | torch.Tensor, metric: Metric = "cosine") -> Par
         At least one partition; all its clusters have two rows or more, unless N is 1.
 
     Raises:
-        Refusal: features that are not (N, D), empty, or not finite (names the first such row).
-        UsageError: an unknown metric.
+        ValueError: features that are not (N, D), empty, or not finite (names the first such row); an unknown metric.
     """
     check_choice("metric", metric, Metric)
     rows = _rows(features)
@@ -77,13 +75,12 @@ def _rows(features: np.ndarray | torch.Tensor) -> np.ndarray:
         features = features.detach().to("cpu", torch.float64).numpy()
     rows = np.asarray(features, dtype=np.float64)
     if rows.ndim != 2 or not rows.size:
-        raise Refusal(f"features to cluster are {rows.shape}", where="finch", remedy="(N, D), neither of them 0")
+        raise ValueError(f"features to cluster are {rows.shape}, and not (N, D), neither of them 0")
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
-        raise Refusal(
-            "features to cluster are not finite",
-            where=f"row {bad[0]}, the first of {len(bad)} such rows of {len(rows)}",
-            remedy="the network diverged or the features are damaged: train again with a lower rate, or recompute them",
+        raise ValueError(
+            f"features to cluster are not finite: row {bad[0]} is the first of {len(bad)} such rows of {len(rows)}; the"
+            " network diverged, or the features are damaged"
         )
     return rows
 

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import Refusal
+from train.arguments import check_number
 from train.precision import in_full_precision
-from train.settings import check_number
 
 # One schedule for every size, found by trial: mean largest cosines of .032 for 300 prototypes of size 128 and .083 for 1000,
 # and the simplex exactly where there are no more prototypes than dimensions.
@@ -19,7 +18,7 @@ NEGLIGIBLE = 1e-9  # smaller shares become 0: as denormal numbers they make the 
 
 
 class Prototypes(nn.Module):
-    """`count` prototypes that are learned, unit rows of `weight` (K, D) (ViCC, specs/vicc.md section 1.2).
+    """`count` prototypes that are learned, unit rows of `weight` (K, D) (ViCC, docs/methods.md 4.6).
 
     The rows are made unit, without gradient, before each forward pass. To freeze them is up to the method: they have no
     gradient then, or do not require one.
@@ -29,24 +28,24 @@ class Prototypes(nn.Module):
         dim: length D of the rows that are compared with them.
 
     Raises:
-        UsageError: numbers below 1.
+        ValueError: numbers below 1.
     """
 
     def __init__(self, count: int, dim: int) -> None:
         super().__init__()
-        check_number("prototypes.count", count, whole=True, least=1)
-        check_number("prototypes.dim", dim, whole=True, least=1)
+        check_number("count", count, whole=True, least=1)
+        check_number("dim", dim, whole=True, least=1)
         self.weight = nn.Parameter(functional.normalize(torch.randn(count, dim), dim=1))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Scores (B, K), cosines in float32 at least, of unit rows (B, D).
 
         Raises:
-            Refusal: rows of another length.
+            ValueError: rows of another length.
         """
         if rows.ndim != 2 or rows.shape[1] != self.weight.shape[1]:
             shapes = f"rows {tuple(rows.shape)}, prototypes {tuple(self.weight.shape)}"
-            raise Refusal("rows do not fit the prototypes", where=shapes, remedy="rows (B, D), prototypes (K, D)")
+            raise ValueError(f"rows do not fit the prototypes: {shapes}, and not rows (B, D), prototypes (K, D)")
         # Through .data: several passes may share a backward pass, and the later ones change nothing but rounding, which
         # autograd would take for a weight that was overwritten.
         self.weight.data.copy_(functional.normalize(self.weight.data, dim=1))
@@ -57,19 +56,17 @@ class Prototypes(nn.Module):
 def separation(prototypes: Tensor) -> Tensor:
     """Mean over i of max over j != i of (c_i . c_j) + 1, a scalar in 0..2, smaller for prototypes that lie apart.
 
-    Mettes et al. 2019, Hyperspherical Prototype Networks; GOCA's regularisation (specs/goca.md section 2.4).
+    Mettes et al. 2019, Hyperspherical Prototype Networks; GOCA's regularisation (docs/methods.md 4.7).
 
     Args:
         prototypes: (K, D), K > 1, unit rows, which are used as given.
 
     Raises:
-        Refusal: fewer than two prototypes.
+        ValueError: fewer than two prototypes.
     """
     if prototypes.ndim != 2 or len(prototypes) < 2:
-        raise Refusal(
-            "separation is that of two prototypes or more",
-            where=f"prototypes {tuple(prototypes.shape)}",
-            remedy="(K, D)",
+        raise ValueError(
+            f"separation is that of two prototypes (K, D) or more, and these are {tuple(prototypes.shape)}"
         )
     return _cosines_with_others(prototypes).amax(dim=1).mean() + 1
 
@@ -80,11 +77,11 @@ def separate(count: int, dim: int, seed: int = 0) -> Tensor:
 
     Minimises the log-sum-exp of the cosines of all pairs, a soft maximum that sharpens on the way, by gradient steps with
     momentum on the sphere. `separation` itself moves one pair a row and step, and hardly gets anywhere: GOCA's published
-    prototypes come from it (specs/goca.md section 2.4). And as a mean over rows it lets some of them coincide where room is
+    prototypes come from it (docs/methods.md 4.7). And as a mean over rows it lets some of them coincide where room is
     short. The same seed gives the same rows on one machine with one number of threads; others round differently.
 
     Raises:
-        UsageError: fewer than two rows, or dimensions.
+        ValueError: fewer than two rows, or dimensions.
     """
     check_number("count", count, whole=True, least=2)
     check_number("dim", dim, whole=True, least=2)

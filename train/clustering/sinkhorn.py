@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
-from pipeline.errors import Refusal, UsageError
+from train.arguments import check_number
 from train.precision import in_full_precision
-from train.settings import check_number
 
 
 @torch.no_grad()
@@ -25,7 +24,7 @@ def assign(
 
     Without a prior, Q = balance(S / epsilon) (Caron et al. 2020, SwAV, section 3.1). With the assignment P of another stream
     as a prior, Q = balance((S + prior_sign * prior_epsilon * log P) / (epsilon + prior_epsilon)), which maximises
-    <Q, S> + epsilon H(Q) - prior_epsilon KL(Q || P) for a sign of 1 (GOCA, specs/goca.md section 2.2). `balance` scales, in
+    <Q, S> + epsilon H(Q) - prior_epsilon KL(Q || P) for a sign of 1 (GOCA, docs/methods.md 4.5). `balance` scales, in
     turn, each prototype's sum over clips and each clip's sum over prototypes to the same number.
 
     Args:
@@ -43,9 +42,8 @@ def assign(
         NaN throughout, on all ranks, where values are refused on a CPU.
 
     Raises:
-        Refusal: shapes that do not fit, nothing to assign, values that are not finite once divided (CPU only), or a group
-            that this rank is not part of.
-        UsageError: a number out of range, or the weight of a prior without a prior.
+        ValueError: shapes that do not fit, nothing to assign, values that are not finite once divided (CPU only), or a group
+            that this rank is not part of; a number out of range, or the weight of a prior without a prior.
     """
     _refuse_numbers(epsilon, iterations, prior_epsilon, prior_sign)
     _refuse_tensors(scores, log_prior, prior_epsilon, group)
@@ -53,11 +51,10 @@ def assign(
     log_q = log_q / (epsilon + prior_epsilon)
     finite = log_q.isfinite()
     if finite.device.type == "cpu" and not finite.all():
-        raise Refusal(
-            "scores that are not finite, or too large, cannot be balanced",
-            where=f"{int((~finite).sum())} of {finite.numel()} values of scores or log_prior, divided by"
-            f" {epsilon + prior_epsilon:g}",
-            remedy="cosines as scores; as log_prior what assign gave, not the logarithm of probabilities, which may be 0",
+        raise ValueError(
+            f"scores that are not finite, or too large, cannot be balanced: {int((~finite).sum())} of {finite.numel()}"
+            f" values of scores or log_prior, divided by {epsilon + prior_epsilon:g}. Give cosines as scores, and as"
+            " log_prior what assign gave, not the logarithm of probabilities, which may be 0"
         )
     log_q = torch.where(finite, log_q, torch.nan)
     for _ in range(iterations):
@@ -83,22 +80,18 @@ def _refuse_numbers(epsilon: float, iterations: int, prior_epsilon: float, prior
     check_number("iterations", iterations, whole=True, least=1)
     check_number("prior_epsilon", prior_epsilon, least=0)
     if prior_sign not in (1, -1):
-        raise UsageError(f"{prior_sign!r} is no sign", where="prior_sign", remedy="1 (towards the prior) or -1")
+        raise ValueError(f"prior_sign is {prior_sign!r}, and must be 1 (towards the prior) or -1")
 
 
 def _refuse_tensors(
     scores: Tensor, log_prior: Tensor | None, prior_epsilon: float, group: distributed.ProcessGroup | None
 ) -> None:
     if scores.ndim != 2 or scores.shape[1] == 0 or (len(scores) == 0 and group is None):
-        raise Refusal("nothing to assign", where=f"scores {tuple(scores.shape)}", remedy="(B, K), at least one of each")
+        raise ValueError(f"nothing to assign: scores {tuple(scores.shape)}, and not (B, K), at least one of each")
     if log_prior is None and prior_epsilon:
-        raise UsageError(
-            "the weight of a prior without a prior", where="prior_epsilon", remedy="give log_prior, or a weight of 0"
-        )
+        raise ValueError(f"prior_epsilon is {prior_epsilon!r}, the weight of a prior, and there is no log_prior")
     if log_prior is not None and log_prior.shape != scores.shape:
         shapes = f"scores {tuple(scores.shape)}, log_prior {tuple(log_prior.shape)}"
-        raise Refusal("the prior does not fit the scores", where=shapes, remedy="both (B, K)")
+        raise ValueError(f"the prior does not fit the scores: {shapes}, and not both (B, K)")
     if group is not None and distributed.get_rank(group) < 0:
-        raise Refusal(
-            "this rank is not part of the group", where="group", remedy="call assign on the ranks of the group only"
-        )
+        raise ValueError("this rank is not part of the group, whose ranks alone may call assign")

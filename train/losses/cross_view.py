@@ -2,7 +2,7 @@
 
 Rows are the M = B * N time blocks of a batch, the same ones in both views. float16 and bfloat16 are raised to float32, also
 under autocast. Both terms are unweighted (published: 10 each, summed over all pairs of views) and both carry gradient to both
-views. Source: Rai et al., CoCon (arXiv 2104.14764), released code (specs/cocon.md 2.2 to 2.4).
+views. Source: Rai et al., CoCon (arXiv 2104.14764), released code (docs/methods.md 4.10).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import Refusal
 from train.precision import in_full_precision
 
 FLOOR = 1e-5  # added to a row's length, so that a row of zeros stays one
@@ -29,13 +28,12 @@ def pool_blocks(features: Tensor) -> Tensor:
         (B, N, D).
 
     Raises:
-        Refusal: another shape or S.
+        ValueError: another shape or S.
     """
     if features.ndim != 5 or features.shape[3] != features.shape[4] or features.shape[3] not in (2, 4, 7):
-        raise Refusal(
-            "feature maps of this size are not pooled",
-            where=f"features {tuple(features.shape)}",
-            remedy="(B, N, D, S, S) with S 2, 4 or 7: clips of 64, 128 or 224 px at a stride of 32",
+        raise ValueError(
+            f"feature maps of this size are not pooled: {tuple(features.shape)}, and not (B, N, D, S, S) with S 2, 4 or 7,"
+            " which clips of 64, 128 or 224 px give at a stride of 32"
         )
     maps = features.flatten(0, 1)  # (B * N, D, S, S)
     while (size := maps.shape[-1]) > 2:
@@ -53,7 +51,7 @@ def cooperation(first: Tensor, second: Tensor) -> Tensor:
         first, second: (B, N, D), `pool_blocks` of two views.
 
     Raises:
-        Refusal: shapes that differ, or a single block, which has none to be compared with.
+        ValueError: shapes that differ, or a single block, which has none to be compared with.
     """
     rows, others = _directions(first, second)
     return (rows @ rows.T - others @ others.T).abs().mean()
@@ -77,10 +75,10 @@ def _directions(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """The blocks of both views as rows y / (|y| + FLOOR), (M, D)."""
     shapes = f"first {tuple(first.shape)}, second {tuple(second.shape)}"
     if first.ndim != 3 or first.shape != second.shape:
-        raise Refusal("the views do not fit together", where=shapes, remedy="both (B, N, D), the same clips and blocks")
+        raise ValueError(f"the views do not fit together: {shapes}, and not both (B, N, D), the same clips and blocks")
     rows, others = (view.flatten(0, 1) for view in (first, second))
     if len(rows) < 2:
-        raise Refusal("a single block has no others to be compared with", where=shapes, remedy="more clips or blocks")
+        raise ValueError(f"a single block has no others to be compared with: {shapes}")
     return _direction(rows), _direction(others)
 
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import Refusal
+from train.arguments import check_choice, check_number
 from train.precision import in_full_precision
-from train.settings import check_choice, check_number
 
 Reduction = Literal["log_of_sum", "mean_of_logs"]
 NOTHING = -1
@@ -33,12 +32,12 @@ def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: floa
         (B, 1 + K), own key first.
 
     Raises:
-        Refusal: shapes that do not fit together, or a temperature that is not positive.
+        ValueError: shapes that do not fit together, or a temperature that is not positive.
     """
     check_number("temperature", temperature, above=0)
     if query.ndim != 2 or query.shape != key.shape or queue.ndim != 2 or queue.shape[1] != query.shape[1]:
         shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, queue {tuple(queue.shape)}"
-        raise Refusal("features do not fit together", where=shapes, remedy="query and key (B, D), queue (K, D)")
+        raise ValueError(f"features do not fit together: {shapes}, and not query and key (B, D), queue (K, D)")
     own = (query * key).sum(dim=1, keepdim=True)  # (B, 1)
     return torch.cat([own, query @ queue.T], dim=1) / temperature
 
@@ -56,7 +55,7 @@ def in_batch_logits(first: Tensor, second: Tensor, temperature: float = 0.1) -> 
         (2B, 2B - 1), the video's other clip first.
 
     Raises:
-        Refusal: shapes that differ, a single video, or a temperature that is not positive.
+        ValueError: shapes that differ, a single video, or a temperature that is not positive.
     """
     _refuse_pairs(first, second, temperature)
     batch = len(first)
@@ -77,7 +76,7 @@ def cross_logits(first: Tensor, second: Tensor, temperature: float = 0.1) -> Ten
         (B, B), the own counterpart first.
 
     Raises:
-        Refusal: shapes that differ, a single video, or a temperature that is not positive.
+        ValueError: shapes that differ, a single video, or a temperature that is not positive.
     """
     _refuse_pairs(first, second, temperature)
     rows = torch.arange(len(first), device=first.device)
@@ -130,12 +129,11 @@ def multi_positive_nce(
             counts as a negative (CoCLR's released training, 9 batches in 10).
 
     Raises:
-        Refusal: shapes that do not fit, or positives that are no truth values.
-        UsageError: an unknown reduction.
+        ValueError: shapes that do not fit, or positives that are no truth values; an unknown reduction.
     """
     if logits.ndim != 2 or logits.shape != positives.shape or positives.dtype != torch.bool:
         found = f"logits {tuple(logits.shape)}, positives {tuple(positives.shape)} {positives.dtype}"
-        raise Refusal("positives do not fit the logits", where=found, remedy="both (B, 1 + K), positives bool")
+        raise ValueError(f"positives do not fit the logits: {found}, and not both (B, 1 + K), positives bool")
     check_choice("reduction", reduction, Reduction)
     if drop_self:
         own_counts = positives[:, :1] & (positives.sum(dim=1, keepdim=True) == 1)
@@ -172,7 +170,7 @@ def cotraining_positives(
 
     The other stream finds the `top_k` keys of OTHER sources whose features it thinks most similar; where there are fewer,
     all of them. Han et al. 2020, section 3.2; that keys of the same source are positives is the released code's
-    (specs/coclr.md section 4.2).
+    (docs/methods.md 4.4).
 
     Args:
         other_key: (B, D), the other stream's features of the clips that the keys were made of.
@@ -181,15 +179,12 @@ def cotraining_positives(
         mine: whether to ask the other stream; published: once the queue is full.
 
     Raises:
-        Refusal: shapes that do not fit.
-        UsageError: a negative `top_k`.
+        ValueError: shapes that do not fit; a negative `top_k`.
     """
     check_number("top_k", top_k, whole=True, least=0)
     shapes = [tuple(part.shape) for part in (other_key, other_queue, sources, queue_sources)]
     if other_key.ndim != 2 or shapes[1:] != [(len(other_queue), other_key.shape[1]), shapes[0][:1], shapes[1][:1]]:
-        raise Refusal(
-            "features and sources do not fit together", where=str(shapes), remedy="(B, D), (K, D), (B,), (K,)"
-        )
+        raise ValueError(f"features and sources do not fit together: {shapes}, and not (B, D), (K, D), (B,), (K,)")
     same = (sources[:, None] == queue_sources) & (sources[:, None] != NOTHING)
     positives = same
     if mine and top_k:
@@ -230,10 +225,6 @@ def _refuse_pairs(first: Tensor, second: Tensor, temperature: float) -> None:
     check_number("temperature", temperature, above=0)
     if first.ndim != 2 or first.shape != second.shape:
         shapes = f"first {tuple(first.shape)}, second {tuple(second.shape)}"
-        raise Refusal("features do not fit together", where=shapes, remedy="both views (B, D)")
+        raise ValueError(f"features do not fit together: {shapes}, and not both views (B, D)")
     if len(first) < 2:
-        raise Refusal(
-            "in-batch negatives need other videos in the batch",
-            where=f"a batch of {len(first)}",
-            remedy="batch size of 2 or more, or a queue",
-        )
+        raise ValueError(f"in-batch negatives need other videos in the batch, which holds {len(first)}")

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import Refusal
+from train.arguments import check_number
 from train.precision import in_full_precision
-from train.settings import check_number
 
 
 @in_full_precision
@@ -29,18 +28,15 @@ def dense_logits(predicted: Tensor, target: Tensor, temperature: float | None = 
         Negatives are other blocks at the same place of the feature map, other places of the same sample, and other samples.
 
     Raises:
-        Refusal: shapes that do not fit, or a single place, which has no negatives.
-        UsageError: a temperature that is not positive.
+        ValueError: shapes that do not fit, or a single place, which has no negatives; a temperature that is not positive.
     """
     if predicted.ndim != 5 or predicted.shape != target.shape:
         shapes = f"predicted {tuple(predicted.shape)}, target {tuple(target.shape)}"
-        raise Refusal("predictions and targets do not fit together", where=shapes, remedy="both (B, P, D, S, S)")
+        raise ValueError(f"predictions and targets do not fit together: {shapes}, and not both (B, P, D, S, S)")
     rows, columns = _places(predicted), _places(target)
     if len(rows) < 2:
-        raise Refusal(
-            "dense predictions need negatives: other samples, blocks or places",
-            where=f"predicted {tuple(predicted.shape)}",
-            remedy="a larger batch, more predicted blocks or a larger feature map",
+        raise ValueError(
+            f"dense predictions need negatives, which are other samples, blocks or places: predicted {tuple(predicted.shape)}"
         )
     if temperature is not None:
         check_number("temperature", temperature, above=0)
@@ -64,7 +60,7 @@ def dense_predictive_nce(predicted: Tensor, target: Tensor, temperature: float |
     published sizes (3 predicted blocks) a matrix has 38 MB for 64 samples of 4 x 4 places (128 px), and 89 MB for 32 samples
     of 7 x 7 places (224 px).
 
-    Source: Han et al., DPC (arXiv 1909.04656); Rai et al., CoCon (arXiv 2104.14764), both as released (specs/cocon.md 2.1).
+    Source: Han et al., DPC (arXiv 1909.04656); Rai et al., CoCon (arXiv 2104.14764), both as released (docs/methods.md 4.9).
     """
     return own_target_nce(dense_logits(predicted, target, temperature))
 

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from pipeline.errors import Refusal
+from train.arguments import check_number
 from train.precision import in_full_precision
-from train.settings import check_number
 
 
 def swapped_prediction(scores: Sequence[Tensor], assignments: Mapping[int, Tensor], temperature: float = 0.1) -> Tensor:
     """Mean over assigned views i of the mean over all other views v of CE(Q_i, softmax(S_v / temperature)), a scalar.
 
     The cross-entropies are means over the batch. Caron et al. 2020, SwAV, section 3.1, for any number of views: ViCC,
-    specs/vicc.md sections 2.3 and 2.4; GOCA, specs/goca.md section 2.3.
+    GOCA: docs/methods.md 4.6.
 
     Args:
         scores: of each view, two or more, its cosines with the prototypes, (B, K). All of them predict; a view that is
@@ -23,8 +22,7 @@ def swapped_prediction(scores: Sequence[Tensor], assignments: Mapping[int, Tenso
         assignments: the place of an assigned view in `scores` -> its probabilities Q (B, K), taken as constants.
 
     Raises:
-        Refusal: fewer than two views, no or an unknown assigned view, or shapes that differ.
-        UsageError: a temperature that is not positive.
+        ValueError: fewer than two views, no or an unknown assigned view, or shapes that differ; a temperature that is not positive.
     """
     check_number("temperature", temperature, above=0)
     _refuse_views(scores, assignments)
@@ -50,12 +48,11 @@ def _cross_entropy(wanted: Tensor, log_shares: Tensor) -> Tensor:
 
 def _refuse_views(scores: Sequence[Tensor], assignments: Mapping[int, Tensor]) -> None:
     if len(scores) < 2 or not assignments or not set(assignments) <= set(range(len(scores))):
-        raise Refusal(
-            "each assigned view needs another one that predicts it",
-            where=f"{len(scores)} views, of which {sorted(assignments)} are assigned",
-            remedy="two views or more; assignments by the view's place in scores, from 0",
+        raise ValueError(
+            f"each assigned view needs another one that predicts it: these are {len(scores)} views, of which"
+            f" {sorted(assignments)} are assigned, by their places in scores"
         )
     shapes = [tuple(view.shape) for view in [*scores, *assignments.values()]]
     if len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
         views = f"scores {shapes[: len(scores)]}, assignments {shapes[len(scores) :]}"
-        raise Refusal("views do not fit together", where=views, remedy="all of them (B, K), at least one of each")
+        raise ValueError(f"views do not fit together: {views}, and not all of them (B, K), at least one of each")

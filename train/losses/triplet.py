@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import Refusal
+from train.arguments import check_choice, check_number
 from train.losses.nce import NOTHING
 from train.precision import in_full_precision
-from train.settings import check_choice, check_number
 
 Strategy = Literal["random_semi_hard", "fixed_semi_hard"]
 SHORTEST = 1e-8  # rows are divided by no less, as in torch.cosine_similarity
@@ -47,12 +46,11 @@ def triplet_loss(
         generator: draws the negatives, on any device; None: torch's own of the embeddings' device.
 
     Raises:
-        Refusal: shapes that do not fit, or labels that are no integers.
-        UsageError: an unknown strategy, or a margin below 0.
+        ValueError: shapes that do not fit, or labels that are no integers; an unknown strategy, or a margin below 0.
     """
     check_choice("strategy", strategy, Strategy)
     if embeddings.ndim != 2 or not len(embeddings):
-        raise Refusal(f"embeddings are {tuple(embeddings.shape)}", where="triplet_loss", remedy="(N, D), N at least 1")
+        raise ValueError(f"embeddings are {tuple(embeddings.shape)}, and not (N, D) with N at least 1")
     distances = cosine_distances(embeddings)
     pairs, candidates = semi_hard_pairs(distances, labels, margin)
     foreign = distances.masked_fill(~_differ(labels), torch.inf)  # (N, N)
@@ -83,15 +81,14 @@ def semi_hard_pairs(distances: Tensor, labels: Tensor, margin: float = 0.2) -> t
         candidates: bool (P, N), rows k of another label with d(i, k) < d(i, j) + margin.
 
     Raises:
-        Refusal: shapes that do not fit, or labels that are no integers.
-        UsageError: a margin below 0.
+        ValueError: shapes that do not fit, or labels that are no integers; a margin below 0.
     """
     check_number("margin", margin, least=0)
     if labels.shape != distances.shape[:1] or distances.shape != (len(labels), len(labels)):
         found = f"distances {tuple(distances.shape)}, labels {tuple(labels.shape)}"
-        raise Refusal("labels do not fit the rows", where=found, remedy="one label a row: (N,)")
+        raise ValueError(f"labels do not fit the rows: {found}, and not one label a row, (N,)")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise Refusal(f"labels are {labels.dtype}", where="semi_hard_pairs", remedy="integers, the rows' clusters")
+        raise ValueError(f"labels are {labels.dtype}, and not integers, the rows' clusters")
     differ = _differ(labels)
     pairs = (~differ & differ.any(dim=1, keepdim=True)).triu(diagonal=1).nonzero()
     anchors = pairs[:, 0]
@@ -137,14 +134,13 @@ def temporal_discrimination(anchor: Tensor, positive: Tensor, second_anchor: Ten
         anchor, positive, second_anchor: (B, D), B at least 1; row i of all belongs to one sample.
 
     Raises:
-        Refusal: shapes that differ, or no row.
-        UsageError: a margin below 0.
+        ValueError: shapes that differ, or no row; a margin below 0.
     """
     check_number("margin", margin, least=0)
     parts = {"anchor": anchor, "positive": positive, "second_anchor": second_anchor}
     if anchor.ndim != 2 or not len(anchor) or len({part.shape for part in parts.values()}) != 1:
         shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in parts.items())
-        raise Refusal("embeddings do not fit together", where=shapes, remedy="all three (B, D), B at least 1")
+        raise ValueError(f"embeddings do not fit together: {shapes}, and not all three (B, D), B at least 1")
     near = functional.cosine_similarity(anchor, second_anchor, dim=1, eps=SHORTEST)
     far = functional.cosine_similarity(anchor, positive, dim=1, eps=SHORTEST)
     return functional.relu(far - near + margin).mean()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import Refusal, UsageError
-from train.settings import check_number
+from train.arguments import check_number
 
 
 class ConvGRU(nn.Module):
@@ -25,9 +24,9 @@ class ConvGRU(nn.Module):
         dropout: share of h' that is zeroed in training.
 
     Raises:
-        UsageError: a number out of range.
+        ValueError: a number out of range.
 
-    Source: Han et al., DPC (arXiv 1909.04656), as released (specs/cocon.md 1.2).
+    Source: Han et al., DPC (arXiv 1909.04656), as released (docs/methods.md 3.6).
     """
 
     def __init__(self, input_size: int, hidden_size: int, kernel_size: int = 1, dropout: float = 0.1) -> None:
@@ -35,7 +34,7 @@ class ConvGRU(nn.Module):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("kernel_size", kernel_size)):
             check_number(name, size, whole=True, least=1)
         if kernel_size % 2 == 0:
-            raise UsageError("an even kernel shifts the map", where=f"kernel_size {kernel_size}", remedy="an odd one")
+            raise ValueError(f"kernel_size is {kernel_size}, and must be odd: an even kernel shifts the map")
         check_number("dropout", dropout, least=0, most=1)
         self.input_size, self.hidden_size = input_size, hidden_size
         both, padding = input_size + hidden_size, kernel_size // 2
@@ -57,16 +56,15 @@ class ConvGRU(nn.Module):
             (B, N, hidden_size, S, S); the last is `[:, -1]`.
 
         Raises:
-            Refusal: shapes that do not fit.
+            ValueError: shapes that do not fit.
         """
         wanted = (*blocks.shape[:1], self.hidden_size, *blocks.shape[3:])
         if state is None:
             state = blocks.new_zeros(wanted)
         if blocks.ndim != 5 or not blocks.shape[1] or blocks.shape[2] != self.input_size or state.shape != wanted:
-            raise Refusal(
-                "blocks and state do not fit the ConvGRU",
-                where=f"blocks {tuple(blocks.shape)}, state {tuple(state.shape)}",
-                remedy=f"blocks (B, N, {self.input_size}, S, S), state (B, {self.hidden_size}, S, S)",
+            raise ValueError(
+                f"blocks and state do not fit the ConvGRU: blocks {tuple(blocks.shape)}, state {tuple(state.shape)}, and not"
+                f" blocks (B, N, {self.input_size}, S, S), state (B, {self.hidden_size}, S, S)"
             )
         states = []
         for block in blocks.unbind(dim=1):

@@ -95,8 +95,8 @@ class Network(nn.Module):
         Rows of the head are unit rows where the head says so; those of the backbone are as the pool gives them.
 
         Raises:
-            ValueError: a layer that there is not.
-            Refusal: clips of another number of channels, or too small for the backbone.
+            ValueError: a layer that there is not, or clips of another number of channels.
+            Refusal: clips that are too small for the backbone, as a recipe may ask for them.
         """
         self.size(layer)
         features = self.pool(at_least_float32(self._map(clips)))
@@ -120,8 +120,7 @@ class Network(nn.Module):
     def _refuse_shape(self, clips: Tensor) -> None:
         smallest = self.backbone.smallest_clip
         if clips.ndim != 5 or clips.shape[1] != self.in_channels:
-            needed = f"(B, {self.in_channels}, T, H, W)"
-            raise Refusal("clips of another kind than the network's", where=f"{tuple(clips.shape)}", remedy=needed)
+            raise ValueError(f"clips are {tuple(clips.shape)}, and the network's (B, {self.in_channels}, T, H, W)")
         if any(side < least for side, least in zip(clips.shape[2:], smallest, strict=True)):
             raise Refusal(
                 f"clips of {_grid(clips.shape[2:])} (frames x height x width) are too small for the backbone",
