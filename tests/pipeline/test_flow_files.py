@@ -105,7 +105,7 @@ def test_what_is_no_flow_is_refused(folder: Path) -> None:
     with pytest.raises(Refusal, match="No such file"):
         flow_files.read(folder / "none.flo")
     with pytest.raises(Refusal, match="cannot be written"):
-        flow_files.write(folder / "none" / "a.flo", np.zeros((2, 2, 2)))
+        flow_files.write(folder / "a.npy" / "a.flo", np.zeros((2, 2, 2)))
     with pytest.raises(ValueError, match="must be"):
         flow_files.write(folder / "a.flo", np.zeros((2, 2)))
 
