@@ -242,8 +242,8 @@ def _banks(
 
 def _networks(stage: Stage, checkpoint: str) -> list[tuple[str, str, str, Network]]:
     """(kind, stream, digest, network) of a stage's networks: `digest` as a `Request` has it in `checkpoint`."""
-    trained = checkpoints.load_method(stage.checkpoint).encoders
-    fresh = checkpoints.untrained(stage.checkpoint).encoders
+    trained = checkpoints.load_method(stage.checkpoint).networks
+    fresh = checkpoints.untrained(stage.checkpoint).networks
     return [
         *(("trained", stream, checkpoint, network) for stream, network in trained.items()),
         *(

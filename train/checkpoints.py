@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import torch
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, spelled_out
 from train import methods
-from train.methods.method import Method
+from train.methods.method import Method, MethodSettings, Start
 from train.networks.network import Network
 from train.published import Published, files, import_published
 
 __all__ = ["Published", "import_published"]  # what the papers published is read next door
 
 METADATA = "costream"  # the key of our part of a Lightning checkpoint
+PARTS = {"head": "projection head"}  # what people call parts that they may know by another name
 FRESH_HEAD = "fresh_head"  # in it, of runs imported from files without a projection head
 
 
@@ -47,58 +48,67 @@ def load_method(path: Path) -> Method:
 
 def untrained(path: Path) -> Method:
     """The method of a checkpoint as it was before training: same seed, same weights as at its first step."""
-    return _create(read(path)).eval()
+    return _create(read(path), path).eval()
 
 
-def create(name: str, settings: dict[str, Any], seed: int) -> Method:
+def create(name: str, settings: Mapping[str, Any] | MethodSettings, channels: Mapping[str, int], seed: int) -> Method:
     """A fresh method whose weights follow from the seed alone; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return methods.create(name, **settings)
+        return methods.create(name, settings, channels)
 
 
-def starting_weights(path: Path, stream: str, needs_head: bool = False) -> dict[str, torch.Tensor]:
-    """State dict of the network that a stage may start from: backbone, its statistics, and head.
+def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tensor]]:
+    """Name of a part -> its state dict, batch-norm statistics included: of those that a role takes, what the file has.
 
-    Of our checkpoints it is the stream's. Most published files say nothing of streams; their query network is taken. There
-    is no head where none of ours was trained: in files with a classifier or another head, and in runs imported from them.
-    Raises Refusal for a file without such a network, and for one without a head if `needs_head`: for a role that is not
-    trained, where a fresh head would stay random.
+    Of our checkpoints the network is the stream's. Most published files say nothing of streams; their query network is
+    taken. There is no head where none of ours was trained: in files with a classifier or another head, and in runs
+    imported from them.
+
+    Raises:
+        Refusal: a file without such a network, and one without a part that the role cannot do without.
     """
-    state = _starting_weights(path, stream)
-    if needs_head and not has_head(state):
+    found = _trained_parts(path, start.stream)
+    missing = [part for part in start.takes if part not in found and part not in start.optional]
+    if missing:
         raise Refusal(
-            "the network has no projection head, and where it is to start nothing is trained: a fresh head would stay random",
+            f"the network has no {PARTS.get(missing[0], missing[0])}, and where it is to start a fresh one would stay random",
             where=str(path),
-            remedy="give the pre-trained file that it was made from",
+            remedy="give a file that has it, such as the pre-trained one that this was made from",
         )
-    return state
+    return {part: found[part] for part in start.takes if part in found}
 
 
-def _starting_weights(path: Path, stream: str) -> dict[str, torch.Tensor]:
+def _trained_parts(path: Path, stream: str) -> dict[str, dict[str, torch.Tensor]]:
     loaded = files.load(path, remedy="train it, or download it, first")
     if isinstance(loaded, dict) and METADATA in loaded:
-        found = _with_weights(loaded, path).encoders
-        if stream not in found:
+        method = _with_weights(loaded, path)
+        if stream not in method.networks:
             raise Refusal(
-                f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(found)}"
+                f"the checkpoint has no {stream} network",
+                where=str(path),
+                remedy=f"it has {', '.join(method.networks)}",
             )
-        state = found[stream].state_dict()
-        fresh = loaded[METADATA].get(FRESH_HEAD, False)
-        return {name: tensor for name, tensor in state.items() if not (fresh and name.startswith("head."))}
+        parts = {**method.networks[stream].parts, **method.parts}
+        fresh = ["head"] if loaded[METADATA].get(FRESH_HEAD, False) else []
+        return {name: part.state_dict() for name, part in parts.items() if name not in fresh}
     published = import_published(path)
-    return published.encoder(published.role(stream))
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in published.encoder(published.role(stream)).items():
+        part, _, rest = name.partition(".")
+        found.setdefault(part, {})[rest] = tensor
+    return found
 
 
-def start_from(network: Network, weights: dict[str, torch.Tensor], where: str) -> None:
-    """Let a network begin with what `starting_weights` gives; without a head among it, it keeps its own. Raises Refusal."""
-    kept = {} if has_head(weights) else {f"head.{name}": t for name, t in network.head.state_dict().items()}
-    load_strictly(network, kept | weights, where)
+def start_from(parts: Mapping[str, torch.nn.Module], weights: dict[str, dict[str, torch.Tensor]], where: str) -> None:
+    """Let parts begin with what `starting_weights` gives; others keep their weights. Raises Refusal."""
+    begun = torch.nn.ModuleDict({part: parts[part] for part in weights})
+    load_strictly(begun, flat(weights), where)
 
 
-def has_head(weights: dict[str, torch.Tensor]) -> bool:
-    """Whether any of a network's weights are of its head."""
-    return any(name.startswith("head.") for name in weights)
+def flat(weights: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Weights by part as one state dict."""
+    return {f"{part}.{name}": tensor for part, tensors in weights.items() for name, tensor in tensors.items()}
 
 
 def digest_of(state: dict[str, torch.Tensor]) -> str:
@@ -175,22 +185,29 @@ def export(path: Path, stream: str, out: Path) -> None:
     if beside == out or out.is_dir():
         raise UsageError("this is no name for a file of weights", where=str(out), remedy="for example backbone.pt")
     method = load_method(path)
-    if stream not in method.encoders:
+    if stream not in method.networks:
         raise Refusal(
-            f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(method.encoders)}"
+            f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(method.networks)}"
         )
-    facts = {**metadata(path), "stream": stream, "checkpoint": digest(path), "settings": dict(method.hparams)}
-    write(method.encoders[stream].backbone.state_dict(), out)
+    facts = {**metadata(path), "stream": stream, "checkpoint": digest(path), **method.hparams}
+    write(method.networks[stream].backbone.state_dict(), out)
     with writing("the description", beside):
         storage.write_atomically(beside, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _with_weights(checkpoint: dict[str, Any], path: Path) -> Method:
-    method = _create(checkpoint)
+    method = _create(checkpoint, path)
     load_strictly(method, checkpoint["state_dict"], str(path))
     return method.eval()
 
 
-def _create(checkpoint: dict[str, Any]) -> Method:
+def _create(checkpoint: dict[str, Any], path: Path) -> Method:
     facts = checkpoint[METADATA]
-    return create(facts["method"], dict(checkpoint["hyper_parameters"]), facts["seed"])
+    made_with = checkpoint["hyper_parameters"]
+    if made_with.keys() != {"settings", "channels"}:
+        raise Refusal(
+            "the checkpoint was written by an older version, whose methods were made of other parts",
+            where=str(path),
+            remedy="read it with the version that wrote it, or train anew",
+        )
+    return create(facts["method"], made_with["settings"], made_with["channels"], facts["seed"])

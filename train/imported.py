@@ -13,7 +13,8 @@ from train.checkpoints import FRESH_HEAD, METADATA
 from train.console import tell
 from train.loader import ClipSettings
 from train.methods.coclr import CoCLR
-from train.methods.infonce import InfoNCE
+from train.methods.contrastive import OneStream, OneStreamSettings
+from train.methods.infonce import InfoNCE, InfoNCESettings
 from train.methods.ubernce import UberNCE
 from train.published import Published, import_published, published_state
 from train.recipe import Augmentation, EvaluationSettings, Recipe, StageSettings
@@ -74,28 +75,30 @@ def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
     )
 
 
-def _settings(stream: str, published: Published) -> dict[str, Any]:
+def _settings(stream: str, published: Published) -> InfoNCESettings:
     role = published.role(stream)
     queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
-    head = {"dim": len(published.heads[role]["head.2.weight"])} if published.has_our_head(role) else {}
-    made_with = {"backbone_settings": published.backbone_settings} if published.backbone_settings else {}
-    return {"stream": stream, "backbone": published.backbone, "queue": queue, **made_with, **head}
+    settings = InfoNCESettings(
+        stream=stream, backbone=published.backbone, backbone_settings=published.backbone_settings, queue=queue
+    )
+    if not published.has_our_head(role):
+        return settings
+    return settings.changed(dim=len(published.heads[role]["head.2.weight"]))
 
 
 def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
-    method = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
-    role = published.role(stage.settings["stream"])
-    parts = {"query_encoder": published.encoder(role)}
-    if stage.settings["queue"]:
-        parts["key_encoder"] = published.encoder("key")
-        parts["queue"] = method.get_submodule("queue").state_dict()
+    method = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
+    assert isinstance(method, InfoNCE)
+    pair, role = method.pair, published.role(stage.name)
+    parts = {"query": published.encoder(role)}
+    if "key" in pair.networks:
+        parts["key"] = published.encoder("key")
+        parts["queue"] = pair.queue.state_dict()
         parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
     if not published.has_our_head(role):
-        head = method.get_submodule("query_encoder.head").state_dict()
-        parts["query_encoder"] |= {f"head.{name}": tensor for name, tensor in head.items()}
-    state = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-    checkpoints.load_strictly(method, state, str(path))
-    facts = provenance.described(recipe, stage, method)
+        parts["query"] |= {f"head.{name}": tensor for name, tensor in pair.query.head.state_dict().items()}
+    checkpoints.load_strictly(pair, checkpoints.flat(parts), str(path))
+    facts = provenance.described(recipe, stage)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
     facts[FRESH_HEAD] = not published.has_our_head(role)
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
@@ -133,25 +136,30 @@ def export_published(path: Path, layout: str, out: Path) -> None:
     if layout not in WRITTEN:
         refuse_unknown("layout", layout, WRITTEN, where="export")
     method, facts = checkpoints.load_method(path), checkpoints.metadata(path)
-    on_s3d = method.hparams["backbone"] in ("s3d", "s3dg")
-    if not isinstance(method, InfoNCE) or not on_s3d or method.queue is None or method.key_encoder is None:
+    settings = method.settings
+    if (
+        not isinstance(method, OneStream)
+        or not isinstance(settings, OneStreamSettings)
+        or not settings.queue
+        or settings.backbone not in ("s3d", "s3dg")
+    ):
         raise Refusal(
             f"the layout {layout} is of InfoNCE, UberNCE and CoCLR with a queue, on S3D",
-            where=f"{path}: {facts['method']} on {method.hparams.get('backbone')}",
+            where=f"{path}: {facts['method']}",
             remedy="export the bare backbone: leave out --layout",
         )
-    encoders = {"query": method.query_encoder, "key": method.key_encoder}
-    queue = {name: tensor for name, tensor in method.queue.state_dict().items() if name in QUEUED[type(method)]}
+    networks = {"query": method.pair.query, "key": method.pair.key}
+    queue = {name: tensor for name, tensor in method.pair.queue.state_dict().items() if name in QUEUED[type(method)]}
     if isinstance(method, CoCLR):
-        encoders["sampler"] = method.sampler
+        networks["sampler"] = method.sampler
         queue["other"] = method.sampled.features
     published = Published(
         layout,
-        method.hparams["backbone"],
-        {role: encoder.backbone.state_dict() for role, encoder in encoders.items()},
+        settings.backbone,
+        {role: network.backbone.state_dict() for role, network in networks.items()},
         {
-            role: {f"head.{name}": t for name, t in encoder.head.state_dict().items()}
-            for role, encoder in encoders.items()
+            role: {f"head.{name}": t for name, t in network.head.state_dict().items()}
+            for role, network in networks.items()
         },
         queue=queue,
     )

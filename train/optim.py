@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Annotated, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from pydantic import Field, model_validator
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from pipeline.errors import UsageError, refuse_unknown
+from pipeline.errors import UsageError
 from train.larc import LARC
-from train.settings import check_choice, check_number
+from train.settings import Settings, cannot_be
 
 OptimiserName = Literal["adam", "adamw", "sgd", "larc"]
 Schedule = Literal["constant", "step", "one_cycle", "cosine"]
@@ -25,8 +25,7 @@ STEP_FACTOR = 0.1  # at every milestone
 ONE_CYCLE_RISE = 0.15  # share of the steps on which the learning rate rises (specs of the small recipes)
 
 
-@dataclass(frozen=True)
-class OptimiserSettings:
+class OptimiserSettings(Settings):
     """What a recipe may say under `optimiser`. The defaults are CoCLR's first 250 epochs of InfoNCE.
 
     Args:
@@ -41,62 +40,31 @@ class OptimiserSettings:
         warm_up: epochs that the "cosine" schedule takes, at its start, from `warm_up_from` to lr; up or down.
         warm_up_from: learning rate of the first step of a warm-up.
         final_lr: learning rate at the end of a "cosine" schedule; its last step is a little above.
-
-    Raises:
-        UsageError: a value of another type or out of range, milestones without "step" and the reverse, or what belongs to
-            "cosine" or a warm-up without it.
     """
 
     name: OptimiserName = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 1e-5
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
     schedule: Schedule = "constant"
-    milestones: tuple[int, ...] = ()
-    warm_up: int = 0
-    warm_up_from: float = 0.0
-    final_lr: float = 0.0
+    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
+    warm_up: int = Field(default=0, ge=0)
+    warm_up_from: float = Field(default=0.0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0)
 
-    def __post_init__(self) -> None:
-        check_choice("optimiser.name", self.name, OptimiserName)
-        check_choice("optimiser.schedule", self.schedule, Schedule)
-        check_number("optimiser.lr", self.lr, above=0)
-        check_number("optimiser.weight_decay", self.weight_decay, least=0)
-        if not isinstance(self.milestones, list | tuple) or not all(_is_epoch(epoch) for epoch in self.milestones):
-            raise _refusal("milestones", f"{self.milestones!r} are not epochs", "a list such as [250, 280]")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+    @model_validator(mode="after")
+    def _of_the_schedule(self) -> OptimiserSettings:
         if (self.schedule == "step") != bool(self.milestones):
             problem = f'schedule "{self.schedule}" with milestones {list(self.milestones)}'
-            raise _refusal("milestones", problem, 'milestones go with schedule "step", and with no other')
-        self._check_cosine()
-
-    def _check_cosine(self) -> None:
-        check_number("optimiser.warm_up", self.warm_up, whole=True, least=0)
-        check_number("optimiser.warm_up_from", self.warm_up_from, least=0)
-        check_number("optimiser.final_lr", self.final_lr, least=0, most=self.lr)
+            raise cannot_be(problem, 'milestones go with schedule "step", and with no other', "milestones")
         for key in ("warm_up", "warm_up_from", "final_lr"):
             if getattr(self, key) and self.schedule != "cosine":
                 problem = f'schedule "{self.schedule}" with {key} {getattr(self, key)}'
-                raise _refusal(key, problem, f'{key} goes with schedule "cosine", and with no other')
+                raise cannot_be(problem, f'{key} goes with schedule "cosine", and with no other', key)
+        if self.final_lr > self.lr:
+            raise cannot_be(f"{self.final_lr} is out of range", f"at most {self.lr:g}", "final_lr")
         if self.warm_up_from and not self.warm_up:
-            raise _refusal("warm_up_from", "a first learning rate without a warm-up", "give warm_up, in epochs")
-
-    @classmethod
-    def of(cls, settings: OptimiserSettings | Mapping[str, Any] | None) -> OptimiserSettings:
-        """Settings from a recipe's mapping; the defaults for None.
-
-        Raises:
-            UsageError: an unknown key, with the nearest spelling; and what the class raises.
-        """
-        if isinstance(settings, OptimiserSettings):
-            return settings
-        settings = {} if settings is None else settings
-        if not isinstance(settings, Mapping):
-            raise UsageError(f"{settings!r} is not a mapping", where="optimiser", remedy="keys such as name and lr")
-        known = [field.name for field in fields(cls)]
-        for key in settings:
-            if key not in known:
-                refuse_unknown("key", key, known, where="optimiser")
-        return cls(**settings)
+            raise cannot_be("a first learning rate without a warm-up", "give warm_up, in epochs", "warm_up_from")
+        return self
 
 
 def make_optimiser(settings: OptimiserSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -109,8 +77,10 @@ def make_optimiser(settings: OptimiserSettings, parameters: Iterable[nn.Paramete
     return kind(parameters, lr=settings.lr, momentum=SGD_MOMENTUM, weight_decay=settings.weight_decay)
 
 
-def with_schedule(settings: OptimiserSettings, optimiser: Optimizer, trainer: Trainer) -> OptimizerLRScheduler:
-    """What `configure_optimizers` returns: the optimiser and, unless constant, its schedule.
+def configured(
+    settings: OptimiserSettings, parameters: Iterable[nn.Parameter], trainer: Trainer
+) -> OptimizerLRScheduler:
+    """What `configure_optimizers` returns: the optimiser over `parameters` and, unless constant, its schedule.
 
     Args:
         trainer: knows the steps of the whole run, which "one_cycle" and "cosine" need.
@@ -119,6 +89,7 @@ def with_schedule(settings: OptimiserSettings, optimiser: Optimizer, trainer: Tr
         UsageError: one of these two on a run without a known end; once training has begun, a warm-up that is as long as
             the run.
     """
+    optimiser = make_optimiser(settings, parameters)
     if settings.schedule == "constant":
         return optimiser
     if settings.schedule == "step":
@@ -163,10 +134,6 @@ def _cosine_factor(settings: OptimiserSettings, trainer: Trainer, steps: int) ->
 
 def _steps_of_epoch(trainer: Trainer) -> int:
     return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-
-
-def _is_epoch(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _refusal(key: str, what: str, remedy: str) -> UsageError:

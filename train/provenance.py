@@ -12,7 +12,6 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import augment
 from train.console import tell
-from train.methods.method import Method
 from train.recipe import Recipe, StageSettings
 
 IN_CHECKPOINTS = ("torch", "lightning")  # the state of optimisers and loops is theirs
@@ -24,7 +23,6 @@ def facts(
     stage: StageSettings,
     store: VideoStore,
     videos: list[str],
-    module: Method,
     start: dict[str, str],
     onednn: bool,
 ) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def facts(
         start: Digest of the weights that each role starts from.
         onednn: Whether torch may use it: see `train.convolutions`.
     """
-    return described(recipe, stage, module) | {
+    return described(recipe, stage) | {
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
         "store_settings_hash": store.settings_hash,
         "store_videos_hash": videos_hash(store, videos),
@@ -42,7 +40,7 @@ def facts(
     }
 
 
-def described(recipe: Recipe, stage: StageSettings, module: Method) -> dict[str, Any]:
+def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
     """The part of `facts` that does not depend on a store: empty hashes stand for none."""
     policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
     clip = {
@@ -56,7 +54,7 @@ def described(recipe: Recipe, stage: StageSettings, module: Method) -> dict[str,
     return {
         "method": stage.method,
         "stage": stage.name,
-        "streams": list(module.encoders),
+        "streams": list(stage.settings.networks),
         "seed": recipe.seed,
         "clip": clip,
         "recipe_hash": _hash(recipe.as_dict()),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
 from train.loader import ClipSettings
-from train.methods.method import Method
-from train.networks.network import check_fit
+from train.methods.method import MethodSettings, Start
 from train.order import OrderSettings
 from train.settings import Settings, cannot_be, read, told_as_setting
 
@@ -84,11 +84,25 @@ class StageSettings(Settings):
 
     name: str
     method: str
-    settings: dict[str, Any] = {}
+    settings: SerializeAsAny[MethodSettings] = Field(default={}, validate_default=True)
     start: dict[str, str] = {}
     epochs: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
     batch: int = Field(default=0, ge=0)
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, given: str) -> str:
+        with told_as_setting():
+            methods.settings_of(given)
+        return given
+
+    @field_validator("settings", mode="plain")
+    @classmethod
+    def _of_the_method(cls, given: Any, stage: ValidationInfo) -> Any:
+        if "method" not in stage.data:
+            return given  # told of the method already
+        return methods.settings_of(stage.data["method"]).model_validate(given)
 
     @model_validator(mode="after")
     def _check(self) -> StageSettings:
@@ -188,16 +202,20 @@ class Recipe(Settings):
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise cannot_be("a recipe needs stages, each with a name of its own", f"now: {names}", "stages")
-        earlier: dict[str, Method] = {}
         for place, stage in enumerate(self.stages):
-            with told_as_setting():
-                earlier[stage.name] = _check_stage(self, stage, earlier, f"stages[{place}]")
+            with told_as_setting(f"stages[{place}].settings"):
+                for stream in stage.settings.reads:
+                    if stream not in self.channels:
+                        refuse_unknown("stream", stream, self.channels)
+                stage.settings.check_batch(self.batch_of(stage))
+            with told_as_setting(f"stages[{place}].start"):
+                _check_start(stage, {other.name: other.settings for other in self.stages[:place]})
         return self
 
-    def method_settings(self, stage: StageSettings) -> dict[str, Any]:
-        """What the method of a stage is made with: its settings, and the channels that the augmentation gives networks."""
-        policy = augment.policy(self.augmentation.name, **self.augmentation.settings)
-        return {**stage.settings, "channels": policy.channels}
+    @functools.cached_property
+    def channels(self) -> dict[str, int]:
+        """Stream -> channels of its clips, as the augmentation makes them."""
+        return augment.policy(self.augmentation.name, **self.augmentation.settings).channels
 
     def batch_of(self, stage: StageSettings) -> int:
         """Videos in a pass of a stage, over all devices."""
@@ -246,47 +264,45 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _check_stage(recipe: Recipe, stage: StageSettings, earlier: dict[str, Method], where: str) -> Method:
-    # Every setting of every stage is checked before the first one starts.
-    try:
-        if "channels" in stage.settings:
-            raise _said_elsewhere(
-                "channels", "the augmentation says how many channels networks are given: see its `flow`"
-            )
-        method = methods.create(stage.method, **recipe.method_settings(stage))
-        method.check_batch(recipe.batch_of(stage))
-    except UsageError as error:
-        raise UsageError(error.what, where=f"{where}.settings: {error.where}", remedy=error.remedy) from error
-    _check_start(stage, method, earlier, f"{where}.start")
-    return method
-
-
-def _check_start(stage: StageSettings, method: Method, earlier: dict[str, Method], where: str) -> None:
-    for role in method.needed_starts:
-        if role not in stage.start:
+def _check_start(stage: StageSettings, earlier: dict[str, MethodSettings]) -> None:
+    for role, start in stage.settings.starts.items():
+        if start.needed and role not in stage.start:
             raise UsageError(
                 f"{stage.method} needs a trained network as {role}",
-                where=where,
                 remedy=f"start: {{{role}: <an earlier stage, or a file>}}",
             )
     for role, given in stage.start.items():
-        if role not in method.starts:
-            refuse_unknown("role", role, method.starts, where=where)
-        stream, encoders = method.starts[role]
+        if role not in stage.settings.starts:
+            refuse_unknown("role", role, stage.settings.starts)
         if given in earlier:
-            found = earlier[given].encoders
-            if stream not in found:
-                raise UsageError(
-                    f"stage {given!r} has no {stream} network, which {role} is to start from",
-                    where=where,
-                    remedy=f"it has {', '.join(found)}; give a stage that trains {stream}",
-                )
-            try:
-                check_fit(found[stream], encoders[0], given)
-            except UsageError as error:
-                raise UsageError(error.what, where=f"{where}: {error.where}", remedy=error.remedy) from error
+            _check_fit(stage.settings.starts[role], earlier[given], role, given)
         elif not Path(given).is_file():
-            refuse_unknown("earlier stage (and there is no such file)", given, earlier, where=f"{where}.{role}")
+            refuse_unknown("earlier stage (and there is no such file)", given, earlier, where=role)
+
+
+def _check_fit(start: Start, given: MethodSettings, role: str, name: str) -> None:
+    """Raises UsageError where an earlier stage lacks what a role starts from, or has it in another form."""
+    if start.stream not in given.networks:
+        raise UsageError(
+            f"stage {name!r} has no {start.stream} network, which {role} is to start from",
+            where=role,
+            remedy=f"it has {', '.join(given.networks)}; give a stage that trains {start.stream}",
+        )
+    found, wanted = given.networks[start.stream], start.network
+    for part in start.takes:
+        if part not in found.parts and part not in given.gives:
+            if part not in start.optional:
+                raise UsageError(
+                    f"stage {name!r} has no {part}, which {role} is to start from",
+                    where=role,
+                    remedy=f"it has {', '.join([*found.parts, *given.gives])}; give another stage",
+                )
+        elif part in wanted.parts and (other := found.unlike(wanted, part)):
+            raise UsageError(
+                f"the network of {name!r} is another one: {other}",
+                where=role,
+                remedy="the same backbone, backbone_settings, pool, head and dim in both",
+            )
 
 
 def _said_elsewhere(key: str, where_instead: str) -> UsageError:

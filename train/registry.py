@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from pydantic import create_model
+
 from pipeline.errors import UsageError, refuse_unknown
+from train.settings import Settings, read
 
 
 class Registry:
@@ -30,6 +34,23 @@ class Registry:
         module, _, attribute = self.entries[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def check(self, name: str, settings: Mapping[str, Any] = {}, given: Collection[str] = ()) -> dict[str, Any]:
+        """All settings of the class called `name`, defaults included, of which nothing is made.
+
+        given: arguments of the class that are no settings.
+
+        Raises:
+            UsageError: unknown name or setting, a missing one, or one of another type or range than the class annotates.
+        """
+        found = self.find(name)
+        fields = {
+            argument.name: (argument.annotation, ... if argument.default is argument.empty else argument.default)
+            for argument in inspect.signature(found, eval_str=True).parameters.values()
+            if argument.name not in given
+        }
+        model: type[Settings] = create_model(name, __base__=Settings, **fields)  # type: ignore[call-overload]
+        return read(model, dict(settings), f'{self.kind} "{name}"').as_dict()
+
     def create(self, name: str, **settings: Any) -> Any:
         """An instance of the class called `name`.
 
@@ -37,7 +58,7 @@ class Registry:
             UsageError: unknown name or setting, or a setting without default that is missing.
         """
         found = self.find(name)
-        parameters = _parameters(found)
+        parameters = inspect.signature(found).parameters
         for setting in settings:
             if setting not in parameters:
                 refuse_unknown("setting", setting, parameters, where=f'{self.kind} "{name}"')
@@ -45,12 +66,3 @@ class Registry:
         if required:
             raise UsageError(f"missing setting: {', '.join(required)}", where=f'{self.kind} "{name}"', remedy="add it")
         return found(**settings)
-
-
-def _parameters(found: type) -> dict[str, inspect.Parameter]:
-    """What a class is made with. One that passes `**settings` on takes what its parent takes, beside its own."""
-    own = dict(inspect.signature(found).parameters)
-    passed_on = [name for name, parameter in own.items() if parameter.kind is parameter.VAR_KEYWORD]
-    if not passed_on:
-        return own
-    return {**_parameters(found.__mro__[1]), **{name: own[name] for name in own if name not in passed_on}}

@@ -29,7 +29,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
+    def _known_keys(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
             for key in given:
                 if key not in cls.model_fields:
@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
     def changed(self, **values: Any) -> Self:
         """The same with other values, checked again."""
-        return type(self)(**(dict(self) | values))
+        return type(self)(**({name: getattr(self, name) for name in type(self).model_fields} | values))
 
     def as_dict(self) -> dict[str, Any]:
         """As YAML and checkpoints hold it, defaults included; `read` makes the same settings of it."""
@@ -64,12 +64,16 @@ def cannot_be(what: str, remedy: str, key: str = "") -> PydanticCustomError:
 
 
 @contextlib.contextmanager
-def told_as_setting() -> Iterator[None]:
-    """Within a validator of settings: a UsageError of a part is told with the place of the settings before its own."""
+def told_as_setting(key: str = "") -> Iterator[None]:
+    """Within a validator of settings: a UsageError of a part is told with the place of the settings before its own.
+
+    key: of the part, below the settings' own place.
+    """
     try:
         yield
     except UsageError as error:
-        raise _error(error.what, error.remedy, f": {error.where}" if error.where else "") from error
+        within = f".{key}" if key else ""
+        raise _error(error.what, error.remedy, f"{within}: {error.where}" if error.where else within) from error
 
 
 def _error(what: str, remedy: str, within: str) -> PydanticCustomError:

@@ -92,15 +92,14 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
     videos = training_videos(recipe, store)
     for stage in recipe.stages:
-        module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
-        loader = make_loader(recipe, stage, module, store, videos, hardware, world_size=hardware.devices)
+        loader = make_loader(recipe, stage, store, videos, hardware, world_size=hardware.devices)
         loader.close()
-        _check_last_batch(module, stage, loader.order.last)
+        _check_last_batch(stage, loader.order.last)
 
 
-def _check_last_batch(module: Method, stage: StageSettings, size: int) -> None:
+def _check_last_batch(stage: StageSettings, size: int) -> None:
     try:
-        module.check_batch(size)
+        stage.settings.check_batch(size)
     except UsageError as error:
         raise UsageError(
             f"the last batch of an epoch, of {size} videos, does not suit the method of stage {stage.name!r}: {error.what}",
@@ -177,11 +176,11 @@ def run_stage(
     optimisers and loops are in it, are of the same major version.
     """
     videos = training_videos(recipe, store)
-    module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
-    start = starting_weights(recipe, stage, module, run)
-    digests = {role: checkpoints.digest_of(weights) for role, weights in start.items()}
+    module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
+    start = starting_weights(recipe, stage, run)
+    digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
-    facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), module, digests, onednn=right)
+    facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), digests, onednn=right)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -193,9 +192,9 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
         _start(module, start, stage, recipe.seed)
-    data = _StageData(functools.partial(make_loader, recipe, stage, module, store, videos, hardware))
+    data = _StageData(functools.partial(make_loader, recipe, stage, store, videos, hardware))
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
-    callbacks = _callbacks(recipe, store, module, run / stage.name, facts, hardware, stopping)
+    callbacks = _callbacks(recipe, stage, store, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
     steps = _steps(recipe, stage, store, videos)
@@ -222,34 +221,32 @@ def _steps(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list
     return stage.steps or stage.epochs * (len(order) // recipe.accumulate)
 
 
-def starting_weights(
-    recipe: Recipe, stage: StageSettings, module: Method, run: Path
-) -> dict[str, dict[str, torch.Tensor]]:
-    """State dict of the encoder that each role of a stage starts from. Raises Refusal as `checkpoints` does."""
+def starting_weights(recipe: Recipe, stage: StageSettings, run: Path) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
+    """Role of a stage -> part -> the state dict that it starts from. Raises Refusal as `checkpoints` does."""
     names = [other.name for other in recipe.stages]
     files = {
         role: checkpoint_path(run, given) if given in names else Path(given) for role, given in stage.start.items()
     }
-    return {
-        role: checkpoints.starting_weights(file, module.starts[role][0], role in module.needed_starts)
-        for role, file in files.items()
-    }
+    return {role: checkpoints.starting_weights(file, stage.settings.starts[role]) for role, file in files.items()}
 
 
-def _start(module: Method, weights: dict[str, dict[str, torch.Tensor]], stage: StageSettings, seed: int) -> None:
-    """Let the encoders of each role begin as `starting_weights` says."""
+def _start(
+    module: Method, weights: dict[str, dict[str, dict[str, torch.Tensor]]], stage: StageSettings, seed: int
+) -> None:
+    """Let the parts of each role begin as `starting_weights` says."""
     for role, found in weights.items():
-        if not checkpoints.has_head(found):
-            told = f"{stage.start[role]} has no projection head: {role} starts with its backbone and a fresh head"
-            tell(f"stage {stage.name}: {told}, from the seed {seed}")
-        for encoder in module.starts[role][1]:
-            checkpoints.start_from(encoder, found, stage.start[role])
+        given = stage.start[role]
+        for part in stage.settings.starts[role].takes:
+            if part not in found:
+                name = checkpoints.PARTS.get(part, part)
+                tell(f"stage {stage.name}: {given} has no {name}: {role} starts with a fresh one, from the seed {seed}")
+        for parts in module.starting[role]:
+            checkpoints.start_from(parts, found, given)
 
 
 def make_loader(
     recipe: Recipe,
     stage: StageSettings,
-    module: Method,
     store: VideoStore,
     videos: list[str],
     hardware: Hardware,
@@ -261,7 +258,7 @@ def make_loader(
     return ClipLoader(
         store,
         videos,
-        module.reads,
+        stage.settings.reads,
         recipe.clips,
         _policy(recipe, store),
         recipe.batch_of(stage),
@@ -299,8 +296,8 @@ class _StageData(LightningDataModule):
 
 def _callbacks(
     recipe: Recipe,
+    stage: StageSettings,
     store: VideoStore,
-    module: Method,
     folder: Path,
     facts: dict[str, Any],
     hardware: Hardware,
@@ -311,7 +308,7 @@ def _callbacks(
     caught."""
     metrics, watching = Metrics(folder / "metrics.jsonl", recipe.log_every), []
     if recipe.neighbours.every:
-        watching = [_neighbours(recipe, store, module, metrics)]
+        watching = [_neighbours(recipe, stage, store, metrics)]
     also = {name: meter for watched in watching for name, meter in watched.meters.items()}
     metrics.also = tuple(also)
     return [
@@ -325,7 +322,7 @@ def _callbacks(
     ]
 
 
-def _neighbours(recipe: Recipe, store: VideoStore, module: Method, metrics: Metrics) -> Neighbours:
+def _neighbours(recipe: Recipe, stage: StageSettings, store: VideoStore, metrics: Metrics) -> Neighbours:
     videos, held_out = used_and_held_out(recipe, store)
     trained = _policy(recipe, store)
     whole = augment.policy(
@@ -335,7 +332,7 @@ def _neighbours(recipe: Recipe, store: VideoStore, module: Method, metrics: Metr
         statistics=trained.statistics,
         **_flow_bound(store),
     )
-    streams = list(module.encoders)
+    streams = list(stage.settings.networks)
     return Neighbours(recipe.neighbours, store, videos, held_out, recipe.clips, whole, recipe.seed, streams, metrics)
 
 

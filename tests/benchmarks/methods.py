@@ -55,10 +55,13 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
     listed = list(recipe.stages)
     if method in ("infonce", "cmc"):
         listed = [
-            stage.changed(steps=STEPS.get(stage.settings.get("stream", ""), max(STEPS.values()))) for stage in listed
+            stage.changed(steps=STEPS.get(getattr(stage.settings, "stream", ""), max(STEPS.values())))
+            for stage in listed
         ]
     else:
-        spent = {stream: sum(s.steps for s in listed if s.settings["stream"] == stream) for stream in STEPS}
+        spent = {
+            stream: sum(s.steps for s in listed if getattr(s.settings, "stream", "") == stream) for stream in STEPS
+        }
         assert spent == STEPS, f"{spent}: the small recipe of {method} has another budget"
     if method == "coclr":
         (place,) = [place for place, stage in enumerate(listed) if stage.name == "coclr-rgb"]
@@ -70,7 +73,7 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
 
 def without_coin(stage: StageSettings) -> StageSettings:
     name = f"{stage.name}-without-coin"
-    return stage.changed(name=name, settings={**stage.settings, "self_drop": 0.0})
+    return stage.changed(name=name, settings=stage.settings.changed(self_drop=0.0))
 
 
 def write(recipe: Recipe, path: Path) -> Path:

@@ -118,7 +118,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
     """Medians over the rounds; times in seconds."""
     listed = training_videos(recipe, store)
     videos = (listed * -(-EPOCH // len(listed)))[: max(EPOCH, len(listed))]
-    module = checkpoints.create(stage.method, recipe.method_settings(stage), recipe.seed)
+    module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     hardware = stages.Hardware(reader=arguments.reader, threads=arguments.threads)
     loader = stages.make_loader(recipe, stage, module, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)

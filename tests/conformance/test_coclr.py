@@ -27,7 +27,7 @@ from train.losses.nce import (
     own_key_accuracy,
     positive_accuracy,
 )
-from train.methods.infonce import InfoNCE
+from train.methods.infonce import InfoNCE, InfoNCESettings
 from train.networks.queue import Queue
 
 
@@ -205,8 +205,8 @@ class Views:
     def __init__(self, first: Tensor, second: Tensor) -> None:
         self.clips = [first, second]
 
-    def views(self, stream: str) -> list[Tensor]:
-        return self.clips
+    def view(self, stream: str, number: int) -> Tensor:
+        return self.clips[number]
 
 
 def ours(values: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -218,11 +218,11 @@ def ours(values: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
             continue
         role, *rest = name.removeprefix(f"{prefix}/").split(".")
         if role == "queue":
-            state["queue.features"] = tensor.T
+            state["pair.queue.features"] = tensor.T
         elif role == "queue_ptr":
-            state["queue.pointer"] = tensor[0]
+            state["pair.queue.pointer"] = tensor[0]
         else:
-            encoder = {"encoder_q": "query_encoder", "encoder_k": "key_encoder"}[role]
+            encoder = {"encoder_q": "pair.query", "encoder_k": "pair.key"}[role]
             flat = tensor.flatten(1) if rest[0] != "0" and tensor.ndim > 1 else tensor
             state[".".join([encoder, parts[rest[0]], *rest[1:]])] = flat
     return state
@@ -248,18 +248,19 @@ def test_six_training_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Six steps of our method, under Lightning, from the reference's initial state, in float64."""
     values = tensors("coclr_train_infonce")
     monkeypatch.setitem(BACKBONES.entries, "tiny", f"{__name__}:Tiny")
-    method = InfoNCE(
-        "rgb",
+    settings = InfoNCESettings(
+        stream="rgb",
         backbone="tiny",
         dim=values["D"].item(),
         queue=values["K"].item(),
         momentum=values["m"].item(),
         temperature=values["T"].item(),
         optimiser={"name": "adam", "lr": values["lr"].item(), "weight_decay": values["wd"].item()},
-    ).double()
+    )
+    method = InfoNCE(settings, {"rgb": 3}).double()
     missing, unexpected = method.load_state_dict(ours(values, "init"), strict=False)
     # What the queue knows of its slots beside the keys: the released InfoNCE keeps none of it.
-    slots = ["queue.labels", "queue.sources", "queue.filled"]
+    slots = ["pair.queue.labels", "pair.queue.sources", "pair.queue.filled"]
     assert missing == slots and not unexpected
     batches = [Views(step[0, :, 0], step[1, :, 0]) for step in values["x"]]  # clip 1, clip 2; stream 0 is RGB
     compare = CompareSteps(values)

@@ -153,7 +153,7 @@ def test_larc() -> None:
 
 def learning_rates(settings: dict[str, float], epochs: int, per_epoch: int, warm_up: int) -> np.ndarray:
     """Of every step."""
-    made = OptimiserSettings("larc", schedule="cosine", warm_up=int(warm_up), **settings)
+    made = OptimiserSettings(name="larc", schedule="cosine", warm_up=int(warm_up), **settings)
     steps = int(epochs * per_epoch)
     return np.array([cosine(made, step, steps, int(warm_up * per_epoch)) for step in range(steps)])
 

@@ -62,11 +62,11 @@ def test_numbers_are_those_of_the_banks_on_disk(evaluated: Path) -> None:
 def test_the_untrained_network_is_that_of_the_first_step(evaluated: Path) -> None:
     checkpoint = evaluated / "flow" / "checkpoints" / "last.ckpt"
     trained, fresh = checkpoints.load_method(checkpoint), checkpoints.untrained(checkpoint)
-    assert not torch.equal(*(m.encoders["flow"].head[0].weight for m in (trained, fresh)))
+    assert not torch.equal(*(m.networks["flow"].head[0].weight for m in (trained, fresh)))
     banks = [FeatureBank.load(bank_path(evaluated, "flow", n, "clean", "flow")) for n in ("trained", "untrained")]
     assert not np.allclose(banks[0].features, banks[1].features)
     assert banks[0].attributes["checkpoint"] == checkpoints.digest(checkpoint)
-    assert banks[1].attributes["checkpoint"] == checkpoints.network_digest(fresh.encoders["flow"], "backbone")
+    assert banks[1].attributes["checkpoint"] == checkpoints.network_digest(fresh.networks["flow"], "backbone")
     assert {r.checkpoint for r in results.read(evaluated / "results.json") if r.stage == "flow"} == {
         checkpoints.digest(checkpoint)
     }

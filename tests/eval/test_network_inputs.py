@@ -42,7 +42,7 @@ def test_features_are_of_the_input_that_the_network_was_trained_on(
     bank = FeatureBank.load(bank_path(evaluated_run, stream, "trained", "clean", stream))
     assert (bank.attributes["clip.flow"], bank.attributes["clip.statistics"]) == ("u", "kinetics")
     method = checkpoints.load_method(checkpoint_path(evaluated_run, stream))
-    network = method.encoders[stream]  # type: ignore[operator, index]
+    network = method.networks[stream]  # type: ignore[operator, index]
     assert network.in_channels == 3
     executor = reader.create("opencv", store, (16, 16), threads=1)
     for video in store.videos[:3]:

@@ -27,7 +27,7 @@ import train  # noqa: F401  (before torch and lightning)
 import numpy as np
 import torch
 
-from tests.train.steps import Views, fit
+from tests.train.steps import CHANNELS, Views, fit
 from train import methods
 from train.methods.method import Method
 
@@ -47,15 +47,15 @@ SHARED: dict[str, Any] = {
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "infonce": ("infonce", {"stream": "rgb"}),
     "ubernce": ("ubernce", {"stream": "rgb"}),
-    "cmc": ("cmc", {}),
-    "coclr": ("coclr", {"stream": "rgb", "top_k": 2, "self_drop": 0.5}),
+    "cmc": ("cmc", {"streams": ["rgb", "flow"]}),
+    "coclr": ("coclr", {"stream": "rgb", "sampler": {"stream": "flow"}, "top_k": 2, "self_drop": 0.5}),
 }
 
 
 def method(kind: str) -> Method:
     torch.manual_seed(0)
     name, settings = KINDS[kind]
-    return methods.create(name, **(SHARED | settings))
+    return methods.create(name, SHARED | settings, CHANNELS)
 
 
 def losses(made: Method) -> list[float]:

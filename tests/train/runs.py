@@ -30,8 +30,10 @@ from pipeline.store import VideoStore
 from train import checkpoints, recipe, stages
 from train.backbones import BACKBONES, Backbone
 from train.methods.cmc import CMC
+from train.methods.coclr import CoCLR
 from train.methods.infonce import InfoNCE
 from train.methods.method import Method
+from train.methods.ubernce import UberNCE
 from train.recipe import Recipe
 from train.stages import Hardware, Stopped
 
@@ -116,8 +118,8 @@ def run(loaded: Recipe, store: VideoStore, folder: Path, hardware: Hardware = HA
 
 
 @contextmanager
-def in_step(action: Callable[[Method, Any], None]) -> Iterator[None]:
-    """Calls `action(method, batch)` at the start of every training step of any method."""
+def in_step(action: Callable[[Method, Any], None], *also: type[Method]) -> Iterator[None]:
+    """Calls `action(method, batch)` at the start of every training step of our methods, and of those in `also`."""
 
     def watched(step: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
         def training_step(method: Method, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -127,7 +129,7 @@ def in_step(action: Callable[[Method, Any], None]) -> Iterator[None]:
         return training_step
 
     with ExitStack() as stack:
-        for kind in (InfoNCE, CMC):  # the others take InfoNCE's
+        for kind in (InfoNCE, UberNCE, CoCLR, CMC, *also):
             stack.enter_context(mock.patch.object(kind, "training_step", watched(kind.training_step)))
         yield
 

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from train.collectives import mean_over_ranks
 
+CHANNELS = {"rgb": 3, "flow": 2}  # of the clips of these tests
+
 
 @dataclass
 class Views:

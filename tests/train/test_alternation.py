@@ -16,7 +16,9 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from train import checkpoints, stages
 from train.checkpoints import METADATA
+from train.methods.method import Start
 from train.networks.network import Network
+from train.networks.settings import NetworkSettings
 from train.recipe import Recipe
 
 NETWORK = {"backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 8}
@@ -29,7 +31,8 @@ def infonce(stream: str, **changes: Any) -> dict[str, Any]:
 
 
 def coclr(stream: str, name: str, query: str, sampler: str, steps: int = 5, **changes: Any) -> dict[str, Any]:
-    settings = {"stream": stream, **NETWORK, "queue": 8, "momentum": 0.9, "top_k": 2, "optimiser": SGD} | changes
+    settings = {"stream": stream, "sampler": {"stream": {"rgb": "flow", "flow": "rgb"}[stream]}, **NETWORK}
+    settings |= {"queue": 8, "momentum": 0.9, "top_k": 2, "optimiser": SGD} | changes
     return {
         "name": name,
         "method": "coclr",
@@ -67,15 +70,17 @@ def whole(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stage_starts_where_the_stages_it_names_ended(store: VideoStore, tmp_path: Path, whole: Path) -> None:
     """Query and key network from the same stream, the sampler from the other, which stays as it was."""
     sampler = encoder_of(whole, "rgb-1", "sampler")
-    assert runs.flatten(sampler) == runs.flatten(encoder_of(whole, "infonce-flow", "query_encoder"))
+    assert runs.flatten(sampler) == runs.flatten(encoder_of(whole, "infonce-flow", "pair.query"))
     latest = encoder_of(whole, "flow-1", "sampler")
-    assert runs.flatten(latest) == runs.flatten(encoder_of(whole, "rgb-1", "query_encoder"))
+    assert runs.flatten(latest) == runs.flatten(encoder_of(whole, "rgb-1", "pair.query"))
     loaded = load(tmp_path, *CYCLE)
     stage = loaded.stages[2]
-    module = checkpoints.create(stage.method, loaded.method_settings(stage), loaded.seed)
-    start = stages.starting_weights(loaded, stage, module, whole)
-    assert runs.flatten(start["query"]) == runs.flatten(encoder_of(whole, "infonce-rgb", "query_encoder"))
-    assert module.starts["query"][1] == [module.query_encoder, module.key_encoder]
+    start = stages.starting_weights(loaded, stage, whole)
+    assert runs.flatten(checkpoints.flat(start["query"])) == runs.flatten(
+        encoder_of(whole, "infonce-rgb", "pair.query")
+    )
+    module = checkpoints.create(stage.method, stage.settings, loaded.channels, loaded.seed)
+    assert module.starting["query"] == [module.pair.query.parts, module.pair.key.parts]
 
 
 @pytest.mark.parametrize("stops", [("rgb-1", 1), ("rgb-1", 2), ("rgb-1", 4), ("flow-1", 3)], ids=str)
@@ -102,7 +107,14 @@ def test_a_cycle_continues_at_the_exact_step(
 def test_other_methods_continue_at_the_exact_step(store: VideoStore, tmp_path: Path, method: str) -> None:
     """Stopped twice, in mid-epoch and at an epoch's end."""
     settings = {**NETWORK, "queue": 8, "momentum": 0.9, "optimiser": SGD}
-    settings |= {"stream": "flow"} if method == "ubernce" else {"rgb": {"temporal_centring": True}}
+    settings |= (
+        {"stream": "flow"}
+        if method == "ubernce"
+        else {
+            "streams": ["flow", "rgb"],
+            "differing": {"rgb": {"temporal_centring": True}},
+        }
+    )
     loaded = load(tmp_path, {"name": "only", "method": method, "steps": 5, "settings": settings})
     runs.run(loaded, store, tmp_path / "whole")
     for done in (2, 3):
@@ -121,7 +133,7 @@ def test_a_start_that_has_changed_is_refused(store: VideoStore, tmp_path: Path) 
         stages.run_stage(loaded, loaded.stages[2], store, run, runs.HARDWARE)
     path = stages.checkpoint_path(run, "infonce-flow")
     content = torch.load(path, weights_only=True)
-    content["state_dict"]["query_encoder.head.0.bias"] += 1
+    content["state_dict"]["pair.query.head.0.bias"] += 1
     torch.save(content, path)
     with pytest.raises(Refusal, match="other networks to start from"):
         stages.run_stage(loaded, loaded.stages[2], store, run, runs.HARDWARE)
@@ -135,13 +147,14 @@ def test_published_files_and_our_checkpoints_are_starts(store: VideoStore, tmp_p
         state[f"encoder_q.{place}.weight"] = published.head.state_dict()[f"{ours}.weight"][:, :, None, None, None]
         state[f"encoder_q.{place}.bias"] = published.head.state_dict()[f"{ours}.bias"]
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "rgb.pth.tar")
-    found = checkpoints.starting_weights(tmp_path / "rgb.pth.tar", "rgb")
+    rgb, flow = (Start(stream, NetworkSettings()) for stream in ("rgb", "flow"))
+    found = checkpoints.flat(checkpoints.starting_weights(tmp_path / "rgb.pth.tar", rgb))
     assert runs.flatten({name: found[name] for name in published.state_dict()}) == runs.flatten(published.state_dict())
     ours = stages.checkpoint_path(whole, "flow-1")
-    found = checkpoints.starting_weights(ours, "flow")
-    assert runs.flatten(found) == runs.flatten(encoder_of(whole, "flow-1", "query_encoder"))
+    found = checkpoints.flat(checkpoints.starting_weights(ours, flow))
+    assert runs.flatten(found) == runs.flatten(encoder_of(whole, "flow-1", "pair.query"))
     with pytest.raises(Refusal, match="no rgb network"):
-        checkpoints.starting_weights(ours, "rgb")
+        checkpoints.starting_weights(ours, rgb)
     stage = CYCLE[2] | {"name": "other", "start": {"sampler": str(tmp_path / "rgb.pth.tar")}}
     with pytest.raises(Refusal, match="of another network"):
         runs.run(load(tmp_path, stage), store, tmp_path / "run")
@@ -153,13 +166,13 @@ def test_published_files_and_our_checkpoints_are_starts(store: VideoStore, tmp_p
     ("changed", "words"),
     [
         ({"start": {"query": "infonce-rgb"}}, r"coclr needs a trained network as sampler.*stages\[2\].start"),
-        ({"start": {"sampler": "infonce-flwo"}}, r'"infonce-flwo".*stages\[2\].start.sampler.*"infonce-flow"'),
+        ({"start": {"sampler": "infonce-flwo"}}, r'"infonce-flwo".*stages\[2\].start: sampler.*"infonce-flow"'),
         ({"start": {"sampler": "infonce-rgb"}}, "'infonce-rgb' has no flow network.*it has rgb"),
         ({"start": {"sampler": "infonce-flow", "qeury": "infonce-rgb"}}, 'unknown role "qeury".*"query"'),
         ({"start": {"sampler": "rgb-1"}}, "earlier stage"),
         (
-            {"settings": {"stream": "rgb", **NETWORK, "dim": 4, "queue": 8}},
-            "network of 'infonce-rgb' is another one: head",
+            {"settings": CYCLE[2]["settings"] | {"dim": 4}},
+            "network of 'infonce-rgb' is another one: dim is 8 there, 4 here",
         ),
     ],
 )

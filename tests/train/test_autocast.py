@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.train.steps import Views
+from tests.train.steps import CHANNELS, Views
 from train import convolutions, methods
 from train.networks.network import Network
 
@@ -23,9 +23,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "queue": ("infonce", {"stream": "rgb"}),
     "in batch": ("infonce", {"stream": "rgb", "queue": 0}),
     "ubernce": ("ubernce", {"stream": "rgb"}),
-    "cmc": ("cmc", {}),
-    "cmc in batch": ("cmc", {"queue": 0}),
-    "coclr": ("coclr", {"stream": "rgb", "top_k": 2, "self_drop": 1.0}),
+    "cmc": ("cmc", {"streams": ["rgb", "flow"]}),
+    "cmc in batch": ("cmc", {"streams": ["rgb", "flow"], "queue": 0}),
+    "coclr": ("coclr", {"stream": "rgb", "sampler": {"stream": "flow"}, "top_k": 2, "self_drop": 1.0}),
 }
 # Slots 0 to 3 of the queue hold what is a positive by label, by source and by the sampler.
 LABELS, SOURCES = torch.zeros(BATCH, dtype=torch.int64), torch.zeros(BATCH, dtype=torch.int64)
@@ -43,8 +43,8 @@ def made(kind: str) -> Any:
     torch.manual_seed(0)
     name, settings = KINDS[kind]
     shared = {"backbone": "small", "backbone_settings": {"width": 0.25}, "dim": DIM, "queue": QUEUE, "momentum": 1.0}
-    method = methods.create(name, **(shared | settings))
-    assert method.hparams["temperature"] == 0.07
+    method = methods.create(name, shared | settings, CHANNELS)
+    assert method.settings.temperature == 0.07
     method._trainer = SimpleNamespace(accumulate_grad_batches=1, global_step=0)
     for queue in queues(method):
         queue.labels, queue.sources, queue.filled = QUEUED.clone(), QUEUED.clone(), torch.ones(QUEUE, dtype=torch.bool)

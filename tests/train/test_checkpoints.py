@@ -24,7 +24,7 @@ from tests.train.stores import write_store
 from train import backbones, checkpoints, stages
 from train.methods.infonce import InfoNCE
 
-KEY = "query_encoder.head.0.weight"
+KEY = "pair.query.head.0.weight"
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +120,14 @@ def test_networks_load_strictly(trained: dict[str, Path], tmp_path: Path) -> Non
     assert "unexpected more" in refusal(lambda content: content["state_dict"].update(more=torch.zeros(1)))
     text = refusal(lambda content: content["state_dict"].update({KEY: torch.zeros(1, 2)}))
     assert f"{KEY} is (1, 2), the network's is (32, 32)" in text
-    text = refusal(lambda content: content["hyper_parameters"].update(backbone_settings={"width": 0.5}))
+    text = refusal(lambda content: content["hyper_parameters"]["settings"].update(backbone_settings={"width": 0.5}))
     assert "and" in text and "more" in text and text.count("\n") == 9
-    text = refusal(lambda content: content["hyper_parameters"].update(queue=8))
-    assert "missing key_encoder.backbone.layers.0.weight" in text
-    path = changed(trained["pixels"], tmp_path / "changed.ckpt", lambda it: it["hyper_parameters"].update(widht=1))
-    with pytest.raises(UsageError, match='unknown setting "widht"'):
+    text = refusal(lambda content: content["hyper_parameters"]["settings"].update(queue=8))
+    assert "missing pair.key.backbone.layers.0.weight" in text
+    path = changed(
+        trained["pixels"], tmp_path / "changed.ckpt", lambda it: it["hyper_parameters"]["settings"].update(widht=1)
+    )
+    with pytest.raises(UsageError, match='unknown key "widht"'):
         checkpoints.load_method(path)
 
 
@@ -187,13 +189,14 @@ def test_exported_backbone_loads_into_a_bare_one(
         "stream": stream,
         "checkpoint": checkpoints.digest(trained[name]),
         "settings": facts["settings"],
+        "channels": {stream: channels},
     }
     settings = facts["settings"]
     assert settings["stream"] == stream and settings["optimiser"]["name"] in ("adamw", "sgd")
     bare = backbones.create(settings["backbone"], in_channels=channels, **settings["backbone_settings"]).eval()
     bare.load_state_dict(torch.load(out, weights_only=True), strict=True)
     clips = torch.rand(2, channels, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    network = checkpoints.load_method(trained[name]).encoders[stream]
+    network = checkpoints.load_method(trained[name]).networks[stream]
     bare.to(memory_format=torch.channels_last_3d)  # sums are taken in another order otherwise
     found = bare(clips.contiguous(memory_format=torch.channels_last_3d)).mean(dim=(2, 3, 4))
     assert torch.equal(found, network.embed(clips, "backbone"))

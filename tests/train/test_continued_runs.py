@@ -144,7 +144,7 @@ def test_accumulating_runs_use_whole_steps(store: VideoStore, tmp_path: Path) ->
     assert [line["lr"] for line in lines] == pytest.approx([0.05, 0.05, 0.005, 0.005])
     content = runs.content(tmp_path / "run", stage["name"])
     assert content[METADATA]["step"] == 4
-    assert content["state_dict"]["queue.pointer"] == 4 * 3 * 2 % 8
+    assert content["state_dict"]["pair.queue.pointer"] == 4 * 3 * 2 % 8
     kept = sorted(path.name for path in last(tmp_path / "run", stage).parent.iterdir())
     assert kept == ["last.ckpt", "step-2.ckpt", "step-4.ckpt"]
     assert checkpoints.metadata(last(tmp_path / "run", stage).with_name("step-2.ckpt"))["step"] == 2

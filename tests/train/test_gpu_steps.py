@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
-from train import checkpoints, stages
+from train import stages
 from train.loader import Batch, ClipLoader
 from train.methods.infonce import InfoNCE
 from train.stages import Hardware
@@ -76,9 +76,8 @@ def test_step_that_reads_its_loss_fails(store: VideoStore, tmp_path: Path, monke
 def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
     recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
     [stage] = recipe.stages
-    module = checkpoints.create("infonce", stage.settings, seed=0)
     videos = training_videos(recipe, store)
-    return stages.make_loader(recipe, stage, module, store, videos, runs.HARDWARE, pin=pin)
+    return stages.make_loader(recipe, stage, store, videos, runs.HARDWARE, pin=pin)
 
 
 def tensors(batch: Batch) -> list[Tensor]:

@@ -13,10 +13,15 @@ import torch
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from tests.train import layouts, runs
+from tests.train.steps import CHANNELS
 from tests.train.test_published import published_state
 from tests.train.test_published_layouts import GOCA, R21D
 from train import checkpoints, commands, stages
 from train.imported import import_run
+from train.methods.method import Start
+from train.networks.settings import NetworkSettings
+
+RGB = Start("rgb", NetworkSettings())
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +38,17 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         state = torch.load(path, weights_only=True)["state_dict"]
         checkpoint = stages.checkpoint_path(tmp_path / "run", stream)
         method = checkpoints.load_method(checkpoint)
-        encoder = method.encoders[stream]
+        encoder = method.networks[stream]
         assert encoder.in_channels == 3  # flow as an image, as the papers gave it to their networks
         found, wanted = encoder.backbone.state_dict(), "encoder_q.0.Mixed_5c.branch1.1.conv2.weight"
         assert torch.equal(found["Mixed_5c.branch1.1.conv2.weight"], state[wanted])
-        assert torch.equal(method.key_encoder.head[0].bias, state["encoder_k.2.bias"])
-        assert torch.equal(method.queue.features, state["queue"].T)
+        assert torch.equal(method.pair.key.head[0].bias, state["encoder_k.2.bias"])
+        assert torch.equal(method.pair.queue.features, state["queue"].T)
         facts = checkpoints.metadata(checkpoint)
         assert facts["streams"] == [stream] and facts["finished"] and facts["imported"] == checkpoints.digest(path)
         assert facts["clip"]["length"] == 32 and facts["clip"]["flow"] == "image"
-        weights = checkpoints.starting_weights(checkpoint, stream)
-        assert runs.flatten(weights) == runs.flatten(encoder.state_dict())
+        weights = checkpoints.starting_weights(checkpoint, Start(stream, NetworkSettings()))
+        assert runs.flatten(checkpoints.flat(weights)) == runs.flatten(encoder.state_dict())
 
 
 def test_an_imported_infonce_file_is_exported_tensor_for_tensor(files: dict[str, Path], tmp_path: Path) -> None:
@@ -63,7 +68,8 @@ def test_what_we_train_is_exported_as_the_papers_do(
     settings |= {"backbone_settings": {"width": 0.125}}
     first = {"name": "flow", "method": "infonce", "steps": 1, "settings": settings | {"stream": "flow"}}
     stage = {"name": "only", "method": method, "steps": 2, "settings": settings}
-    stage |= {"start": {"sampler": "flow"}} if method == "coclr" else {}
+    if method == "coclr":
+        stage |= {"start": {"sampler": "flow"}, "settings": settings | {"sampler": {"stream": "flow"}}}
     clips = {"length": 8, "stride": 1, "size": [24, 24]}
     loaded = runs.load(tmp_path / "recipe.yaml", first, stage, clips=clips)
     runs.run(loaded, store, tmp_path / "run")
@@ -72,21 +78,21 @@ def test_what_we_train_is_exported_as_the_papers_do(
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     trained = checkpoints.load_method(path)
     assert torch.equal(
-        back["encoder_q.0.block5.2.branch0.0.bn.bias"], trained.query_encoder.backbone.Mixed_5c.branch0[0].bn.bias
+        back["encoder_q.0.block5.2.branch0.0.bn.bias"], trained.pair.query.backbone.Mixed_5c.branch0[0].bn.bias
     )
-    assert torch.equal(back["queue"], trained.queue.features.T)
+    assert torch.equal(back["queue"], trained.pair.queue.features.T)
     if method == "coclr":
         assert back.keys() == torch.load(files["rgb"], weights_only=True)["state_dict"].keys()
-        assert torch.equal(back["queue_vname"], trained.queue.sources) and (back["queue_label"] == 1).all()
+        assert torch.equal(back["queue_vname"], trained.pair.queue.sources) and (back["queue_label"] == 1).all()
     else:
-        assert torch.equal(back["queue_label"], trained.queue.labels)
+        assert torch.equal(back["queue_label"], trained.pair.queue.labels)
 
 
 def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path: Path) -> None:
     loaded = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH | {"steps": 1})
     runs.run(loaded, store, tmp_path / "run")
     path = runs.last(tmp_path / "run")
-    with pytest.raises(Refusal, match="(?s)InfoNCE, UberNCE and CoCLR.*infonce on small"):
+    with pytest.raises(Refusal, match="(?s)InfoNCE, UberNCE and CoCLR.*: infonce"):
         commands.export(path, tmp_path / "out.pth", layout="coclr")
     with pytest.raises(UsageError, match='(?s)unknown layout "vico"'):
         commands.export(path, tmp_path / "out.pth", layout="vico")
@@ -124,35 +130,32 @@ def test_a_fine_tuned_network_gives_its_backbone_and_a_fresh_head_which_is_told(
     told = " ".join(capsys.readouterr().err.split())
     assert "final_fc.weight, final_fc.bias are left out" in told and "fresh one, from the seed 0" in told
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
-    encoder, fresh = checkpoints.load_method(path).encoders["rgb"], checkpoints.untrained(path).encoders["rgb"]
+    encoder, fresh = checkpoints.load_method(path).networks["rgb"], checkpoints.untrained(path).networks["rgb"]
     state = torch.load(fine_tuned, weights_only=True)["state_dict"]
     assert torch.equal(encoder.backbone.Mixed_5c.branch0[0].bn.bias, state["backbone.Mixed_5c.branch0.0.bn.bias"])
     assert runs.flatten(encoder.head.state_dict()) == runs.flatten(fresh.head.state_dict())
-    direct, imported = (checkpoints.starting_weights(start, "rgb") for start in (fine_tuned, path))
-    assert runs.flatten(direct) == runs.flatten(imported) and not checkpoints.has_head(direct)
+    direct, imported = (checkpoints.starting_weights(file, RGB) for file in (fine_tuned, path))
+    assert runs.flatten(direct) == runs.flatten(imported) and list(direct) == ["backbone"]
 
 
 def test_a_stage_starts_from_a_backbone_with_a_head_of_its_own(fine_tuned: Path) -> None:
-    weights = checkpoints.starting_weights(fine_tuned, "rgb")
-    method = checkpoints.create("infonce", {"stream": "rgb", "dim": 16, "queue": 4}, seed=3)
-    head = {name: tensor.clone() for name, tensor in method.query_encoder.head.state_dict().items()}
-    for encoder in method.starts["query"][1]:
-        checkpoints.start_from(encoder, weights, "here")
-        assert runs.flatten(encoder.head.state_dict()) == runs.flatten(head)
-        assert runs.flatten(checkpoints.starting_weights(fine_tuned, "rgb")) == runs.flatten(
-            {f"backbone.{name}": tensor for name, tensor in encoder.backbone.state_dict().items()}
-        )
+    weights = checkpoints.starting_weights(fine_tuned, RGB)
+    method = checkpoints.create("infonce", {"stream": "rgb", "dim": 16, "queue": 4}, CHANNELS, seed=3)
+    head = {name: tensor.clone() for name, tensor in method.pair.query.head.state_dict().items()}
+    for parts in method.starting["query"]:
+        checkpoints.start_from(parts, weights, "here")
+        assert runs.flatten(parts["head"].state_dict()) == runs.flatten(head)
+        assert runs.flatten(weights["backbone"]) == runs.flatten(dict(parts["backbone"].state_dict()))
     with pytest.raises(Refusal, match=r"missing head\.2\.weight"):  # half a head is none
-        checkpoints.start_from(method.query_encoder, weights | {"head.0.weight": head["0.weight"]}, "here")
+        checkpoints.start_from(method.pair.query.parts, weights | {"head": {"0.weight": head["0.weight"]}}, "here")
 
 
 def test_a_frozen_network_without_a_head_is_refused(fine_tuned: Path, tmp_path: Path) -> None:
     stage = {"name": "only", "method": "coclr", "steps": 2, "start": {"sampler": str(fine_tuned)}}
-    stage |= {"settings": {"stream": "flow", "queue": 4}}
+    stage |= {"settings": {"stream": "flow", "sampler": {"stream": "rgb"}, "queue": 4}}
     loaded = runs.load(tmp_path / "recipe.yaml", stage)
-    module = checkpoints.create("coclr", loaded.method_settings(loaded.stages[0]), seed=0)
     with pytest.raises(Refusal, match="no projection head.*would stay random"):
-        stages.starting_weights(loaded, loaded.stages[0], module, tmp_path / "run")
+        stages.starting_weights(loaded, loaded.stages[0], tmp_path / "run")
 
 
 def saved(folder: Path, name: str, state: dict[str, torch.Tensor]) -> Path:
@@ -174,7 +177,7 @@ def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pyt
     assert "agg.ConvGRUCell_00.reset_gate.weight" in told and "and 6 more are left out" in told
     assert "a fresh one, from the seed 0" in told and "no running statistics" in told
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
-    encoder, clip = checkpoints.load_method(path).encoders["rgb"], checkpoints.metadata(path)["clip"]
+    encoder, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clip"]
     assert filled_with(encoder, "backbone.")
     assert encoder.settings["backbone_settings"] == {"running_statistics": False}
     assert (clip["length"], clip["stride"]) == (5, 3)
@@ -191,7 +194,7 @@ def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.Captu
     assert "statistics" not in capsys.readouterr().err
     for stream, given in files.items():
         path = stages.checkpoint_path(tmp_path / "run", stream)
-        encoder, clip = checkpoints.load_method(path).encoders[stream], checkpoints.metadata(path)["clip"]
+        encoder, clip = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clip"]
         assert filled_with(encoder, "backbone.") and encoder.in_channels == (3 if stream == "rgb" else 2)
         assert clip["flow"] == "signed" and encoder.settings["backbone_settings"] == {}
         direct, imported = (checkpoints.starting_weights(start, stream) for start in (given, path))
@@ -208,15 +211,15 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     assert "1000 prototypes are left out" in " ".join(capsys.readouterr().err.split())
     for stream, prefix in (("rgb", "module.video_network."), ("flow", "module.video_network_flow.")):
         path = stages.checkpoint_path(tmp_path / "both", stream)
-        assert filled_with(checkpoints.load_method(path).encoders[stream], prefix)
+        assert filled_with(checkpoints.load_method(path).networks[stream], prefix)
     commands.import_files(tmp_path / "one", flow=vicc)
     assert "fresh" not in capsys.readouterr().err
-    encoder = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow")).encoders["flow"]
+    encoder = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow")).networks["flow"]
     assert filled_with(encoder, "encoder_q.0.") and encoder.in_channels == 3
     assert (encoder.head[2].weight == layouts.number("encoder_q.4.weight")).all()
     commands.import_files(tmp_path / "other", rgb=slic)
     path = stages.checkpoint_path(tmp_path / "other", "rgb")
-    assert filled_with(checkpoints.load_method(path).encoders["rgb"], "")
+    assert filled_with(checkpoints.load_method(path).networks["rgb"], "")
     assert checkpoints.metadata(path)["clip"]["length"] == 16 and not checkpoints.has_head(
         checkpoints.starting_weights(path, "rgb")
     )
@@ -232,9 +235,9 @@ def test_networks_that_saw_other_clips_do_not_make_one_run(tmp_path: Path) -> No
 def test_a_stage_starts_from_the_network_of_its_stream(tmp_path: Path) -> None:
     path = saved(tmp_path, "goca", layouts.of_list(GOCA))
     for stream, prefix in (("rgb", "module.video_network."), ("flow", "module.video_network_flow.")):
-        found = checkpoints.starting_weights(path, stream)
-        assert not checkpoints.has_head(found)
-        assert (found["backbone.stem.0.weight"] == layouts.number(f"{prefix}stem.0.weight")).all()
+        found = checkpoints.starting_weights(path, Start(stream, NetworkSettings()))
+        assert list(found) == ["backbone"]
+        assert (found["backbone"]["stem.0.weight"] == layouts.number(f"{prefix}stem.0.weight")).all()
 
 
 @pytest.mark.slow

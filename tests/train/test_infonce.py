@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.errors import Refusal
-from tests.train.steps import Recorder, Views
+from tests.train.steps import CHANNELS, Recorder, Views
 from train import methods
 from train.losses.nce import in_batch_nce, info_nce
+from train.methods import infonce
 from train.methods.infonce import InfoNCE
 from train.optim import OptimiserSettings
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_ev
 def small_method(**settings: Any) -> InfoNCE:
     torch.manual_seed(0)
     given = {"stream": "rgb", "backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 8, "queue": 8}
-    return methods.create("infonce", **(given | settings))
+    return methods.create("infonce", given | settings, CHANNELS)
 
 
 def small_batches(count: int, videos: int = 4) -> list[Views]:
@@ -49,24 +50,23 @@ def state(method: InfoNCE) -> dict[str, Tensor]:
 
 def test_what_other_parts_ask_for() -> None:
     method = small_method(stream="flow")
-    assert method.streams == ("flow",)
-    assert method.encoders == {"flow": method.query_encoder}
-    assert method.reads == {"flow": (0, 1)}
-    assert method.query_encoder.in_channels == 2
-    assert not any(parameter.requires_grad for parameter in method.key_encoder.parameters())
+    assert method.networks == {"flow": method.pair.query}
+    assert method.settings.reads == {"flow": (0, 1)}
+    assert method.pair.query.in_channels == 2
+    assert not any(parameter.requires_grad for parameter in method.pair.key.parameters())
     assert all(
         torch.equal(key, query)
-        for key, query in zip(method.key_encoder.parameters(), method.query_encoder.parameters(), strict=True)
+        for key, query in zip(method.pair.key.parameters(), method.pair.query.parameters(), strict=True)
     )
 
 
 def test_step_follows_the_published_order(tmp_path: Path) -> None:
     """One training step against the five parts written out: query, momentum, key, logits, enqueue."""
     method = small_method(momentum=0.5, temperature=0.2)
-    for parameter in method.key_encoder.parameters():
+    for parameter in method.pair.key.parameters():
         parameter.add_(0.01)  # so that the momentum update shows
-    query_encoder, key_encoder = copy.deepcopy(method.query_encoder), copy.deepcopy(method.key_encoder)
-    queue = method.queue.features.clone()
+    query_encoder, key_encoder = copy.deepcopy(method.pair.query), copy.deepcopy(method.pair.key)
+    queue = method.pair.queue.features.clone()
     [batch] = small_batches(1)
 
     query = query_encoder(batch.clips[0])
@@ -80,17 +80,17 @@ def test_step_follows_the_published_order(tmp_path: Path) -> None:
     trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
     assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in query_encoder.named_parameters():
-        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
-    assert set(recorder.gradients[0]) == {f"query_encoder.{name}" for name, _ in query_encoder.named_parameters()}
-    torch.testing.assert_close(method.key_encoder.state_dict(), key_encoder.state_dict())
-    torch.testing.assert_close(method.queue.features, torch.cat([key, queue[4:]]))
-    assert method.queue.pointer == 4
+        torch.testing.assert_close(recorder.gradients[0][f"pair.query.{name}"], parameter.grad)
+    assert set(recorder.gradients[0]) == {f"pair.query.{name}" for name, _ in query_encoder.named_parameters()}
+    torch.testing.assert_close(method.pair.key.state_dict(), key_encoder.state_dict())
+    torch.testing.assert_close(method.pair.queue.features, torch.cat([key, queue[4:]]))
+    assert method.pair.queue.pointer == 4
 
 
 def test_in_batch_step_uses_both_views(tmp_path: Path) -> None:
     method = small_method(queue=0, temperature=0.2)
-    assert method.queue is None and method.key_encoder is None
-    encoder = copy.deepcopy(method.query_encoder)
+    assert {name.partition(".")[0] for name in method.pair.state_dict()} == {"query"}
+    encoder = copy.deepcopy(method.pair.query)
     [batch] = small_batches(1)
     first, second = encoder(torch.cat(batch.clips)).chunk(2)
     loss = in_batch_nce(first, second, 0.2)
@@ -100,16 +100,16 @@ def test_in_batch_step_uses_both_views(tmp_path: Path) -> None:
     trainer(tmp_path, max_steps=1, callbacks=[recorder]).fit(method, loader([batch]))
     assert recorder.values[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in encoder.named_parameters():
-        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
+        torch.testing.assert_close(recorder.gradients[0][f"pair.query.{name}"], parameter.grad)
 
 
 def test_accumulated_step_averages_its_passes(tmp_path: Path) -> None:
     """Two passes against the same written out: the key network follows once, the queue takes in both batches."""
     method = small_method(momentum=0.5, temperature=0.2)
-    for parameter in method.key_encoder.parameters():
+    for parameter in method.pair.key.parameters():
         parameter.add_(0.01)  # so that the momentum update shows
-    query_encoder, key_encoder = copy.deepcopy(method.query_encoder), copy.deepcopy(method.key_encoder)
-    queue = method.queue.features.clone()
+    query_encoder, key_encoder = copy.deepcopy(method.pair.query), copy.deepcopy(method.pair.key)
+    queue = method.pair.queue.features.clone()
     batches = small_batches(2)
 
     for key_weight, query_weight in zip(key_encoder.parameters(), query_encoder.parameters(), strict=True):
@@ -124,24 +124,26 @@ def test_accumulated_step_averages_its_passes(tmp_path: Path) -> None:
     trainer(tmp_path, **settings).fit(method, loader(batches))
     assert len(recorder.gradients) == 1
     for name, parameter in query_encoder.named_parameters():
-        torch.testing.assert_close(recorder.gradients[0][f"query_encoder.{name}"], parameter.grad)
-    torch.testing.assert_close(method.key_encoder.state_dict(), key_encoder.state_dict())
-    torch.testing.assert_close(method.queue.features, queue)
-    assert method.queue.pointer == 0
+        torch.testing.assert_close(recorder.gradients[0][f"pair.query.{name}"], parameter.grad)
+    torch.testing.assert_close(method.pair.key.state_dict(), key_encoder.state_dict())
+    torch.testing.assert_close(method.pair.queue.features, queue)
+    assert method.pair.queue.pointer == 0
 
 
 @pytest.mark.parametrize(("queue", "candidates"), [(8, 9), (0, 7)])
-def test_meters_tell_how_many_candidates_there_are(queue: int, candidates: int) -> None:
+def test_meters_tell_how_many_candidates_there_are(
+    monkeypatch: pytest.MonkeyPatch, queue: int, candidates: int
+) -> None:
     method = small_method(queue=queue)
     meters = method.meters(4)
     assert meters["contrast_top1"].label == f"own clip first of {candidates}"
     assert f"among {candidates} candidates; guessing gives {100 / candidates:.3g} %" in meters["contrast_top1"].meaning
     assert f"guessing gives {500 / candidates:.3g} %" in meters["contrast_top5"].meaning
     assert "guessing gives 100 %" in small_method(queue=0).meters(2)["contrast_top5"].meaning
-    method._trainer = None
-    batch = small_batches(1)[0]
-    logits = method._in_batch(*batch.clips) if queue == 0 else method._against_queue(*batch.clips, follow=False)[0]
-    assert logits.shape[1] == candidates
+    compared: list[Tensor] = []
+    monkeypatch.setattr(infonce, "own_key_nce", compared.append)
+    method.eval().training_step(small_batches(1)[0], 0)
+    assert [logits.shape[1] for logits in compared] == [candidates]
 
 
 def test_values_of_every_step(tmp_path: Path) -> None:
@@ -190,14 +192,14 @@ def test_continues_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
     halves.callbacks.append(_StopAfter(3))
     halves.fit(interrupted, loader(small_batches(3)))
     halves.save_checkpoint(tmp_path / "half.ckpt")
-    assert not torch.equal(interrupted.queue.features, whole.queue.features)
+    assert not torch.equal(interrupted.pair.queue.features, whole.pair.queue.features)
 
     saved = torch.load(tmp_path / "half.ckpt", weights_only=True)[
         "hyper_parameters"
     ]  # plain values, no classes of ours
-    resumed = InfoNCE.load_from_checkpoint(tmp_path / "half.ckpt", strict=True)
-    assert dict(resumed.hparams) == dict(interrupted.hparams) == saved | {"stream": "rgb"}
-    assert resumed.optimiser_settings == OptimiserSettings(**optimiser)
+    resumed = methods.create("infonce", **saved)
+    assert dict(resumed.hparams) == dict(interrupted.hparams) == saved
+    assert resumed.settings == interrupted.settings and resumed.settings.optimiser == OptimiserSettings(**optimiser)
     trainer(tmp_path, max_epochs=2).fit(resumed, loader(small_batches(3)), ckpt_path=tmp_path / "half.ckpt")
     assert all(torch.equal(resumed.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
 
@@ -213,23 +215,23 @@ class _StopAfter(Callback):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stream": "rbg"}, r'(?s)unknown stream "rbg".*"rgb"'),
-        ({"queue": -1}, "(?s)-1 is out of range.*method.queue"),
-        ({"queue": 0.5}, "(?s)whole number.*method.queue"),
-        ({"temperature": 0}, "(?s)out of range.*method.temperature"),
-        ({"momentum": 1.5}, "(?s)out of range.*method.momentum.*at least 0, at most 1"),
-        ({"dim": 0}, "method.dim"),
-        ({"momentun": 0.9}, '(?s)unknown setting "momentun".*did you mean "momentum"'),
+        ({"stream": 3}, "(?s)3 is not text.*stream"),
+        ({"queue": -1}, "(?s)-1 is out of range.*queue"),
+        ({"queue": 0.5}, "(?s)whole number.*queue"),
+        ({"temperature": 0}, "(?s)out of range.*temperature"),
+        ({"momentum": 1.5}, "(?s)out of range.*momentum.*at most 1"),
+        ({"dim": 0}, "(?s)0 is out of range.*dim"),
+        ({"momentun": 0.9}, '(?s)unknown key "momentun".*did you mean "momentum"'),
         ({"backbone": "s3e"}, 'unknown backbone "s3e"'),
-        ({"optimiser": {"name": "adan"}}, '(?s)unknown name "adan".*optimiser.name.*"adam"'),
+        ({"optimiser": {"name": "adan"}}, '(?s)unknown value "adan".*optimiser.name.*"adam"'),
         ({"optimiser": {"rl": 0.1}}, '(?s)unknown key "rl".*optimiser'),
         ({"optimiser": {"lr": "1e-3"}}, "(?s)text.*optimiser.lr.*1.0e-3"),
         ({"optimiser": {"lr": 0.0}}, "(?s)out of range.*optimiser.lr"),
         ({"optimiser": {"weight_decay": -1}}, "optimiser.weight_decay"),
         ({"optimiser": {"schedule": "step"}}, "(?s)optimiser.milestones"),
         ({"optimiser": {"milestones": [3]}}, "(?s)optimiser.milestones"),
-        ({"optimiser": {"schedule": "step", "milestones": [0.5]}}, "(?s)are not epochs"),
-        ({"optimiser": {"schedule": "step", "milestones": 80}}, "(?s)80 are not epochs.*a list"),
+        ({"optimiser": {"schedule": "step", "milestones": [0.5]}}, "(?s)0.5 is not a whole number.*milestones"),
+        ({"optimiser": {"schedule": "step", "milestones": 80}}, "(?s)80 is not a list.*milestones"),
         ({"optimiser": "adam"}, "(?s)'adam' is not a mapping"),
     ],
 )
@@ -240,9 +242,9 @@ def test_settings_that_cannot_be_meant_fail(settings: dict[str, Any], message: s
 
 def test_missing_and_unknown_methods_fail() -> None:
     with pytest.raises(Refusal, match='(?s)unknown method "infonse".*did you mean "infonce"'):
-        methods.create("infonse")
-    with pytest.raises(Refusal, match="(?s)missing setting: stream"):
-        methods.create("infonce")
+        methods.create("infonse", {}, CHANNELS)
+    with pytest.raises(Refusal, match="(?s)stream is missing"):
+        methods.create("infonce", {}, CHANNELS)
 
 
 def test_batches_that_cannot_work_fail_before_anything_moves(tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_batches_that_cannot_work_fail_before_anything_moves(tmp_path: Path) -> 
         trainer(tmp_path, max_steps=1).fit(method, loader(small_batches(1)))
     assert all(torch.equal(method.state_dict()[name], tensor) for name, tensor in before.items())
     with pytest.raises(Refusal, match="at least two videos"):
-        small_method(queue=0).check_batch(1)
+        small_method(queue=0).settings.check_batch(1)
 
 
 def test_one_cycle_without_an_end_fails(tmp_path: Path) -> None:

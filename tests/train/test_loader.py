@@ -14,9 +14,9 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.batches import assert_same, epochs, joined, leaves, make, threads
 from tests.train.stores import write_store
-from train import methods
 from train.augment import policy, sample_plans
 from train.loader import AHEAD, Batch, ClipLoader, ClipSettings
+from train.methods.coclr import CoCLRSettings
 from train.order import OrderSettings
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
@@ -127,7 +127,7 @@ def test_clips_that_a_method_does_not_look_at_are_not_read(store: VideoStore, mo
         return each(reader, video_id, view, *arguments)
 
     monkeypatch.setattr(ShardReader, "each", counting)
-    reads = methods.create("coclr", stream="rgb", backbone="small").reads
+    reads = CoCLRSettings(stream="rgb", sampler={"stream": "flow"}).reads
     part = epochs(make(store, policy=policy("coclr"), reads=reads), 1)
     assert counted == {"rgb": 2 * 12, "flow": 12}
     for one, two in zip(whole, part, strict=True):

@@ -22,7 +22,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.train.steps import Recorder, Views
+from tests.train.steps import CHANNELS, Recorder, Views
 from tests.train.two_ranks import results
 from train import methods
 from train.backbones import BACKBONES, Backbone
@@ -30,7 +30,6 @@ from train.callbacks.divergence import Diverged, Divergence
 from train.callbacks.metrics import Metrics
 from train.callbacks.stopping import TIME_IS_UP, Stopping
 from train.collectives import encode_shuffled, mean_over_ranks, world_size
-from train.methods.infonce import InfoNCE
 
 STEPS, BATCH = 3, 4
 OPTIMISER = {"name": "sgd", "lr": 0.5}
@@ -55,10 +54,20 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "queue": ("infonce", {"stream": "rgb", "queue": 8}),
     "in batch": ("infonce", {"stream": "rgb", "queue": 0}),
     "ubernce": ("ubernce", {"stream": "rgb", "queue": 8}),
-    "coclr": ("coclr", {"stream": "rgb", "queue": 8, "top_k": 2}),
-    "coclr at once": ("coclr", {"stream": "flow", "queue": 4, "top_k": 1, "self_drop": 0.0, "fill_first": False}),
-    "cmc": ("cmc", {"queue": 8}),
-    "cmc in batch": ("cmc", {"queue": 0}),
+    "coclr": ("coclr", {"stream": "rgb", "sampler": {"stream": "flow"}, "queue": 8, "top_k": 2}),
+    "coclr at once": (
+        "coclr",
+        {
+            "stream": "flow",
+            "sampler": {"stream": "rgb"},
+            "queue": 4,
+            "top_k": 1,
+            "self_drop": 0.0,
+            "fill_first": False,
+        },
+    ),
+    "cmc": ("cmc", {"streams": ["rgb", "flow"], "queue": 8}),
+    "cmc in batch": ("cmc", {"streams": ["rgb", "flow"], "queue": 0}),
 }
 
 
@@ -78,7 +87,7 @@ def run(kind: str, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
     torch.manual_seed(0)
     name, settings = KINDS[kind]
     shared = {"backbone": "tiny", "dim": 8, "momentum": 0.5, "temperature": 0.5, "optimiser": OPTIMISER}
-    method = methods.create(name, **shared, **settings)
+    method = methods.create(name, shared | settings, CHANNELS)
     recorder = Recorder()
     trainer = make_trainer(ranks, recorder)
     trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
@@ -116,7 +125,8 @@ def main() -> None:
 def stop_alone(rank: int, ranks: int) -> tuple[int, int]:
     """Steps and exit code when the time is up for the last rank alone."""
     stopping = Stopping(deadline=0.0 if rank == ranks - 1 else math.inf)
-    method = InfoNCE("rgb", backbone="tiny", dim=8, queue=0, optimiser=OPTIMISER)
+    settings = {"stream": "rgb", "backbone": "tiny", "dim": 8, "queue": 0, "optimiser": OPTIMISER}
+    method = methods.create("infonce", settings, CHANNELS)
     trainer = make_trainer(ranks, stopping)
     trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
     return trainer.global_step, stopping.exit_code
@@ -127,7 +137,8 @@ def diverge_alone(rank: int, ranks: int) -> str:
     given = batches(rank, ranks)
     if rank == ranks - 1:
         given[1].clips["rgb"] = [clips * math.inf for clips in given[1].clips["rgb"]]
-    method = InfoNCE("rgb", backbone="tiny", dim=8, queue=8, optimiser=OPTIMISER)
+    settings = {"stream": "rgb", "backbone": "tiny", "dim": 8, "queue": 8, "optimiser": OPTIMISER}
+    method = methods.create("infonce", settings, CHANNELS)
     trainer = make_trainer(ranks, Divergence(Path("pixels"), Metrics(Path("unused"), every=STEPS)))
     with pytest.raises(Diverged) as ended:
         trainer.fit(method, DataLoader(given, batch_size=None))

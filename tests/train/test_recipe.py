@@ -65,9 +65,9 @@ def test_augmentation_decides_the_channels_of_networks(tmp_path: Path, flow: str
     augmentation = {"name": "goca", "settings": {"flow": flow}}
     loaded = recipe.load(runs.write(tmp_path / "recipe.yaml", runs.settings(INFONCE, augmentation=augmentation)))
     [stage] = loaded.stages
-    assert "channels" not in stage.settings
-    [encoder] = methods.create("infonce", **loaded.method_settings(stage)).encoders.values()
-    assert encoder.in_channels == channels
+    assert loaded.channels["flow"] == channels
+    [network] = methods.create("infonce", stage.settings, loaded.channels).networks.values()
+    assert network.in_channels == channels
 
 
 def at(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -103,11 +103,11 @@ SETTINGS = ("stages", 0, "settings")
         (at("augmentation", "settings", value={"strenght": 1}), 'unknown setting "strenght".*did you mean "strength"'),
         (at("evaluation", value={"corp": 0.5}), 'unknown key "corp".*evaluation.*did you mean "crop"'),
         (at("stages", 1, "epoch", value=4), r'unknown key "epoch".*stages\[1\].*did you mean "epochs"'),
-        (at(*SETTINGS, "steam", value="rgb"), r'unknown setting "steam".*stages\[0\].settings.*mean "stream"'),
+        (at(*SETTINGS, "steam", value="rgb"), r'unknown key "steam".*stages\[0\].settings.*mean "stream"'),
         (at(*SETTINGS, "optimiser", "lrr", value=1), r'unknown key "lrr".*stages\[0\].*optimiser.*mean "lr"'),
         (
             at(*SETTINGS, "backbone_settings", "widht", value=1),
-            r'unknown setting "widht".*stages\[0\].*backbone "small".*mean "width"',
+            r'unknown key "widht".*stages\[0\].*backbone "small".*mean "width"',
         ),
         (at(True, value=4), 'unknown key "True"'),
         # a wrong name
@@ -131,7 +131,7 @@ SETTINGS = ("stages", 0, "settings")
         (without("clips", "stride"), "stride is missing.*clips"),
         (without("stages", 1, "name"), r"name is missing.*stages\[1\]"),
         (without("stages"), "stages is missing"),
-        (without(*SETTINGS, "stream"), r"missing setting: stream.*stages\[0\].settings"),
+        (without(*SETTINGS, "stream"), r"stream is missing.*stages\[0\].settings"),
         # another type
         (at("batch", value="4"), "'4' is not a whole number.*batch"),
         (at("batch", value=4.0), "4.0 is not a whole number.*batch"),
@@ -151,16 +151,16 @@ SETTINGS = ("stages", 0, "settings")
         (at("splits", value=[1]), r"1 is not text.*splits\[0\]"),
         (at("stages", value={}), "is not a list.*stages"),
         (at("stages", 0, value="infonce"), r"'infonce' is not a mapping.*stages\[0\]"),
-        (at("stages", 0, "settings", value=None), r"None is not a mapping of names.*stages\[0\].settings"),
-        (at(*SETTINGS, 7, value=1), r"7 is not text.*stages\[0\].settings"),
+        (at("stages", 0, "settings", value=None), r"None is not a mapping.*stages\[0\].settings"),
+        (at(*SETTINGS, 7, value=1), r'unknown key "7".*stages\[0\].settings'),
         (at("stages", 0, "steps", value=True), r"True is not a whole number.*stages\[0\].steps"),
         (at("sync_batchnorm", value="yes"), "'yes' is not true or false.*sync_batchnorm"),
         (at("sync_batchnorm", value=1), "1 is not true or false.*sync_batchnorm"),
         (at("clip_gradients", value=True), "True is not a number.*clip_gradients"),
         (at("evaluation", value={"crop": True}), "True is not a number.*evaluation.crop"),
-        (at(*SETTINGS, "queue", value=True), r"True is not a whole number.*stages\[0\].settings: method.queue"),
-        (at(*SETTINGS, "temperature", value=True), r"True is not a number.*stages\[0\].settings: method.temperature"),
-        (at(*SETTINGS, "optimiser", value="adam"), r"'adam' is not a mapping.*stages\[0\].settings: optimiser"),
+        (at(*SETTINGS, "queue", value=True), r"True is not a whole number.*stages\[0\].settings.queue"),
+        (at(*SETTINGS, "temperature", value=True), r"True is not a number.*stages\[0\].settings.temperature"),
+        (at(*SETTINGS, "optimiser", value="adam"), r"'adam' is not a mapping.*stages\[0\].settings.optimiser"),
         # out of range
         (at("batch", value=0), "0 is out of range.*batch"),
         (at("seed", value=-1), "-1 is out of range.*seed"),
@@ -175,10 +175,10 @@ SETTINGS = ("stages", 0, "settings")
         (at("evaluation", value={"crop": 1.5}), "1.5 is out of range.*evaluation.crop"),
         (at("evaluation", value={"crop": "hole"}), "'hole' is text.*evaluation.crop"),
         (at("stages", 0, "steps", value=-8), r"-8 is out of range.*stages\[0\].steps"),
-        (at(*SETTINGS, "temperature", value=0), r"0 is out of range.*stages\[0\].settings: method.temperature"),
+        (at(*SETTINGS, "temperature", value=0), r"0 is out of range.*stages\[0\].settings.temperature"),
         # said elsewhere
         (at("augmentation", "settings", value={"flow_bound": 8}), "flow_bound is not a recipe's.*augmentation.*store"),
-        (at(*SETTINGS, "channels", value={"rgb": 1}), r"channels is not a recipe's.*stages\[0\].settings.*`flow`"),
+        (at(*SETTINGS, "channels", value={"rgb": 1}), r'unknown key "channels".*stages\[0\].settings'),
         # what does not go together
         (
             lambda content: content.update(accumulate=2, order={"last": "keep"}),
@@ -190,11 +190,11 @@ SETTINGS = ("stages", 0, "settings")
         (without("stages", 0, "steps"), r"either epochs or steps.*stages\[0\]"),
         (at("stages", 1, "batch", value=-2), r"-2 is out of range.*stages\[1\].batch"),
         (at("stages", 1, "batch", value="4"), r"'4' is not a whole number.*stages\[1\].batch"),
-        (at("stages", 1, "batch", value=3), r"queue of 8 keys.*batch of 3.*stages\[1\].settings: method.queue"),
+        (at("stages", 1, "batch", value=3), r"queue of 8 keys.*batch of 3.*stages\[1\].settings"),
         (at("stages", 0, "batch", value=1), r"at least two videos in a batch.*stages\[0\].settings"),
         (at("stages", value=[]), "a recipe needs stages.*stages"),
         (at("stages", 1, "name", value="pixels"), r"a name of its own.*stages.*\['pixels', 'pixels'\]"),
-        (at(*SETTINGS, "queue", value=6), r"queue of 6 keys.*batch of 4.*stages\[0\].settings: method.queue"),
+        (at(*SETTINGS, "queue", value=6), r"queue of 6 keys.*batch of 4.*stages\[0\].settings"),
         (at("batch", value=1), r"at least two videos in a batch.*stages\[0\].settings"),
     ],
 )
@@ -223,10 +223,10 @@ def test_exponent_without_a_point_is_explained(tmp_path: Path) -> None:
     text = yaml.safe_dump(runs.settings(IN_BATCH))
     assert "lr: 0.003" in text
     path.write_text(text.replace("lr: 0.003", "lr: 3e-3"))
-    with pytest.raises(UsageError, match=r"(?s)'3e-3' is text.*stages\[0\].settings: optimiser.lr.*write 1.0e-3"):
+    with pytest.raises(UsageError, match=r"(?s)'3e-3' is text.*stages\[0\].settings.optimiser.lr.*write 1.0e-3"):
         recipe.load(path)
     path.write_text(text.replace("lr: 0.003", "lr: 3.0e-3"))
-    assert recipe.load(path).stages[0].settings["optimiser"]["lr"] == 0.003
+    assert recipe.load(path).stages[0].settings.optimiser.lr == 0.003
 
 
 @pytest.mark.parametrize(

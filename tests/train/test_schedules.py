@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from pipeline.errors import UsageError
 from tests.train.steps import Recorder, Views, fit
-from train.optim import LARC, OptimiserSettings, cosine, make_optimiser, with_schedule
+from train.optim import LARC, OptimiserSettings, configured, cosine, make_optimiser
+from train.settings import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps")
 
@@ -28,14 +29,14 @@ class Line(LightningModule):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        self.settings = OptimiserSettings(**settings)
+        self.settings = read(OptimiserSettings, settings, "optimiser")
         self.weight = nn.Parameter(torch.ones(2))
 
     def training_step(self, batch: Views, batch_idx: int) -> dict[str, Tensor]:
         return {"loss": self.weight.pow(2).sum()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return with_schedule(self.settings, make_optimiser(self.settings, self.parameters()), self.trainer)
+        return configured(self.settings, self.parameters(), self.trainer)
 
 
 def batches(count: int) -> list[Views]:
@@ -50,7 +51,7 @@ WARM = {"name": "larc", "lr": 0.6, "schedule": "cosine", "warm_up": 2, "warm_up_
 
 
 def test_larc_has_the_momentum_of_sgd() -> None:
-    made = make_optimiser(OptimiserSettings("larc", lr=0.6, weight_decay=1e-6), [nn.Parameter(torch.ones(2))])
+    made = make_optimiser(OptimiserSettings(name="larc", lr=0.6, weight_decay=1e-6), [nn.Parameter(torch.ones(2))])
     assert isinstance(made, LARC)
     expected = {"lr": 0.6, "momentum": 0.9, "weight_decay": 1e-6, "trust_coefficient": 1e-3, "clip": False}
     assert made.defaults == expected
@@ -126,20 +127,20 @@ def test_a_run_without_an_end_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"warm_up": 0.5}, "(?s)whole number.*optimiser.warm_up"),
-        ({"warm_up": -1}, "(?s)out of range.*optimiser.warm_up"),
-        ({"warm_up_from": -0.1}, "(?s)out of range.*optimiser.warm_up_from"),
-        ({"warm_up_from": "1e-3"}, "(?s)text.*optimiser.warm_up_from"),
+        ({"warm_up": 0.5}, "(?s)whole number.*optimiser: warm_up"),
+        ({"warm_up": -1}, "(?s)out of range.*optimiser: warm_up"),
+        ({"warm_up_from": -0.1}, "(?s)out of range.*optimiser: warm_up_from"),
+        ({"warm_up_from": "1e-3"}, "(?s)text.*optimiser: warm_up_from"),
         ({"final_lr": math.nan}, "(?s)finite number"),
-        ({"final_lr": 0.7}, "(?s)0.7 is out of range.*optimiser.final_lr.*at most 0.6"),
-        ({"warm_up": 0}, "(?s)without a warm-up.*optimiser.warm_up_from"),
-        ({"schedule": "constant"}, '(?s)schedule "constant" with warm_up 2.*optimiser.warm_up.*"cosine"'),
-        ({"schedule": "one_cycle", "warm_up": 0}, '(?s)"one_cycle" with warm_up_from 0.3.*optimiser.warm_up_from'),
-        ({"schedule": "one_cycle", "warm_up": 0, "warm_up_from": 0.0}, "(?s)with final_lr 0.0006.*optimiser.final_lr"),
-        ({"schedule": "cosin"}, '(?s)unknown schedule "cosin".*"cosine"'),
-        ({"name": "lars"}, '(?s)unknown name "lars".*"larc"'),
+        ({"final_lr": 0.7}, "(?s)0.7 is out of range.*optimiser: final_lr.*at most 0.6"),
+        ({"warm_up": 0}, "(?s)without a warm-up.*optimiser: warm_up_from"),
+        ({"schedule": "constant"}, '(?s)schedule "constant" with warm_up 2.*optimiser: warm_up.*"cosine"'),
+        ({"schedule": "one_cycle", "warm_up": 0}, '(?s)"one_cycle" with warm_up_from 0.3.*optimiser: warm_up_from'),
+        ({"schedule": "one_cycle", "warm_up": 0, "warm_up_from": 0.0}, "(?s)with final_lr 0.0006.*optimiser: final_lr"),
+        ({"schedule": "cosin"}, '(?s)unknown value "cosin".*"cosine"'),
+        ({"name": "lars"}, '(?s)unknown value "lars".*"larc"'),
     ],
 )
 def test_settings_that_cannot_be_meant_fail(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        OptimiserSettings.of(WARM | changes)
+        read(OptimiserSettings, WARM | changes, "optimiser")

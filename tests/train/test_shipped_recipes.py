@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 import train  # noqa: F401  (before torch and lightning)
 
@@ -12,9 +13,11 @@ import train  # noqa: F401  (before torch and lightning)
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from train import methods, recipe
+from train.networks.settings import NetworkSettings
 from train.order import Order
 from train.recipe import FOLDER, Recipe, StageSettings
 
@@ -23,7 +26,7 @@ PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8}  # forward passes th
 ASSUMED = 40e12  # operations a second
 SHIPPED = sorted(FOLDER.rglob("*.yaml"))
 PUBLISHED = [path for path in SHIPPED if path.parent.name in VIDEOS]
-load = functools.cache(recipe.load)  # which makes the networks of all stages
+load = functools.cache(recipe.load)
 
 
 def named(path: Path) -> str:
@@ -52,7 +55,7 @@ def steps_an_epoch(loaded: Recipe, stage: StageSettings, folder: str) -> int:
 @pytest.fixture(scope="module")
 def forward() -> int:
     """Operations of a forward pass of one clip."""
-    encoder = methods.create("infonce", stream="rgb", queue=0).query_encoder.to("meta")
+    encoder = NetworkSettings().build(in_channels=3).to("meta")
     with FlopCounterMode(display=False) as counter:
         encoder(torch.empty(1, 3, 32, 128, 128, device="meta"))
     return counter.get_total_flops()
@@ -85,6 +88,29 @@ def test_comments_give_the_commands_of_the_recipe(path: Path) -> None:
     assert f"make evaluate RUN={run} STORE=stores/ucf101\n" in text
 
 
+def test_reading_recipes_makes_no_network_and_no_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def module(self: torch.nn.Module, *arguments: Any, **settings: Any) -> None:
+        made.append(type(self).__name__)
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), settings: Any = None) -> Any:
+            made.append(str(function))
+            return function(*arguments, **(settings or {}))
+
+    for path in SHIPPED:
+        recipe.load(path)  # so that what is imported on the way is imported
+    monkeypatch.setattr(torch.nn.Module, "__init__", module)
+    with Watched():
+        for path in SHIPPED:
+            recipe.load(path)
+        assert not made
+        torch.zeros(1)  # what would be seen
+        torch.nn.Identity()
+    assert made == ["aten.zeros.default", "Identity"]
+
+
 # (batch, epochs, milestones, queue) of every stage of InfoNCE and of CoCLR, and how many of CoCLR there are
 SETTINGS = {
     "ucf101": ((64, 300, [250, 280], 2048), (64, 100, [80], 2048), 4),
@@ -101,11 +127,11 @@ def test_coclr_alternates_as_published(folder: str) -> None:
     latest: dict[str, str] = {}
     for place, stage in enumerate(loaded.stages):
         stream, other = ("rgb", "flow") if place % 2 == 0 else ("flow", "rgb")
-        assert stage.settings["stream"] == stream
+        assert stage.settings.stream == stream
         assert stage.start == ({"query": latest[stream], "sampler": latest[other]} if place > 1 else {})
-        optimiser = stage.settings["optimiser"]
-        found = (loaded.batch_of(stage), stage.epochs, optimiser["milestones"], stage.settings["queue"])
+        optimiser = stage.settings.optimiser
+        found = (loaded.batch_of(stage), stage.epochs, list(optimiser.milestones), stage.settings.queue)
         assert found == (infonce if place < 2 else coclr)
-        assert (optimiser["name"], optimiser["lr"], optimiser["weight_decay"]) == ("adam", 1e-3, 1e-5)
+        assert (optimiser.name, optimiser.lr, optimiser.weight_decay) == ("adam", 1e-3, 1e-5)
         latest[stream] = stage.name
     assert load(FOLDER / folder / "infonce.yaml").stages == loaded.stages[:2]

@@ -17,10 +17,11 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore, open_store
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
+from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
 from train import methods, stages
 from train.checkpoints import METADATA
-from train.methods.infonce import InfoNCE
+from train.methods.infonce import InfoNCESettings
 from train.recipe import Recipe
 from train.stages import Hardware
 
@@ -147,7 +148,7 @@ def test_checkpoints_of_something_else_fail(stopped: tuple[Recipe, Path], store:
         assert str(last(run)) in str(refused.value)
         return str(refused.value)
 
-    key = "query_encoder.head.0.weight"
+    key = "pair.query.head.0.weight"
     text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].pop(key)))
     assert "another network" in text and f"missing {key}" in text
     text = refusal(lambda path: rewrite(path, lambda content: content["state_dict"].update(extra=torch.zeros(1))))
@@ -184,7 +185,7 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)
     refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
-    with mock.patch.object(InfoNCE, "reads", {"rgb": (0, 1, 2)}):
+    with mock.patch.object(InfoNCESettings, "reads", {"rgb": (0, 1, 2)}):
         refused("(?s)draws 2 clips of a video and the method takes 3", IN_BATCH, augmentation={"name": "coclr"})
     without_flow = open_store(store.root)
     del without_flow.settings["flow"]
@@ -202,7 +203,7 @@ def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp
 
 
 def test_synchronised_batch_norm_keeps_the_names_of_weights() -> None:
-    method = methods.create("infonce", **INFONCE["settings"])
+    method = methods.create("infonce", INFONCE["settings"], CHANNELS)
     before = list(method.state_dict())
     converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in converted.modules())

@@ -98,7 +98,7 @@ def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call
     assert code == 0
     assert out == f"wrote the rgb backbone to {tmp_path / 'rgb.pt'} and its description to {tmp_path / 'rgb.json'}\n"
     assert torch.load(tmp_path / "rgb.pt", weights_only=True).keys() == (
-        checkpoints.load_method(path).encoders["rgb"].backbone.state_dict().keys()
+        checkpoints.load_method(path).networks["rgb"].backbone.state_dict().keys()
     )
 
 

@@ -12,7 +12,8 @@ from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
 from train.console import tell
 from train.loader import Batch
-from train.methods.method import Meter, Method
+from train.methods.meters import Meter
+from train.methods.method import Method
 
 
 class Bar(Callback):

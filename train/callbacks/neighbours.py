@@ -24,7 +24,8 @@ from train.clips import sliding_windows
 from train.collectives import gather_rows, world_size
 from train.inference import unit_features
 from train.loader import ClipSettings, usable_frames
-from train.methods.method import Meter, Method
+from train.methods.meters import Meter
+from train.methods.method import Method
 from train.networks.network import Network
 from train.reader import Executor
 from train.recipe import NeighbourSettings
@@ -113,7 +114,7 @@ class Neighbours(Callback):
             return
         assert isinstance(pl_module, Method)
         began, reader = time.perf_counter(), loader_of(trainer).executor
-        values = [self.look(network, stream, reader) for stream, network in pl_module.encoders.items()]
+        values = [self.look(network, stream, reader) for stream, network in pl_module.networks.items()]
         self.metrics.note(dict(zip(self.meters, values, strict=True)), time.perf_counter() - began)
 
     def look(self, network: Network, stream: str, reader: Executor) -> float:

@@ -5,10 +5,12 @@ What every method has is in `train.methods.method.Method`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from train.methods.method import Method
+from train.methods.method import Method, MethodSettings
 from train.registry import Registry
+from train.settings import read
 
 METHODS = Registry(
     "method",
@@ -21,10 +23,19 @@ METHODS = Registry(
 )
 
 
-def create(name: str, **settings: Any) -> Method:
+def settings_of(name: str) -> type[MethodSettings]:
+    """The settings of the method called `name`. Raises UsageError."""
+    return METHODS.find(name).Settings  # type: ignore[attr-defined]
+
+
+def create(name: str, settings: Mapping[str, Any] | MethodSettings, channels: Mapping[str, int]) -> Method:
     """A freshly initialised method.
+
+    channels: stream -> channels of its clips.
 
     Raises:
         UsageError: unknown name or setting, with the nearest spelling and the known ones.
     """
-    return METHODS.create(name, **settings)
+    if not isinstance(settings, MethodSettings):
+        settings = read(settings_of(name), settings, f'method "{name}"')
+    return METHODS.find(name)(settings, channels)

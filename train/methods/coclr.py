@@ -2,27 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.errors import refuse_unknown
-from train.losses.nce import NOTHING, cotraining_positives, multi_positive_nce, positive_accuracy
-from train.methods.contrastive import OF_NETWORKS, STREAM_CHANNELS, network
-from train.methods.positives import SeveralPositives
-from train.networks.network import Network
+from train.collectives import world_size
+from train.losses.nce import NOTHING, contrast_logits, cotraining_positives, multi_positive_nce, positive_accuracy
+from train.methods import meters
+from train.methods.contrastive import OneStream, OneStreamSettings, coin, own_key_values
+from train.methods.method import Start
 from train.networks.queue import Queue
-from train.settings import check_flag, check_number
+from train.networks.settings import Differing
+from train.settings import cannot_be
 
 if TYPE_CHECKING:
     from train.loader import Batch
 
 
-class CoCLR(SeveralPositives):
+class SamplerSettings(Differing):
+    """The network that tells which keys are alike: what differs in it from the one that is trained.
+
+    Args:
+        stream: Which it sees: another than the trained one.
+        dim: Of its rows.
+    """
+
+    stream: str
+    dim: int | None = Field(default=None, ge=1)
+
+
+class CoCLRSettings(OneStreamSettings):
+    """Of CoCLR.
+
+    Args:
+        sampler: The other stream, and what differs in its network.
+        top_k: Keys that the sampler finds. Published: 5.
+        self_drop: Probability, a coin for the whole batch, that the own key is not counted as a positive where there are
+            others, and is a negative then. .9 is the released training, which gains most of the effect; 0 the paper's formula.
+        fill_first: Whether the weights stay as they are until the queue is full (released training; before January 2021
+            they moved from the first step). Mining begins with a full queue either way.
+    """
+
+    sampler: SamplerSettings
+    top_k: int = Field(default=5, ge=0)
+    self_drop: float = Field(default=0.9, ge=0, le=1)
+    fill_first: bool = True
+
+    @model_validator(mode="after")
+    def _two_streams(self) -> CoCLRSettings:
+        if self.sampler.stream == self.stream:
+            raise cannot_be("the sampler sees the stream that is trained", "the other stream", "sampler.stream")
+        self.sampler.of(self)
+        return self
+
+    @property
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        """Of the sampler's stream only the key's clip."""
+        return super().reads | {self.sampler.stream: (1,)}
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        sampler = Start(self.sampler.stream, self.sampler.of(self), optional=(), needed=True)
+        return super().starts | {"sampler": sampler}
+
+
+class CoCLR(OneStream):
     """Han et al. 2020, section 3.2: one stream is trained; the other one, frozen, tells which keys are alike.
 
     Positives of a query are its own key, all keys of the same recording, and the `top_k` keys of other recordings whose
@@ -31,63 +80,23 @@ class CoCLR(SeveralPositives):
 
     A stage starts from two earlier ones: `start: {query: <stage>, sampler: <stage of the other stream>}` in the recipe.
 
-    Args:
-        stream: The one that is trained; the sampler sees the other one.
-        sampler: What differs in the sampler's encoder (backbone, backbone_settings, dim, temporal_centring).
-        top_k: Keys that the sampler finds. Published: 5.
-        self_drop: Probability, a coin for the whole batch, that the own key is not counted as a positive where there are
-            others, and is a negative then. .9 is the released training, which gains most of the effect; 0 the paper's formula.
-        fill_first: Whether the weights stay as they are until the queue is full (released training; before January 2021
-            they moved from the first step). Mining begins with a full queue either way.
-        settings: as of InfoNCE; `queue` is at least 1.
-
     Values of a step: those of InfoNCE, `positive_top1` (fraction of queries that rank any positive first), and
     `mined_right` (of the keys that the sampler found, the fraction with the query's label: told where there are labels,
     which nothing is trained on; otherwise 0).
-
-    Raises:
-        UsageError: as InfoNCE, and numbers out of range.
     """
 
-    needed_starts: ClassVar[tuple[str, ...]] = ("sampler",)
-    kind: ClassVar[str] = "clips that the other stream finds alike"
+    Settings = CoCLRSettings
+    settings: CoCLRSettings
 
-    def __init__(
-        self,
-        stream: str,
-        sampler: dict[str, Any] | None = None,
-        top_k: int = 5,
-        self_drop: float = 0.9,
-        fill_first: bool = True,
-        **settings: Any,
-    ) -> None:
-        check_number("method.top_k", top_k, whole=True, least=0)
-        check_flag("method.fill_first", fill_first)
-        for key in sampler or {}:
-            if key not in OF_NETWORKS:
-                refuse_unknown("setting", key, OF_NETWORKS, where="method.sampler")
-        super().__init__(stream, self_drop, **settings)
-        self.save_hyperparameters({"sampler": sampler, "top_k": top_k, "fill_first": fill_first})
-        made = {key: self.hparams[key] for key in OF_NETWORKS} | (sampler or {})
-        in_channels = (settings.get("channels") or STREAM_CHANNELS)[self.other]
-        self.sampler = network(in_channels=in_channels, **made).requires_grad_(False)
-        self.sampled = Queue(self.hparams["queue"], made["dim"])
-        self._found = torch.empty(0)  # the sampler's features of the batch that is being compared
+    def __init__(self, settings: CoCLRSettings, channels: Mapping[str, int]) -> None:
+        super().__init__(settings, channels)
+        self.sampler = settings.sampler.of(settings).build(channels[settings.sampler.stream]).requires_grad_(False)
+        self.sampled = Queue(settings.queue, self.sampler.size(self.sampler.layers[-1]))
         self.train(self.training)
 
     @property
-    def other(self) -> str:
-        """The stream that the sampler sees."""
-        return "flow" if self.hparams["stream"] == "rgb" else "rgb"
-
-    @property
-    def reads(self) -> dict[str, tuple[int, ...]]:
-        """Of the other stream only the key's clip."""
-        return super().reads | {self.other: (1,)}
-
-    @property
-    def starts(self) -> dict[str, tuple[str, list[Network]]]:
-        return super().starts | {"sampler": (self.other, [self.sampler])}
+    def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
+        return super().starting | {"sampler": [self.sampler.parts]}
 
     def train(self, mode: bool = True) -> Self:
         """The sampler stays in evaluation mode."""
@@ -95,23 +104,30 @@ class CoCLR(SeveralPositives):
         self.sampler.eval()
         return self
 
-    def compared(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        assert self.queue is not None
-        self._found = self._sample(batch)
-        full = self.queue.full
-        positives = cotraining_positives(
-            self._found, self.sampled.features, batch.sources, self.queue.sources, self.hparams["top_k"], mine=full
-        )
-        return {
-            "loss": multi_positive_nce(logits, positives, drop_self=self.drops_self()),
-            "positive_top1": positive_accuracy(logits, positives, 1),
-            "mined_right": self._mined_right(positives[:, 1:], batch),
-        }
+    def meters(self, global_batch: int) -> dict[str, meters.Meter]:
+        return meters.own_key(1 + self.settings.queue) | meters.positive("clips that the other stream finds alike")
 
-    def remember(self, key: Tensor, batch: Batch) -> None:
-        assert self.queue is not None
-        self.queue.enqueue(key, labels=batch.labels, sources=batch.sources)
-        self.sampled.enqueue(self._found)
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        first, second = (batch.view(self.settings.stream, number) for number in (0, 1))
+        self.settings.check_batch(len(first) * world_size())
+        query, key = self.pair(first, second, self.begins_step(batch_idx), seed=self.global_step)
+        logits = contrast_logits(query, key, self.pair.queued(), self.settings.temperature)
+        with torch.no_grad():
+            seen = self.sampler(batch.view(self.settings.sampler.stream, 1))
+        queue, top_k = self.pair.queue, self.settings.top_k
+        positives = cotraining_positives(
+            seen, self.sampled.features, batch.sources, queue.sources, top_k, mine=queue.full
+        )
+        values = {
+            "loss": multi_positive_nce(logits, positives, drop_self=coin(self.settings.self_drop, self.global_step)),
+            "positive_top1": positive_accuracy(logits, positives, 1),
+            "mined_right": _mined_right(positives[:, 1:], batch, queue),
+            **own_key_values(logits),
+        }
+        self.pair.remember(key, labels=batch.labels, sources=batch.sources)
+        if self.pair.learning:
+            self.sampled.enqueue(seen)
+        return values
 
     def optimizer_step(
         self,
@@ -121,22 +137,16 @@ class CoCLR(SeveralPositives):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """Steps that only fill the queue are counted and move nothing but batch-norm statistics."""
-        assert self.queue is not None and optimizer_closure is not None
-        if self.hparams["fill_first"] and not self.queue.full:
+        if self.settings.fill_first and not self.pair.queue.full and optimizer_closure is not None:
             optimizer_closure()
             optimizer.zero_grad()
             return
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
-    @torch.no_grad()
-    def _sample(self, batch: Batch) -> Tensor:
-        """The sampler's features (B, D) of the clips that the keys are made of."""
-        return self.sampler(batch.view(self.other, 1))
 
-    def _mined_right(self, positives: Tensor, batch: Batch) -> Tensor:
-        """Mean over rows, each the share among its labelled positives of other recordings; 0 where it has none."""
-        assert self.queue is not None
-        known = (batch.labels[:, None] != NOTHING) & (self.queue.labels != NOTHING)
-        mined = positives & known & (batch.sources[:, None] != self.queue.sources)
-        right = mined & (batch.labels[:, None] == self.queue.labels)
-        return (right.sum(dim=1) / mined.sum(dim=1).clamp(min=1)).mean()
+def _mined_right(positives: Tensor, batch: Batch, queue: Queue) -> Tensor:
+    """Mean over rows, each the share among its labelled positives of other recordings; 0 where it has none."""
+    known = (batch.labels[:, None] != NOTHING) & (queue.labels != NOTHING)
+    mined = positives & known & (batch.sources[:, None] != queue.sources)
+    right = mined & (batch.labels[:, None] == queue.labels)
+    return (right.sum(dim=1) / mined.sum(dim=1).clamp(min=1)).mean()

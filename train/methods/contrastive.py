@@ -1,91 +1,102 @@
-"""What methods that contrast keys with a queue, or with the batch, are told alike."""
+"""What methods that contrast keys with a queue, or with the batch, are told alike, and say alike."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any, ClassVar
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from pydantic import Field
+from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from train.methods.method import Method
+from train.losses.nce import own_key_accuracy
+from train.methods.method import Method, MethodSettings, Start
+from train.networks.momentum import MomentumPair
 from train.networks.network import Network
 from train.networks.queue import check_length
-from train.optim import OptimiserSettings
-from train.settings import check_number
+from train.networks.settings import NetworkSettings
+from train.optim import configured
 
-STREAM_CHANNELS = {"rgb": 3, "flow": 2}
-OF_NETWORKS = ("backbone", "backbone_settings", "dim", "temporal_centring")  # what a recipe says of a network
-
-
-def network(in_channels: int, dim: int, **settings: Any) -> Network:
-    """A network as a recipe says it: `dim` is the length of the rows that losses compare."""
-    return Network(in_channels=in_channels, head_settings={"dim": dim}, **settings)
+COIN = 0x636F696E  # keeps this random number apart from those of other users of the same seed
 
 
-class Contrastive(Method):
-    """Settings of InfoNCE and its relatives, checked and kept in the checkpoint; networks and queues are the method's own.
+class ContrastiveSettings(MethodSettings, NetworkSettings):
+    """Settings of InfoNCE and its relatives.
 
     Args:
-        backbone, backbone_settings, dim, temporal_centring: see `Network`.
-        queue: number of keys K, a multiple of the batch over all ranks. Published: 2048 on UCF101, 16384 on Kinetics-400.
-        temperature: divides the cosines.
-        momentum: share that a key encoder keeps of itself at each optimiser step.
-        optimiser: `OptimiserSettings`, or a mapping with its keys.
-        channels: of each stream at the network's input, as the recipe's augmentation makes them; by default those of
-            `STREAM_CHANNELS`.
-
-    Raises:
-        UsageError: a number out of range, or a queue of 0 in a method that is nothing without one.
+        queue: Number of keys K, a multiple of the batch over all ranks. Published: 2048 on UCF101, 16384 on Kinetics-400.
+            0, where a method allows it: in-batch negatives, on which `momentum` has no effect.
+        temperature: Divides the cosines.
+        momentum: Share that a key network keeps of itself at each optimiser step.
     """
 
-    in_batch: ClassVar[bool] = False  # whether `queue: 0` is a method too
-
-    def __init__(
-        self,
-        backbone: str = "s3d",
-        backbone_settings: dict[str, Any] | None = None,
-        dim: int = 128,
-        temporal_centring: bool = False,
-        queue: int = 2048,
-        temperature: float = 0.07,
-        momentum: float = 0.999,
-        optimiser: OptimiserSettings | dict[str, Any] | None = None,
-        channels: dict[str, int] | None = None,
-    ) -> None:
-        super().__init__()
-        check_number("method.dim", dim, whole=True, least=1)
-        check_number("method.queue", queue, whole=True, least=0)
-        if not queue and not self.in_batch:
-            raise UsageError(
-                "there are no in-batch negatives in this method", where="method.queue", remedy="at least 1"
-            )
-        check_number("method.temperature", temperature, above=0)
-        check_number("method.momentum", momentum, least=0, most=1)
-        self.optimiser_settings = OptimiserSettings.of(optimiser)
-        self.save_hyperparameters(
-            {
-                "backbone": backbone,
-                "backbone_settings": backbone_settings,
-                "dim": dim,
-                "temporal_centring": temporal_centring,
-                "queue": queue,
-                "temperature": temperature,
-                "momentum": momentum,
-                "optimiser": asdict(self.optimiser_settings),  # plain values in the checkpoint
-                "channels": channels,
-            }
-        )
+    queue: int = Field(default=2048, ge=1)
+    temperature: float = Field(default=0.07, gt=0)
+    momentum: float = Field(default=0.999, ge=0, le=1)
 
     def check_batch(self, global_batch: int) -> None:
-        """Refuses a number of videos per step (over all ranks) that this method cannot work with.
-
-        Raises:
-            UsageError: the queue is not a multiple of it; or, with in-batch negatives, a single video.
-        """
-        if self.hparams["queue"]:
-            check_length(self.hparams["queue"], global_batch)
+        """Refuses, by UsageError, a batch of which the queue is no multiple; and a single video without a queue."""
+        if self.queue:
+            check_length(self.queue, global_batch)
         elif global_batch < 2:
             raise UsageError(
                 "in-batch negatives need at least two videos in a batch",
                 where=f"a batch of {global_batch} (over all ranks)",
                 remedy="a larger batch, or a queue",
             )
+
+
+class OneStreamSettings(ContrastiveSettings):
+    """Of methods that train one stream on two clips of it.
+
+    Args:
+        stream: The one that is trained.
+    """
+
+    stream: str
+
+    @property
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        return {self.stream: (0, 1)}
+
+    @property
+    def networks(self) -> dict[str, NetworkSettings]:
+        return {self.stream: self}
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        return {"query": Start(self.stream, self)}
+
+
+class OneStream(Method):
+    """A momentum pair on one stream, of which the query network is trained; what a step does is each method's own."""
+
+    settings: OneStreamSettings
+
+    def __init__(self, settings: OneStreamSettings, channels: Mapping[str, int]) -> None:
+        super().__init__(settings, channels)
+        self.pair = MomentumPair(settings.build(channels[settings.stream]), settings.queue, settings.momentum)
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        return {self.settings.stream: self.pair.query}
+
+    @property
+    def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
+        return {"query": self.pair.starting}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return configured(self.settings.optimiser, self.pair.query.parameters(), self.trainer)
+
+
+def own_key_values(logits: Tensor) -> dict[str, Tensor]:
+    """`contrast_top1` and `contrast_top5`: fraction of queries whose own key ranks first or among the first five."""
+    return {"contrast_top1": own_key_accuracy(logits, 1), "contrast_top5": own_key_accuracy(logits, 5)}
+
+
+def coin(chance: float, step: int) -> bool:
+    """True with that probability: the same on all ranks and after a stop, because it follows from the seed and the step."""
+    drawn = np.random.default_rng((COIN, torch.initial_seed() % 2**63, step)).random()
+    return bool(drawn < chance)

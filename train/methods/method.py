@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from lightning.pytorch import LightningModule
+from torch import nn
 
+from train.methods.meters import Meter
 from train.networks.network import Network
+from train.networks.settings import NetworkSettings
+from train.optim import OptimiserSettings
+from train.settings import Settings
 
 
 @dataclass(frozen=True)
-class Meter:
-    """A fraction that the progress line shows as a percentage.
+class Start:
+    """What a role of a method may start from: parts that an earlier stage has trained, or a file holds.
 
     Args:
-        label: what it is called there.
-        meaning: what it is the share of, and what guessing would give; completes "<label> is ...".
+        stream: Of the earlier stage's network.
+        network: What the network that starts is.
+        takes: Names of the parts: of the earlier network ("backbone", "head"), and of what else its method trained
+            ("prototypes").
+        optional: Those of them that may be missing there; which is told, and they stay fresh.
+        needed: Whether the role makes no sense with random weights.
     """
 
-    label: str
-    meaning: str
+    stream: str
+    network: NetworkSettings
+    takes: tuple[str, ...] = ("backbone", "head")
+    optional: tuple[str, ...] = ("head",)
+    needed: bool = False
 
 
-class Method(LightningModule, ABC):
-    """A pre-training method: a LightningModule whose `training_step` takes a `train.loader.Batch`.
+class MethodSettings(Settings, ABC):
+    """What a recipe says of a method, and what follows from it without a network."""
 
-    `training_step` returns a dictionary of scalar tensors with `loss` among them: means over this rank's clips, every
-    one the same number of rows on all ranks. The trainer takes their means over passes and ranks; a method neither logs
-    nor reads them, so that a step does not wait for the GPU.
-    """
+    optimiser: OptimiserSettings = OptimiserSettings()
 
     @property
     @abstractmethod
@@ -41,21 +52,60 @@ class Method(LightningModule, ABC):
         """
 
     @property
-    def streams(self) -> tuple[str, ...]:
-        """Views of the store that are read."""
-        return tuple(self.reads)
+    @abstractmethod
+    def networks(self) -> dict[str, NetworkSettings]:
+        """Stream -> the network that is trained, which evaluation uses and a later stage may start from."""
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Parts that a later stage may start from beside those of the networks."""
+        return ()
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """Role -> what it may start from."""
+        return {}
+
+    @abstractmethod
+    def check_batch(self, global_batch: int) -> None:
+        """Refuse, by UsageError, a number of videos per step (over all ranks) that the method cannot work with."""
+
+
+class Method(LightningModule, ABC):
+    """A pre-training method: a LightningModule whose `training_step` takes a `train.loader.Batch`.
+
+    `training_step` returns a dictionary of scalar tensors with `loss` among them: means over this rank's clips, every
+    one the same number of rows on all ranks. The trainer takes their means over passes and ranks; a method neither logs
+    nor reads them, so that a step does not wait for the GPU. Without gradient it changes nothing.
+
+    Args:
+        settings: Of the class `Settings`, which each method has.
+        channels: Stream -> channels of its clips. Both are what a checkpoint rebuilds the method from.
+    """
+
+    Settings: ClassVar[type[MethodSettings]]
+    settings: MethodSettings
+
+    def __init__(self, settings: MethodSettings, channels: Mapping[str, int]) -> None:
+        super().__init__()
+        self.settings = settings
+        used = {stream: channels[stream] for stream in settings.reads}
+        self.save_hyperparameters({"settings": settings.as_dict(), "channels": used})
 
     @property
     @abstractmethod
-    def encoders(self) -> dict[str, Network]:
-        """Stream -> the network that evaluation uses."""
+    def networks(self) -> dict[str, Network]:
+        """Stream -> the network that evaluation uses: those that `Settings.networks` describes."""
 
     @property
-    def starts(self) -> dict[str, tuple[str, list[Network]]]:
-        """Role -> the stream of an earlier stage's encoder, and the encoders that may start as it is, head included."""
+    def parts(self) -> dict[str, nn.Module]:
+        """What else a later stage may start from, by name: `Settings.gives`."""
         return {}
 
-    needed_starts: ClassVar[tuple[str, ...]] = ()  # roles that make no sense with random weights
+    @property
+    def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
+        """Role of `Settings.starts` -> where its parts go: by name, in each of the networks that begin as the same one."""
+        return {}
 
     @abstractmethod
     def meters(self, global_batch: int) -> dict[str, Meter]:
@@ -64,6 +114,6 @@ class Method(LightningModule, ABC):
         global_batch: videos in a pass, over all ranks.
         """
 
-    @abstractmethod
-    def check_batch(self, global_batch: int) -> None:
-        """Refuse, by UsageError, a number of videos per step (over all ranks) that the method cannot work with."""
+    def begins_step(self, batch_idx: int) -> bool:
+        """Whether this pass is the first of a step of training."""
+        return self.training and torch.is_grad_enabled() and batch_idx % self.trainer.accumulate_grad_batches == 0

@@ -73,8 +73,7 @@ def write_preview(
         Refusal: what training would refuse, or a page that cannot be written.
     """
     chosen = _find_stage(recipe, stage)
-    module = checkpoints.create(chosen.method, recipe.method_settings(chosen), recipe.seed)
-    loader = stages.make_loader(recipe, chosen, module, store, training_videos(recipe, store), Hardware())
+    loader = stages.make_loader(recipe, chosen, store, training_videos(recipe, store), Hardware())
     try:
         shown = shown_videos(loader, epoch, batch, videos)
     finally:
