@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, track
@@ -62,16 +64,16 @@ def status(store: str) -> None:
         store: Folder of the store, or its URL.
     """
     opened = open_store(store)
-    infos = opened.infos.values()
+    videos = opened.table
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    seconds = sum(info.length / info.fps for info in infos if info.fps)
-    splits = Counter(info.split or "no split" for info in infos)
-    table.add_row("videos", f"{len(opened.videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
-    table.add_row("frames", f"{sum(info.length for info in infos)}  ({seconds / 3600:.2f} hours)")
+    splits = opened.annotated.count_splits()
+    table.add_row("videos", f"{len(videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
+    table.add_row("frames", f"{videos.lengths.sum(dtype=np.int64)}  ({videos.seconds() / 3600:.2f} hours)")
     table.add_row("classes", str(len(opened.classes)))
-    if cuts := sum(len(info.cuts) for info in infos):
-        table.add_row("cuts", f"{cuts} between shots, in {sum(bool(info.cuts) for info in infos)} videos")
-    if partial := sum(bool(info.partial) for info in infos):
+    cuts = pc.list_value_length(videos.cuts).to_numpy()
+    if cuts.any():
+        table.add_row("cuts", f"{cuts.sum()} between shots, in {np.count_nonzero(cuts)} videos")
+    if partial := np.count_nonzero(videos.partial):
         table.add_row("partial", f"{partial} videos whose files break off; what was readable is stored")
     size = sum(file.size for file in storage.files_below(opened.root / "videos"))
     table.add_row("size", f"{size / 2**20:.1f} MiB")

@@ -22,7 +22,7 @@ from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
 from pipeline.extraction.job import Outcome, attempt
 from pipeline.extraction.journal import Summary, journal
 from pipeline.extraction.opening import run_into, settled
-from pipeline.extraction.plan import changes
+from pipeline.extraction.plan import Stored, changes
 from pipeline.extraction.progress import ExtractionBar
 from pipeline.extraction.run import noted
 from pipeline.manifest import Manifest, Video
@@ -64,13 +64,14 @@ class Existing:
     def has(self, video: Video) -> bool:
         return video.video_id in self.videos
 
-    def differences(self, video: Video, record: dict[str, Any], committed: int) -> list[str]:
+    def differences(self, video: Video, stored: Stored) -> list[str]:
         """As `plan.Sources` says: pictures that are not older than what was made of them are read and compared."""
         sources = [source for source in (self.frames, self.flow) if source]
-        if not self.has(video) or max(source.changed(video.video_id) for source in sources) < committed:
+        if not self.has(video) or max(source.changed(video.video_id) for source in sources) < stored.committed:
             return []
         try:
             pictures, pairs = _pictures(self, video.video_id, Counter())
+            record = stored.record
             found = changes(record["file"], _identity([(picture,) for picture in pictures]))
             if self.flow is not None:
                 found += [f"flow {change}" for change in changes(record["flow_file"], _identity(pairs))]

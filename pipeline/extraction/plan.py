@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from pipeline.errors import Refusal, spelled_out
 from pipeline.extraction.journal import Summary
 from pipeline.extraction.progress import comparing
 from pipeline.manifest import Manifest, Video
-from pipeline.store import VideoStore
+from pipeline.store import VideoStore, annotation, catalogue, layout
 
 SHOWN = 5  # videos that a refusal spells out
 
@@ -23,8 +24,23 @@ class Sources(Protocol):
     def has(self, video: Video) -> bool:
         """Whether the video's source is there."""
 
-    def differences(self, video: Video, record: dict[str, Any], committed: int) -> list[str]:
-        """What is not as the commit record, written at `committed` (nanoseconds), says of the source; [] where none is there."""
+    def differences(self, video: Video, stored: Stored) -> list[str]:
+        """What is not as it was when the video was stored; [] where no source is there."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored video. bytes: of its file, -1 where its record does not tell. committed: when, in nanoseconds since 1970."""
+
+    store: VideoStore
+    video_id: str
+    bytes: int
+    committed: int
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The commit record, which is read. Raises Refusal."""
+        return catalogue.read_record(layout.record_path(self.store.root, self.video_id)) or {}
 
 
 class VideoFiles:
@@ -40,18 +56,18 @@ class VideoFiles:
     def has(self, video: Video) -> bool:
         return (self.root / video.path).is_file()
 
-    def differences(self, video: Video, record: dict[str, Any], committed: int) -> list[str]:
-        file, recorded = self.root / video.path, record["file"]
+    def differences(self, video: Video, stored: Stored) -> list[str]:
+        file = self.root / video.path
         try:
             status = file.stat()
             if not stat.S_ISREG(status.st_mode):
                 return []
-            if status.st_size == recorded["bytes"] and status.st_mtime_ns < committed:
+            if status.st_size == stored.bytes and status.st_mtime_ns < stored.committed:
                 return []
             now = {"bytes": status.st_size, "sha256": storage.file_digest(file)}
         except OSError:
             return []  # it is gone or cannot be read; what is stored of it is whole all the same
-        return changes(recorded, now)
+        return changes(stored.record["file"], now)
 
 
 def changes(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -67,7 +83,7 @@ def plan(
     Raises Refusal where stored videos have other source files, labels, sources or splits than the manifest, or other
     settings than the store, for skipping them would keep the old ones, and where `overwrite` would lose a video that cannot be made again.
     """
-    records = store.listing.records
+    stored = set(store.listing.table.ids.to_pylist())
     changed = _changed(manifest, store, sources)
     if changed and not overwrite:
         raise Refusal(
@@ -76,8 +92,8 @@ def plan(
             remedy="`--overwrite true` redoes exactly these; or extract into another STORE=; nothing was written",
         )
     refuse_loss([row for row in manifest.rows if row.video_id in changed], sources, store)
-    done = records.keys() - changed.keys()
-    refused = set() if retry_quarantined else store.quarantine.keys() - records.keys()
+    done = stored - changed.keys()
+    refused = set() if retry_quarantined else store.quarantine.keys() - stored
     todo = {row.video_id: row for row in manifest.rows if row.video_id not in done and row.video_id not in refused}
     summary = Summary(
         skipped=sum(row.video_id in done for row in manifest.rows),
@@ -104,14 +120,22 @@ def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, un
 
 def _changed(manifest: Manifest, store: VideoStore, sources: Sources) -> dict[str, list[str]]:
     """Video id -> what differs, of the manifest's stored videos."""
-    found, listing = {}, store.listing
+    found, listing, table = {}, store.listing, store.listing.table
+    rows = {video_id: row for row, video_id in enumerate(table.ids.to_pylist())}
+    annotated = annotation.of_records(store.root, table)
     with comparing():  # what is newer than its record is read whole
-        for row in manifest.rows:
-            if record := listing.records.get(row.video_id):
-                listed = {"label": row.label, "source": row.source or row.video_id, "split": row.split}
+        for video in manifest.rows:
+            if (row := rows.get(video.video_id)) is not None:
+                stored = Stored(store, video.video_id, int(listing.bytes[row]), int(listing.committed[row]))
+                recorded = {
+                    "label": annotated.label(row),
+                    "source": annotated.source(row),
+                    "split": annotated.split(row),
+                    "settings_hash": table.kind(row).settings_hash,
+                }
+                listed = {"label": video.label, "source": video.source or video.video_id, "split": video.split}
                 listed["settings_hash"] = store.settings_hash  # other in a folder that was copied from another store
-                committed = listing.committed[row.video_id]
-                found[row.video_id] = [*changes(record, listed), *sources.differences(row, record, committed)]
+                found[video.video_id] = [*changes(recorded, listed), *sources.differences(video, stored)]
     return {video_id: differing for video_id, differing in found.items() if differing}
 
 

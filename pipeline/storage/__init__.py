@@ -125,7 +125,10 @@ def left_aside(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Pat
 
 
 def files_below(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Entry]:
-    """Every file below a folder, in no order; folders whose names are in `skip` are not entered. None where none is."""
+    """Every file below a folder; folders whose names are in `skip` are not entered. None where none is.
+
+    In the order of their paths, name by name: of a folder first its own files, then those of the folders in it.
+    """
     return _place(folder).files_below(folder, skip)
 
 

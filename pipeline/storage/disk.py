@@ -143,7 +143,7 @@ def _write_and_rename(path: Path, data: bytes, flush: Callable[[int], None]) -> 
 
 def _files_below(root: Path, below: str, skip: frozenset[str]) -> Iterator[Entry]:
     try:
-        entries = list(os.scandir(f"{root}/{below}"))
+        entries = sorted(os.scandir(f"{root}/{below}"), key=lambda entry: (entry.is_dir(), entry.name))
     except FileNotFoundError:
         return
     for entry in entries:

@@ -40,10 +40,10 @@ class ObjectStore:
     def files_below(self, folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Entry]:
         with _client(folder) as (system, root):
             found = system.find(root, detail=True, withdirs=False)
-        for name, facts in found.items():
-            below = os.path.relpath(name, root)
-            if not skip.intersection(below.split("/")[:-1]):
-                yield Entry(folder, below, facts["size"], _changed(facts))
+        below = {os.path.relpath(name, root): facts for name, facts in found.items()}
+        for name, facts in sorted(below.items(), key=lambda file: _order(file[0])):
+            if not skip.intersection(name.split("/")[:-1]):
+                yield Entry(folder, name, facts["size"], _changed(facts))
 
     def entries(self, folder: Path) -> list[tuple[Path, bool]]:
         with contextlib.suppress(FileNotFoundError), _client(folder) as (system, root):
@@ -100,6 +100,12 @@ def _client(path: Path) -> Iterator[tuple[Any, str]]:
         raise
     except Exception as error:
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}", str(path)) from error
+
+
+def _order(name: str) -> tuple[tuple[bool, str], ...]:
+    """Of a file as `files_below` has it."""
+    *folders, file = name.split("/")
+    return (*((True, folder) for folder in folders), (False, file))
 
 
 def _changed(facts: dict[str, Any]) -> int:

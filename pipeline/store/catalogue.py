@@ -1,7 +1,8 @@
 """The listing of committed videos: a scan of the commit records, helped by `catalogue.parquet`.
 
 The catalogue is derived and may be deleted at any time. It is never believed about what exists: the scan asks the file
-system for every record, and takes a record's content from the catalogue only if the record is older than it.
+system for every record, and takes what a record says from the catalogue only if the record is older than it. Both come in
+one order, so that the two are merged as they are read, and nothing is kept of a video but its place in the columns.
 """
 
 from __future__ import annotations
@@ -11,81 +12,122 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import layout
+from pipeline.store import columns, layout
+from pipeline.store.table import Form, VideoTable
 
-COLUMNS = ("video_id", "length", "height", "width", "fps", "label", "source", "split")
-DIGEST = b"costream.digest"  # of the columns `folder` and `record`, in the file's metadata
+Result = TypeVar("Result")
 
-ROWS = 1024  # read at once; the columns of 240,000 videos take half a gigabyte
+COLUMNS = pa.schema(
+    [
+        ("folder", pa.string()),  # below `videos`: sorted by it, as the file system is walked
+        ("video_id", pa.string()),
+        ("length", pa.int32()),
+        ("fps", pa.float64()),
+        ("digest", pa.binary(32)),
+        ("form", pa.int32()),  # place in the list of forms, which is in the file's metadata
+        ("cuts", pa.list_(pa.int32())),
+        ("source", pa.string()),
+        ("bytes", pa.int64()),  # of the video's file; -1 where the record does not tell
+    ]
+)
+FOUND = COLUMNS.append(pa.field("committed", pa.int64())).append(pa.field("cached", pa.bool_()))
+FORMS = b"costream.forms"
+DIGEST = b"costream.digest"  # of the forms and all columns: the checksums of pages leave out the file's footer
+
+ROWS = 65_536  # of a row group, 8 MB
 
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Records of all committed videos by video id. committed: when each was written, in nanoseconds since 1970.
+    """All committed videos, for who is going to write.
 
-    current: whether the catalogue holds exactly these.
+    committed: when each record was written, in nanoseconds since 1970, int64 (N,). bytes: of each video's file, -1 where its
+    record does not tell, int64 (N,). current: whether the catalogue holds exactly these videos.
     """
 
-    records: dict[str, dict[str, Any]]
-    committed: dict[str, int]
+    table: VideoTable
+    committed: np.ndarray
+    bytes: np.ndarray
     current: bool
 
 
 def load(root: Path) -> Listing:
     """What is in a store. Raises Refusal for a record that cannot be read."""
-    known = Catalogue(layout.catalogue_path(root))
-    records, committed, cached = {}, {}, 0
-    for found in _scan(root, known):
-        video_id = found.record["video_id"]
-        records[video_id], committed[video_id] = found.record, found.committed
-        cached += found.cached
-    return Listing(records, committed, bool(known.written) and cached == len(records) == known.count)
+
+    def build(batches: Iterator[pa.RecordBatch], known: Catalogue) -> Listing:
+        gathered = _Columns(["committed", "cached", "bytes"], known.count)
+        table = gathered.table(batches, known.forms)
+        cached = int(gathered.rest["cached"].sum())
+        current = bool(known.written) and cached == len(table) == known.count
+        return Listing(table, gathered.rest["committed"], gathered.rest["bytes"], current)
+
+    return _scanned(root, build)
 
 
-def scan(root: Path) -> Iterator[dict[str, Any]]:
-    """The records of all committed videos one by one, in no order, for who need not keep them: parsed, each takes 5 kB.
-
-    Raises Refusal for a record that cannot be read.
-    """
-    return (found.record for found in _scan(root, Catalogue(layout.catalogue_path(root))))
+def table(root: Path) -> VideoTable:
+    """The same for readers. Raises Refusal for a record that cannot be read."""
+    return _scanned(root, lambda batches, known: _Columns([], known.count).table(batches, known.forms))
 
 
 def save(root: Path) -> None:
     """Bring the catalogue up to date, by a full scan; the same store gives the same bytes."""
-    listing = load(root)
-    if listing.current:
+    path = layout.catalogue_path(root)
+
+    def write(batches: Iterator[pa.RecordBatch], known: Catalogue) -> tuple[Written, bool]:
+        made = written(batches, known.forms)
+        return made, bool(known.written) and made.cached == made.rows == known.count
+
+    made, current = _scanned(root, write)
+    if current:
         return
-    rows: dict[str, list] = {name: [] for name in (*COLUMNS, "folder", "record")}
-    for video_id in sorted(listing.records):
-        record = listing.records[video_id]
-        length, height, width, _ = record["shapes"]["rgb"]
-        facts = {"video_id": video_id, "length": length, "height": height, "width": width}
-        for name in COLUMNS:
-            rows[name].append(facts[name] if name in facts else record[name])
-        rows["folder"].append(layout.quoted(video_id))
-        rows["record"].append(json.dumps(record, sort_keys=True))
-    sink = pa.BufferOutputStream()
-    table = pa.table(rows, metadata={DIGEST: _digest([*rows["folder"], *rows["record"]])})
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    path, content = layout.catalogue_path(root), sink.getvalue().to_pybytes()
-    storage.write_atomically(path, content)
+    storage.write_atomically(path, made.content)
     # Times are told in steps (an object store's in seconds), and the next scan believes it only where it is the newest.
-    newest = max(listing.committed.values(), default=0)
-    while storage.changed(path) <= newest:
-        time.sleep(1.0 if newest % 10**9 == 0 else 0.01)
-        storage.write_atomically(path, content)
+    while storage.changed(path) <= made.newest:
+        time.sleep(1.0 if made.newest % 10**9 == 0 else 0.01)
+        storage.write_atomically(path, made.content)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A catalogue's bytes, how many rows it has and how many of them another catalogue had, and when the newest record was
+    committed."""
+
+    content: bytes
+    rows: int
+    cached: int
+    newest: int
+
+
+def written(batches: Iterable[pa.RecordBatch], forms: dict[str, int]) -> Written:
+    """The catalogue of these rows: batches of ROWS with the columns FOUND, sorted by folder. forms: see `Catalogue`."""
+    sink, rows, cached, newest = pa.BufferOutputStream(), 0, 0, 0
+    hashed, numbers = hashlib.sha256(), _InOrderOfUse(forms)
+    options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": False}
+    options["column_encoding"] = dict.fromkeys(["folder", "video_id"], "DELTA_BYTE_ARRAY")  # neighbours begin alike
+    with pq.ParquetWriter(sink, COLUMNS, **options) as file:
+        for batch in batches:
+            rows, cached = rows + len(batch), cached + pc.sum(batch.column("cached")).as_py()
+            newest = max(newest, pc.max(batch.column("committed")).as_py())
+            kept = numbers.renumbered(batch)
+            columns.digest_into(hashed, kept)
+            file.write_batch(kept, row_group_size=ROWS)
+        listed = numbers.listed()
+        file.add_key_value_metadata({FORMS: listed, DIGEST: _sealed(hashed, listed)})
+    return Written(sink.getvalue().to_pybytes(), rows, cached, newest)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -115,67 +157,228 @@ def _damaged(path: Path, how: str) -> Refusal:
 
 
 def record_files(root: Path) -> Iterator[storage.Entry]:
-    """The zarr.json of every group below the store's folder `videos`; arrays are not entered."""
+    """The zarr.json of every group below the store's folder `videos`, in the order of `storage.files_below`; arrays are
+    not entered."""
     for file in storage.files_below(root / "videos", skip=layout.reserved()):
         if file.name.rpartition("/")[2] == layout.RECORD:
             yield file
 
 
-@dataclass(frozen=True)
-class Found:
-    """A record, when it was written, and whether the catalogue had it."""
+def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Result]) -> Result:
+    """What `use` makes of all committed videos, as batches of ROWS with the columns FOUND, helped by the catalogue."""
+    # Derived data: where it cannot be used, every record is read.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+        known = Catalogue(layout.catalogue_path(root))
+        result = use(_regrouped(_merged(root, known)), known)
+        if known.is_whole():
+            return result
+    nothing = Catalogue(None)
+    return use(_regrouped(_merged(root, nothing)), nothing)
 
-    record: dict[str, Any]
-    committed: int
-    cached: bool
+
+class Catalogue:
+    """What `catalogue.parquet` says, read a few rows at a time; empty where there is none.
+
+    written: when, in nanoseconds since 1970; 0 where it is empty. count: of its rows. forms: what many videos have in common;
+    a scan adds those of the records that it reads. Whether all was as written is known when the last batch was read.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.written = self.count = 0
+        self.forms: dict[str, int] = {}
+        self._hashed, self._told, self._listed = hashlib.sha256(), b"", b""
+        self._file: Any = None
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if path is not None:
+                written = storage.changed(path)
+                # A local one is read piece by piece.
+                source = path if storage.is_local(path) else pa.BufferReader(storage.read(path))
+                self._file = pq.ParquetFile(source, page_checksum_verification=True)
+                stated = self._file.metadata.metadata
+                self._told, self._listed = stated[DIGEST], stated[FORMS]
+                self.forms = {text: number for number, text in enumerate(json.loads(self._listed))}
+                self.written, self.count = written, self._file.metadata.num_rows
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Its rows, a row group at a time."""
+        for group in range(self._file.num_row_groups if self._file else 0):
+            (batch,) = self._file.read_row_group(group, use_threads=False).to_batches()
+            columns.digest_into(self._hashed, batch)
+            yield batch
+
+    def is_whole(self) -> bool:
+        """Whether what was read, all of it, is what was written."""
+        return self._file is None or _sealed(self._hashed, self._listed) == self._told
 
 
-def _scan(root: Path, known: Catalogue) -> Iterator[Found]:
+def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
+    """Every committed video with the columns FOUND, sorted by folder, in pieces of any size."""
     # Many requests are saved on an object store by not reading plain groups; `verify` reads these too.
-    committed = {_folder(file): file.changed for file in record_files(root) if file.size != PLAIN_GROUP}
-    for folder, text in known.rows():
-        if committed.get(folder, known.written) < known.written:
-            yield Found(json.loads(text), committed.pop(folder), cached=True)
-    for folder, changed in committed.items():
-        record = read_record(root / "videos" / folder / layout.RECORD)
-        if record is not None:
-            yield Found(record, changed, cached=False)
+    files = ((_folder(file), file.changed) for file in record_files(root) if file.size != PLAIN_GROUP)
+    folder, changed = next(files, END)
+    for batch in known.batches():
+        piece = _Piece(root, known.forms, batch)
+        for place, listed in enumerate(batch.column("folder").to_pylist()):
+            while folder != listed and _place(folder) < _place(listed):
+                piece.read(folder, changed)
+                folder, changed = next(files, END)
+            if folder == listed:
+                if changed < known.written:
+                    piece.keep(place, changed)
+                else:
+                    piece.read(folder, changed)
+                folder, changed = next(files, END)
+        yield piece.rows()
+    while folder != END[0]:
+        piece = _Piece(root, known.forms, NOTHING)
+        while folder != END[0] and len(piece.fresh) < ROWS:
+            piece.read(folder, changed)
+            folder, changed = next(files, END)
+        yield piece.rows()
+
+
+NOTHING = pa.RecordBatch.from_pylist([], COLUMNS)
+END = ("\U0010ffff", 0)  # comes after every folder
 
 
 def _folder(file: storage.Entry) -> str:
     return file.name.rpartition("/")[0]
 
 
-class Catalogue:
-    """What `catalogue.parquet` says, read a few rows at a time; empty where there is none or a byte of it is wrong.
-
-    written: when, in nanoseconds since 1970; 0 where it is empty. count: of its rows.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.written = self.count = 0
-        # Derived data: where it cannot be used, the scan reads every record.
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, pa.ArrowException):
-            written = storage.changed(path)
-            self._file = pq.ParquetFile(pa.BufferReader(storage.read(path)), page_checksum_verification=True)
-            # The checksums of pages leave out the file's footer.
-            texts = itertools.chain(self._texts("folder"), self._texts("record"))
-            if (self._file.schema_arrow.metadata or {}).get(DIGEST) == _digest(texts):
-                self.written, self.count = written, self._file.metadata.num_rows
-
-    def rows(self) -> Iterator[tuple[str, str]]:
-        """The folder of each video's record, and the record."""
-        if self.count:
-            yield from zip(self._texts("folder"), self._texts("record"), strict=True)
-
-    def _texts(self, column: str) -> Iterator[str]:
-        for batch in self._file.iter_batches(ROWS, columns=[column], use_threads=False):
-            yield from batch.column(column).to_pylist()
+def _place(folder: str) -> str:
+    """What folders are sorted by: what lies in one follows it, before its neighbours."""
+    return folder.replace("/", "\0")
 
 
-def _digest(texts: Iterable[str]) -> bytes:
-    """Of the lines of a text that these make, as hexadecimal digits."""
-    lines = hashlib.sha256()
-    for place, text in enumerate(texts):
-        lines.update(f"\n{text}".encode() if place else text.encode())
-    return lines.hexdigest().encode()
+class _Piece:
+    """Rows in order: those that are kept of a batch of the catalogue, and those of records that are read."""
+
+    def __init__(self, root: Path, forms: dict[str, int], batch: pa.RecordBatch) -> None:
+        self.root, self.forms, self.batch = root, forms, batch
+        self.places: list[int] = []  # in the batch, followed by the fresh ones
+        self.committed: list[int] = []
+        self.fresh: list[dict[str, Any]] = []
+
+    def keep(self, place: int, committed: int) -> None:
+        self.places.append(place)
+        self.committed.append(committed)
+
+    def read(self, folder: str, committed: int) -> None:
+        record = read_record(self.root / "videos" / folder / layout.RECORD)
+        if record is None:
+            return
+        form = str(Form.of_record(record))
+        source = record.get("source", "")
+        row = {
+            **{name: record[name] for name in ("video_id", "length", "fps")},
+            "folder": folder,
+            "digest": bytes.fromhex(record["digest"]),
+            "form": self.forms.setdefault(form, len(self.forms)),
+            "cuts": record.get("cuts", []),
+            "source": "" if source == record["video_id"] else source,
+            "bytes": record.get("file", {}).get("bytes", -1),
+        }
+        self.keep(len(self.batch) + len(self.fresh), committed)
+        self.fresh.append(row)
+
+    def rows(self) -> pa.RecordBatch:
+        """With the columns FOUND."""
+        batch, places = self.batch, np.array(self.places, np.int64)
+        if self.fresh or len(places) < len(batch):
+            read = pa.RecordBatch.from_pylist(self.fresh, COLUMNS)
+            batch = pa.concat_batches([batch, read]).take(pa.array(places))
+        committed, cached = pa.array(self.committed, pa.int64()), pa.array(places < len(self.batch))
+        return pa.RecordBatch.from_arrays([*batch.columns, committed, cached], schema=FOUND)
+
+
+def _regrouped(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows, ROWS in each but the last: what is written does not depend on how it came about."""
+    waiting, count = [], 0
+    for piece in pieces:
+        waiting.append(piece)
+        count += len(piece)
+        while count >= ROWS:
+            whole = pa.concat_batches(waiting) if len(waiting) > 1 else waiting[0]
+            yield whole.slice(0, ROWS)
+            waiting, count = [whole.slice(ROWS)], count - ROWS
+    if count:
+        yield pa.concat_batches(waiting)
+
+
+class _Columns:
+    """Gathers a table from batches. names: of further columns, of numbers, which `rest` has in the order of the table."""
+
+    def __init__(self, names: list[str], count: int) -> None:
+        self.numbers = {name: columns.Growing(count) for name in ["length", "fps", "form", "digest", *names]}
+        self.lists = {name: (columns.Growing(count + 1), columns.Growing(0)) for name in ["video_id", "cuts", "source"]}
+        for lengths, _ in self.lists.values():
+            lengths.add(np.zeros(1, np.int32))
+        self.names, self.rest = names, dict[str, np.ndarray]()
+
+    def table(self, batches: Iterator[pa.RecordBatch], forms: dict[str, int]) -> VideoTable:
+        """Sorted by id, which the batches usually are already; of two records of one video the first is taken."""
+        for batch in itertools.chain([NOTHING_FOUND], batches):
+            for name, gathered in self.numbers.items():
+                gathered.add(columns.numbers(batch.column(name)))
+            for name, (lengths, values) in self.lists.items():
+                lengths.add(np.diff(columns.offsets(batch.column(name))))
+                values.add(columns.values(batch.column(name)))
+        numbers = {name: gathered.whole() for name, gathered in self.numbers.items()}
+        lists = {
+            name: columns.list_array(COLUMNS.field(name).type, lengths.summed(), values.whole())
+            for name, (lengths, values) in self.lists.items()
+        }
+        if (order := _sorting(lists["video_id"])) is not None:
+            lists = {name: column.take(pa.array(order)) for name, column in lists.items()}
+            numbers = {name: column[order] for name, column in numbers.items()}
+        self.rest = {name: numbers[name] for name in self.names}
+        return VideoTable(
+            ids=lists["video_id"],
+            lengths=numbers["length"],
+            fps=numbers["fps"],
+            digests=numbers["digest"],
+            forms=numbers["form"],
+            kinds=[Form.parse(text) for text in forms],
+            cuts=lists["cuts"],
+            recorded_sources=lists["source"],
+        )
+
+
+NOTHING_FOUND = pa.RecordBatch.from_pylist([], FOUND)
+
+
+def _sorting(ids: pa.Array) -> np.ndarray | None:
+    """The places of the ids in their order, each id once; None where they are in order."""
+    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False:
+        return None
+    order = pc.sort_indices(ids).to_numpy()
+    placed = ids.take(pa.array(order))
+    return order[np.concatenate([[True], pc.not_equal(placed[:-1], placed[1:]).to_numpy(zero_copy_only=False)])]
+
+
+class _InOrderOfUse:
+    """Numbers of forms in the order in which rows have them: what is written does not depend on how it came about."""
+
+    def __init__(self, forms: dict[str, int]) -> None:
+        self.forms = forms
+        self.numbers: dict[int, int] = {}  # by the scan's number
+
+    def renumbered(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """With the columns COLUMNS."""
+        used, firsts, places = np.unique(columns.numbers(batch.column("form")), return_index=True, return_inverse=True)
+        for number in used[np.argsort(firsts)].tolist():
+            self.numbers.setdefault(number, len(self.numbers))
+        form = np.array([self.numbers[number] for number in used.tolist()], np.int32)[places]
+        kept = [pa.array(form) if name == "form" else batch.column(name) for name in COLUMNS.names]
+        return pa.RecordBatch.from_arrays(kept, schema=COLUMNS)
+
+    def listed(self) -> bytes:
+        texts = list(self.forms)
+        return json.dumps([texts[number] for number in self.numbers]).encode()
+
+
+def _sealed(hashed: Any, forms: bytes) -> bytes:
+    """Digest of rows and forms."""
+    whole = hashed.copy()
+    whole.update(forms)
+    return whole.hexdigest().encode()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,10 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import catalogue, classes, layout, shard
+from pipeline.store import annotation, catalogue, layout, shard
+from pipeline.store.annotation import Annotated
 from pipeline.store.settings import ExtractionSettings
+from pipeline.store.table import VideoTable
 from pipeline.views import VIEWS
 from pipeline.views.codec import FrameCodec, Layout
 from pipeline.views.flow import FLOW
@@ -52,16 +53,42 @@ class VideoInfo:
     def views(self) -> tuple[str, ...]:
         return tuple(self.shapes)
 
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> VideoInfo:
-        shapes = {name: tuple(record["shapes"][name]) for name in VIEWS if name in record["shapes"]}
-        length, height, width, _ = shapes["rgb"]
-        facts = {key: record[key] for key in ("fps", "source", "digest")}
-        # Of all videos together there are few: kept once, not once a video.
-        facts |= {key: sys.intern(record[key]) for key in ("label", "split")}
-        cuts = tuple(record.get("cuts", ()))
-        partial = record.get("partial", {}).get("reason", "")
-        return cls(length=length, height=height, width=width, shapes=shapes, cuts=cuts, partial=partial, **facts)
+
+class VideoInfos(Mapping[str, VideoInfo]):
+    """Of every video of a table, by id, sorted; each is made when it is asked for."""
+
+    def __init__(self, table: VideoTable, annotated: Annotated) -> None:
+        self.table, self.annotated = table, annotated
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.ids.to_pylist())
+
+    def __contains__(self, video_id: object) -> bool:
+        return isinstance(video_id, str) and self.table.row(video_id) >= 0
+
+    def __getitem__(self, video_id: str) -> VideoInfo:
+        row = self.table.row(video_id)
+        if row < 0:
+            raise KeyError(video_id)
+        table, annotated = self.table, self.annotated
+        shapes = table.shapes(row)
+        _, height, width, _ = shapes["rgb"]
+        return VideoInfo(
+            length=int(table.lengths[row]),
+            height=height,
+            width=width,
+            fps=float(table.fps[row]),
+            label=annotated.label(row),
+            source=annotated.source(row),
+            split=annotated.split(row),
+            shapes={view: shapes[view] for view in VIEWS if view in shapes},
+            cuts=tuple(table.cuts[row].as_py()),
+            digest=table.digests[row].tobytes().hex(),
+            partial=table.kind(row).partial,
+        )
 
 
 def open_store(path: str | os.PathLike) -> VideoStore:
@@ -106,31 +133,37 @@ class VideoStore:
         return tuple(name for name in VIEWS if name in self.settings)
 
     @cached_property
-    def infos(self) -> dict[str, VideoInfo]:
-        """Every committed video, by id, sorted. Raises Refusal where one was made with other settings than the store's."""
-        found, others = {}, []
-        for record in catalogue.scan(self.root):
-            found[record["video_id"]] = VideoInfo.from_record(record)
-            if record["settings_hash"] != self.settings_hash:
-                others.append(record["video_id"])
-        if others:
-            raise _mixed(self.root, sorted(others))
-        return {video_id: found[video_id] for video_id in sorted(found)}
+    def table(self) -> VideoTable:
+        """Every committed video, in columns. Raises Refusal where one was made with other settings than the store's."""
+        table = catalogue.table(self.root)
+        others = table.of_kinds([kind.settings_hash != self.settings_hash for kind in table.kinds], bool)
+        if others.any():
+            raise _mixed(self.root, table.names(np.flatnonzero(others)))
+        return table
+
+    @cached_property
+    def annotated(self) -> Annotated:
+        """Labels, recordings and splits of the videos, in the rows of the table."""
+        return annotation.of_records(self.root, self.table)
+
+    @cached_property
+    def infos(self) -> Mapping[str, VideoInfo]:
+        """Every committed video, by id, sorted; for very many there is `table`."""
+        return VideoInfos(self.table, self.annotated)
 
     @cached_property
     def listing(self) -> catalogue.Listing:
-        """Every commit record, for who is going to write; readers have `infos`, which takes a tenth of the memory."""
+        """Every committed video, also of other settings, and when it was written: for who is going to write."""
         return catalogue.load(self.root)
 
     @property
     def videos(self) -> list[str]:
         return list(self.infos)
 
-    @cached_property
+    @property
     def classes(self) -> list[str]:
         """Class names in the data set's official order; a label's index is its place here."""
-        listed = classes.load(self.root)
-        return listed if listed is not None else sorted({info.label for info in self.infos.values() if info.label})
+        return self.annotated.classes
 
     @property
     def quarantine(self) -> dict[str, str]:
@@ -157,10 +190,13 @@ class VideoStore:
         """Raises Refusal for a video that is not committed, saying why where that is known."""
         if video_id in self.infos:
             return self.infos[video_id]
+        raise self._missing(video_id)
+
+    def _missing(self, video_id: str) -> Refusal:
         reason = self.quarantine.get(video_id)
         near = difflib.get_close_matches(video_id, self.infos, n=1)
         hint = f"it is in quarantine: {reason}" if reason else f"nearest is {near[0]!r}" if near else ""
-        raise Refusal(
+        return Refusal(
             f"video {video_id!r} is not in the store" + (f"; {hint}" if hint else ""),
             where=str(self.root),
             remedy="`make status STORE=...` lists what is there",
@@ -185,7 +221,10 @@ class VideoStore:
 
     def shape(self, video_id: str, view: str) -> tuple[int, ...]:
         """Of the view's array, (frames, ...). Raises Refusal for a video or view that is not there."""
-        shapes = self.info(video_id).shapes
+        row = self.table.row(video_id)
+        if row < 0:
+            raise self._missing(video_id)
+        shapes = self.table.shapes(row)
         if view not in shapes:
             raise Refusal(
                 f"video {video_id!r} has no view {view!r}",
@@ -213,7 +252,7 @@ class VideoStore:
         Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
         """
         numbers = self.indices(video_id, view, frames)
-        shape = self.info(video_id).shapes[view]
+        shape = self.shape(video_id, view)
         slots = min(shape[0], shard.FRAMES_PER_SHARD)
         streams: dict[int, np.ndarray] = {}
         for part in sorted({number // shard.FRAMES_PER_SHARD for number in numbers}):
@@ -231,7 +270,7 @@ class VideoStore:
     def read(self, video_id: str, view: str, frames: Frames) -> np.ndarray:
         """Decoded frames, uint8: rgb (T, H, W, 3), other views (T, P, H, W), as flow's P = 2 planes of stored bytes."""
         streams = self.encoded(video_id, view, frames)
-        shape = self.info(video_id).shapes[view]
+        shape = self.shape(video_id, view)
         if not streams:
             return np.empty((0, *shape[1:]), np.uint8)
         try:

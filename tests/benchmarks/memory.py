@@ -10,6 +10,7 @@ what parsing the records takes, which no listing can do without. (The files of a
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -21,17 +22,20 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pyarrow.parquet as pq
+import numpy as np
+import pyarrow as pa
 
 from pipeline import storage
 from pipeline.store import catalogue, layout
 from pipeline.store.settings import ExtractionSettings, settings_hash
+from pipeline.store.table import Form
 from pipeline.store.writing import create_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.figures import write_figures
 
 CLASSES = 400  # as Kinetics-400
+WIDTHS = 50
 BATCHES = 20
 
 
@@ -57,47 +61,60 @@ def main() -> None:
 
 
 def name(number: int) -> str:
-    """A video's id, as long as those of Kinetics."""
+    """The id, as long as those of Kinetics, of a video of a class that follows from its number."""
     return f"train/class_of_action_{number % CLASSES:03d}/{number:011d}_000123_000133"
+
+
+def names(count: int) -> Iterator[str]:
+    """Of all videos, sorted."""
+    return (name(number) for label in range(CLASSES) for number in range(label, count, CLASSES))
 
 
 def simulate(root: Path, count: int) -> None:
     """Write the record and the catalogue of a store of `count` videos of ten seconds, without the videos."""
     settings = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
     create_store(root, settings)
-    hashed = settings_hash(settings.as_dict())
-    records = {name(number): record(number, hashed) for number in range(count)}
-    listing = catalogue.Listing(records, dict.fromkeys(records, 0), current=False)
-    with mock.patch.object(catalogue, "load", lambda root: listing):
-        catalogue.save(root)
+    forms = {str(form(number, settings_hash(settings.as_dict()))): number for number in range(WIDTHS)}
+    made = catalogue.written(batches(count), forms)
+    layout.catalogue_path(root).write_bytes(made.content)
 
 
-def record(number: int, hashed: str) -> dict[str, Any]:
-    """What extraction commits of a video: two shards of each view, sizes that differ from video to video."""
-    length, width = 240 + number % 61, 128 + 2 * (number % 50)
-    files = [f"{view}/{file}" for view in ("rgb", "flow") for file in ("c/0/0/0/0", "c/1/0/0/0", layout.RECORD)]
-    facts = {
-        "video_id": name(number),
-        "label": f"class_of_action_{number % CLASSES:03d}",
-        "source": name(number),
-        "split": "train",
-        "fps": 25 + number % 7 / 10,
-        "length": length,
-        "shapes": {"rgb": (length, 128, width, 3), "flow": (length - 1, 2, 128, width)},
-        "files": {file: storage.digest(f"{number} {file}".encode()) for file in files},
-        "file": {"path": f"{name(number)}.mp4", "bytes": 10**6 + number, "sha256": storage.digest(b"%d" % number)},
-        "cuts": [100, 200] if number % 5 == 0 else [],
-        "settings_hash": hashed,
-    }
-    return layout.seal(facts)
+def form(number: int, hashed: str) -> Form:
+    """Two views, frames of sizes that differ from video to video."""
+    width = 128 + 2 * number
+    return Form(hashed, {"rgb": (0, 128, width, 3), "flow": (1, 2, 128, width)}, "", None, None)
+
+
+def batches(count: int) -> Iterator[pa.RecordBatch]:
+    """The rows of the catalogue, each as extraction commits it."""
+    left = names(count)
+    while found := list(itertools.islice(left, catalogue.ROWS)):
+        ids = pa.array(found)
+        numbers = np.array([int(video_id.split("/")[2][:11]) for video_id in found])
+        cuts = pa.array([[100, 200] if number % 5 == 0 else [] for number in numbers.tolist()], pa.list_(pa.int32()))
+        digests = np.random.default_rng(int(numbers[0])).bytes(32 * len(found))
+        columns = {
+            "folder": ids,
+            "video_id": ids,
+            "length": pa.array((240 + numbers % 61).astype(np.int32)),
+            "fps": pa.array(25 + numbers % 7 / 10),
+            "digest": pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(found), [None, pa.py_buffer(digests)]),
+            "form": pa.array((numbers % WIDTHS).astype(np.int32)),
+            "cuts": cuts,
+            "source": pa.array([""] * len(found)),
+            "bytes": pa.array(10**6 + numbers),
+            "committed": pa.array(np.zeros(len(found), np.int64)),
+            "cached": pa.array(np.zeros(len(found), bool)),
+        }
+        yield pa.RecordBatch.from_arrays(list(columns.values()), schema=catalogue.FOUND)
 
 
 def listed(count: int) -> Any:
     """The lowest level of a listing: files of records that are as old as can be."""
 
     def files_below(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[storage.Entry]:
-        for number in range(count if folder.name == "videos" else 0):
-            yield storage.Entry(folder, f"{name(number)}/{layout.RECORD}", 2000, 0)
+        for video_id in names(count if folder.name == "videos" else 0):
+            yield storage.Entry(folder, f"{video_id}/{layout.RECORD}", 2000, 0)
 
     return mock.patch.object(storage, "files_below", files_below)
 
@@ -138,19 +155,9 @@ def measure(root: Path, count: int) -> dict[str, float]:
         "bytes": largest,
         "bytes of imports": imported,
         "s to open": opened - began,
-        "s to open, of parsing the records": (opened - began) / parsing(root),
         "s to make the loader": drawn - opened,
         "ms a batch of plans": 1000 * (ended - drawn) / BATCHES,
     }
-
-
-def parsing(root: Path) -> float:
-    """Seconds to parse all records of the catalogue."""
-    texts = pq.read_table(layout.catalogue_path(root), columns=["record"]).column("record").to_pylist()
-    began = time.perf_counter()
-    for text in texts:
-        json.loads(text)
-    return time.perf_counter() - began
 
 
 def peak() -> int:

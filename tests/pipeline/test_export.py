@@ -115,7 +115,7 @@ def test_frames_larger_than_h264_allows_are_refused(tmp_path: Path) -> None:
 
 def test_what_differs_from_the_store_is_told(tmp_path: Path) -> None:
     store = stored(tmp_path, synthetic.video(synthetic.CLASSES[0], 3, frames=3, height=33, width=48), flow=None)
-    store.infos["v"] = dataclasses.replace(store.info("v"), fps=0.0)
+    store.infos = {"v": dataclasses.replace(store.info("v"), fps=0.0)}
     told = export.export(store, "v", tmp_path / "out.mp4")
     assert "at 25 fps (the video's own rate is not known), edges repeated to make the size even" in told
 

@@ -214,11 +214,11 @@ def test_a_record_later_than_the_catalogue_is_read(own_store: Path) -> None:
     record = catalogue.read_record(path)
     assert record is not None
     del record["digest"]
-    path.write_bytes(layout.group({layout.ATTRIBUTE: layout.seal({**record, "label": "changed"})}))
+    path.write_bytes(layout.group({layout.ATTRIBUTE: layout.seal({**record, "fps": 12.5})}))
     after = layout.catalogue_path(own_store).stat().st_mtime_ns
     for changed in (after, after + 1):
         os.utime(path, ns=(changed, changed))
-        assert open_store(own_store).info(video_id).label == "changed"
+        assert open_store(own_store).info(video_id).fps == 12.5
 
 
 def test_the_catalogue_is_a_function_of_the_store(own_store: Path) -> None:

@@ -39,8 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     """Twelve videos of six recordings: a0 and a1 are of one, and so on."""
     videos = {f"{name}{part}": (14 + part, 20, 24) for name in "abcdef" for part in range(2)}
     made = write_store(tmp_path_factory.mktemp("neighbours") / "store", videos)
-    for video, info in list(made.infos.items()):
-        made.infos[video] = dataclasses.replace(info, source=video[0])
+    made.infos = {video: dataclasses.replace(info, source=video[0]) for video, info in made.infos.items()}
     return made
 
 
@@ -123,8 +122,8 @@ def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.
 def test_without_labels_a_video_is_to_find_itself(
     store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for video, info in list(store.infos.items()):
-        monkeypatch.setitem(store.infos, video, dataclasses.replace(info, label=""))
+    unlabelled = {video: dataclasses.replace(info, label="") for video, info in store.infos.items()}
+    monkeypatch.setattr(store, "infos", unlabelled)
     watched, network = watching(store), made()
     held = watched.held_out
     first, last = ([window(store, video, place, executor, network) for video in held] for place in (0.0, 1.0))
