@@ -227,6 +227,7 @@ def _banks(
                     checkpoint=digest,
                     network=kind,
                     stream=stream,
+                    layer=stage.metadata["layer"],
                     protocol=PROTOCOLS[name],
                     clip=shape,
                     seed=stage.metadata["seed"],
@@ -247,7 +248,7 @@ def _networks(stage: Stage, checkpoint: str) -> list[tuple[str, str, str, Networ
     return [
         *(("trained", stream, checkpoint, network) for stream, network in trained.items()),
         *(
-            ("untrained", stream, checkpoints.network_digest(network, "backbone"), network)
+            ("untrained", stream, checkpoints.network_digest(network, stage.metadata["layer"]), network)
             for stream, network in fresh.items()
         ),
     ]

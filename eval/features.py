@@ -65,6 +65,7 @@ class ClipShape:
 class Request:
     """All that a feature depends on; stored with the bank, and compared before a bank is used again.
 
+    layer: of the network whose rows are the features.
     checkpoint: digest of the file that a trained network is from; for an untrained one, which is in no file, what
     `train.checkpoints.network_digest` says of its fresh weights, so that stages which begin alike share it.
     """
@@ -72,6 +73,7 @@ class Request:
     checkpoint: str
     network: str
     stream: str
+    layer: str
     protocol: Protocol
     clip: ClipShape
     seed: int
@@ -80,9 +82,9 @@ class Request:
     reader: str
 
     @property
-    def clips(self) -> tuple[str, Protocol, ClipShape, int]:
-        """Requests that agree in it look at the same clips."""
-        return self.stream, self.protocol, self.clip, self.seed
+    def clips(self) -> tuple[str, str, Protocol, ClipShape, int]:
+        """Requests that agree in it look at the same clips, with the same layer."""
+        return self.stream, self.layer, self.protocol, self.clip, self.seed
 
     def attributes(self) -> dict[str, str | int | float]:
         """Flat, as HDF5 takes them: "protocol.jitter", "clip.length", ..."""
@@ -166,10 +168,12 @@ def banks(
     for request in dict.fromkeys(wanted.values()):
         if request not in made:
             missing.setdefault(request.clips, []).append(request)
-    for (stream, protocol, clip, seed), requests in missing.items():
+    for (stream, layer, protocol, clip, seed), requests in missing.items():
         title = f"{stream} features, {protocol.name}, {len(requests)} networks"
         networks = [network(request) for request in requests]
-        rows = compute(networks, stream, store, videos, protocol, clip, reader(clip.size), seed=seed, title=title)
+        rows = compute(
+            networks, stream, layer, store, videos, protocol, clip, reader(clip.size), seed=seed, title=title
+        )
         for request, features in zip(requests, rows, strict=True):
             made[request] = FeatureBank(stream, features, list(videos), labels, splits, request.attributes())
         save(requests)
@@ -210,6 +214,7 @@ def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
 def compute(
     networks: Sequence[Network],
     stream: str,
+    layer: str,
     store: VideoStore,
     videos: Sequence[str],
     protocol: Protocol,
@@ -219,11 +224,11 @@ def compute(
     seed: int,
     title: str,
 ) -> list[np.ndarray]:
-    """Of each network the mean of the unit features of each video's windows, float32 (N, F), batch norm in eval mode.
+    """Of each network the mean of the layer's unit rows of each video's windows, float32 (N, D), batch norm in eval mode.
 
     `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
     """
-    sums = [torch.zeros(len(videos), network.size("backbone")) for network in networks]
+    sums = [torch.zeros(len(videos), network.size(layer)) for network in networks]
     counts = torch.zeros(len(videos), 1)
     owners: list[int] = []  # the row of each clip's video
 
@@ -235,7 +240,7 @@ def compute(
 
     with _progress() as bar:
         task = bar.add_task(title, total=len(videos), clips=0)
-        for places, units in unit_features(networks, stream, plans(), reader):
+        for places, units in unit_features(networks, stream, plans(), reader, layer):
             rows = torch.tensor([owners[place] for place in places])
             for total, unit in zip(sums, units, strict=True):
                 total.index_add_(0, rows, unit)
@@ -298,7 +303,7 @@ def refresh_batchnorm(network: Network, clips: Iterable[Tensor]) -> None:
         norm.momentum = None  # PyTorch's word for a plain mean over all batches
     network.train()
     for batch in clips:
-        network.embed(batch, "backbone")
+        network(batch)
     network.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -57,6 +57,7 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
         "streams": list(stage.settings.networks),
         "seed": recipe.seed,
         "clip": clip,
+        "layer": recipe.layer,
         "recipe_hash": _hash(recipe.as_dict()),
         "store_settings_hash": "",
         "store_videos_hash": "",

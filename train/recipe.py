@@ -161,6 +161,7 @@ class Recipe(Settings):
         log_every: Steps between lines of metrics.jsonl.
         neighbours: Nearest neighbours of held-out videos while training: see `NeighbourSettings`.
         evaluation: How evaluation cuts frames.
+        layer: Of the networks, by whose rows videos are compared, while training and by evaluation: see `Network`.
     """
 
     title: str
@@ -181,6 +182,7 @@ class Recipe(Settings):
     log_every: int = Field(default=10, ge=1)
     neighbours: NeighbourSettings = NeighbourSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    layer: str = "backbone"
 
     @field_validator("splits")
     @classmethod
@@ -208,6 +210,12 @@ class Recipe(Settings):
                     if stream not in self.channels:
                         refuse_unknown("stream", stream, self.channels)
                 stage.settings.check_batch(self.batch_of(stage))
+            for network in stage.settings.networks.values():
+                with told_as_setting("clips"):
+                    network.check_clips(self.clips.length, self.clips.size)
+                if self.layer not in network.layers:
+                    with told_as_setting("layer"):
+                        refuse_unknown("layer", self.layer, network.layers)
             with told_as_setting(f"stages[{place}].start"):
                 _check_start(stage, {other.name: other.settings for other in self.stages[:place]})
         return self

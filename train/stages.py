@@ -239,7 +239,8 @@ def _start(
         for part in stage.settings.starts[role].takes:
             if part not in found:
                 name = checkpoints.PARTS.get(part, part)
-                tell(f"stage {stage.name}: {given} has no {name}: {role} starts with a fresh one, from the seed {seed}")
+                lacks = f"{given} has no {name} like this network's"
+                tell(f"stage {stage.name}: {lacks}: {role} starts with a fresh one, from the seed {seed}")
         for parts in module.starting[role]:
             checkpoints.start_from(parts, found, given)
 
@@ -333,7 +334,9 @@ def _neighbours(recipe: Recipe, stage: StageSettings, store: VideoStore, metrics
         **_flow_bound(store),
     )
     streams = list(stage.settings.networks)
-    return Neighbours(recipe.neighbours, store, videos, held_out, recipe.clips, whole, recipe.seed, streams, metrics)
+    return Neighbours(
+        recipe.neighbours, store, videos, held_out, recipe.clips, whole, recipe.seed, streams, recipe.layer, metrics
+    )
 
 
 def _policy(recipe: Recipe, store: VideoStore) -> Policy:

@@ -39,27 +39,29 @@ def network(stream: str, seed: int = 0) -> Network:
 
 def request(store: VideoStore, **changes) -> Request:
     same = Request(
-        checkpoint="c0ffee", network="trained", stream="rgb", protocol=PROTOCOLS["clean"], clip=CLIP, seed=0,
+        checkpoint="c0ffee", network="trained", stream="rgb", layer="backbone", protocol=PROTOCOLS["clean"], clip=CLIP, seed=0,
         store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos), reader="opencv",
     )  # fmt: skip
     return dataclasses.replace(same, **changes)
 
 
-def compute(store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0) -> np.ndarray:
+def compute(
+    store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0, layer: str = "backbone"
+) -> np.ndarray:
     made = network(stream)
     [found] = features.compute(
-        [made], stream, store, store.videos, PROTOCOLS[protocol], CLIP, executor, seed=seed, title="test"
+        [made], stream, layer, store, store.videos, PROTOCOLS[protocol], CLIP, executor, seed=seed, title="test"
     )
     return found
 
 
-@pytest.mark.parametrize("stream", ["rgb", "flow"])
+@pytest.mark.parametrize(("stream", "layer"), [("rgb", "backbone"), ("flow", "backbone"), ("rgb", "head")])
 def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
-    store: VideoStore, executor: Executor, stream: str
+    store: VideoStore, executor: Executor, stream: str, layer: str
 ) -> None:
     made = network(stream).eval()
-    found = compute(store, executor, stream, "clean")
-    assert found.shape == (18, made.backbone.feature_size) and found.dtype == np.float32
+    found = compute(store, executor, stream, "clean", layer=layer)
+    assert found.shape == (18, {"backbone": 32, "head": 8}[layer]) and found.dtype == np.float32
     affine = base_affine()[stream].astype(np.float32)
     for row in (0, 7, 17):
         video = store.videos[row]
@@ -74,7 +76,7 @@ def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
             channels = len(affine)
             clip = np.einsum("ij,jthw->ithw", affine[:, :channels], pixels) + affine[:, channels, None, None, None]
             with torch.no_grad():
-                feature = made.embed(torch.from_numpy(clip[None]).float(), "backbone")[0].numpy()
+                feature = made.embed(torch.from_numpy(clip[None]).float(), layer)[0].numpy()
             units.append(feature / np.linalg.norm(feature))
         np.testing.assert_allclose(found[row], np.mean(units, axis=0), atol=1e-5)
 
@@ -127,7 +129,9 @@ def test_a_videos_draw_does_not_depend_on_the_other_videos(store: VideoStore) ->
 def test_the_network_comes_back_in_the_mode_it_was_in(store: VideoStore, executor: Executor) -> None:
     made = network("rgb").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    features.compute([made], "rgb", store, store.videos[:2], PROTOCOLS["clean"], CLIP, executor, seed=0, title="test")
+    features.compute(
+        [made], "rgb", "backbone", store, store.videos[:2], PROTOCOLS["clean"], CLIP, executor, seed=0, title="test"
+    )
     assert made.training
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
@@ -164,6 +168,7 @@ def test_bank_survives_a_file_and_is_used_again(
     [
         {"checkpoint": "other"},
         {"network": "untrained"},
+        {"layer": "head"},
         {"protocol": PROTOCOLS["coclr"]},
         {"clip": dataclasses.replace(CLIP, crop=0.875)},
         {"clip": dataclasses.replace(CLIP, size=(18, 18))},
@@ -204,7 +209,16 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
     windows = [features.video_plans(store, v, "rgb", PROTOCOLS["clean"], CLIP, seed=0) for v in store.videos]
     assert asked == [trained, fresh] and len(read) == sum(map(len, windows))
     alone = features.compute(
-        [network("rgb", seed=2)], "rgb", store, store.videos, PROTOCOLS["clean"], CLIP, executor, seed=0, title="test"
+        [network("rgb", seed=2)],
+        "rgb",
+        "backbone",
+        store,
+        store.videos,
+        PROTOCOLS["clean"],
+        CLIP,
+        executor,
+        seed=0,
+        title="test",
     )
     np.testing.assert_array_equal(made[fresh].features, alone[0])
     (tmp_path / "b.h5").unlink()
@@ -251,6 +265,16 @@ def test_refreshed_batchnorm_has_the_statistics_of_the_clips() -> None:
     torch.testing.assert_close(first.running_var, spread, atol=1e-3, rtol=1e-3)
     assert not made.training and first.momentum == 0.1
     assert all(torch.equal(value, before[name]) for name, value in made.named_parameters())
+
+
+def test_batch_norm_of_heads_is_refreshed_too() -> None:
+    made = Network("small", 3, {"width": 0.25}, head="slic", head_settings={"dim": 4, "hidden": 6}).eval()
+    clips = torch.randn(6, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    features.refresh_batchnorm(made, [clips])
+    with torch.no_grad():
+        rows = made.head[0](made.train().embed(clips, "backbone"))
+    torch.testing.assert_close(made.head[1].running_mean, rows.mean(0))
+    torch.testing.assert_close(made.head[1].running_var, rows.var(0))
 
 
 def test_training_clips_come_from_the_training_split_and_the_seed(store: VideoStore, executor: Executor) -> None:

@@ -126,6 +126,13 @@ SETTINGS = ("stages", 0, "settings")
         (at("order", value={"repeat": 0}), "0 is out of range.*order.repeat"),
         (at("order", value={"balanced": True, "block": 4}), "balanced takes each batch.*order.balanced, block"),
         (at("clips", "short", value="skip"), 'unknown value "skip".*clips.short.*known: pad, drop'),
+        (at("layer", value="heads"), 'unknown layer "heads".*layer.*known: backbone, head'),
+        (at("layer", value="context"), 'unknown layer "context".*layer.*known: backbone, head'),
+        (at(*SETTINGS, "backbone", value="s3d"), "4x16x16.*too small for the backbone s3d.*clips.*at least 5x17x17"),
+        (at(*SETTINGS, "aggregation", value="gnu"), 'unknown aggregation "gnu".*did you mean "gru"'),
+        (at(*SETTINGS, "aggregation", value="gru"), "clips of 4 frames are no whole number of blocks of 5.*clips"),
+        (at(*SETTINGS, "aggregation_settings", value={"hidden": 4}), "settings of an aggregation without one"),
+        (at(*SETTINGS, "head_settings", value={"hidden": 4}), 'unknown key "hidden"'),
         # something missing
         (without("title"), "title is missing.*top level"),
         (without("clips", "stride"), "stride is missing.*clips"),

@@ -67,6 +67,7 @@ class Neighbours(Callback):
         videos, held_out: what `hold_out` gave.
         policy: cuts the frames, as evaluation does.
         streams: of the method's networks.
+        layer: of theirs, by whose rows videos are compared.
         metrics: is told of the numbers, whose names and meaning are `meters`.
     """
 
@@ -80,10 +81,11 @@ class Neighbours(Callback):
         policy: Policy,
         seed: int,
         streams: Sequence[str],
+        layer: str,
         metrics: Metrics,
     ) -> None:
         self.settings, self.store, self.clips, self.policy, self.metrics = settings, store, clips, policy, metrics
-        self.held_out = list(held_out)
+        self.held_out, self.layer = list(held_out), layer
         drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(videos))[: settings.gallery]
         self.gallery = [videos[place] for place in sorted(drawn)]
         self.labelled = all(store.info(video).label for video in [*self.held_out, *self.gallery])
@@ -125,7 +127,7 @@ class Neighbours(Callback):
         else:
             queries, gallery = ([self._plan(video, place) for video in self.held_out] for place in (1.0, 0.0))
             wanted = found = self.held_out
-        features = _of_all_ranks(network, stream, [*queries, *gallery], reader)
+        features = _of_all_ranks(network, stream, [*queries, *gallery], reader, self.layer)
         nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).tolist()
         right = [found[place] == label for place, label in zip(nearest, wanted, strict=True)]
         return sum(right) / len(right)
@@ -138,10 +140,10 @@ class Neighbours(Callback):
         return ClipPlan(video, windows[round(place * (len(windows) - 1))], pixels)
 
 
-def _of_all_ranks(network: Network, stream: str, plans: list[ClipPlan], reader: Executor) -> Tensor:
-    """Unit features (N, F) of the plans, of which each rank computes every so many."""
+def _of_all_ranks(network: Network, stream: str, plans: list[ClipPlan], reader: Executor, layer: str) -> Tensor:
+    """Unit rows (N, D) of a layer, of the plans, of which each rank computes every so many."""
     ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
     share = -(-len(plans) // ranks)
     mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
-    own = torch.cat([features for _, (features,) in unit_features([network], stream, mine, reader)])
+    own = torch.cat([features for _, (features,) in unit_features([network], stream, mine, reader, layer)])
     return gather_rows(own.to(next(network.parameters()).device))[: len(plans)]
