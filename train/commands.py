@@ -142,12 +142,12 @@ def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, l
 
     The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the file
     twice.) They are read without running code in them; every tensor is checked by name and shape. Known: the layouts of CoCLR
-    (InfoNCE, UberNCE and CoCLR on S3D), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and
-    CoCon (2D3D-ResNets).
+    (InfoNCE, UberNCE and CoCLR on S3D and on its ResNet-50), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC
+    (R3D-18), and DPC and CoCon (2D3D-ResNets with a ConvGRU); and linear probes and fine-tuned networks.
 
-    Linear probes and fine-tuned networks are taken, too: evaluation uses the backbone alone. Their classifier is left out and
-    a fresh projection head made, which is told; a stage that starts from such a network begins with a fresh head as well. So
-    it is where the projection head is another than ours: in files of GOCA, SLIC, DPC and CoCon.
+    Networks are taken whole, with their heads. Evaluation compares videos as the paper does: by the backbone's feature, which
+    GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Prototypes are left out, which is told. A stage that
+    starts from a network with a head of another form takes the backbone, and begins with a fresh head.
 
     Args:
         run: New folder, with a stage named rgb, one named flow, or both.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import UsageError
 from train import backbones
 from train.networks.aggregations import AGGREGATIONS, Aggregation
 from train.networks.heads import HEADS
@@ -154,21 +153,6 @@ class Network(nn.Module):
                 f"clips of {grid(seen)} (frames x height x width) are too small for {type(self.backbone).__name__}, which"
                 f" needs {grid(smallest)}"
             )
-
-
-def check_fit(given: Network, started: Network, name: str) -> None:
-    """Raises UsageError if a network cannot start as another one."""
-    shapes = [
-        {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} for network in (given, started)
-    ]
-    differing = [key for key in sorted(shapes[0].keys() | shapes[1].keys()) if shapes[0].get(key) != shapes[1].get(key)]
-    if differing:
-        found = f"{differing[0]}: {shapes[0].get(differing[0], 'nothing')} there, {shapes[1].get(differing[0], 'nothing')} here"
-        raise UsageError(
-            f"the network of {name!r} is another one: {found}",
-            where=name,
-            remedy="the same backbone, backbone_settings, dim and input in both",
-        )
 
 
 def grid(sides: tuple[int, ...]) -> str:
