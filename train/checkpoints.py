@@ -97,6 +97,8 @@ def _trained_parts(path: Path, stream: str) -> dict[str, dict[str, torch.Tensor]
     for name, tensor in published.encoder(published.role(stream)).items():
         part, _, rest = name.partition(".")
         found.setdefault(part, {})[rest] = tensor
+    if published.prototypes is not None:
+        found["prototypes"] = {"weight": published.prototypes}
     return found
 
 
