@@ -97,6 +97,8 @@ def _trained_parts(path: Path, stream: str) -> tuple[NetworkSettings, dict[str, 
     for name, tensor in published.state(published.role(stream)).items():
         part, _, rest = name.partition(".")
         found.setdefault(part, {})[rest] = tensor
+    if published.prototypes is not None:
+        found["prototypes"] = {"weight": published.prototypes}
     return NetworkSettings.of_published(published.network), found
 
 

@@ -152,6 +152,8 @@ class ClipLoader:
     page-locked memory, for training on a GPU. `state_dict` and `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is the
     time, in seconds, that the last batch was waited for. `close` it when it is no longer needed.
 
+    groups: of each video, such as pseudo-labels make, int64 (N,); None until someone sets them.
+
     Memory: a rank's part of a batch takes batch / ranks * length * height * width bytes for each channel (3 of rgb, 2
     of flow; four times that where flow is float32, see `train.reader.Executor`) of each clip in `reads`, on the device
     where the executor makes clips. At most AHEAD + 1 such batches exist at once, if the one that was worked on is let go
@@ -193,6 +195,7 @@ class ClipLoader:
         self.order = make_order(store, self.videos, order, batch, seed, accumulate)
         self._check()
         self.executor = reader.create(executor, store, clips.size, threads)
+        self.groups: np.ndarray | None = None
         self.delivered = 0
         self.waited = 0.0
 

@@ -59,7 +59,8 @@ class NeighbourSettings(Settings):
     `same_video_top1`: if of all held-out videos' last clips its own is most like its first.
 
     Args:
-        every: Steps between two looks; 0 for none, and then nothing is held out.
+        every: Steps between two looks; 0 for none, and then nothing is held out, unless a learning rate follows a held-out
+            loss (schedule "plateau").
         share: Of the training videos to hold out, whole recordings.
         gallery: Training videos to compare with at most, drawn once.
     """
@@ -79,7 +80,7 @@ class StageSettings(Settings):
         start: Role of the method -> an earlier stage, or a file.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
         steps: how often the weights are moved.
-        batch: As the recipe's, for this stage; 0: the recipe's.
+        batch, precision: As the recipe's, for this stage; 0 and none: the recipe's.
     """
 
     name: str
@@ -89,6 +90,7 @@ class StageSettings(Settings):
     epochs: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
     batch: int = Field(default=0, ge=0)
+    precision: Precision | None = None
 
     @field_validator("method")
     @classmethod
@@ -154,7 +156,7 @@ class Recipe(Settings):
         seed: Of weights, order, frames and pixels.
         splits: Which videos are trained on; "" are those without a split.
         order: Which videos an epoch holds, and in which order: see `train.order.OrderSettings`.
-        precision: As Lightning names it.
+        precision: As Lightning names it. A stage may have its own.
         checkpoint_every: Steps between checkpoints, of which the last one stays.
         keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
         keep_best: The best checkpoint by a metric, as best.ckpt.
@@ -224,6 +226,15 @@ class Recipe(Settings):
     def channels(self) -> dict[str, int]:
         """Stream -> channels of its clips, as the augmentation makes them."""
         return augment.policy(self.augmentation.name, **self.augmentation.settings).channels
+
+    @property
+    def held_out_share(self) -> float:
+        """Of the training videos, which are held out where something looks at them: neighbours, or a learning rate."""
+        watched = self.neighbours.every or any(stage.settings.optimiser.schedule == "plateau" for stage in self.stages)
+        return self.neighbours.share if watched else 0.0
+
+    def precision_of(self, stage: StageSettings) -> Precision:
+        return stage.precision or self.precision
 
     def batch_of(self, stage: StageSettings) -> int:
         """Videos in a pass of a stage, over all devices."""

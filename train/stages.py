@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from pipeline.store import VideoStore
 from pipeline.store.settings import differences
 from train import augment, checkpoints, convolutions, provenance
 from train.augment import Policy
+from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.divergence import Divergence
@@ -34,12 +35,13 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.console import tell
-from train.loader import ClipLoader, make_order
+from train.loader import Batch, ClipLoader, make_order
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
-from train.recipe import Recipe, StageSettings
+from train.order import OrderSettings
+from train.recipe import Precision, Recipe, StageSettings
 from train.settings import check_number
-from train.videos import of_splits, training_videos, used_and_held_out
+from train.videos import of_splits, used_and_held_out
 
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
@@ -89,12 +91,15 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """
     check_number("hardware.threads", hardware.threads, whole=True, least=1)
     check_number("hardware.devices", hardware.devices, whole=True, least=1)
-    convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
-    videos = training_videos(recipe, store)
+    videos, held_out = used_and_held_out(recipe, store)
     for stage in recipe.stages:
+        precision = recipe.precision_of(stage)
+        convolutions.right_as_they_are(precision, _device(recipe, precision, hardware))
         loader = make_loader(recipe, stage, store, videos, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(stage, loader.order.last)
+        if stage.settings.optimiser.schedule == "plateau":
+            make_loader(_in_order(recipe), stage, store, held_out, hardware, world_size=hardware.devices).close()
 
 
 def _check_last_batch(stage: StageSettings, size: int) -> None:
@@ -108,7 +113,7 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
         ) from error
 
 
-def _device(recipe: Recipe, hardware: Hardware) -> torch.device:
+def _device(recipe: Recipe, precision: str, hardware: Hardware) -> torch.device:
     """What this process trains on. Raises UsageError for devices that are not there, or cannot do what the recipe asks."""
     try:
         with warnings.catch_warnings():
@@ -121,7 +126,7 @@ def _device(recipe: Recipe, hardware: Hardware) -> torch.device:
     device = trainer.strategy.root_device
     if device.type != "cpu":
         return device
-    if recipe.precision == "16-mixed":  # Lightning would go on in another precision
+    if precision == "16-mixed":  # Lightning would go on in another precision
         raise UsageError(
             "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
         )
@@ -175,11 +180,12 @@ def run_stage(
     cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
     optimisers and loops are in it, are of the same major version.
     """
-    videos = training_videos(recipe, store)
+    videos, held_out = used_and_held_out(recipe, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
-    right = convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
+    precision = recipe.precision_of(stage)
+    right = convolutions.right_as_they_are(precision, _device(recipe, precision, hardware))
     facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), digests, onednn=right)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
@@ -192,7 +198,10 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
         _start(module, start, stage, recipe.seed)
-    data = _StageData(functools.partial(make_loader, recipe, stage, store, videos, hardware))
+    data = _StageData(
+        functools.partial(make_loader, recipe, stage, store, videos, hardware),
+        functools.partial(make_loader, _in_order(recipe), stage, store, held_out, hardware),
+    )
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, stage, store, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
@@ -203,7 +212,7 @@ def run_stage(
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        trainer = _trainer(recipe, steps, run / stage.name, hardware, callbacks, ranges)
+        trainer = _trainer(recipe, precision, steps, run / stage.name, hardware, callbacks, ranges)
         if hardware.compile:
             compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
@@ -274,25 +283,42 @@ def make_loader(
     )
 
 
-class _StageData(LightningDataModule):
-    """Gives Lightning the loader of each rank. make: of (rank, world_size, pin), see `make_loader`."""
+def _in_order(recipe: Recipe) -> Recipe:
+    """The recipe as held-out videos are read: each once."""
+    return recipe.changed(order=OrderSettings(), accumulate=1)
 
-    def __init__(self, make: Callable[[int, int, bool], ClipLoader]) -> None:
+
+class _StageData(LightningDataModule):
+    """Gives Lightning the loader of each rank. training, watching: of (rank, world_size, pin), see `make_loader`."""
+
+    def __init__(
+        self, training: Callable[[int, int, bool], ClipLoader], watching: Callable[[int, int, bool], ClipLoader]
+    ) -> None:
         super().__init__()
-        self.make = make
+        self.training, self.watching = training, watching
         self.opened: list[ClipLoader] = []
 
     def train_dataloader(self) -> ClipLoader:
-        assert self.trainer is not None
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        pin = self.trainer.strategy.root_device.type == "cuda"
-        loader = self.make(rank, world_size, pin)
+        loader = self._made(self.training)
         self.opened.append(loader)
         return loader
+
+    def held_out(self) -> Iterator[Batch]:
+        """This rank's share of whole batches of the held-out videos, the same every time."""
+        loader = self._made(self.watching)
+        try:
+            yield from loader
+        finally:
+            loader.close()
 
     def close(self) -> None:
         for loader in self.opened:
             loader.close()
+
+    def _made(self, make: Callable[[int, int, bool], ClipLoader]) -> ClipLoader:
+        assert self.trainer is not None
+        pin = self.trainer.strategy.root_device.type == "cuda"
+        return make(self.trainer.global_rank, self.trainer.world_size, pin)
 
 
 def _callbacks(
@@ -311,7 +337,8 @@ def _callbacks(
     if recipe.neighbours.every:
         watching = [_neighbours(recipe, stage, store, metrics)]
     also = {name: meter for watched in watching for name, meter in watched.meters.items()}
-    metrics.also = tuple(also)
+    followed = [HELD_OUT_LOSS] if stage.settings.optimiser.schedule == "plateau" else []
+    metrics.also = (*also, *followed)
     return [
         *watching,
         Divergence(folder, metrics),
@@ -348,12 +375,18 @@ def _flow_bound(store: VideoStore) -> dict[str, float]:
 
 
 def _trainer(
-    recipe: Recipe, steps: int, folder: Path, hardware: Hardware, callbacks: list[Callback], ranges: Ranges | None
+    recipe: Recipe,
+    precision: Precision,
+    steps: int,
+    folder: Path,
+    hardware: Hardware,
+    callbacks: list[Callback],
+    ranges: Ranges | None,
 ) -> Trainer:
     return Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
-        precision=recipe.precision,
+        precision=precision,
         max_epochs=-1,
         max_steps=steps,
         accumulate_grad_batches=recipe.accumulate,

@@ -18,8 +18,10 @@ def training_videos(recipe: Recipe, store: VideoStore) -> list[str]:
 
 
 def used_and_held_out(recipe: Recipe, store: VideoStore) -> tuple[list[str], list[str]]:
-    """`training_videos`, and those that `recipe.neighbours` keeps from training."""
-    return hold_out(store, used_videos(store, of_splits(recipe, store), recipe.clips), recipe.neighbours, recipe.seed)
+    """`training_videos`, and those that are held out of training."""
+    return hold_out(
+        store, used_videos(store, of_splits(recipe, store), recipe.clips), recipe.held_out_share, recipe.seed
+    )
 
 
 def told_of_short_videos(recipe: Recipe, store: VideoStore) -> str:

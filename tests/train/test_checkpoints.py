@@ -131,6 +131,17 @@ def test_networks_load_strictly(trained: dict[str, Path], tmp_path: Path) -> Non
         checkpoints.load_method(path)
 
 
+def test_checkpoints_of_older_versions_are_refused_by_name(trained: dict[str, Path], tmp_path: Path) -> None:
+    def older(content: dict[str, Any]) -> None:
+        content["hyper_parameters"] = content["hyper_parameters"]["settings"]
+
+    path = changed(trained["pixels"], tmp_path / "older.ckpt", older)
+    for function in (checkpoints.load_method, checkpoints.untrained):
+        with pytest.raises(Refusal, match="(?s)written by an older version.*train anew") as refused:
+            function(path)
+        assert refused.value.where == str(path)
+
+
 def test_refused_weights_leave_the_network_as_it_was(trained: dict[str, Path]) -> None:
     method = checkpoints.untrained(trained["pixels"])
     before = runs.flatten({name: tensor.clone() for name, tensor in method.state_dict().items()})

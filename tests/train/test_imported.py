@@ -17,6 +17,7 @@ from tests.train.steps import CHANNELS
 from tests.train.test_published import published_state
 from tests.train.test_published_layouts import GOCA, R21D
 from train import checkpoints, commands, stages
+from train.clustering.prototypes import Prototypes
 from train.imported import import_run
 from train.methods.method import Start
 from train.networks.settings import NetworkSettings
@@ -241,6 +242,15 @@ def test_a_stage_starts_from_the_network_of_its_stream(tmp_path: Path) -> None:
         found = checkpoints.starting_weights(path, Start(stream, NetworkSettings()))
         assert list(found) == ["backbone"]
         assert (found["backbone"]["stem.0.weight"] == layouts.number(f"{prefix}stem.0.weight")).all()
+
+
+def test_a_stage_starts_from_published_prototypes(tmp_path: Path) -> None:
+    path = saved(tmp_path, "vicc", layouts.of_list(R21D))
+    start = Start("rgb", NetworkSettings(), takes=("backbone", "head", "prototypes"))
+    found = checkpoints.starting_weights(path, start)
+    assert list(found) == ["backbone", "head", "prototypes"]
+    checkpoints.start_from({"prototypes": Prototypes(300, 128)}, {"prototypes": found["prototypes"]}, "here")
+    assert (found["prototypes"]["weight"] == layouts.number("prototypes.weight")).all()
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def made() -> Network:
 
 
 def watching(store: VideoStore, settings: NeighbourSettings = WATCHED, layer: str = "backbone") -> Neighbours:
-    kept, held = hold_out(store, store.videos, settings, seed=0)
+    kept, held = hold_out(store, store.videos, settings.share, seed=0)
     return Neighbours(
         settings, store, kept, held, CLIPS, augment.policy("evaluate"), 0, ["rgb"], layer, Metrics(Path("unused"), 1)
     )
@@ -67,24 +67,24 @@ def watching(store: VideoStore, settings: NeighbourSettings = WATCHED, layer: st
 def test_recordings_are_held_out_whole_and_every_video_is_on_one_side(
     store: VideoStore, seed: int, share: float
 ) -> None:
-    kept, held = hold_out(store, store.videos, NeighbourSettings(every=1, share=share), seed)
+    kept, held = hold_out(store, store.videos, share, seed)
     assert sorted(kept + held) == store.videos and kept == sorted(kept) and held == sorted(held)
     assert not {video[0] for video in kept} & {video[0] for video in held}
     assert max(2, share * 12) <= len(held) < max(2, share * 12) + 2
 
 
 def test_the_seed_decides_who_is_held_out(store: VideoStore) -> None:
-    drawn = [tuple(hold_out(store, store.videos, WATCHED, seed)[1]) for seed in (0, 0, *range(1, 6))]
+    drawn = [tuple(hold_out(store, store.videos, WATCHED.share, seed)[1]) for seed in (0, 0, *range(1, 6))]
     assert drawn[0] == drawn[1] and len(set(drawn)) > 2
 
 
 def test_nothing_is_held_out_where_nobody_looks(store: VideoStore) -> None:
-    assert hold_out(store, store.videos, NeighbourSettings(), 0) == (store.videos, [])
+    assert hold_out(store, store.videos, 0.0, 0) == (store.videos, [])
 
 
 def test_too_few_recordings_are_refused(store: VideoStore) -> None:
     with pytest.raises(Refusal, match=r"(?s)1 recordings are too few.*every: 0"):
-        hold_out(store, ["a0", "a1"], WATCHED, 0)
+        hold_out(store, ["a0", "a1"], WATCHED.share, 0)
 
 
 def window(
@@ -151,7 +151,7 @@ def test_a_run_notes_its_neighbours_and_never_trains_on_them(tmp_path: Path) -> 
     """Stopped and continued like any other."""
     store = write_store(tmp_path / "store", runs.VIDEOS)
     recipe = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH, neighbours={"every": 3, "share": 0.2, "gallery": 5})
-    kept, held = hold_out(store, store.videos, recipe.neighbours, recipe.seed)
+    kept, held = hold_out(store, store.videos, recipe.held_out_share, recipe.seed)
     assert training_videos(recipe, store) == kept and len(held) == 3
     seen: set[str] = set()
 

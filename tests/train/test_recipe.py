@@ -53,6 +53,12 @@ def test_a_stage_has_the_recipes_batch_or_its_own(tmp_path: Path) -> None:
     assert recipe.load(runs.write(tmp_path / "written.yaml", written)) == loaded
 
 
+def test_a_stage_has_the_recipes_precision_or_its_own(tmp_path: Path) -> None:
+    stages = IN_BATCH, INFONCE | {"precision": "32-true"}
+    loaded = recipe.load(runs.write(tmp_path / "recipe.yaml", runs.settings(*stages, precision="bf16-mixed")))
+    assert [loaded.precision_of(stage) for stage in loaded.stages] == ["bf16-mixed", "32-true"]
+
+
 def test_order_is_read(tmp_path: Path) -> None:
     order = {"balanced": True, "repeat": 2, "limit": 100, "last": "keep"}
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, order=order))

@@ -199,6 +199,9 @@ def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed")
     with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
         runs.run(recipe, store, tmp_path / "run")
+    recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, IN_BATCH | {"precision": "16-mixed"})
+    with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
+        runs.run(recipe, store, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -33,14 +33,14 @@ from train.recipe import NeighbourSettings
 DOMAIN = 0x6E6E  # keeps these random numbers apart from those of other users of the same seed
 
 
-def hold_out(
-    store: VideoStore, videos: Sequence[str], settings: NeighbourSettings, seed: int
-) -> tuple[list[str], list[str]]:
+def hold_out(store: VideoStore, videos: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
     """(videos to train on, videos held out), each in the order given; which follows from the seed.
+
+    share: of the videos to hold out, whole recordings; 0: none.
 
     Raises Refusal where there are too few recordings to do without one.
     """
-    if not settings.every:
+    if not share:
         return list(videos), []
     recordings: dict[str, list[str]] = {}
     for video in videos:
@@ -49,7 +49,7 @@ def hold_out(
     held: set[str] = set()
     for place in np.random.default_rng((DOMAIN, seed)).permutation(len(names))[:-1]:
         held.update(recordings[names[place]])
-        if len(held) >= max(2, settings.share * len(videos)):
+        if len(held) >= max(2, share * len(videos)):
             break
     if len(held) < 2:
         raise Refusal(
