@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.store import open_store
+from pipeline.store import VideoStore, open_store
 from train import checkpoints, imported, stages
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
@@ -57,12 +57,7 @@ def pretrain(
     videos = training_videos(loaded, opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
-    names = ", ".join(stage.name for stage in loaded.stages)
-    tell(f"pre-training {loaded.title!r} (stages: {names}) on {len(videos)} videos of {store}, into {run}")
-    if told := opened.annotated.told():
-        tell(told)
-    if told := told_of_short_videos(loaded, opened):
-        tell(f"{told} (clips.short: {loaded.clips.short})")
+    _tell_of_beginning(loaded, opened, len(videos), run)
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
@@ -83,6 +78,15 @@ def pretrain(
     spent = time.perf_counter() - began
     console.print(f"pre-trained {len(loaded.stages)} stages in {spent:.0f} s: {run}")
     return 0
+
+
+def _tell_of_beginning(recipe: Recipe, store: VideoStore, videos: int, run: Path) -> None:
+    names = ", ".join(stage.name for stage in recipe.stages)
+    tell(f"pre-training {recipe.title!r} (stages: {names}) on {videos} videos of {store.root}, into {run}")
+    if told := store.annotated.told():
+        tell(told)
+    if told := told_of_short_videos(recipe, store):
+        tell(f"{told} (clips.short: {recipe.clips.short})")
 
 
 def _loaded(recipe: str, method: str, seed: int | None) -> Recipe:
