@@ -179,6 +179,7 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
             split=TESTED,
             data=data,
             checkpoint=subject.checkpoint,
+            annotations=f"{store.annotated.name} {store.annotated.digest[:16]}",
             chance=guess,
             published=counterpart(subject.method, data, subject.stream, data, metric)
             if comparable and metric.startswith("R@")

@@ -205,10 +205,7 @@ def label_indices(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
 
 def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
     """Changes when a video is added, removed, extracted again, or gets another label or split."""
-    digest = hashlib.sha256()
-    for video in videos:
-        digest.update(f"{video}\0{store.info(video).digest}\n".encode())
-    return digest.hexdigest()[:16]
+    return store.annotated.digest_of(store.table.rows(videos))
 
 
 def compute(

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.store import open_store
+from pipeline.store import VideoStore, open_store
 from train import checkpoints, imported, stages
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
@@ -28,6 +28,7 @@ def pretrain(
     hardware: stages.Hardware = stages.Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
     time_limit: str | None = None,
     profile: int = 0,
+    annotations: str = "",
 ) -> int:
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
 
@@ -46,18 +47,17 @@ def pretrain(
             last step and the checkpoint when a job is killed at a certain time.
         profile: Profile so many steps of each stage that is trained now: RUN/<stage>/profile/trace.json, for
             ui.perfetto.dev, and the dearest operators as a table.
+        annotations: The annotation set of the store whose labels, recordings and splits count; by default that of
+            extraction, or the only one.
     """
     deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
     check_number("profile", profile, whole=True, least=0)
-    opened = open_store(store)
+    opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
     videos = training_videos(loaded, opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
-    names = ", ".join(stage.name for stage in loaded.stages)
-    tell(f"pre-training {loaded.title!r} (stages: {names}) on {len(videos)} videos of {store}, into {run}")
-    if told := told_of_short_videos(loaded, opened):
-        tell(f"{told} (clips.short: {loaded.clips.short})")
+    _tell_of_beginning(loaded, opened, len(videos), run)
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
@@ -78,6 +78,15 @@ def pretrain(
     spent = time.perf_counter() - began
     console.print(f"pre-trained {len(loaded.stages)} stages in {spent:.0f} s: {run}")
     return 0
+
+
+def _tell_of_beginning(recipe: Recipe, store: VideoStore, videos: int, run: Path) -> None:
+    names = ", ".join(stage.name for stage in recipe.stages)
+    tell(f"pre-training {recipe.title!r} (stages: {names}) on {videos} videos of {store.root}, into {run}")
+    if told := store.annotated.told():
+        tell(told)
+    if told := told_of_short_videos(recipe, store):
+        tell(f"{told} (clips.short: {recipe.clips.short})")
 
 
 def _loaded(recipe: str, method: str, seed: int | None) -> Recipe:
@@ -111,6 +120,7 @@ def preview(
     videos: int = 8,
     seed: int | None = None,
     out: Path = Path("preview.html"),
+    annotations: str = "",
 ) -> None:
     """Show what the network will see: film strips of one batch of a recipe, augmented and normalised, as an HTML page.
 
@@ -131,9 +141,10 @@ def preview(
         videos: How many videos of the batch are shown.
         seed: Replaces the recipe's seed.
         out: The page to write; it needs no other file.
+        annotations: As `pretrain` has it.
     """
     loaded = recipes.load(recipes.find(recipe, method), seed)
-    name, shown = previews.write_preview(loaded, stage, open_store(store), epoch, batch, videos, out)
+    name, shown = previews.write_preview(loaded, stage, open_store(store, annotations), epoch, batch, videos, out)
     console.print(f"showed {shown} videos of batch {batch} of epoch {epoch}, stage {name}: {out}")
 
 

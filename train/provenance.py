@@ -36,6 +36,7 @@ def facts(
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
         "store_settings_hash": store.settings_hash,
         "store_videos_hash": videos_hash(store, videos),
+        "annotations": {"name": store.annotated.name, "digest": store.annotated.digest},
         "start": start,
     }
 
@@ -61,6 +62,7 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
         "recipe_hash": _hash(recipe.as_dict()),
         "store_settings_hash": "",
         "store_videos_hash": "",
+        "annotations": {},
         "start": {},
         "versions": environment.versions(),
     }
@@ -72,7 +74,7 @@ def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None
         "stage": "another stage",
         "recipe_hash": "another recipe",
         "store_settings_hash": "a store with other settings",
-        "store_videos_hash": "other videos: the store has changed since",
+        "store_videos_hash": "other videos, labels or recordings: store or annotations have changed since",
         "start": "other networks to start from: what the stage names in `start` has changed since",
     }
     for key, what in meaning.items():
@@ -103,8 +105,8 @@ def refuse_other_versions(found: dict[str, Any], now: dict[str, Any], path: Path
 
 
 def videos_hash(store: VideoStore, videos: list[str]) -> str:
-    """Tells whether these videos, byte for byte, are what a checkpoint was trained on."""
-    return _hash([(video, store.info(video).digest) for video in videos])
+    """Tells whether these videos, byte for byte, and what is said of them are what a checkpoint was trained on."""
+    return store.annotated.digest_of(store.table.rows(videos))
 
 
 def _hash(content: Any) -> str:
