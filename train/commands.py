@@ -13,6 +13,7 @@ from train import checkpoints, imported, stages
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
 from train.console import LEADER, console, tell
+from train.hardware import Hardware
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
@@ -25,7 +26,7 @@ def pretrain(
     run: Path,
     recipe: str = "small",
     seed: int | None = None,
-    hardware: stages.Hardware = stages.Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
     time_limit: str | None = None,
     profile: int = 0,
     annotations: str = "",

@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
@@ -35,36 +32,16 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.console import tell
+from train.hardware import Hardware, device
 from train.loader import Batch, ClipLoader, make_order
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.order import OrderSettings
 from train.recipe import Precision, Recipe, StageSettings
-from train.settings import check_number
 from train.videos import of_splits, used_and_held_out
 
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a run is executed on. It changes what is computed in the order of sums, and where a network has batch norm
-    in its statistics: each device takes them over its own clips, as the published systems do.
-
-    Args:
-        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
-        threads: Of the reader.
-        accelerator: cpu, gpu or auto.
-        devices: How many.
-        compile: Compile the networks (torch.compile): faster steps after a first one that takes minutes.
-    """
-
-    reader: str = "auto"
-    threads: int = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    compile: bool = False
 
 
 class Stopped(Exception):
@@ -89,17 +66,20 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
 
     UsageError for devices that are not there, or that cannot do what the recipe asks for.
     """
-    check_number("hardware.threads", hardware.threads, whole=True, least=1)
-    check_number("hardware.devices", hardware.devices, whole=True, least=1)
     videos, held_out = used_and_held_out(recipe, store)
     for stage in recipe.stages:
-        precision = recipe.precision_of(stage)
-        convolutions.right_as_they_are(precision, _device(recipe, precision, hardware))
+        _convolutions_are_right(recipe, stage, hardware)
         loader = make_loader(recipe, stage, store, videos, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(stage, loader.order.last)
         if stage.settings.optimiser.schedule == "plateau":
             make_loader(_in_order(recipe), stage, store, held_out, hardware, world_size=hardware.devices).close()
+
+
+def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:
+    """See `train.convolutions.right_as_they_are`."""
+    precision = recipe.precision_of(stage)
+    return convolutions.right_as_they_are(precision, device(hardware, precision, recipe.sync_batchnorm))
 
 
 def _check_last_batch(stage: StageSettings, size: int) -> None:
@@ -111,32 +91,6 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
             where="order.last",
             remedy="order.last: drop in the recipe, or another batch",
         ) from error
-
-
-def _device(recipe: Recipe, precision: str, hardware: Hardware) -> torch.device:
-    """What this process trains on. Raises UsageError for devices that are not there, or cannot do what the recipe asks."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            trainer = Trainer(
-                accelerator=hardware.accelerator, devices=hardware.devices, logger=False, enable_checkpointing=False
-            )
-    except MisconfigurationException as error:
-        raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
-    device = trainer.strategy.root_device
-    if device.type != "cpu":
-        return device
-    if precision == "16-mixed":  # Lightning would go on in another precision
-        raise UsageError(
-            "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
-        )
-    if recipe.sync_batchnorm and hardware.devices > 1:
-        raise UsageError(
-            f"torch's synchronised batch norm works on GPUs only, these are {hardware.devices} CPU processes",
-            where="sync_batchnorm",
-            remedy="--hardware.devices 1, GPUs, or sync_batchnorm: false in the recipe",
-        )
-    return device
 
 
 def prepare(run: Path, recipe: Recipe) -> None:
@@ -184,8 +138,7 @@ def run_stage(
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
-    precision = recipe.precision_of(stage)
-    right = convolutions.right_as_they_are(precision, _device(recipe, precision, hardware))
+    right = _convolutions_are_right(recipe, stage, hardware)
     facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), digests, onednn=right)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
@@ -198,10 +151,8 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
         _start(module, start, stage, recipe.seed)
-    data = _StageData(
-        functools.partial(make_loader, recipe, stage, store, videos, hardware),
-        functools.partial(make_loader, _in_order(recipe), stage, store, held_out, hardware),
-    )
+    training = functools.partial(make_loader, recipe, stage, store, videos, hardware)
+    data = _StageData(training, functools.partial(make_loader, _in_order(recipe), stage, store, held_out, hardware))
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, stage, store, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
@@ -212,7 +163,7 @@ def run_stage(
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        trainer = _trainer(recipe, precision, steps, run / stage.name, hardware, callbacks, ranges)
+        trainer = _trainer(recipe, recipe.precision_of(stage), steps, run / stage.name, hardware, callbacks, ranges)
         if hardware.compile:
             compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout

@@ -33,6 +33,7 @@ from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.figures import write_figures
 from train import checkpoints, stages
 from train import recipe as recipes
+from train.hardware import Hardware
 from train.loader import AHEAD, Batch, ClipLoader
 from train.recipe import Recipe, StageSettings
 from train.videos import training_videos
@@ -119,7 +120,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
     listed = training_videos(recipe, store)
     videos = (listed * -(-EPOCH // len(listed)))[: max(EPOCH, len(listed))]
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
-    hardware = stages.Hardware(reader=arguments.reader, threads=arguments.threads)
+    hardware = Hardware(reader=arguments.reader, threads=arguments.threads)
     loader = stages.make_loader(recipe, stage, module, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)
     trainer = Trainer(

@@ -20,7 +20,7 @@ from pipeline.store.writing import create_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from train.commands import pretrain
-from train.stages import Hardware
+from train.hardware import Hardware
 
 CLASSES = synthetic.CLASSES[:3]
 COUNTS = {"train": 4, "test": 2}

@@ -27,13 +27,13 @@ from tests.train.runs import IN_BATCH
 from train import between_epochs, stages
 from train.backbones import BACKBONES
 from train.between_epochs import Grouping, Plateau
+from train.hardware import Hardware
 from train.methods import METHODS
 from train.methods.meters import Meter
 from train.methods.method import Method, MethodSettings
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
 from train.optim import configured
-from train.stages import Hardware
 
 GROUPS = 3
 

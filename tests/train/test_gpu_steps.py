@@ -18,9 +18,9 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
 from train import stages
+from train.hardware import Hardware
 from train.loader import Batch, ClipLoader
 from train.methods.infonce import InfoNCE
-from train.stages import Hardware
 from train.videos import training_videos
 
 GPU = Hardware(reader="opencv", threads=1, accelerator="gpu")

@@ -21,9 +21,9 @@ from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
 from train import methods, stages
 from train.checkpoints import METADATA
+from train.hardware import Hardware
 from train.methods.infonce import InfoNCESettings
 from train.recipe import Recipe
-from train.stages import Hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 

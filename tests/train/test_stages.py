@@ -30,10 +30,10 @@ from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from train import checkpoints, stages
 from train.backbones import BACKBONES
 from train.checkpoints import METADATA
+from train.hardware import Hardware
 from train.methods.infonce import InfoNCE
 from train.methods.method import Method
 from train.recipe import Recipe
-from train.stages import Hardware
 
 KINDS = {"queue, step schedule": INFONCE, "in batch, one cycle": IN_BATCH}
 ROOT = Path(__file__).resolve().parents[2]

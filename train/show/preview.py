@@ -18,11 +18,11 @@ from pipeline.views.colour import colour_code, full_colour, key
 from train import checkpoints, stages
 from train.augment import ClipPlan, Policy, pixel_window
 from train.augment.colour import compose, denormalisation, flow_output, is_image
+from train.hardware import Hardware
 from train.loader import ClipLoader
 from train.reader.affine import normalise
 from train.recipe import Recipe, StageSettings
 from train.show import pages
-from train.stages import Hardware
 from train.videos import training_videos
 
 FRAMES = 16  # of a strip at most, evenly over the clip
