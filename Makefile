@@ -16,6 +16,7 @@ LISTS   ?=
 CLASSES ?=
 from_lists = $(if $(SPLIT),--split $(SPLIT)) $(if $(LISTS),--lists "$(LISTS)") $(if $(CLASSES),--classes "$(CLASSES)")
 FLOW    ?= tvl1
+VIEWS   ?=
 METHOD  ?= infonce
 RECIPE  ?= small
 SEED    ?=
@@ -98,9 +99,9 @@ manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder SPLIT= LISTS= C
 	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
 	$(PY) -m pipeline manifest --videos "$(VIDEOS)" --out "$(OUT)" --dataset "$(DATASET)" $(from_lists) $(ARGS)
 
-extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= FLOW=tvl1 WORKERS= SCHEDULER=]
+extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW=tvl1 WORKERS= SCHEDULER=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
-	$(PY) -m pipeline extract --videos "$(VIDEOS)" --store "$(STORE)" --dataset "$(DATASET)" --flow.estimator "$(FLOW)" \
+	$(PY) -m pipeline extract --videos "$(VIDEOS)" --store "$(STORE)" --dataset "$(DATASET)" $(if $(VIEWS),--views "$(VIEWS)") --flow.estimator "$(FLOW)" \
 	    $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) \
 	    $(if $(SCHEDULER),--scheduler "$(SCHEDULER)") $(ARGS)
 

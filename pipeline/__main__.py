@@ -9,7 +9,7 @@ from pipeline.commands import flow as flow_commands
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "manifest": stores.manifest,
     "synthetic": stores.make_synthetic,
-    "extract": extract.extract,
+    "extract": extract.with_view_options(extract.extract),
     "bring": bring.bring,
     "annotate": annotate.annotate,
     "status": stores.status,

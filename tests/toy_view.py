@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from pipeline.views import NetworkInput, View
+from pipeline.views import VIEWS, NetworkInput, View
 from pipeline.views.codec import JpegCodec, Layout
 from pipeline.views.view import DECODER, Stored
 
@@ -100,3 +100,8 @@ class ToyView(View):
 
 
 TOY = ToyView()
+
+
+def dask_setup(_: object) -> None:
+    """Called by Dask in a worker process that this module is loaded into."""
+    VIEWS[TOY.name] = TOY

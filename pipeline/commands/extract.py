@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.filesize import decimal
 from rich.markup import escape
@@ -13,7 +15,7 @@ from rich.table import Table
 
 from pipeline import importers
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
 from pipeline.extraction.progress import counting_bar
 from pipeline.extraction.run import Unfinished
@@ -24,9 +26,32 @@ from pipeline.manifest import Manifest
 from pipeline.storage import location
 from pipeline.store.settings import ExtractionSettings
 from pipeline.video.decode import DecodeSettings
-from pipeline.views import ViewSettings
-from pipeline.views.flow import FlowSettings
-from pipeline.views.rgb import RgbSettings
+from pipeline.views import VIEWS, ViewSettings
+from pipeline.views.flow import FLOW
+from pipeline.views.rgb import RGB
+
+DEFAULT_VIEWS = (RGB.name, FLOW.name)
+
+
+def with_view_options(command: Callable[..., int]) -> Callable[..., int]:
+    """The command, with the settings of each view as options of its own in place of its `**settings`."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [given for given in signature.parameters.values() if given.kind is not given.VAR_KEYWORD]
+    described = (command.__doc__ or "").rstrip()
+    for view in VIEWS.values():
+        kind, default = view.Settings, view.Settings()
+        parameters.append(
+            inspect.Parameter(view.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        )
+        described += f"\n        {view.name}: How {view.title} is made and stored."
+
+    def run(**options: Any) -> int:
+        return command(**options)
+
+    vars(run)["__signature__"] = signature.replace(parameters=parameters)
+    run.__annotations__ = {given.name: given.annotation for given in parameters} | {"return": int}
+    run.__doc__ = described
+    return run
 
 
 def extract(
@@ -37,9 +62,8 @@ def extract(
     lists: Path | None = None,
     classes: Path | None = None,
     manifest: Path | None = None,
+    views: str = "",
     decode: DecodeSettings = DecodeSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
-    rgb: RgbSettings = RgbSettings(),  # noqa: B008
-    flow: FlowSettings | None = FlowSettings(),  # noqa: B008
     scheduler: str = "",
     slurm: SlurmSettings = SlurmSettings(),  # noqa: B008
     workers: int = 0,
@@ -47,8 +71,9 @@ def extract(
     time_limit: float = 600.0,
     retry_quarantined: bool = False,
     overwrite: bool = False,
+    **settings: ViewSettings,
 ) -> int:
-    """Decode videos and compute their flow into a store. Safe to repeat: only what is missing is done.
+    """Decode videos and compute their views, as flow, into a store. Safe to repeat: only what is missing is done.
 
     A broken video lands in quarantine with its reason and the run goes on; the exit code is then 3. Ctrl-C lets the videos
     that are running finish (exit code 130), SIGTERM too (143); a second one stops at once. The first line of a run links to
@@ -64,9 +89,10 @@ def extract(
         lists: Folder of the official lists; by default they are looked for in and beside `videos`.
         classes: Class list, one class a line, where its order is not official or not in the lists.
         manifest: Use this manifest instead; its paths are relative to `videos`.
+        views: What to store, as rgb,flow or rgb alone; by default rgb and flow. A store that lacks a view that is named here
+            gets it, of all its videos; what it has already stays as it is, and new videos get all of its views.
+            The options of views that are not named here say nothing.
         decode: Which frames of a video are taken.
-        rgb: How frames are stored.
-        flow: How flow is computed and stored; `--flow null` stores none.
         scheduler: Where the workers are: empty on this machine; a running Dask scheduler's address (tcp://host:port, tls://...)
             or scheduler file; slurm for jobs as --slurm.* describe them.
         slurm: Jobs of `--scheduler slurm`.
@@ -81,8 +107,8 @@ def extract(
             made with other settings or by another major version of the software. Without it, that is refused and told.
     """
     listed = _listed(videos, dataset, split, lists, classes, manifest)
-    settings, count = _settings(decode, rgb, flow), _workers(scheduler, workers, slurm, time_limit)
-    work = _Work(listed, videos, location(store), settings, retry_quarantined, time_limit, overwrite)
+    asked, count = _asked(views, decode, settings), _workers(scheduler, workers, slurm, time_limit)
+    work = _Work(listed, videos, location(store), asked, retry_quarantined, time_limit, overwrite, bool(views))
     return (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
 
 
@@ -96,6 +122,7 @@ class _Work(NamedTuple):
     retry_quarantined: bool
     time_limit: float
     overwrite: bool
+    add_views: bool
 
 
 def _listed(
@@ -114,11 +141,12 @@ def _listed(
     return Manifest.load(manifest)
 
 
-def _settings(decode: DecodeSettings, rgb: RgbSettings, flow: FlowSettings | None) -> ExtractionSettings:
-    views: dict[str, ViewSettings] = {"rgb": rgb}
-    if flow is not None:
-        views["flow"] = flow
-    return ExtractionSettings(views, decode).resolved()
+def _asked(views: str, decode: DecodeSettings, settings: dict[str, ViewSettings]) -> ExtractionSettings:
+    names = views.split(",") if views else DEFAULT_VIEWS
+    for name in names:
+        if name not in VIEWS:
+            refuse_unknown("view", name, VIEWS)
+    return ExtractionSettings({name: settings[name] for name in VIEWS if name in names}, decode).resolved()
 
 
 def _workers(scheduler: str, workers: int, slurm: SlurmSettings, time_limit: float) -> int:
@@ -130,11 +158,11 @@ def _workers(scheduler: str, workers: int, slurm: SlurmSettings, time_limit: flo
 
 
 def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
-    stored, store = work.settings.as_dict(), str(work.store)
-    estimator = f" and {stored['flow']['estimator']} flow" if "flow" in stored else ""
+    settings, store = work.settings.as_dict(), str(work.store)
+    views = " and ".join(VIEWS[name].described(settings[name]) for name in work.settings.views)
     where = {"": f"{workers} workers", "slurm": f"{workers} workers in jobs of slurm"}.get(scheduler, scheduler)
     count = len(work.manifest.rows)
-    errors.print(f"extracting {count} videos: rgb{escape(estimator)}, {escape(where)}, into {escape(store)}")
+    errors.print(f"extracting {count} videos: {escape(views)}, {escape(where)}, into {escape(store)}")
     try:
         summary = run_extraction(**work._asdict(), workers=workers, scheduler=scheduler, jobs=slurm)
     except Unfinished as stopped:

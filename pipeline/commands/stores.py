@@ -25,6 +25,7 @@ from pipeline.store import verify as verification
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
 from pipeline.video.decode import probe as probe_video
+from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
 console = Console(highlight=False, soft_wrap=True)
@@ -81,6 +82,9 @@ def status(store: str, annotations: str = "") -> None:
         table.add_row("cuts", f"{cuts.sum()} between shots, in {np.count_nonzero(cuts)} videos")
     if partial := np.count_nonzero(videos.partial):
         table.add_row("partial", f"{partial} videos whose files break off; what was readable is stored")
+    for name in [name for name in VIEWS if name in opened.settings and name not in opened.views]:
+        there = np.count_nonzero(videos.of_kinds([name in kind.shapes for kind in videos.kinds], bool))
+        table.add_row(name, f"in {there} of {len(videos)} videos; `extract --views {name}` goes on")
     size = sum(file.size for file in storage.files_below(opened.root / "videos"))
     table.add_row("size", f"{size / 2**20:.1f} MiB")
     table.add_row("last run", escape(_told_of_last_run(opened.root)))
@@ -100,7 +104,7 @@ def status(store: str, annotations: str = "") -> None:
 
 
 def verify(store: str, threads: int = 0) -> int:
-    """Check a store like fsck: every byte against its digest, the counts, flow = rgb - 1. Exit code 1 when damaged.
+    """Check a store like fsck: every byte against its digest, every count. Exit code 1 when damaged.
 
     Args:
         store: Folder of the store, or its URL.
@@ -132,14 +136,14 @@ def preview(
     clip: bool = False,
     annotations: str = "",
 ) -> None:
-    """Write contact sheets (PNG): frames of videos above their colour-coded flow.
+    """Write contact sheets (PNG): frames of videos above their other views, flow as colours.
 
     Args:
         store: Folder of the store, or its URL.
         out: Folder for the pictures.
         videos: Ids of the videos to show; by default `count` of them, evenly over the store.
         count: How many videos to show when none are named.
-        clip: `--clip true` also writes the first five seconds of each as MP4, frames beside flow.
+        clip: `--clip true` also writes the first five seconds of each as MP4, frames beside the other views.
         annotations: The annotation set whose labels are shown; by default that of extraction, or the only one.
     """
     opened = open_store(store, annotations)

@@ -21,7 +21,7 @@ from pipeline.existing import Jpeg, Source
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
 from pipeline.extraction.job import Outcome, attempt
 from pipeline.extraction.journal import Summary, journal
-from pipeline.extraction.opening import run_into, settled
+from pipeline.extraction.opening import run_into
 from pipeline.extraction.plan import Stored, changes
 from pipeline.extraction.progress import ExtractionBar
 from pipeline.extraction.run import noted
@@ -29,8 +29,8 @@ from pipeline.manifest import Manifest, Video
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter
 from pipeline.video.decode import Undecodable
-from pipeline.views.flow import FlowSettings
-from pipeline.views.rgb import ImportedRgbSettings
+from pipeline.views.flow import FLOW, IMPORTED, FlowSettings
+from pipeline.views.rgb import RGB, ImportedRgbSettings
 
 FRAMES_AT_ONCE = 64  # encoded and handed to the writer together
 LAST_FLOW = "the flow of the last frame leads to no frame and is left out"
@@ -51,10 +51,10 @@ class Existing:
         """Told apart from those of extraction by `imported` and by the estimator; short side 0, as sizes stay."""
         rgb = ImportedRgbSettings(short_side=0, quality=95, imported=self.frames.kind)
         if self.flow is None:
-            return ExtractionSettings({"rgb": rgb})
+            return ExtractionSettings({RGB.name: rgb})
         parameters = {"source": self.flow.kind}
-        flow = FlowSettings("imported", parameters, short_side=0, bound=self.bound, mapping="linear", quality=95)
-        return ExtractionSettings({"rgb": rgb, "flow": flow})
+        flow = FlowSettings(IMPORTED, parameters, short_side=0, bound=self.bound, mapping="linear", quality=95)
+        return ExtractionSettings({RGB.name: rgb, FLOW.name: flow})
 
     @functools.cached_property
     def videos(self) -> dict[str, None]:
@@ -127,10 +127,9 @@ def bring(
     store where it was made with other settings or other software; without it these are refused. Raises Refusal when
     nothing can be done (what was just said) or nothing more.
     """
-    if not overwrite and (summary := settled(store, existing.settings, manifest, existing, retry_quarantined)):
-        return Brought(summary)
     began = time.perf_counter()
-    with run_into(store, existing.settings, manifest, existing, retry_quarantined, overwrite) as (todo, summary):
+    with run_into(store, existing.settings, manifest, existing, retry_quarantined, overwrite) as found:
+        todo, summary = found.todo, found.summary
         brought = Brought(summary)
         if todo:
             work = functools.partial(_one, existing, store, reproduce)
@@ -174,7 +173,7 @@ def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter
     """Store one video whole, and count in `notes` what was done to its pictures beyond the usual."""
     pictures, pairs = _pictures(existing, video.video_id, notes)
     views = existing.settings.views
-    frames = BroughtFrames(views["rgb"].frame_codec, find_cuts=existing.flow is not None)
+    frames = BroughtFrames(views[RGB.name].frame_codec, find_cuts=existing.flow is not None)
     writer.begin()
     _add(writer, frames, [(picture,) for picture in pictures])
     if frames.reencoded:
@@ -186,7 +185,7 @@ def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter
         "settings_hash": settings_hash(existing.settings.as_dict()),
     }
     stored: list[BroughtFrames | BroughtFlow] = [frames]
-    if existing.flow is not None and isinstance(settings := views["flow"], FlowSettings):
+    if existing.flow is not None and isinstance(settings := views[FLOW.name], FlowSettings):
         flow = BroughtFlow(settings, frames.frame_shape[:2])
         _add(writer, flow, pairs)
         facts["flow_file"] = {"path": existing.flow.place(video.video_id), **flow.identity}

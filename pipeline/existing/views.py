@@ -12,7 +12,8 @@ from pipeline.existing import jpegs
 from pipeline.video.decode import Undecodable
 from pipeline.views.codec import FrameCodec, Layout
 from pipeline.views.cuts import CutFinder
-from pipeline.views.flow import FlowSettings
+from pipeline.views.flow import FLOW, FlowSettings
+from pipeline.views.rgb import RGB
 
 
 class BroughtFrames:
@@ -22,8 +23,8 @@ class BroughtFrames:
     4:2:0; storing their colour at full size would cost 0.33, and a tenth more bytes).
     """
 
-    name: ClassVar[str] = "rgb"
-    layout: ClassVar[Layout] = "rgb"
+    name: ClassVar[str] = RGB.name
+    layout: ClassVar[Layout] = RGB.layout
 
     def __init__(self, codec: FrameCodec, find_cuts: bool) -> None:
         self.codec = codec
@@ -73,8 +74,8 @@ class BroughtFlow:
     (gray, quality 95) 0.002 px, from 0.0637 to 0.0640. Flow that is extracted here has 0.0637.
     """
 
-    name: ClassVar[str] = "flow"
-    layout: ClassVar[Layout] = "stacked"
+    name: ClassVar[str] = FLOW.name
+    layout: ClassVar[Layout] = FLOW.layout
 
     def __init__(self, settings: FlowSettings, frame_size: tuple[int, ...]) -> None:
         """frame_size: height and width of the frames; flow has its own, but there is none in a video of one frame."""

@@ -15,7 +15,8 @@ from pipeline.errors import Refusal
 from pipeline.extraction import job
 from pipeline.extraction.job import Outcome
 from pipeline.extraction.journal import Summary
-from pipeline.extraction.plan import VideoFiles, plan
+from pipeline.extraction.opening import joined
+from pipeline.extraction.plan import Plan, VideoFiles, plan
 from pipeline.extraction.run import refuse_nothing, size_of
 from pipeline.extraction.workers.cluster import workers_for_extraction
 from pipeline.extraction.workers.slurm import SlurmSettings
@@ -71,6 +72,7 @@ def estimate(
     retry_quarantined: bool = False,
     time_limit: float = 0.0,
     overwrite: bool = False,
+    add_views: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Estimate:
     """The plan of `extract` with these arguments and its cost. Writes nothing, neither store nor catalogue.
@@ -80,8 +82,9 @@ def estimate(
     what the sample's nearest one in that order costs. Raises Refusal where `extract` would refuse to begin.
     """
     refuse_nothing(manifest, root)
-    root, settings = root.absolute(), settings.resolved()
-    todo, summary = _planned(manifest, root, store, settings, retry_quarantined, overwrite)
+    root, settings = root.absolute(), joined(store, settings.resolved(), add_views, overwrite)
+    found = _planned(manifest, root, store, settings, retry_quarantined, overwrite, add_views)
+    todo, settings = found.todo, found.views(settings)
     sizes = {row.video_id: size_of(root / row.path) for row in todo.values()}
     ordered = sorted(todo.values(), key=lambda row: (sizes[row.video_id], row.video_id))
     places = evenly_spaced(len(ordered), SAMPLE)
@@ -105,7 +108,7 @@ def estimate(
     return Estimate(
         len(todo),
         sum(sizes.values()),
-        summary,
+        found.summary,
         tuple(sample),
         frames=_amount([(one.frames / one.size, share) for one, share in pairs]),
         seconds=_amount([(one.frames * one.seconds / one.size, share) for one, share in pairs]),
@@ -121,17 +124,23 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
 
 
 def _planned(
-    manifest: Manifest, root: Path, store: Path, settings: ExtractionSettings, retry_quarantined: bool, overwrite: bool
-) -> tuple[dict[str, Video], Summary]:
+    manifest: Manifest,
+    root: Path,
+    store: Path,
+    settings: ExtractionSettings,
+    retry_quarantined: bool,
+    overwrite: bool,
+    add_views: bool,
+) -> Plan:
     """As `extract` plans, and without making a store where there is none."""
-    everything = {row.video_id: row for row in manifest.rows}
+    everything = Plan({row.video_id: row for row in manifest.rows})
     interrupted = f"{RECORD}.partial"
     if not store.exists() or (store.is_dir() and all(entry.name == interrupted for entry in store.iterdir())):
-        return everything, Summary()
-    opened = create_store(store, settings, overwrite)  # what is there is opened, or refused
-    if compatibility.disagreements(opened, settings):
-        return everything, Summary()
-    return plan(manifest, opened, VideoFiles(root), retry_quarantined, overwrite)
+        return everything
+    opened = create_store(store, settings, overwrite, add_views)  # what is there is opened, or refused
+    if compatibility.disagreements(opened, settings, add_views):
+        return everything
+    return plan(manifest, opened, settings, VideoFiles(root), retry_quarantined, overwrite)
 
 
 class _Sampler:

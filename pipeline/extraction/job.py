@@ -44,20 +44,27 @@ class Outcome:
     note: str = ""  # of a stored video: what was done beyond the usual
 
 
-def extract_video(root: str, store: str, video: Video, settings: dict[str, Any], time_limit: float = 0.0) -> Outcome:
+def extract_video(
+    root: str, store: str, video: Video, settings: dict[str, Any], time_limit: float = 0.0, adding: bool = False
+) -> Outcome:
     """Decode, compute, encode and commit one video, or quarantine it with its reason.
 
     root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video that
     is done again is taken out of the store first. time_limit: seconds that one frame may take to decode before the video is
-    quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. `seconds` of the
-    outcome: decode, flow, encode, write, total.
+    quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. adding: where the
+    video is stored, only the views that it lacks are computed, and what it has stays as it is. `seconds` of the outcome:
+    decode, flow, encode, write, total.
     """
     cv2.setNumThreads(1)
     file = Path(root) / video.path
-    writer = VideoWriter(storage.location(store), video.video_id)
+    writer = VideoWriter(storage.location(store), video.video_id, adding)
     settled = ExtractionSettings.from_dict(settings)
+    before = writer.record()
+    lacking = settled.only(settled.views.keys() - before["shapes"].keys()) if before else settled
+    if before and not lacking.views:  # a worker that died had done it
+        return Outcome(video.video_id, "stored", frames=before["length"])
     try:
-        views = settled.extractors(video.video_id)
+        views = lacking.extractors(video.video_id)
     except Refusal as refusal:  # not the video's fault: a GPU that is gone, a file of weights that was moved
         return Outcome(video.video_id, "failed", str(refusal), "prepare")
 
@@ -156,10 +163,13 @@ def _store(
                 writer.add(view, streams)
             mark = _lap(seconds, "write", mark)
         _lap(seconds, "decode", mark)
+    identity = _identity(file, began)
+    if before := writer.record():
+        _refuse_another(before, frames, identity)
     facts = {
         "fps": settings.decode.fps or source.header.fps,
         "length": frames,
-        "file": {"path": video.path, **_identity(file, began)},
+        "file": {"path": video.path, **identity},
         "settings_hash": settings_hash(settings.as_dict()),
     }
     if partial.reason:
@@ -173,6 +183,14 @@ def _store(
         for kind, spent in view.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent
     return Outcome(video.video_id, "stored", partial.reason, frames=frames, seconds=seconds)
+
+
+def _refuse_another(before: dict[str, Any], frames: int, identity: dict[str, Any]) -> None:
+    """Raises Undecodable where views would be added to a video that others were made of something else."""
+    now = {"length": frames, **identity}
+    stored = {"length": before["length"], **before["file"]}
+    if differing := [f"{key} {stored[key]} then, {value} now" for key, value in now.items() if stored[key] != value]:
+        raise Undecodable(f"this is not what its other views were made of: {'; '.join(differing)}", "end")
 
 
 @dataclass

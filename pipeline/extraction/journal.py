@@ -107,6 +107,11 @@ class Run:
     seconds: float
 
 
+def journals(store: Path) -> list[tuple[str, int]]:
+    """Names and sizes of the journals of all runs, in their order."""
+    return sorted((file.path.name, file.size) for file in storage.files_below(_folder(store)))
+
+
 def last_run(store: Path) -> Run | None:
     """The run that wrote into the store last; None where no journal is. Raises Refusal for one that cannot be read."""
     files = sorted((file.path for file in storage.files_below(_folder(store))), key=lambda path: path.name)

@@ -3,60 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline import storage
-from pipeline.extraction.journal import Summary
-from pipeline.extraction.plan import Sources, plan, refuse_loss
-from pipeline.manifest import Manifest, Video
+from pipeline.errors import Refusal
+from pipeline.extraction.journal import journals
+from pipeline.extraction.plan import Plan, Sources, plan, refuse_loss
+from pipeline.manifest import Manifest
 from pipeline.store import VideoStore, annotated, annotation, catalogue, compatibility, layout, open_store
 from pipeline.store.annotation import AnnotationSet
 from pipeline.store.lock import only_writer
-from pipeline.store.settings import ExtractionSettings
+from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import add_groups, create_store, writing_to
 
 
-def settled(
-    path: Path, settings: ExtractionSettings, manifest: Manifest, sources: Sources, retry_quarantined: bool = False
-) -> Summary | None:
-    """What there is to say of a store in which a run would find nothing to do; None where it would.
+def joined(path: Path, settings: ExtractionSettings, add_views: bool, overwrite: bool) -> ExtractionSettings:
+    """What is stored of every video of the store at `path`: these settings, and those of its other views.
 
-    Nothing is written for it, not even the lock. Raises Refusal as `create_store` and `plan` do.
+    Raises Refusal where it lacks one of the views and is to get none.
     """
-    began = time.perf_counter()
     if storage.read_if_there(path / layout.RECORD) is None:
-        return None
-    store = create_store(path, settings)
-    todo, summary = plan(manifest, store, sources, retry_quarantined)
-    listed = AnnotationSet.of_manifest(manifest)
-    said = annotated.of_extraction(path, store.listing.table, listed)
-    if todo or not store.listing.current or any(_strays(path)) or said != said.updated(listed):
-        return None
-    summary.wall = time.perf_counter() - began
-    return summary
-
-
-@contextlib.contextmanager
-def opened_for_writing(
-    path: Path, settings: ExtractionSettings, manifest: Manifest, sources: Sources, overwrite: bool = False
-) -> Iterator[VideoStore]:
-    """The store at `path`, made if it is not there, for one run alone.
-
-    Raises Refusal as `create_store` does; with `overwrite`, a store of other settings or other software is emptied, unless
-    it has videos that are not in the manifest or whose files are gone.
-    """
-    create_store(path, settings, overwrite)
-    with only_writer(path):
-        store = create_store(path, settings, overwrite)  # another run may have been here before the lock was ours
-        if compatibility.disagreements(store, settings):
-            listed = {row.video_id: row for row in manifest.rows}
-            unlisted = [video_id for video_id in store.videos if video_id not in listed]
-            refuse_loss([listed[name] for name in store.videos if name in listed], sources, store, unlisted)
-            with writing_to(path):
-                store = start_over(store, settings)
-        yield store
+        return settings
+    store = open_store(path)
+    both = settings.beside(store.settings)
+    lacking = [name for name in settings.views if name not in store.settings]
+    if lacking and not (add_views or overwrite or compatibility.disagreements(store, both, add_views=True)):
+        has = ",".join(name for name in both.views if name in store.settings)
+        raise Refusal(
+            f"the store has no {' and no '.join(lacking)}",
+            where=str(path),
+            remedy=f"`--views {','.join(lacking)}` adds that to its videos, `--views {has}` goes on without; nothing was written",
+        )
+    return both
 
 
 @contextlib.contextmanager
@@ -67,18 +47,69 @@ def run_into(
     sources: Sources,
     retry_quarantined: bool = False,
     overwrite: bool = False,
-) -> Iterator[tuple[dict[str, Video], Summary]]:
-    """What a run into the store at `path` has to do, by video id, and its summary so far.
+    add_views: bool = False,
+) -> Iterator[Plan]:
+    """What a run into the store at `path`, which is made if it is not there, has to do.
 
     The store is ready for these videos and for nobody else meanwhile; where the block ends well, its catalogue is brought
-    up to date. Raises Refusal as `opened_for_writing` and `plan` do.
+    up to date. With nothing to do nothing is written, not even the lock. Raises Refusal as `create_store`, `only_writer` and
+    `plan` do; with `overwrite`, a store of other settings or other software is emptied, unless it has videos that are not
+    in the manifest or whose files are gone.
     """
-    with opened_for_writing(path, settings, manifest, sources, overwrite) as store:
-        todo, summary = plan(manifest, store, sources, retry_quarantined, overwrite)
-        summary.annotated = make_ready(store, manifest, todo)
-        yield todo, summary
+
+    def planned(store: VideoStore) -> Plan:
+        return plan(manifest, store, settings, sources, retry_quarantined, overwrite)
+
+    store = create_store(path, settings, overwrite, add_views)
+    found, before = None, _traces(path)
+    if not compatibility.disagreements(store, settings, add_views):
+        found = planned(store)
+        if _finished(store, settings, manifest, found):
+            yield found
+            return
+    with only_writer(path):
+        untouched = _traces(path) == before  # or another run was here before the lock was ours
+        store = _of_these_settings(path, settings, manifest, sources, overwrite, add_views)
+        if found is None or not untouched:
+            found = planned(store)
+        found.summary.annotated = make_ready(store, manifest, found.todo)
+        yield found
         with writing_to(path):
             catalogue.save(path)
+
+
+def _traces(root: Path) -> tuple[Any, ...]:
+    """What no run that did something leaves as it was."""
+    catalogued = layout.catalogue_path(root)
+    with contextlib.suppress(FileNotFoundError):
+        return storage.read(root / layout.RECORD), journals(root), storage.changed(catalogued)
+    return storage.read(root / layout.RECORD), journals(root)
+
+
+def _finished(store: VideoStore, settings: ExtractionSettings, manifest: Manifest, found: Plan) -> bool:
+    """Whether the store is as a run that had nothing to do would leave it."""
+    whole = store.settings_hash == settings_hash(settings.as_dict())
+    listed = AnnotationSet.of_manifest(manifest)
+    said = annotated.of_extraction(store.root, store.listing.table, listed)
+    current = store.listing.current and said == said.updated(listed)
+    return whole and not found.todo and current and not any(_strays(store.root))
+
+
+def _of_these_settings(
+    path: Path, settings: ExtractionSettings, manifest: Manifest, sources: Sources, overwrite: bool, add_views: bool
+) -> VideoStore:
+    """The store at `path`, which is ours alone, emptied where it was made otherwise, and with all of the views."""
+    store = create_store(path, settings, overwrite, add_views)
+    with writing_to(path):
+        if compatibility.disagreements(store, settings, add_views):
+            listed = {row.video_id: row for row in manifest.rows}
+            unlisted = [video_id for video_id in store.videos if video_id not in listed]
+            refuse_loss([listed[name] for name in store.videos if name in listed], sources, store, unlisted)
+            return start_over(store, settings)
+        if settings.views.keys() - store.settings.keys():
+            storage.commit(path / layout.RECORD, compatibility.grown_root_record(store, settings))
+            return open_store(path)
+    return store
 
 
 def start_over(store: VideoStore, settings: ExtractionSettings) -> VideoStore:

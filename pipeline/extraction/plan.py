@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal, spelled_out
@@ -14,6 +16,7 @@ from pipeline.extraction.journal import Summary
 from pipeline.extraction.progress import comparing
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore, catalogue, layout
+from pipeline.store.settings import ExtractionSettings
 
 SHOWN = 5  # videos that a refusal spells out
 
@@ -75,10 +78,32 @@ def changes(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"{key} {_brief(stored[key])} -> {_brief(value)}" for key, value in now.items() if stored[key] != value]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do. todo: videos by their ids. adding: of those that are stored and lack views, which; the others
+    are done whole. summary: of the run so far.
+    """
+
+    todo: dict[str, Video] = field(default_factory=dict)
+    adding: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    summary: Summary = field(default_factory=Summary)
+
+    def views(self, settings: ExtractionSettings) -> ExtractionSettings:
+        """Those of the settings that are to be computed for a video."""
+        if self.todo.keys() - self.adding.keys():
+            return settings
+        return settings.only({name for names in self.adding.values() for name in names})
+
+
 def plan(
-    manifest: Manifest, store: VideoStore, sources: Sources, retry_quarantined: bool = False, overwrite: bool = False
-) -> tuple[dict[str, Video], Summary]:
-    """What is to be done, by video id: what is missing and, with `overwrite`, what has changed since it was stored.
+    manifest: Manifest,
+    store: VideoStore,
+    settings: ExtractionSettings,
+    sources: Sources,
+    retry_quarantined: bool = False,
+    overwrite: bool = False,
+) -> Plan:
+    """What is missing of videos with these settings and, with `overwrite`, what has changed since it was stored.
 
     Raises Refusal where stored videos have other source files than the manifest, or other settings than the store, for
     skipping them would keep the old ones, and where `overwrite` would lose a video that cannot be made again.
@@ -92,14 +117,24 @@ def plan(
             remedy="`--overwrite true` redoes exactly these; or extract into another STORE=; nothing was written",
         )
     refuse_loss([row for row in manifest.rows if row.video_id in changed], sources, store)
-    done = stored - changed.keys()
-    refused = set() if retry_quarantined else store.quarantine.keys() - stored
+    adding = {name: views for name, views in _lacking(settings, store).items() if name not in changed}
+    done = stored - changed.keys() - adding.keys()
+    refused = set() if retry_quarantined else store.quarantine.keys() - done - changed.keys()
     todo = {row.video_id: row for row in manifest.rows if row.video_id not in done and row.video_id not in refused}
     summary = Summary(
         skipped=sum(row.video_id in done for row in manifest.rows),
         in_quarantine=sum(row.video_id in refused for row in manifest.rows),
     )
-    return todo, summary
+    return Plan(todo, {name: adding[name] for name in todo if name in adding}, summary)
+
+
+def _lacking(settings: ExtractionSettings, store: VideoStore) -> dict[str, tuple[str, ...]]:
+    """Which views of the settings a stored video has not, of those that lack some."""
+    found, table = {}, store.listing.table
+    for number, kind in enumerate(table.kinds):
+        if lacking := tuple(name for name in settings.views if name not in kind.shapes):
+            found.update(dict.fromkeys(table.names(np.flatnonzero(table.forms == number)), lacking))
+    return found
 
 
 def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, unlisted: Iterable[str] = ()) -> None:
@@ -127,7 +162,7 @@ def _changed(manifest: Manifest, store: VideoStore, sources: Sources) -> dict[st
             if (row := rows.get(video.video_id)) is not None:
                 stored = Stored(store, video.video_id, int(listing.bytes[row]), int(listing.committed[row]))
                 recorded = {"settings_hash": table.kind(row).settings_hash}  # other in a folder from another store
-                differing = changes(recorded, {"settings_hash": store.settings_hash})
+                differing = changes(recorded, {"settings_hash": store.settings_hash_of(table.kind(row).shapes)})
                 found[video.video_id] = [*differing, *sources.differences(video, stored)]
     return {video_id: differing for video_id, differing in found.items() if differing}
 

@@ -14,7 +14,7 @@ from pipeline import storage
 from pipeline.errors import Interrupted, Refusal
 from pipeline.extraction.job import Outcome
 from pipeline.extraction.journal import Journal, Summary, journal
-from pipeline.extraction.opening import run_into, settled
+from pipeline.extraction.opening import joined, run_into
 from pipeline.extraction.plan import VideoFiles
 from pipeline.extraction.progress import ExtractionBar, preparing
 from pipeline.extraction.workers.admission import admit, wait_for_workers
@@ -25,6 +25,7 @@ from pipeline.extraction.workers.stopping import Stopping
 from pipeline.manifest import Manifest, Video
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import writing_to
+from pipeline.views import VIEWS
 
 
 class Unfinished(Interrupted):
@@ -44,17 +45,20 @@ def extract(
     retry_quarantined: bool = False,
     time_limit: float = 0.0,
     overwrite: bool = False,
+    add_views: bool = False,
     scheduler: str = "",
     jobs: SlurmSettings = SlurmSettings(),  # noqa: B008  (frozen)
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
-    time_limit: seconds to wait for a frame of a video, see `job.extract_video`. overwrite: redo videos whose file
-    has changed, and the whole store where it was made with other settings or other software; without it
-    these are refused. workers, scheduler, jobs: see `cluster.workers_for_extraction`. The first Ctrl-C or SIGTERM lets the
-    running videos finish, the second does not. Raises Refusal when nothing can be done (no such folder, what was just said)
-    or nothing more (disk full), and Unfinished when a signal ended it.
+    time_limit: seconds to wait for a frame of a video, see `job.extract_video`. overwrite: redo videos whose file has
+    changed, and the whole store where it was made with other settings or other software; without it these are refused.
+    add_views: a store that lacks some of the views gets them, of every video; what else it has stays as it is, byte for
+    byte. Views that it has and `settings` does not name are made of new videos, too. workers, scheduler, jobs: see
+    `cluster.workers_for_extraction`. The first Ctrl-C or SIGTERM lets the running videos finish, the second
+    does not. Raises Refusal when nothing can be done (no such folder, what was just said) or nothing more (disk full), and
+    Unfinished when a signal ended it.
     """
     refuse_nothing(manifest, root)
     if storage.in_this_process_only(store):
@@ -63,15 +67,14 @@ def extract(
     files = VideoFiles(root)
     began = time.perf_counter()
     with Stopping() as stop:
-        if not overwrite and (summary := settled(store, settings, manifest, files, retry_quarantined)):
-            return summary
-        with run_into(store, settings, manifest, files, retry_quarantined, overwrite) as (todo, summary):
+        if not scheduler:
+            _ = settings.on_gpu  # refused before anything is written where it cannot be computed here
+        settings = joined(store, settings, add_views, overwrite)
+        with run_into(store, settings, manifest, files, retry_quarantined, overwrite, add_views) as found:
+            todo, summary = found.todo, found.summary
             if todo:
-                with preparing():
-                    settings.prepare()
-                task = Task(root, store, settings, time_limit, elsewhere=bool(scheduler))
-                kind: Kind = "gpus" if settings.on_gpu else "processes"
-                kind = "here" if storage.in_this_process_only(store) else kind
+                kind = "processes" if scheduler else _prepared(found.views(settings), store)
+                task = Task(root, store, settings, found.adding, time_limit, elsewhere=bool(scheduler))
                 chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
                 try:
                     _work_off(todo, summary, task, chosen, stop)
@@ -84,6 +87,15 @@ def extract(
     if todo:  # never end well with work undone
         raise RuntimeError(f"{len(todo)} videos were not processed, the first is {next(iter(todo))!r}")
     return summary
+
+
+def _prepared(settings: ExtractionSettings, store: Path) -> Kind:
+    """Do what the workers of this machine would all wait for; tells of which kind they are to be."""
+    with preparing():
+        settings.prepare()
+    if storage.in_this_process_only(store):
+        return "here"
+    return "gpus" if settings.on_gpu else "processes"
 
 
 def refuse_nothing(manifest: Manifest, root: Path) -> None:
@@ -114,7 +126,7 @@ def _work_off(
     sizes = {row.video_id: size_of(task.root / row.path) for row in todo.values()}
     # The largest first: a long video that starts last would keep one worker busy alone.
     ordered = sorted(todo.values(), key=lambda row: (-sizes[row.video_id], row.video_id))
-    bar = ExtractionBar(sizes, summary.in_quarantine, pairs="flow" in task.settings.views)
+    bar = ExtractionBar(sizes, summary.in_quarantine, pairs=any(VIEWS[name].per_pair for name in task.settings.views))
     with stop.deferred(), chosen as client:
         if task.elsewhere:
             with stop.at_once():

@@ -34,7 +34,12 @@ class FlowEstimator(ABC):
 
     @property
     def on_gpu(self) -> bool:
+        """Whether it computes on a GPU in this process."""
         return str(self.device).startswith("cuda")
+
+    def open(self) -> None:  # noqa: B027 - most need nothing
+        """Get what it computes with in this process, such as weights. Raises UsageError where that, or its device, is not
+        there."""
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
         """Do what the first pair would wait for and other processes can share, such as compiling."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -34,7 +35,7 @@ class PTLFlow(FlowEstimator):
         batch_size: Pairs at a time. The last batch is filled up, so that a pair's flow is the same in every bit whatever
             the other pairs are. Other batch sizes give the same flow but for rounding (3e-5 in flow of 6 pixels, on a CPU).
         precision: fp16 and bf16 (autocast) are for GPUs; on a CPU they are right but take 7 to 24 times as long.
-        device: cuda or cpu; None is cuda where there is one.
+        device: cuda or cpu; None is cuda where there is one, in each process that computes.
     """
 
     model: ClassVar[str]
@@ -47,18 +48,28 @@ class PTLFlow(FlowEstimator):
     batch_size: int = 8
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     device: Literal["cuda", "cpu"] | None = None
+    _path: Path = field(default=Path(), init=False, repr=False)
     _network: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check()
-        if self.device is None:
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.iterations is None:
             self.iterations = networks.own_iterations(self.model)
         elif networks.own_iterations(self.model) is None:
             raise TypeError(f"ptlflow's {self.model} takes no iterations")
-        path, self.digest = networks.find_weights(self.model, self.weights, self.digest)
-        self._network = networks.load(self.model, self.iterations, path, self.digest)
+        self._path, self.digest = networks.find_weights(self.model, self.weights, self.digest)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "cuda" or (self.device is None and torch.cuda.is_available())
+
+    def open(self) -> None:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError(
+                f"flow estimator {self.name} is to run on a GPU, and torch finds none",
+                remedy="set its device to cpu, or see why `nvidia-smi` or torch does not list the GPU",
+            )
+        self._network = networks.load(self.model, self.iterations, self._path, self.digest)
 
     def _check(self) -> None:
         require_numbers(self)
@@ -68,14 +79,13 @@ class PTLFlow(FlowEstimator):
             raise TypeError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if self.device not in ("cuda", "cpu", None):
             raise TypeError(f"device {self.device!r} is neither cuda nor cpu")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError(
-                f"flow estimator {self.name} is to run on a GPU, and torch finds none",
-                remedy="set its device to cpu, or see why `nvidia-smi` or torch does not list the GPU",
-            )
 
     def prepare(self) -> None:
-        self._network.to(self.device)
+        self._network.to(self._device)
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self.on_gpu else "cpu"
 
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         self.prepare()
@@ -101,13 +111,13 @@ class PTLFlow(FlowEstimator):
         height, width = pairs.shape[2:4]
         rows, columns = self._margins(height), self._margins(width)
         padded = torch.from_numpy(np.pad(pairs, ((0, 0), (0, 0), rows, columns, (0, 0)), mode="edge"))
-        bgr = padded.to(self.device).flip(-1).permute(0, 1, 4, 2, 3).contiguous().float() / 255
+        bgr = padded.to(self._device).flip(-1).permute(0, 1, 4, 2, 3).contiguous().float() / 255
         half = self.precision != "fp32"
         with (
             torch.inference_mode(),
             # fp32 is fp32, without TF32's ten bits; and the same flow every time.
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=half),
-            torch.autocast(str(self.device), PRECISIONS[self.precision]) if half else contextlib.nullcontext(),
+            torch.autocast(self._device, PRECISIONS[self.precision]) if half else contextlib.nullcontext(),
         ):
             flow = self._network({"images": bgr})["flows"]
         if flow.shape != (len(pairs), 1, 2, *bgr.shape[-2:]):

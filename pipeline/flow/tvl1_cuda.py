@@ -76,6 +76,8 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
         super().__post_init__()
         if not isinstance(self.half_precision, bool):
             raise TypeError(f"half_precision {self.half_precision!r} is neither true nor false")
+
+    def open(self) -> None:
         if not triton.knobs.runtime.interpret and not torch.cuda.is_available():
             remedy = "use tvl1-cpu here, or see what `nvidia-smi` and PyTorch's installation say"
             raise UsageError("tvl1-cuda needs an NVIDIA GPU, and PyTorch finds none on this machine", remedy=remedy)

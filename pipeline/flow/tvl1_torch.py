@@ -34,8 +34,7 @@ class TVL1Torch(OwnTVL1, FlowEstimator):
 
     device: str = "cpu"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def open(self) -> None:
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:

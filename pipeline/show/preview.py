@@ -1,4 +1,4 @@
-"""Frames of a stored video with their colour-coded flow: below them in a contact sheet (PNG), beside them in a clip (MP4)."""
+"""A stored video, its views together: one below the other in a contact sheet (PNG), side by side in a clip (MP4)."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ import cv2
 import numpy as np
 
 from pipeline import storage
-from pipeline.show.export import colour_scale, spans
+from pipeline.show.export import measured, picture_scale, spans
 from pipeline.show.flow_files import unwritable
 from pipeline.store import VideoInfo, VideoStore, layout
 from pipeline.video import mp4
-from pipeline.views.colour import colour_code, full_colour, key
+from pipeline.views import VIEWS, View
 
 CAPTION_HEIGHT = 26
 GAP = 4
 CLIP_SECONDS = 5
-CLIP_WIDTH = 200  # pixels, as tiles have: frames and flow of a clip are at least so wide
+CLIP_WIDTH = 200  # pixels, as tiles have: frames of a clip are at least so wide
 
 
 def contact_sheet(store: VideoStore, video_id: str, columns: int = 8, width: int = 200) -> np.ndarray:
-    """RGB picture (H, W, 3): `columns` frames evenly over the video, below each the flow that starts there.
+    """RGB picture (H, W, 3): `columns` frames evenly over the video, below each what the other views have at that place.
 
-    Every tile is `width` pixels wide. The flow's colours are those of the key at the right end of the caption: hue is
+    Every tile is `width` pixels wide. Flow's colours are those of the key at the right end of the caption: hue is
     direction, strength is length, full strength at the 99th percentile of the frames shown.
     """
-    info = store.info(video_id)
-    frames = np.unique(np.linspace(0, max(info.length - 2, 0), columns).round().astype(int))
-    rows = [store.read(video_id, "rgb", frames)]
+    info, views = store.info(video_id), _shown(store.info(video_id))
+    last = min(info.shapes[view.name][0] for view in views) - 1
+    frames = np.unique(np.linspace(0, last, columns).round().astype(int))
     caption = f"{video_id}   {info.length} frames  {info.width}x{info.height}  {info.fps:.4g} fps  {info.label or '-'}"
-    if _shows_flow(info):
-        flow = store.flow(video_id, frames)
-        longest = full_colour(flow)
-        rows.append(colour_code(flow, longest))
-        caption += f"   flow: {store.settings['flow']['estimator']}, full colour = {longest:.1f} px"
+    rows, keys = [], []
+    for view in views:
+        values = measured(store, video_id, view, frames)
+        scale = view.scale(values)
+        rows.append(view.coloured(values, scale))
+        told = [view.described(store.settings[view.name]), view.scale_in_words(scale)]
+        caption += f"   {', '.join(filter(None, told))}"
+        keys.append(view.key(CAPTION_HEIGHT))
     tiles = [np.hstack([_pad(_fit(tile, *_scaled(tile, width))) for tile in row]) for row in rows]
     sheet = np.vstack([_pad_right(row, tiles[0].shape[1]) for row in tiles])
-    banner = _banner(caption, sheet.shape[1], with_key=len(rows) > 1)
+    banner = _banner(caption, sheet.shape[1], next((key for key in keys if key is not None), None))
     return np.vstack([banner, sheet])
 
 
@@ -57,19 +60,19 @@ def write_contact_sheets(store: VideoStore, video_ids: list[str], out: Path) -> 
 
 
 def clip(store: VideoStore, video_id: str) -> Iterator[np.ndarray]:
-    """The first seconds of a video, RGB (n, H, W, 3) a block: each frame, to its right the flow that starts there.
+    """The first seconds of a video, RGB (n, H, W, 3) a block: each frame, to its right what the other views have there.
 
-    Flow has the frame's size; full colour is that length that `colour_scale` finds in what is shown. Frames alone where
-    there is no flow.
+    All have the first view's size; a view's scale is that which `picture_scale` finds in what is shown.
     """
-    info = store.info(video_id)
-    shows_flow = _shows_flow(info)
-    frames = min(info.length - shows_flow, max(1, int(CLIP_SECONDS * mp4.rate(info.fps))))
-    longest = colour_scale(store, video_id, frames) if shows_flow else 0.0
+    info, views = store.info(video_id), _shown(store.info(video_id))
+    there = min(info.shapes[view.name][0] for view in views)
+    frames = min(there, max(1, int(CLIP_SECONDS * mp4.rate(info.fps))))
+    scales = [picture_scale(store, video_id, view, frames) for view in views]
     for piece in spans(store, video_id, frames):
-        shown = [store.read(video_id, "rgb", piece)]
-        if shows_flow:
-            shown.append(colour_code(store.flow(video_id, piece), longest))
+        shown = [
+            view.coloured(measured(store, video_id, view, piece), scale)
+            for view, scale in zip(views, scales, strict=True)
+        ]
         height, width = _scaled(shown[0][0], max(info.width, CLIP_WIDTH))
         yield np.stack([np.hstack([_fit(tile, height, width) for tile in tiles]) for tiles in zip(*shown, strict=True)])
 
@@ -87,8 +90,9 @@ def write_clips(store: VideoStore, video_ids: list[str], out: Path) -> list[Path
     return written
 
 
-def _shows_flow(info: VideoInfo) -> bool:
-    return "flow" in info.views and info.length > 1
+def _shown(info: VideoInfo) -> list[View]:
+    """Its views that have a frame: of a single frame there is no flow."""
+    return [VIEWS[name] for name, shape in info.shapes.items() if shape[0]]
 
 
 def _scaled(tile: np.ndarray, width: int) -> tuple[int, int]:
@@ -109,10 +113,10 @@ def _pad_right(row: np.ndarray, width: int) -> np.ndarray:
     return cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
-def _banner(text: str, width: int, with_key: bool) -> np.ndarray:
+def _banner(text: str, width: int, key: np.ndarray | None) -> np.ndarray:
     banner = np.full((CAPTION_HEIGHT, width, 3), 255, np.uint8)
     plain = text.encode("ascii", "replace").decode()  # OpenCV's built-in font has no other letters
     cv2.putText(banner, plain, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA)
-    if with_key and width > 4 * CAPTION_HEIGHT:
-        banner[:, -CAPTION_HEIGHT:] = key(CAPTION_HEIGHT)
+    if key is not None and width > 4 * CAPTION_HEIGHT:
+        banner[:, -CAPTION_HEIGHT:] = key
     return banner

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import annotated, catalogue, layout, shard
 from pipeline.store.annotated import Annotated
-from pipeline.store.settings import ExtractionSettings
+from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.table import VideoTable
 from pipeline.views import VIEWS
 from pipeline.views.codec import FrameCodec, Layout
@@ -31,8 +32,9 @@ Frames = slice | Sequence[int] | np.ndarray
 class VideoInfo:
     """What is known of one stored video.
 
-    length: frames of the video (the view flow has one less). height, width: of a stored rgb frame. fps: average rate of
-    the file, or the rate that was asked for. shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
+    length: frames of the video (`View.stored_frames` says how many a view has of them). height, width: of a stored frame of
+    its first view, which is rgb where there is one. fps: average rate of the file, or the rate that was asked for.
+    shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
     t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte. partial: why the file could
     not be read to its end, where what was readable was stored all the same; otherwise empty.
     """
@@ -75,7 +77,7 @@ class VideoInfos(Mapping[str, VideoInfo]):
             raise KeyError(video_id)
         table, annotated = self.table, self.annotated
         shapes = table.shapes(row)
-        _, height, width, _ = shapes["rgb"]
+        height, width = table.kind(row).frame_size
         return VideoInfo(
             length=int(table.lengths[row]),
             height=height,
@@ -115,6 +117,12 @@ def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
             where=str(root),
             remedy="read it with the costream that wrote it, or a later one",
         )
+    if unknown := sorted(attributes["settings"].keys() - VIEWS.keys() - {"decode"}):
+        raise Refusal(
+            f"the store has a view {unknown[0]!r}, which this costream does not know",
+            where=str(root),
+            remedy=f"read it with the costream that wrote it, or a later one; here are {', '.join(VIEWS)}",
+        )
     return VideoStore(root, attributes, annotations)
 
 
@@ -128,16 +136,28 @@ class VideoStore:
         self.settings_hash: str = attributes["settings_hash"]
         self.software: dict[str, str] = attributes["software"]
 
-    @property
+    @cached_property
     def views(self) -> tuple[str, ...]:
-        """What is stored of every video."""
-        return tuple(name for name in VIEWS if name in self.settings)
+        """What is stored of every video: a view that is being added counts as soon as all videos have it."""
+        return tuple(name for name in VIEWS if name in self.settings and name in self.table.views)
+
+    def settings_hash_of(self, views: Iterable[str]) -> str:
+        """Hash of the settings of some of its views: what the record of a video with these views says."""
+        return self._hash_of(frozenset(views))
+
+    @functools.cache  # noqa: B019  (few combinations, asked for every record)
+    def _hash_of(self, views: frozenset[str]) -> str:
+        return settings_hash(
+            {name: group for name, group in self.settings.items() if name in views or name == "decode"}
+        )
 
     @cached_property
     def table(self) -> VideoTable:
         """Every committed video, in columns. Raises Refusal where one was made with other settings than the store's."""
         table = catalogue.table(self.root)
-        others = table.of_kinds([kind.settings_hash != self.settings_hash for kind in table.kinds], bool)
+        others = table.of_kinds(
+            [kind.settings_hash != self.settings_hash_of(kind.shapes) for kind in table.kinds], bool
+        )
         if others.any():
             raise _mixed(self.root, table.names(np.flatnonzero(others)))
         return table
@@ -230,7 +250,8 @@ class VideoStore:
             raise Refusal(
                 f"video {video_id!r} has no view {view!r}",
                 where=str(self.root),
-                remedy=f"it has {', '.join(shapes)}; extract the view into a store of its own",
+                remedy=f"it has {', '.join(shapes)}; `python -m pipeline extract --views {view}`, with the videos and this store,"
+                " adds it",
             )
         return shapes[view]
 

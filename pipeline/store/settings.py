@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +16,31 @@ from pipeline.views import VIEWS, Extractor, ViewSettings
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """What is stored of every video: which frames, and the settings of each view by its name. `rgb` is always there."""
+    """What is stored of every video: which frames, and the settings of each view by its name."""
 
     views: dict[str, ViewSettings]
     decode: DecodeSettings = DecodeSettings()
 
     def resolved(self) -> ExtractionSettings:
         """With every choice spelled out (which estimator, all its parameters) and checked. Raises UsageError."""
-        if "rgb" not in self.views:
-            raise UsageError("the view rgb is always stored", remedy=f"views are {', '.join(VIEWS)}")
+        if not self.views:
+            raise UsageError("no view is to be stored", remedy=f"views are {', '.join(VIEWS)}")
         views = {name: settings.resolved() for name, settings in self.views.items()}
         return ExtractionSettings(views, self.decode.resolved())
 
     def extractors(self, video_id: str) -> list[Extractor]:
         """What makes the views, fresh for one video."""
         return [VIEWS[name].extractor(settings, video_id) for name, settings in self.views.items()]
+
+    def only(self, names: Container[str]) -> ExtractionSettings:
+        """Of these views alone."""
+        return ExtractionSettings({name: view for name, view in self.views.items() if name in names}, self.decode)
+
+    def beside(self, stored: dict[str, Any]) -> ExtractionSettings:
+        """Together with the views of a store that these do not name, as it has them."""
+        others = {name: group for name, group in stored.items() if name not in self.views}
+        views = {**self.from_dict(others).views, **self.views}
+        return ExtractionSettings({name: views[name] for name in VIEWS if name in views}, self.decode)
 
     def prepare(self) -> None:
         """Do what the workers of this machine would wait for before their first video and can be done once for all."""
@@ -72,7 +83,10 @@ def _tuples(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
-    """Hash of settings as stored: the same settings, the same hash, whatever the order of the keys."""
+    """Hash of settings as stored: the same settings, the same hash, whatever the order of the keys.
+
+    A video's record has that of its own views alone, so that it stays right when the store gets another view.
+    """
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

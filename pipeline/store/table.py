@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.views import VIEWS
+
 LOOKED_UP = 4096  # videos whose rows are remembered: those of the clips in work are asked for again and again
 
 
@@ -38,6 +40,12 @@ class Form:
         shapes = {view: (length - frames, *frame) for view, (frames, *frame) in record["shapes"].items()}
         partial = record.get("partial", {}).get("reason", "")
         return cls(record["settings_hash"], shapes, partial, record.get("label"), record.get("split"))
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a stored frame of the first view, in the order of VIEWS."""
+        name = next(name for name in VIEWS if name in self.shapes)
+        return VIEWS[name].frame_size(self.shapes[name])
 
     @classmethod
     def parse(cls, text: str) -> Form:
@@ -78,13 +86,13 @@ class VideoTable:
 
     @property
     def heights(self) -> np.ndarray:
-        """Of a stored rgb frame, int32 (N,)."""
-        return self.of_kinds([kind.shapes["rgb"][1] for kind in self.kinds])
+        """Of a stored frame of each video's first view, int32 (N,)."""
+        return self.of_kinds([kind.frame_size[0] for kind in self.kinds])
 
     @property
     def widths(self) -> np.ndarray:
-        """Of a stored rgb frame, int32 (N,)."""
-        return self.of_kinds([kind.shapes["rgb"][2] for kind in self.kinds])
+        """Of a stored frame of each video's first view, int32 (N,)."""
+        return self.of_kinds([kind.frame_size[1] for kind in self.kinds])
 
     @property
     def partial(self) -> np.ndarray:
@@ -99,6 +107,12 @@ class VideoTable:
     def of_kinds(self, values: Sequence[Any], dtype: type = np.int32) -> np.ndarray:
         """What each video has (N,) of what each of the `kinds` has."""
         return np.array(values, dtype)[self.forms]
+
+    @property
+    def views(self) -> frozenset[str]:
+        """Those that every video has; of no video, all that there are."""
+        used = [self.kinds[number].shapes.keys() for number in np.unique(self.forms)]
+        return frozenset(VIEWS).intersection(*used)
 
     def kind(self, row: int) -> Form:
         return self.kinds[self.forms[row]]

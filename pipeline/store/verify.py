@@ -13,6 +13,7 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import annotation, catalogue, classes, layout
 from pipeline.store.reading import VideoStore
+from pipeline.views import VIEWS
 
 CHANGED = "its bytes are not what was written"
 
@@ -120,13 +121,14 @@ def _counts(store: VideoStore, folder: Path, record: dict[str, Any], labels: fro
     shapes = record["shapes"]
     if layout.video_folder(store.root, record["video_id"]) != folder:
         yield f"the record of video {record['video_id']!r} lies in another video's folder"
-    if record["settings_hash"] != store.settings_hash:
-        yield f"made with settings {record['settings_hash']}, the store has {store.settings_hash}"
-    if set(shapes) != set(store.views):
-        yield f"it has the views {sorted(shapes)}, the store {sorted(store.views)}"
+    if record["settings_hash"] != (wanted_hash := store.settings_hash_of(shapes)):
+        yield f"made with settings {record['settings_hash']}, the store has {wanted_hash} of its views"
+    if others := sorted(shapes.keys() - store.settings.keys()):
+        yield f"it has {', '.join(others)}, which the store does not have"
     if record.get("label") and labels is not None and record["label"] not in labels:
         yield f"its label {record['label']!r} is not in classes.txt"
-    if record["length"] != shapes["rgb"][0]:
-        yield f"{record['length']} frames were decoded, {shapes['rgb'][0]} stored"
-    if "flow" in shapes and shapes["flow"][0] != shapes["rgb"][0] - 1:
-        yield f"{shapes['flow'][0]} flow frames for {shapes['rgb'][0]} rgb frames; there must be one less"
+    counts = {
+        name: (shapes[name][0], view.stored_frames(record["length"])) for name, view in VIEWS.items() if name in shapes
+    }
+    if wrong := [f"{stored} of {name}, not {wanted}" for name, (stored, wanted) in counts.items() if stored != wanted]:
+        yield f"{record['length']} frames were decoded, and it has {', '.join(wrong)}"

@@ -12,18 +12,21 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import compatibility, layout, shard
+from pipeline.store import catalogue, compatibility, layout, shard
 from pipeline.store.reading import VideoStore, open_store
 from pipeline.store.settings import ExtractionSettings
-from pipeline.views import StoredView
+from pipeline.views import VIEWS, StoredView
+from pipeline.views.codec import DIMENSIONS
 
 
-def create_store(path: Path, settings: ExtractionSettings, overwrite: bool = False) -> VideoStore:
+def create_store(
+    path: Path, settings: ExtractionSettings, overwrite: bool = False, add_views: bool = False
+) -> VideoStore:
     """The store at `path`, made if it is not there.
 
     Raises Refusal when the path is a file or some other folder, or when the store was made with other settings or by
     other software; then it says field by field what differs, and nothing has been touched. With `overwrite` such a store
-    is opened as it is, for `opening.opened_for_writing` to do it anew.
+    is opened as it is, for `opening.run_into` to do it anew; with `add_views` one that lacks some of the views.
     """
     if path.exists() and not path.is_dir():
         raise Refusal("the store's path is a file", where=str(path), remedy="give a folder that does not exist yet")
@@ -39,7 +42,7 @@ def create_store(path: Path, settings: ExtractionSettings, overwrite: bool = Fal
             storage.write_atomically(path / layout.RECORD, compatibility.root_record(settings))
     store = open_store(path)
     if not overwrite:
-        compatibility.refuse_other(store, settings)
+        compatibility.refuse_other(store, settings, add_views)
     return store
 
 
@@ -61,17 +64,24 @@ def writing_to(root: Path) -> AbstractContextManager[None]:
 
 
 class VideoWriter:
-    """The only writer of one video's folder. Use: `begin`, `add` blocks of each view, `commit`; on failure `discard`."""
+    """The only writer of one video's folder. Use: `begin`, `add` blocks of each view, `commit`; on failure `discard`.
 
-    def __init__(self, root: Path, video_id: str) -> None:
-        self.root, self.video_id = root, video_id
+    adding: the video is committed and gets more views. Its record and what that names stay as they are until `commit`
+    replaces the record; so do they after `discard`.
+    """
+
+    def __init__(self, root: Path, video_id: str, adding: bool = False) -> None:
+        self.root, self.video_id, self.adding = root, video_id, adding
         self.folder = layout.video_folder(root, video_id)
         self.pending: dict[str, list[np.ndarray]] = {}
         self.lengths: dict[str, int] = {}
         self.files: dict[str, str] = {}  # path below the folder -> digest
 
     def begin(self) -> None:
-        """Take the record away first, so that readers never see new frames under an old record; then old arrays."""
+        """Take the record away first, so that readers never see new frames under an old record; then old arrays.
+
+        Where views are added, only what another try may have left of them.
+        """
         self.discard()
 
     def add(self, view: StoredView, streams: list[np.ndarray]) -> None:
@@ -92,12 +102,32 @@ class VideoWriter:
                 self._write_shard(view.name, rest, len(rest) if whole else shard.FRAMES_PER_SHARD)
             shapes[view.name] = (self.lengths.get(view.name, 0), *view.frame_shape)
             self._write(f"{view.name}/{layout.RECORD}", array_metadata(view, shapes[view.name]))
-        record = layout.seal({**facts, "video_id": self.video_id, "shapes": shapes, "files": self.files})
+        files = self.files
+        if before := self.record():
+            facts, shapes = {**before, **facts}, {**before["shapes"], **shapes}
+            files = {**before["files"], **files}
+        record = layout.seal({**facts, "video_id": self.video_id, "shapes": shapes, "files": files})
         storage.commit(self.folder / layout.RECORD, layout.group({layout.ATTRIBUTE: record}))
         return record
 
+    def record(self) -> dict[str, Any] | None:
+        """The commit record of the video that views are added to, without its digest."""
+        if not self.adding:
+            return None
+        found = catalogue.read_record(self.folder / layout.RECORD) or {}
+        return {key: value for key, value in found.items() if key != "digest"} or None
+
     def discard(self) -> None:
-        """Remove the record and everything of this video; other videos that lie below its name stay."""
+        """Remove the record and everything of this video; other videos that lie below its name stay.
+
+        Where views are added, only what the record does not name. It is read anew: were this called after all was well,
+        nothing would be lost.
+        """
+        if before := self.record():
+            for path, is_folder in storage.entries(self.folder):
+                if is_folder and path.name in VIEWS and path.name not in before["shapes"]:
+                    storage.remove_folder(path)
+            return
         storage.remove(self.folder / layout.RECORD)
         for path, is_folder in storage.entries(self.folder):
             if not is_folder:
@@ -139,7 +169,7 @@ def array_metadata(view: StoredView, shape: tuple[int, ...]) -> bytes:
         "fill_value": 0,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "attributes": view.attributes,
-        "dimension_names": ("frame", "y", "x", "channel") if view.layout == "rgb" else ("frame", "plane", "y", "x"),
+        "dimension_names": DIMENSIONS[view.layout],
         "zarr_format": 3,
         "node_type": "array",
         "storage_transformers": [],

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 NAME = "costream.jpeg"
 Layout = Literal["rgb", "stacked"]
+DIMENSIONS: dict[Layout, tuple[str, ...]] = {  # of an array of frames
+    "rgb": ("frame", "y", "x", "channel"),
+    "stacked": ("frame", "plane", "y", "x"),
+}
 Chroma = Literal["4:2:0", "4:4:4"]
 _SAMPLING = {
     "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,

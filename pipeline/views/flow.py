@@ -7,6 +7,7 @@ import functools
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -17,13 +18,16 @@ from pipeline.errors import UsageError
 from pipeline.flow.gathering import Gathering
 from pipeline.flow.quantisation import Mapping, dequantise, linear_values
 from pipeline.views import colour
-from pipeline.views.codec import FrameCodec, JpegCodec, Layout, ZstdFrames
+from pipeline.views.codec import FrameCodec, JpegCodec, Layout, ZstdFrames, encode
 from pipeline.views.cuts import CutFinder
 from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 Codec = Literal["jpeg", "zstd"]
+NAME = "flow"
 IMPORTED = "imported"  # in place of an estimator, of flow that was brought
+PAPERS_BOUND = 20.0  # pixels
+PAPERS_QUALITY = 95  # denseflow leaves it to OpenCV, whose default this is
 FLOW_SCALE = 2.5  # pixels that become 1 at the network's input: 1 px -> 0.4, as in the small-scale study
 
 
@@ -68,15 +72,16 @@ class FlowSettings:
         return {"bound": self.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
 
     def resolved(self) -> FlowSettings:
-        """With the estimator's real name and all its parameters."""
-        short_side = checked_short_side("flow", self.short_side, self.size)
-        check_quality("flow", self.quality)
+        """With the estimator's real name and all its parameters. Whether it works here is not asked: a worker may have the
+        GPU that this machine lacks, and finds its own device."""
+        short_side = checked_short_side(NAME, self.short_side, self.size)
+        check_quality(NAME, self.quality)
         if not self.bound > 0:
             raise UsageError(f"flow bound {self.bound} is not positive")
         for name, choice, choices in (("mapping", self.mapping, Mapping), ("codec", self.codec, Codec)):
             if choice not in get_args(choices):
                 raise UsageError(f"flow {name} {choice!r} is not one of {', '.join(get_args(choices))}")
-        estimator = flow.create(self.estimator, **{**self.parameters, **self.running})
+        estimator = flow.choose(self.estimator, **{**self.parameters, **self.running})
         return dataclasses.replace(
             self,
             estimator=estimator.name,
@@ -89,7 +94,7 @@ class FlowSettings:
 class FlowExtractor:
     """Estimates, quantises and encodes flow; carries the last frame of a block over to the next one."""
 
-    name: ClassVar[str] = "flow"
+    name: ClassVar[str] = NAME
     layout: ClassVar[Layout] = "stacked"
 
     def __init__(self, settings: FlowSettings) -> None:
@@ -171,10 +176,12 @@ class FlowView(View):
     bytes. What moved right moves left in the mirror: u becomes 255 - u.
     """
 
-    name = "flow"
+    name = NAME
     title = "optical flow"
     plane_names = ("u", "v")
     per_pair = True
+    unit = "pixels"
+    scaled = True
     inputs = {
         "pixels": NetworkInput("pixels", 2, image=False, affine=_pixels),
         "image": NetworkInput("image", 3, image=True, affine=_image),
@@ -221,6 +228,18 @@ class FlowView(View):
 
     def coloured(self, measured: np.ndarray, scale: float) -> np.ndarray:
         return colour.colour_code(measured, scale)
+
+    def files(self, encoded: np.ndarray, frame: Callable[[], np.ndarray], settings: Stored) -> dict[str, np.ndarray]:
+        """In denseflow's layout: u and v, gray JPEGs in the papers' mapping."""
+        values = flow.quantise(self.measured(frame(), settings), PAPERS_BOUND)
+        return {
+            f"flow_{axis}": encode(plane[None], "stacked", PAPERS_QUALITY)
+            for axis, plane in zip("xy", values, strict=True)
+        }
+
+    def files_in_words(self) -> str:
+        names = "flow_x_00001.jpg, flow_y_00001.jpg and so on"
+        return f"as {names}, bound {PAPERS_BOUND:g} px, JPEG quality {PAPERS_QUALITY}"
 
     def key(self, size: int) -> np.ndarray | None:
         return colour.key(size)

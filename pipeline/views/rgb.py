@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
@@ -12,6 +13,8 @@ from pipeline.errors import UsageError
 from pipeline.views.codec import Chroma, FrameCodec, JpegCodec, Layout
 from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
+
+NAME = "rgb"
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class RgbSettings:
         return JpegCodec(self.quality, "rgb", self.chroma)
 
     def resolved(self) -> RgbSettings:
-        short_side = checked_short_side("rgb", self.short_side, self.size)
-        check_quality("rgb", self.quality)
+        short_side = checked_short_side(NAME, self.short_side, self.size)
+        check_quality(NAME, self.quality)
         if self.chroma not in get_args(Chroma):
             raise UsageError(f"rgb chroma {self.chroma!r} is not one of {', '.join(get_args(Chroma))}")
         return replace(self, short_side=short_side)
@@ -56,7 +59,7 @@ class ImportedRgbSettings(RgbSettings):
 class RgbExtractor:
     """Shrinks and encodes frames."""
 
-    name: ClassVar[str] = "rgb"
+    name: ClassVar[str] = NAME
     layout: ClassVar[Layout] = "rgb"
 
     def __init__(self, settings: RgbSettings) -> None:
@@ -85,7 +88,7 @@ class RgbExtractor:
 class RgbView(View):
     """The frames themselves."""
 
-    name = "rgb"
+    name = NAME
     title = "RGB"
     plane_names = ("R", "G", "B")
     layout = "rgb"
@@ -105,6 +108,12 @@ class RgbView(View):
 
     def software(self, settings: Stored) -> tuple[str, ...]:
         return () if "imported" in settings else DECODER
+
+    def files(self, encoded: np.ndarray, frame: Callable[[], np.ndarray], settings: Stored) -> dict[str, np.ndarray]:
+        return {"img": encoded}
+
+    def files_in_words(self) -> str:
+        return "the stored JPEGs as img_00001.jpg and so on"
 
     def coloured(self, measured: np.ndarray, scale: float) -> np.ndarray:
         return measured

@@ -74,8 +74,8 @@ class View(ABC):
     name: of its array, its options and its settings. title: for people. plane_names: of the P values of a pixel.
     per_pair: stored frame t belongs to the frames t and t+1 of the video, so that there is one less; otherwise to frame t.
     layout: of a stored frame, see `codec.Layout`. inputs: how networks may be given it, by name. mirror: what becomes of
-    a pixel's bytes when the frame is turned left to right, beside its place: float64 (P, P + 1). Settings: a frozen
-    dataclass, `ViewSettings`, whose fields are the options of the command `extract`.
+    a pixel's bytes when the frame is turned left to right, beside its place: float64 (P, P + 1). unit: of what `measured`
+    gives, for people. scaled: whether pictures of it depend on a scale. Settings: a frozen dataclass, `ViewSettings`, whose fields are the options of the command `extract`.
     """
 
     name: ClassVar[str]
@@ -86,6 +86,8 @@ class View(ABC):
     inputs: ClassVar[Mapping[str, NetworkInput]]
     default_input: ClassVar[str]
     mirror: ClassVar[np.ndarray]
+    unit: ClassVar[str] = ""
+    scaled: ClassVar[bool] = False
     Settings: ClassVar[type[Any]]
 
     @property
@@ -110,7 +112,10 @@ class View(ABC):
         """What every worker of this machine would wait for before its first video and can be done once, as compiling."""
 
     def on_gpu(self, settings: Any) -> bool:
-        """Whether it computes on a GPU here. Then several threads of a process work at once, each on extractors of its own."""
+        """Whether it computes on a GPU here. Then several threads of a process work at once, each on extractors of its own.
+
+        Raises UsageError where it cannot be computed here.
+        """
         return False
 
     def stored_settings(self, values: dict[str, Any]) -> ViewSettings:
@@ -138,11 +143,11 @@ class View(ABC):
         raise NotImplementedError(f"input {name!r} of the view {self.name}")
 
     def scale(self, measured: np.ndarray) -> float:
-        """Which value gets full colour where all this is shown on one scale; 0 where pictures have no scale."""
+        """Which value gets full colour where all this is shown on one scale; 0 where pictures are not `scaled`."""
         return 0.0
 
     def scale_in_words(self, scale: float) -> str:
-        """Of a picture's caption; empty where pictures have no scale."""
+        """For a caption; empty where pictures are not `scaled`."""
         return ""
 
     @abstractmethod
@@ -153,6 +158,14 @@ class View(ABC):
         """Stored frames, uint8 (T, ...), for people, on their own scale: RGB uint8 (T, H, W, 3)."""
         measured = self.measured(frames, settings)
         return self.coloured(measured, self.scale(measured))
+
+    def files(self, encoded: np.ndarray, frame: Callable[[], np.ndarray], settings: Stored) -> dict[str, np.ndarray]:
+        """One stored frame as files for other tools, by the beginning of their names; frame() decodes it, uint8."""
+        return {self.name: encoded}
+
+    def files_in_words(self) -> str:
+        """What those files are."""
+        return f"the stored images as {self.name}_00001.jpg and so on"
 
     def key(self, size: int) -> np.ndarray | None:
         """What the colours mean, RGB uint8 (size, size, 3); None where they are the colours of things."""

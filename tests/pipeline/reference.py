@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import importers, storage
 from pipeline.extraction import job
 from pipeline.extraction.journal import Summary
-from pipeline.extraction.opening import run_into
+from pipeline.extraction.opening import joined, run_into
 from pipeline.extraction.plan import VideoFiles
 from pipeline.manifest import Manifest
 from pipeline.store import VideoStore, open_store
@@ -29,14 +29,17 @@ def run_here(
     settings: ExtractionSettings,
     retry_quarantined: bool = False,
     overwrite: bool = False,
+    add_views: bool = False,
 ) -> Summary:
     """`pipeline.extraction.run.extract` without its workers: one video after the other, in this process."""
-    with run_into(store, settings, manifest, VideoFiles(videos), retry_quarantined, overwrite) as (todo, summary):
-        for row in todo.values():
-            outcome = job.extract_video(str(videos), str(store), row, settings.as_dict())
+    settings, files = joined(store, settings, add_views, overwrite), VideoFiles(videos)
+    with run_into(store, settings, manifest, files, retry_quarantined, overwrite, add_views) as found:
+        for row in found.todo.values():
+            adding = row.video_id in found.adding
+            outcome = job.extract_video(str(videos), str(store), row, settings.as_dict(), adding=adding)
             assert outcome.status != "failed", outcome
-            summary.count(outcome)
-    return summary
+            found.summary.count(outcome)
+    return found.summary
 
 
 def content(store: Path) -> dict[str, bytes]:

@@ -236,8 +236,8 @@ def test_a_job_that_is_not_taken_is_told(
         tmp_path / "store",
         "--scheduler",
         "slurm",
-        "--flow",
-        "null",
+        "--views",
+        "rgb",
     )
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))

@@ -80,7 +80,7 @@ def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Ru
     (videos / "jump").mkdir(parents=True)
     synthetic.write_mp4(videos / "jump" / "a.mp4", synthetic.video(synthetic.CLASSES[0], 0, 5, 32, 48))
     (videos / "jump" / "[b].mp4").write_bytes(b"")
-    extract = ("extract", "--videos", videos, "--store", tmp_path / "store", "--flow", "null", "--workers", 1)
+    extract = ("extract", "--videos", videos, "--store", tmp_path / "store", "--views", "rgb", "--workers", 1)
     code, out, err = run(*extract)
     assert code == stores.QUARANTINE_EXIT_CODE
     assert "stored 1 videos (5 frames), 1 in quarantine, in" in out
@@ -101,7 +101,7 @@ def test_frames_and_sizes_are_chosen_by_options(run: Run, tmp_path: Path) -> Non
     data = bytearray(path.read_bytes())
     data[data.index(b"mdat") + 5000 : -2000] = bytes(len(data) - 7000 - data.index(b"mdat"))
     path.write_bytes(data)
-    extract = ("extract", "--videos", tmp_path / "videos", "--flow", "null", "--workers", 1, "--store")
+    extract = ("extract", "--videos", tmp_path / "videos", "--views", "rgb", "--workers", 1, "--store")
     options = ("--decode.fps", "12.5", "--decode.accept_partial", "true", "--rgb.size", "[20,40]")
     code, out, err = run(*extract, tmp_path / "parts", *options)
     assert code == 0
@@ -185,8 +185,8 @@ def test_official_lists_are_extracted_and_another_split_needs_no_extraction(
         store,
         "--dataset",
         "ucf101",
-        "--flow",
-        "null",
+        "--views",
+        "rgb",
         "--workers",
         1,
     )

@@ -114,7 +114,7 @@ def test_videos_of_the_sample_that_are_broken_are_told(run: Run, tmp_path: Path)
     videos = tmp_path / "videos"
     videos.mkdir()
     (videos / "broken.mp4").write_bytes(bytes(5000))
-    dry = ("extract", "--videos", videos, "--store", tmp_path / "store", "--dry_run", "true", "--flow", "null")
+    dry = ("extract", "--videos", videos, "--store", tmp_path / "store", "--dry_run", "true", "--views", "rgb")
     code, out, _ = run(*dry)
     assert code == 0
     assert "would land in quarantine broken: it cannot be opened as a video" in out
@@ -134,8 +134,8 @@ def test_a_dry_run_for_slurm_prints_the_job(run: Run, synthetic_videos: Path, tm
             synthetic_videos,
             "--store",
             tmp_path / "store",
-            "--flow",
-            "null",
+            "--views",
+            "rgb",
             "--dry_run",
             "true",
         ],

@@ -272,7 +272,7 @@ def test_extraction_does_not_mix_with_what_was_brought(packed: tuple[Path, Path]
     assert run("bring", "--frames", packed[0], "--store", tmp_path / "store")[0] == 0
     (tmp_path / "videos").mkdir()
     synthetic.write_mp4(tmp_path / "videos" / "a.mp4", np.zeros((3, HEIGHT, WIDTH, 3), np.uint8))
-    store = ("--store", tmp_path / "store", "--flow", "null", "--rgb.short_side", 0)
+    store = ("--store", tmp_path / "store", "--views", "rgb", "--rgb.short_side", 0)
     code, _, err = run("extract", "--videos", tmp_path / "videos", *store)
     assert code == 1
     assert 'rgb.imported: stored "coclr-lmdb", asked nothing' in err

@@ -25,7 +25,7 @@ from pipeline.store.writing import create_store
 from pipeline.video import mp4
 from pipeline.video.decode import decode, probe
 from pipeline.views.colour import colour_code
-from pipeline.views.flow import FlowSettings
+from pipeline.views.flow import FLOW, FlowSettings
 from pipeline.views.rgb import RgbSettings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -86,7 +86,7 @@ def test_mp4_of_flow_holds_its_colours(synthetic_store: VideoStore, video_id: st
     told = export.export(synthetic_store, video_id, tmp_path / "out.mp4", "flow")
     flow = synthetic_store.flow(video_id, slice(None))
     longest = np.percentile(np.hypot(flow[:, 0], flow[:, 1]), 99)
-    assert told == f"19 flow frames of 64x48, as colours, full at {longest:.1f} px, H.264 at 25 fps"
+    assert told == f"19 flow frames of 64x48, full colour at {longest:.1f} px, H.264 at 25 fps"
     # Half-size chroma blurs the edges of colours: the mean over patches is what must agree.
     shown, expected = (
         np.stack([cv2.resize(frame, (8, 6), interpolation=cv2.INTER_AREA) for frame in frames])
@@ -188,9 +188,9 @@ def test_large_frames_come_in_smaller_pieces(
 def test_the_scale_of_the_colours_is_measured_in_part_of_large_frames(
     synthetic_store: VideoStore, video_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = export.colour_scale(synthetic_store, video_id, 19)
+    whole = export.picture_scale(synthetic_store, video_id, FLOW, 19)
     monkeypatch.setattr(export, "MEASURED_PIXELS", 48 * 64 // 4)
-    assert export.colour_scale(synthetic_store, video_id, 19) == pytest.approx(whole, rel=0.1)
+    assert export.picture_scale(synthetic_store, video_id, FLOW, 19) == pytest.approx(whole, rel=0.1)
 
 
 def test_export_refuses(synthetic_store: VideoStore, video_id: str, tmp_path: Path) -> None:

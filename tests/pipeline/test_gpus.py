@@ -92,11 +92,11 @@ class Held(FakeGPU):
     """A GPU that is at work until the test lets it go on."""
 
     name = "held"
-    begun, open = threading.Event(), threading.Event()
+    begun, let_go = threading.Event(), threading.Event()
 
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         self.begun.set()
-        assert self.open.wait(PATIENCE)
+        assert self.let_go.wait(PATIENCE)
         return super().batch(first, second)
 
 
@@ -133,7 +133,7 @@ def test_one_video_is_decoded_and_encoded_while_the_gpu_is_at_work_on_another(
         outcomes = [pool.submit(work, row) for row in rows]
         assert encoded.wait(PATIENCE)
         assert not any(outcome.done() for outcome in outcomes)
-        Held.open.set()
+        Held.let_go.set()
         assert [outcome.result(PATIENCE).status for outcome in outcomes] == ["stored"] * 2
 
 

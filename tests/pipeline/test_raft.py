@@ -139,7 +139,7 @@ def test_half_precision_is_close(weights: str, precision: str, tolerance: float)
 def test_a_gpu_gives_the_flow_of_a_cpu(weights: str, precision: str, tolerance: float) -> None:
     frames = noise(4, 48, 64, 3)
     there = small(weights, device=None, precision=precision)
-    assert (there.running["device"], there.on_gpu) == ("cuda", True)
+    assert (there.running["device"], there.on_gpu) == (None, True)
     found, again = (there.estimate(frames[:3], frames[1:]) for _ in range(2))
     assert np.array_equal(found, again)
     assert np.abs(found - small(weights).estimate(frames[:3], frames[1:])).max() < tolerance
@@ -247,9 +247,8 @@ def test_weights_of_another_model_are_refused(weights: str) -> None:
 def test_settings_make_the_same_estimator_again(weights: str) -> None:
     estimator = flow.create("raft-small", weights=weights)
     digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     assert estimator.settings == {"digest": digest, "iterations": 32, "precision": "fp32"}
-    assert estimator.running == {"weights": weights, "batch_size": 8, "device": device}
+    assert estimator.running == {"weights": weights, "batch_size": 8, "device": None}
     again = flow.create(estimator.name, **json.loads(json.dumps({**estimator.settings, **estimator.running})))
     assert (again.settings, again.running) == (estimator.settings, estimator.running)
 
@@ -321,6 +320,20 @@ def test_a_gpu_that_is_not_there_is_refused(weights: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="raft-small is to run on a GPU, and torch finds none"):
         small(weights, device="cuda")
+
+
+def test_a_worker_finds_the_gpu_that_the_submitting_machine_lacks(
+    weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = {"weights": weights, "device": "cuda"}
+    chosen = [FlowSettings("raft-small", {"weights": weights}), FlowSettings("raft-small", asked)]
+    monkeypatch.setattr(networks, "load", lambda *_: pytest.fail("no network is built to send settings"))
+    sent = [ExtractionSettings({"flow": one}).resolved().as_dict(running=True)["flow"] for one in chosen]
+    assert [one["running"]["device"] for one in sent] == [None, "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for one in json.loads(json.dumps(sent)):
+        assert flow.choose(one["estimator"], **one["parameters"], **one["running"]).on_gpu
 
 
 def test_unknown_models_are_named() -> None:

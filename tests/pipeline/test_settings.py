@@ -115,7 +115,7 @@ def test_differences_are_told_field_by_field() -> None:
 @pytest.mark.parametrize(
     ("views", "message"),
     [
-        ({"flow": FlowSettings(estimator="dis")}, "rgb is always stored"),
+        ({}, "no view is to be stored"),
         ({"rgb": RgbSettings(quality=0)}, "quality 0"),
         ({"rgb": RgbSettings(quality=101)}, "quality 101"),
         ({"rgb": RgbSettings(chroma="4:1:1")}, "'4:1:1' is not one of 4:2:0, 4:4:4"),  # type: ignore[arg-type]

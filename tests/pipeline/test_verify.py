@@ -47,9 +47,12 @@ def test_a_missing_file_is_found(two_videos: Path, tmp_path: Path, name: str) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"length": 7}, "7 frames were decoded, 20 stored"),
-        ({"shapes": {"rgb": [20, 48, 64, 3], "flow": [20, 2, 48, 64]}}, "20 flow frames for 20 rgb frames"),
-        ({"shapes": {"rgb": [20, 48, 64, 3]}}, "it has the views ['rgb'], the store ['flow', 'rgb']"),
+        ({"length": 7}, "7 frames were decoded, and it has 20 of rgb, not 7, 19 of flow, not 6"),
+        (
+            {"shapes": {"rgb": [20, 48, 64, 3], "flow": [20, 2, 48, 64]}},
+            "20 frames were decoded, and it has 20 of flow, not 19",
+        ),
+        ({"shapes": {"rgb": [20, 48, 64, 3]}}, "of its views"),
         ({"settings_hash": "0"}, "made with settings 0"),
         ({"video_id": "another"}, "lies in another video's folder"),
     ],

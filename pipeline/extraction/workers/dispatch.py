@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,18 +36,22 @@ NEWS_SECONDS = 30.0  # without any until a look at whether there are workers at 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with each video. elsewhere: by workers that others started, who are to show that they can."""
+    """What is to be done with each video. adding: see `plan.Plan`. elsewhere: by workers that others started, who are to
+    show that they can.
+    """
 
     root: Path
     store: Path
     settings: ExtractionSettings
+    adding: Mapping[str, tuple[str, ...]]
     time_limit: float
     elsewhere: bool
 
     def submit(self, client: Client, run: str, video: Video) -> Future:
         """Has as its result the Outcome of the video, or None if the run was stopped before it began."""
         needs, settings = self._constant
-        arguments = (str(self.root), str(self.store), video, settings, self.time_limit)
+        adding = video.video_id in self.adding
+        arguments = (str(self.root), str(self.store), video, settings, self.time_limit, adding)
         work: tuple[Any, ...] = (unless_stopped, run, video.video_id, job.extract_video, *arguments)
         if self.elsewhere:
             work = (when_fit, needs, *work)
@@ -61,7 +65,7 @@ class Task:
         """Quarantine a video whose worker died twice."""
         reason = f"the worker process died, twice, while it worked on this video ({type(error).__name__})"
         with writing_to(self.store):
-            VideoWriter(self.store, video.video_id).discard()
+            VideoWriter(self.store, video.video_id, video.video_id in self.adding).discard()
             if given_up := job.given_up(self.store, video):
                 return given_up
             job.quarantine(self.store, self.root, video, reason, "worker", str(error))
