@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from eval import results
+from eval import results, streams
 from eval.charts import Bar
-from eval.report import PROTOCOLS, STREAMS, render
+from eval.report import PROTOCOLS, render
 from eval.results import Record
 from eval.retrieval import KS
 from eval.runs import recipe_text
@@ -98,7 +98,8 @@ def compare(runs: Sequence[Path], protocol: str = "clean") -> Comparison:
     for recipe, name in names.items():
         group = sorted((run for run in found if run.recipe == recipe), key=lambda run: run.seed)
         lines += _without_repeats(_lines(name, group), lines)
-    lines.sort(key=lambda line: (list(STREAMS).index(line.stream), -line.mean("R@1")))
+    order = streams.in_order(line.stream for line in lines)
+    lines.sort(key=lambda line: (order.index(line.stream), -line.mean("R@1")))
     return Comparison(
         found[0].records[0].data, protocol, lines, _chance(found[0]), {n: yaml.safe_load(r) for r, n in names.items()}
     )
@@ -123,7 +124,7 @@ def write_page(comparison: Comparison, out: Path) -> None:
             chart[stream].append(Bar("guessing", "chance", comparison.chance["R@1"], None))
     recipes = {name: yaml.safe_dump(recipe, sort_keys=False) for name, recipe in comparison.recipes.items()}
     content = {
-        "comparison": comparison, "chart": chart, "metrics": METRICS, "stream_names": STREAMS, "recipes": recipes,
+        "comparison": comparison, "chart": chart, "metrics": METRICS, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
         "protocol_words": PROTOCOLS[comparison.protocol],
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from eval import features, fusion, linear, results, retrieval
+from eval import features, fusion, linear, results, retrieval, streams
 from eval.features import PROTOCOLS, ClipShape, FeatureBank, Request
 from eval.published import counterpart
 from eval.report import bank_path, write_report
@@ -91,10 +91,11 @@ def evaluate(
         records += _records(subject, measured[request], store, home)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
     for name, network in itertools.product(protocols, NETWORKS):
-        parts = [latest.get((name, network, stream)) for stream in ("rgb", "flow")]
-        if parts[0] and parts[1]:
-            both = fuse(*(measured[subjects[part]] for part in parts if part))
-            records += _records(_together(parts[0], parts[1]), both, store, home)
+        present = [stream for protocol, kind, stream in latest if (protocol, kind) == (name, network)]
+        parts = [latest[name, network, stream] for stream in streams.fused_in_order(present)]
+        if len(parts) > 1:
+            fused = fuse(*(measured[subjects[part]] for part in parts))
+            records += _records(_together(parts), fused, store, home)
     results.write(run / "results.json", records)
     return write_report(run, store), records
 
@@ -134,22 +135,19 @@ def measure(bank: FeatureBank) -> Measured:
     return Measured(np.asarray(similarities), result.probabilities, result.classes, wanted, have)
 
 
-def fuse(first: Measured, second: Measured) -> Measured:
-    """Two streams as one: similarities are summed, class probabilities averaged."""
-    return Measured(
-        fusion.fuse_similarities(first.similarities, second.similarities),
-        fusion.fuse_probabilities(first.probabilities, second.probabilities),
-        first.classes,
-        first.wanted,
-        first.have,
+def fuse(*parts: Measured) -> Measured:
+    """Several streams as one: similarities are summed, class probabilities averaged."""
+    return dataclasses.replace(
+        parts[0],
+        similarities=fusion.fuse_similarities(*(part.similarities for part in parts)),
+        probabilities=fusion.fuse_probabilities(*(part.probabilities for part in parts)),
     )
 
 
-def _together(first: Subject, second: Subject) -> Subject:
-    if first.stage == second.stage:
-        return dataclasses.replace(first, stream="two-stream")
-    stage, checkpoint = f"{first.stage}+{second.stage}", f"{first.checkpoint}+{second.checkpoint}"
-    return dataclasses.replace(first, stage=stage, checkpoint=checkpoint, stream="two-stream")
+def _together(parts: Sequence[Subject]) -> Subject:
+    stages = dict.fromkeys((part.stage, part.checkpoint) for part in parts)
+    stage, checkpoint = ("+".join(names) for names in zip(*stages, strict=True))
+    return dataclasses.replace(parts[0], stage=stage, checkpoint=checkpoint, stream=streams.together(len(parts)))
 
 
 def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool) -> list[Record]:

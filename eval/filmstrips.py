@@ -12,7 +12,7 @@ from eval.features import FeatureBank
 from eval.retrieval import nearest
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
-from pipeline.views.colour import colour_code
+from pipeline.views import VIEWS
 
 FRAMES = 12
 WIDTH = 128
@@ -98,26 +98,29 @@ def strips(store: VideoStore, trained: FeatureBank, untrained: FeatureBank, quer
 
 
 def picture(store: VideoStore, video_id: str, stream: str, clip_frames: int) -> Picture:
-    """Up to FRAMES frames from the middle `clip_frames` of a video; for flow, its colour code below each frame."""
+    """Up to FRAMES frames of the store's first view from the middle `clip_frames` of a video; below each what the view of
+    another stream has there."""
     info = store.info(video_id)
     length = min(shape[0] for shape in info.shapes.values())
     covered = min(length, clip_frames)
     numbers = (length - covered) // 2 + np.unique(np.linspace(0, covered - 1, min(FRAMES, covered)).round().astype(int))
-    frames = store.read(video_id, "rgb", numbers)
+    first, *others = info.views
     width = min(WIDTH, info.width)
-    tiles = [_resized(frame, width) for frame in frames]
-    if stream == "flow":
-        flow = store.flow(video_id, numbers)
-        longest = float(max(np.percentile(np.hypot(flow[:, 0], flow[:, 1]), 99), 0.5))
+    tiles = [_resized(frame, width) for frame in _pictures(store, video_id, first, numbers)]
+    if stream in others:
         tiles = [
-            np.vstack([tile, _resized(colour, width, tile.shape[0])])
-            for tile, colour in zip(tiles, colour_code(flow, longest), strict=True)
+            np.vstack([tile, _resized(below, width, tile.shape[0])])
+            for tile, below in zip(tiles, _pictures(store, video_id, stream, numbers), strict=True)
         ]
     sheet = cv2.cvtColor(np.hstack(tiles), cv2.COLOR_RGB2BGR)
     done, jpeg = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done, video_id
     uri = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
     return Picture(uri, len(tiles), width, tiles[0].shape[0], max(covered / (info.fps or 25.0), 0.4))
+
+
+def _pictures(store: VideoStore, video_id: str, view: str, frames: np.ndarray) -> np.ndarray:
+    return VIEWS[view].picture(store.read(video_id, view, frames), store.settings[view])
 
 
 def _search(bank: FeatureBank, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval import charts, filmstrips, published, results
+from eval import charts, filmstrips, published, results, streams
 from eval.charts import Bar
 from eval.features import FeatureBank, videos_digest
 from eval.filmstrips import Strip
@@ -18,10 +18,10 @@ from eval.runs import Stage, recipe_text, stages, trained_on
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
+from pipeline.views import VIEWS
 from train.show import pages
 
 QUERIES = 4
-STREAMS = {"flow": "motion (optical flow)", "rgb": "RGB frames", "two-stream": "both streams together"}
 PROTOCOLS = {
     "clean": "All windows of every video on both sides, no pixel altered.",
     "coclr": "As the CoCLR paper's code does it: training videos give one random clip, and colours are jittered in 3 of 10 videos, test videos included.",
@@ -84,7 +84,8 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "queries": videos,
         "gallery": gallery,
         "classes": len(store.classes),
-        "stream_names": STREAMS,
+        "stream_names": {r.stream: streams.in_words(r.stream) for r in records},
+        "below": {name: VIEWS[name].colours_in_words for name in banks if name in VIEWS and name != store.views[0]},
         "strips": _strips(banks, store),
         "tables": _tables(records),
         "protocol_words": PROTOCOLS,
@@ -121,7 +122,7 @@ def _banks(
                 where=f"{stage.name}, {store.root}",
                 remedy="give the store that it was evaluated on, or evaluate again: make evaluate RUN= STORE=",
             )
-    return dict(sorted(found.items()))  # flow before rgb
+    return {stream: found[stream] for stream in streams.in_order(found)}
 
 
 def _headline(records: list[Record]) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _headline(records: list[Record]) -> dict[str, Any]:
         "after": best.value,
         "before": before,
         "chance": best.chance,
-        "words": STREAMS[best.stream].split(" (")[0],
+        "words": streams.in_words(best.stream).split(" (")[0],
     }
 
 
@@ -145,7 +146,7 @@ def _chart(records: list[Record], trained_stages: list[Stage], videos: int) -> d
     """Per stream: a bar for each stage that trained it, the untrained network, and guessing."""
     order = [stage.name for stage in trained_stages]
     groups: dict[str, list[Bar]] = {}
-    for stream in STREAMS:
+    for stream in streams.in_order(r.stream for r in records):
         own = [r for r in records if r.metric == "R@1" and r.stream == stream]
         if not own:
             continue

@@ -26,12 +26,12 @@ class Record:
         metric: "R@1", "R@5", ..., "linear_top1".
         value: a fraction, 0..1.
         protocol: "clean" or "coclr".
-        stream: "rgb", "flow" or "two-stream".
+        stream: of the network, such as "rgb"; of several fused, see `eval.streams.together`.
         network: "trained" or "untrained".
-        stage: stage of the recipe; "two-stream" results name their stages as "first+second".
+        stage: stage of the recipe; those of fused streams name their stages as "first+second".
         split: the split that was tested; the training split was the gallery, or what a probe was fitted to.
         data: name of the data set.
-        checkpoint: digest of the checkpoint; of both, joined by "+", for "two-stream".
+        checkpoint: digest of the checkpoint; of each, joined by "+", for fused streams.
         annotations: name and digest of the annotation set whose labels and splits counted, "extraction 0123456789abcdef".
         chance: what guessing gives here: the same number for a random order of the gallery; None if not defined.
         published: the papers' number for this method, data and stream, if there is one (eval.published).

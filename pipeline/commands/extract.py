@@ -43,7 +43,7 @@ def with_view_options(command: Callable[..., int]) -> Callable[..., int]:
         parameters.append(
             inspect.Parameter(view.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         )
-        described += f"\n        {view.name}: How {view.title} is made and stored."
+        described += f"\n        {view.name}: How the view {view.name}, {view.title}, is made and stored."
 
     def run(**options: Any) -> int:
         return command(**options)

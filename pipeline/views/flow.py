@@ -177,7 +177,8 @@ class FlowView(View):
     """
 
     name = NAME
-    title = "optical flow"
+    title = "motion (optical flow)"
+    colours_in_words = "colour is direction, strength is speed, white is rest"
     plane_names = ("u", "v")
     per_pair = True
     unit = "pixels"

@@ -89,7 +89,7 @@ class RgbView(View):
     """The frames themselves."""
 
     name = NAME
-    title = "RGB"
+    title = "RGB frames"
     plane_names = ("R", "G", "B")
     layout = "rgb"
     inputs = {"image": NetworkInput("image", 3, image=True, affine=lambda _: np.eye(3, 4))}

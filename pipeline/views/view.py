@@ -75,7 +75,8 @@ class View(ABC):
     per_pair: stored frame t belongs to the frames t and t+1 of the video, so that there is one less; otherwise to frame t.
     layout: of a stored frame, see `codec.Layout`. inputs: how networks may be given it, by name. mirror: what becomes of
     a pixel's bytes when the frame is turned left to right, beside its place: float64 (P, P + 1). unit: of what `measured`
-    gives, for people. scaled: whether pictures of it depend on a scale. Settings: a frozen dataclass, `ViewSettings`, whose fields are the options of the command `extract`.
+    gives, for people. scaled: whether pictures of it depend on a scale. colours_in_words: what
+    their colours mean, where they are not those of things. Settings: a frozen dataclass, `ViewSettings`, whose fields are the options of the command `extract`.
     """
 
     name: ClassVar[str]
@@ -88,6 +89,7 @@ class View(ABC):
     mirror: ClassVar[np.ndarray]
     unit: ClassVar[str] = ""
     scaled: ClassVar[bool] = False
+    colours_in_words: ClassVar[str] = ""
     Settings: ClassVar[type[Any]]
 
     @property
