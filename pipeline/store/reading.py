@@ -33,7 +33,7 @@ class VideoInfo:
 
     length: frames of the video (the view flow has one less). height, width: of a stored rgb frame. fps: average rate of
     the file, or the rate that was asked for. shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
-    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte. partial: why the file could
+    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte, its first 32 digits. partial: why the file could
     not be read to its end, where what was readable was stored all the same; otherwise empty.
     """
 
