@@ -110,8 +110,8 @@ def evaluated_videos(store: VideoStore) -> list[str]:
     chosen = [video for video, info in labelled.items() if info.split in (GALLERY, TESTED)]
     counts = {split: [info.label for info in labelled.values() if info.split == split] for split in (GALLERY, TESTED)}
     remedy = (
-        "put the videos into train/<class>/ and test/<class>/ and extract them again, or give a manifest with the columns"
-        " label and split; training itself needs no labels"
+        "write labels and splits beside the videos: `make annotate STORE= MANIFEST=`, where the manifest has the columns label"
+        " and split; `TEST_SHARE=.2` makes a split where there is none; training itself needs no labels"
     )
     where = f"{store.root} ({len(store.infos)} videos, {len(labelled)} with a label)"
     for split, labels in counts.items():

@@ -76,6 +76,7 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "run": run.resolve().name,
         "run_path": str(run),
         "data": records[0].data,
+        "annotations": records[0].annotations,
         "methods": sorted({stage.metadata["method"] for stage in trained_stages}),
         "labels_in_training": any(stage.metadata["method"] in METHODS_WITH_LABELS for stage in trained_stages),
         "headline": _headline(shown),

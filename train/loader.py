@@ -132,7 +132,7 @@ def make_order(
         raise Refusal(
             f"{unlabelled.size} videos have no class to balance by, the first of them is {videos[unlabelled[0]]!r}",
             where=str(store.root),
-            remedy="order.balanced: false in the recipe, or a manifest with labels (`--overwrite true` stores them)",
+            remedy="order.balanced: false in the recipe, or labels: `make annotate STORE= MANIFEST=`",
         )
     return Order(settings, labels, batch, seed, accumulate)
 

@@ -135,6 +135,7 @@ def _of_set(root: Path, name: str, table: VideoTable) -> Annotated:
     classes = {label: place for place, label in enumerate(opened.classes)} | {"": NO_LABEL}
     splits = {split: place for place, split in enumerate(SPLITS)}
     recordings: dict[str, int] = {"": -1}
+    recorded = said.recorded
     first = absent = known = 0
     for batch in opened.batches():
         rows, first = _rows(table, batch.column("video_id"), first)
@@ -144,7 +145,10 @@ def _of_set(root: Path, name: str, table: VideoTable) -> Annotated:
             recordings.setdefault(source, len(recordings) - 1)
         said.labels[rows] = _coded(batch.column("label"), classes)[here]
         said.splits[rows] = _coded(batch.column("split"), splits)[here]
-        said.recorded[rows] = _coded(batch.column("source"), recordings)[here]
+        if len(recordings) > 1 and not recorded.flags.writeable:
+            recorded = recorded.copy()  # most sets name none
+        if recorded.flags.writeable:
+            recorded[rows] = _coded(batch.column("source"), recordings)[here]
     del recordings[""]
     order = np.argsort(np.array(list(recordings), object), kind="stable")
     ranks = np.append(np.argsort(order), -1).astype(np.int32)  # the last one is that of -1
@@ -154,7 +158,7 @@ def _of_set(root: Path, name: str, table: VideoTable) -> Annotated:
         digest=opened.digest,
         classes=opened.classes,
         recordings=sorted(recordings),
-        recorded=ranks[said.recorded],
+        recorded=ranks[recorded] if recordings else recorded,
         absent=absent,
         left_out=len(table) - known,
     )
@@ -178,9 +182,14 @@ def _coded(column: pa.Array, codes: dict[str, int]) -> np.ndarray:
 
 def _nothing(table: VideoTable) -> Annotated:
     """A store without annotations."""
-    labels, recorded = (np.full(len(table), code, np.int32) for code in (NO_LABEL, -1))
+    labels = np.full(len(table), NO_LABEL, np.int32)
     splits = np.full(len(table), SPLITS.index(""), np.int8)
-    return Annotated(table, "", "", [], labels, splits, [], recorded, left_out=len(table))
+    return Annotated(table, "", "", [], labels, splits, [], _none_recorded(table), left_out=len(table))
+
+
+def _none_recorded(table: VideoTable) -> np.ndarray:
+    """-1 for every video, which takes no memory."""
+    return np.broadcast_to(np.int32(-1), len(table))
 
 
 def _of_records(root: Path, table: VideoTable) -> Annotated:
@@ -191,7 +200,9 @@ def _of_records(root: Path, table: VideoTable) -> Annotated:
     labels = table.of_kinds([names.index(kind.label) if kind.label in names else NO_LABEL for kind in table.kinds])
     splits = table.of_kinds([SPLITS.index(kind.split or "") for kind in table.kinds], np.int8)
     recordings = [name for name in sorted(table.recorded_sources.unique().to_pylist()) if name]
-    recorded = pc.index_in(table.recorded_sources, pa.array(recordings, pa.string())).fill_null(-1).to_numpy()
+    recorded = _none_recorded(table)
+    if recordings:
+        recorded = pc.index_in(table.recorded_sources, pa.array(recordings, pa.string())).fill_null(-1).to_numpy()
     said = Annotated(table, annotation.EXTRACTION, "", names, labels, splits, recordings, recorded)
     return dataclasses.replace(said, digest=said.digest_of(np.arange(len(table))))
 

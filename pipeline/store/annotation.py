@@ -27,7 +27,7 @@ from pipeline.manifest import Manifest
 from pipeline.store import layout
 
 EXTRACTION = "extraction"  # the set that extraction keeps, of the manifests that it was given
-BLOCK = 2**22  # bytes read at once
+BLOCK = 2**20  # bytes read at once
 TEST_SHARE = 0x74657374  # keeps these random numbers apart from those of other users of the same seed
 
 
@@ -126,11 +126,16 @@ def save(root: Path, name: str, content: AnnotationSet) -> None:
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
     writer.writerows((video_id, *content.said[video_id]) for video_id in sorted(content.said))
-    body = table.getvalue().encode()
-    digest = hashlib.sha256(_classes(content.classes) + body).hexdigest()
     path = layout.annotations_path(root, name)
     storage.make_folder(path.parent)
-    storage.write_atomically(path, _first_line(content.classes, digest) + body)
+    storage.write_atomically(path, file_of(content.classes, table.getvalue().encode()))
+
+
+def file_of(classes: list[str], table: bytes) -> bytes:
+    """The file of a set with these classes and this table."""
+    hashed = hashlib.sha256(_classes(classes))
+    hashed.update(table)
+    return _first_line(classes, hashed.hexdigest()) + table
 
 
 class OpenSet:
@@ -165,7 +170,7 @@ class OpenSet:
         with self._file:
             yield from pa_csv.open_csv(
                 self._file,
-                read_options=pa_csv.ReadOptions(block_size=BLOCK),
+                read_options=pa_csv.ReadOptions(block_size=BLOCK, use_threads=False),
                 parse_options=pa_csv.ParseOptions(newlines_in_values=True),
                 convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
             )

@@ -35,7 +35,7 @@ COLUMNS = pa.schema(
         ("video_id", pa.string()),
         ("length", pa.int32()),
         ("fps", pa.float64()),
-        ("digest", pa.binary(32)),
+        ("digest", pa.binary(16)),
         ("form", pa.int32()),  # place in the list of forms, which is in the file's metadata
         ("cuts", pa.list_(pa.int32())),
         ("source", pa.string()),
@@ -272,7 +272,7 @@ class _Piece:
         row = {
             **{name: record[name] for name in ("video_id", "length", "fps")},
             "folder": folder,
-            "digest": bytes.fromhex(record["digest"]),
+            "digest": bytes.fromhex(record["digest"])[:16],
             "form": self.forms.setdefault(form, len(self.forms)),
             "cuts": record.get("cuts", []),
             "source": "" if source == record["video_id"] else source,
@@ -337,10 +337,10 @@ class _Columns:
             lengths=numbers["length"],
             fps=numbers["fps"],
             digests=numbers["digest"],
-            forms=numbers["form"],
+            forms=numbers["form"].astype(np.min_scalar_type(len(forms))),
             kinds=[Form.parse(text) for text in forms],
             cuts=lists["cuts"],
-            recorded_sources=lists["source"],
+            recorded_sources=lists["source"] if self.lists["source"][1].count else pa.array([], pa.string()),
         )
 
 

@@ -35,8 +35,8 @@ class VideoInfo:
     length: frames of the video (`View.stored_frames` says how many a view has of them). height, width: of a stored frame of
     its first view, which is rgb where there is one. fps: average rate of the file, or the rate that was asked for.
     shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
-    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte. partial: why the file could
-    not be read to its end, where what was readable was stored all the same; otherwise empty.
+    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte, its first 32 digits.
+    partial: why the file could not be read to its end, where what was readable was stored all the same; otherwise empty.
     """
 
     length: int

@@ -60,9 +60,9 @@ class Form:
 class VideoTable:
     """N videos, sorted by id.
 
-    ids: strings (N,). lengths: frames of each, int32 (N,). fps: float64 (N,). digests: of the commit records, uint8
-    (N, 32). forms: int32 (N,), places in `kinds`. cuts: lists of int32 (N,), see `VideoInfo`. recorded_sources: strings
-    (N,), recordings that commit records name, "" where they name none or the video itself.
+    ids: strings (N,). lengths: frames of each, int32 (N,). fps: float64 (N,). digests: of the commit records, their first
+    half, which tells them apart, uint8 (N, 16). forms: places in `kinds`, of the smallest type of whole numbers (N,). cuts: lists of int32 (N,), see `VideoInfo`. recorded_sources: strings
+    (N,), recordings that commit records name, "" where that is the video itself; of none where no record names any.
     """
 
     ids: pa.Array

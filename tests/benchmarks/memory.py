@@ -1,15 +1,18 @@
 """Memory of a reader whose store holds very many videos: `python -m tests.benchmarks.memory --videos 240000`.
 
-The store is simulated: its own record and its catalogue are written by the pipeline, the folders of its videos are only
-said to be there. A fresh process opens it, makes the loader of a training run and draws plans from it; told are that
-process's largest resident size, what of it the imports alone take, and how long opening takes, also as a multiple of
-what parsing the records takes, which no listing can do without. (The files of a real store are listed besides:
+The store is simulated: its own record, its catalogue and its annotations are written by the pipeline, the folders of its
+videos are only said to be there. A fresh process lists it, in columns, takes the digest of all videos, makes the loader of a
+training run and draws plans from it; told are the largest resident size of that process, what of it the imports alone take,
+and the seconds of each part. `--listing` leaves out the loader. (The files of a real store are listed besides:
 `tests.benchmarks.store` measures that.)
+
+Limits: with `--listing --videos 10000000` 2 GiB and 60 s.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import statistics
@@ -26,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.store import catalogue, layout
+from pipeline.store import annotation, catalogue, layout
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.table import Form
 from pipeline.store.writing import create_store
@@ -43,16 +46,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=240_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--listing", action="store_true", help="without the loader")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # the fresh process: the store to open
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, arguments.videos)))
+        print(json.dumps(measure(arguments.measure, arguments.videos, arguments.listing)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "store"
         simulate(root, arguments.videos)
         command = [sys.executable, "-m", "tests.benchmarks.memory", "--videos", str(arguments.videos)]
+        command += ["--listing"] if arguments.listing else []
         rounds = [
             json.loads(subprocess.run([*command, "--measure", str(root)], check=True, stdout=subprocess.PIPE).stdout)
             for _ in range(arguments.rounds)
@@ -71,12 +76,19 @@ def names(count: int) -> Iterator[str]:
 
 
 def simulate(root: Path, count: int) -> None:
-    """Write the record and the catalogue of a store of `count` videos of ten seconds, without the videos."""
+    """Write the record, catalogue and annotations of a store of `count` videos of ten seconds, without the videos."""
     settings = ExtractionSettings({"rgb": RgbSettings(), "flow": FlowSettings(estimator="dis")}).resolved()
     create_store(root, settings)
     forms = {str(form(number, settings_hash(settings.as_dict()))): number for number in range(WIDTHS)}
     made = catalogue.written(batches(count), forms)
     layout.catalogue_path(root).write_bytes(made.content)
+    classes = [f"class_of_action_{number:03d}" for number in range(CLASSES)]
+    table = io.BytesIO()
+    table.write(b"video_id,label,source,split\r\n")
+    for video_id in names(count):
+        table.write(f"{video_id},{video_id.split('/')[1]},,train\r\n".encode())
+    layout.annotations_folder(root).mkdir()
+    layout.annotations_path(root, annotation.EXTRACTION).write_bytes(annotation.file_of(classes, table.getvalue()))
 
 
 def form(number: int, hashed: str) -> Form:
@@ -92,13 +104,13 @@ def batches(count: int) -> Iterator[pa.RecordBatch]:
         ids = pa.array(found)
         numbers = np.array([int(video_id.split("/")[2][:11]) for video_id in found])
         cuts = pa.array([[100, 200] if number % 5 == 0 else [] for number in numbers.tolist()], pa.list_(pa.int32()))
-        digests = np.random.default_rng(int(numbers[0])).bytes(32 * len(found))
+        digests = np.random.default_rng(int(numbers[0])).bytes(16 * len(found))
         columns = {
             "folder": ids,
             "video_id": ids,
             "length": pa.array((240 + numbers % 61).astype(np.int32)),
             "fps": pa.array(25 + numbers % 7 / 10),
-            "digest": pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(found), [None, pa.py_buffer(digests)]),
+            "digest": pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(found), [None, pa.py_buffer(digests)]),
             "form": pa.array((numbers % WIDTHS).astype(np.int32)),
             "cuts": cuts,
             "source": pa.array([""] * len(found)),
@@ -119,8 +131,8 @@ def listed(count: int) -> Any:
     return mock.patch.object(storage, "files_below", files_below)
 
 
-def measure(root: Path, count: int) -> dict[str, float]:
-    """Bytes and seconds of one process that reads for training."""
+def measure(root: Path, count: int, listing: bool) -> dict[str, float]:
+    """Bytes and seconds of one process that reads for training. listing: only what the store is asked for."""
     import train.stages  # noqa: F401  (Lightning and all else that a process which trains has loaded)
     from pipeline.store import open_store
     from train.augment import policy
@@ -130,8 +142,23 @@ def measure(root: Path, count: int) -> dict[str, float]:
     began = time.perf_counter()
     with listed(count):
         store = open_store(root)
-        videos = store.videos
+        assert len(store.table) == count
     opened = time.perf_counter()
+    assert store.annotated.labels.min() >= 0
+    assert store.annotated.sources.max() == count - 1
+    annotated = time.perf_counter()
+    store.annotated.digest_of(np.arange(count))
+    digested = time.perf_counter()
+    figures = {
+        "bytes": peak(),
+        "bytes of imports": imported,
+        "s to list the videos": opened - began,
+        "s for what is said of them": annotated - opened,
+        "s for their digest": digested - annotated,
+    }
+    if listing:
+        return figures
+    videos = store.videos
     reads = dict.fromkeys(("rgb", "flow"), (0, 1))
     loader = ClipLoader(
         store,
@@ -150,12 +177,9 @@ def measure(root: Path, count: int) -> dict[str, float]:
             loader.plans(int(sample), epoch)
     ended = time.perf_counter()
     loader.close()
-    largest = peak()
-    return {
-        "bytes": largest,
-        "bytes of imports": imported,
-        "s to open": opened - began,
-        "s to make the loader": drawn - opened,
+    return figures | {
+        "bytes": peak(),
+        "s to make the loader": drawn - digested,
         "ms a batch of plans": 1000 * (ended - drawn) / BATCHES,
     }
 

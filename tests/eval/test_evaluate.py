@@ -92,7 +92,7 @@ def test_an_unfinished_run_is_evaluated_as_far_as_it_is(run: Path, store: VideoS
 def test_a_store_without_labels_fails_and_says_what_to_do(run: Path, unlabelled_store: VideoStore) -> None:
     with pytest.raises(Refusal, match="labelled videos") as caught:
         run_evaluation(run, unlabelled_store)
-    assert "train/<class>/" in str(caught.value)
+    assert "make annotate" in str(caught.value)
     assert not (run / "results.json").exists()
 
 
