@@ -69,7 +69,7 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
     facts = {name: checkpoints.metadata(trained[name]) for name in ("pixels", "motion")}
     assert set(facts["pixels"]) == {
         *("method", "stage", "streams", "seed", "clip", "layer", "step", "finished", "versions"),
-        *("recipe_hash", "store_settings_hash", "store_videos_hash", "start"),
+        *("recipe_hash", "store_settings_hash", "store_videos_hash", "annotations", "start"),
     }
     one, two = facts["pixels"], facts["motion"]
     assert (one["method"], one["stage"], one["streams"], one["seed"]) == ("infonce", "pixels", ["rgb"], 3)
