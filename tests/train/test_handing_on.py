@@ -142,7 +142,9 @@ def test_where_they_may_be_fresh_it_is_told(
     listed = stage("one", {}, prototypes=0), stage("two", {"network": "one"}, may_lack=True)
     runs.run(runs.load(tmp_path / "recipe.yaml", *listed), store, tmp_path / "run")
     told = " ".join(capsys.readouterr().err.split())
-    assert "stage two: one has no prototypes: network starts with a fresh one, from the seed 3" in told
+    assert (
+        "stage two: one has no prototypes like this network's: network starts with a fresh one, from the seed 3" in told
+    )
 
 
 def test_prototypes_of_another_number_are_refused(store: VideoStore, tmp_path: Path) -> None:
