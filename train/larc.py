@@ -18,7 +18,7 @@ class LARC(Optimizer):
     """SGD with momentum whose step on each tensor w is in proportion to the tensor's norm (You et al. 2017, LARS).
 
     With a gradient g, `local = trust_coefficient |w| / (|g| + weight_decay |w| + 1e-8)` and u = local (g + weight_decay w);
-    then `buffer = momentum buffer + u` and `w -= lr buffer`. As ViCC and GOCA use it (specs/vicc.md section 3): where |w| is
+    then `buffer = momentum buffer + u` and `w -= lr buffer`. As ViCC and GOCA use it (docs/methods.md 6.1): where |w| is
     0, u = g, so that biases that start at 0 move; where |g| is 0, u = 0, without weight decay. A tensor without a gradient
     stays as it is, buffer included. No tensor is excluded.
 

@@ -219,13 +219,13 @@ def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list
 
 
 def _add(writer: VideoWriter, view: BroughtFrames | BroughtFlow, pictures: Iterable[tuple[Jpeg, ...]]) -> None:
-    streams = []
+    encoded = []
     for picture in pictures:
-        streams.append(view.add(tuple(_load(jpeg) for jpeg in picture)))
-        if len(streams) == FRAMES_AT_ONCE:
-            writer.add(view, streams)
-            streams = []
-    writer.add(view, streams)
+        encoded.append(view.add(tuple(_load(jpeg) for jpeg in picture)))
+        if len(encoded) == FRAMES_AT_ONCE:
+            writer.add(view, encoded)
+            encoded = []
+    writer.add(view, encoded)
 
 
 def _identity(pictures: Iterable[tuple[Jpeg, ...]]) -> dict[str, Any]:

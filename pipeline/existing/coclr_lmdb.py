@@ -1,4 +1,4 @@
-"""The LMDBs of CoCLR and ViCC: one file, of each video a msgpack list of JPEGs (specs/coclr.md section 8.4).
+"""The LMDBs of CoCLR and ViCC: one file, of each video a msgpack list of JPEGs (docs/methods.md 1.6).
 
 `__order__` lists the videos as `<class>/<video>`; the video at place n has the key `%09d` of n. `__vlen__`, where it is
 there, has the lengths in the order of `__keys__`. It was all packed by a msgpack without a type for bytes, which a reader

@@ -48,7 +48,7 @@ def frame(jpeg: bytes, what: str) -> np.ndarray:
 def planes(jpegs: tuple[bytes, ...], what: str) -> np.ndarray:
     """The flow in one three-channel JPEG of CoCLR, or in two gray ones: bytes of u and v, uint8 (2, H, W).
 
-    CoCLR has u in blue, v in green and 128 in red (specs/coclr.md section 5.3). Raises Undecodable for what has not.
+    CoCLR has u in blue, v in green and 128 in red (docs/methods.md 1.4). Raises Undecodable for what has not.
     """
     if len(jpegs) == 2:
         u, v = (_decode(jpeg, cv2.IMREAD_GRAYSCALE, what) for jpeg in jpegs)

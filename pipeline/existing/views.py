@@ -1,4 +1,4 @@
-"""The views of videos that are brought: pictures of others in, streams of the store out."""
+"""The views of videos that are brought: pictures of others in, encoded frames of the store out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class BroughtFrames:
         return self._origin.facts
 
     def add(self, picture: tuple[bytes, ...]) -> np.ndarray:
-        """The stream of the next frame. Raises Undecodable."""
+        """The next frame encoded. Raises Undecodable."""
         (jpeg,) = picture
         self._origin.add(jpeg)
         frame = jpegs.frame(jpeg, f"frame {self._count}")
@@ -90,7 +90,7 @@ class BroughtFlow:
         return self._origin.facts
 
     def add(self, picture: tuple[bytes, ...]) -> np.ndarray:
-        """The stream of the next pair's flow. Raises Undecodable; also for another size, as flow counts in pixels."""
+        """The next pair's flow encoded. Raises Undecodable; also for another size, as flow counts in pixels."""
         for jpeg in picture:
             self._origin.add(jpeg)
         flow = jpegs.planes(picture, f"flow {self._count}")

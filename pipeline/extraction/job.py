@@ -159,8 +159,8 @@ def _store(
             frames += len(block)
             encoded = [(view, view.add(block)) for view in views]
             mark = time.perf_counter()
-            for view, streams in encoded:
-                writer.add(view, streams)
+            for view, added in encoded:
+                writer.add(view, added)
             mark = _lap(seconds, "write", mark)
         _lap(seconds, "decode", mark)
     identity = _identity(file, began)

@@ -1,4 +1,4 @@
-"""Flow in pixels <-> bytes: the papers' even steps (specs/coclr.md section 5.3), or steps that are finer for slow motion."""
+"""Flow in pixels <-> bytes: the papers' even steps (docs/methods.md 1.3), or steps that are finer for slow motion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def quantise(flow: np.ndarray, bound: float = 20.0, mapping: Mapping = "linear")
     """Flow in pixels as uint8, same shape; beyond -bound..bound it is clipped.
 
     linear: round((flow + bound) * 255 / (2 bound)), the mapping of the papers; 0 -> 128.
-    sqrt: the same of sign(flow) sqrt(|flow| bound), which leaves a third of the error (specs/tvl1.md section 5).
+    sqrt: the same of sign(flow) sqrt(|flow| bound), which leaves a third of the error (docs/methods.md 1.3).
     """
     clipped = np.clip(flow, -bound, bound)
     if mapping == "sqrt":

@@ -56,7 +56,7 @@ class OwnTVL1(TVL1):
     Args:
         max_iterations_per_warp: Most iterations a warp in all; the default is OpenCV's 10 times 30. Across a cut between two
             shots flow means nothing and never settles, so that such a pair costs ten times the others; 60 here bounds that,
-            and changes few other pairs (mean .05 px on the clips of specs/tvl1.md).
+            and changes few other pairs (mean .05 px on real clips).
     """
 
     max_iterations_per_warp: int = 300

@@ -1,4 +1,4 @@
-"""TV-L1 on a CPU, ours: the flow of `tvl1-opencv`, bit for bit, at a tenth of its time (specs/tvl1.md).
+"""TV-L1 on a CPU, ours: the flow of `tvl1-opencv`, bit for bit, at a tenth of its time (docs/methods.md 1.1).
 
 Where OpenCV makes about nine passes over twenty planes an iteration, `kernels.inner` makes one; `kernels.warp` samples three
 planes at once; `kernels.median` shares what neighbouring windows have in common. Pyramids and resizing are OpenCV's.

@@ -1,4 +1,4 @@
-"""TV-L1 on an NVIDIA GPU, ours, in Triton: many pairs at once, each of which stops by itself (specs/tvl1.md section 4).
+"""TV-L1 on an NVIDIA GPU, ours, in Triton: many pairs at once, each of which stops by itself (docs/methods.md 1.5).
 
 All launches of a batch are known beforehand: how long a pair iterates is decided on the GPU, and launches that come too
 late for a settled pair return at once. So they are recorded once for each size of frames, as a CUDA graph, and nothing

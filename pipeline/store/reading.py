@@ -224,7 +224,7 @@ class VideoStore:
         )
 
     def codec(self, view: str) -> FrameCodec:
-        """What decodes the view's streams."""
+        """What decodes the view's frames."""
         return self._codecs[view]
 
     @cached_property
@@ -269,35 +269,35 @@ class VideoStore:
         return numbers.tolist()
 
     def encoded(self, video_id: str, view: str, frames: Frames) -> list[np.ndarray]:
-        """Streams of the frames (JPEG; zstd of flow stored so), 1-D uint8, each checked against its CRC32C.
+        """The frames as they are stored (JPEG; zstd of flow stored so), 1-D uint8, each checked against its CRC32C.
 
         Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
         """
         numbers = self.indices(video_id, view, frames)
         shape = self.shape(video_id, view)
         slots = min(shape[0], shard.FRAMES_PER_SHARD)
-        streams: dict[int, np.ndarray] = {}
+        found: dict[int, np.ndarray] = {}
         for part in sorted({number // shard.FRAMES_PER_SHARD for number in numbers}):
             wanted = sorted({n for n in numbers if n // shard.FRAMES_PER_SHARD == part})
             path = shard.path(self.path(video_id, view), part, len(shape))
             try:
                 file = storage.open_file(path)
                 index = shard.read_index(file, slots)
-                found = list(shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted]))
+                frames_of_part = list(shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted]))
             except (OSError, shard.CorruptShard) as error:
                 raise corrupt(self.root, video_id, path, error) from error
-            streams.update(zip(wanted, found, strict=True))
-        return [streams[number] for number in numbers]
+            found.update(zip(wanted, frames_of_part, strict=True))
+        return [found[number] for number in numbers]
 
     def read(self, video_id: str, view: str, frames: Frames) -> np.ndarray:
         """Decoded frames, uint8: rgb (T, H, W, 3), other views (T, P, H, W), as flow's P = 2 planes of stored bytes."""
-        streams = self.encoded(video_id, view, frames)
+        encoded = self.encoded(video_id, view, frames)
         shape = self.shape(video_id, view)
-        if not streams:
+        if not encoded:
             return np.empty((0, *shape[1:]), np.uint8)
         try:
             decode = self.codec(view).decode_frame
-            return np.stack([decode(stream, shape[1:]) for stream in streams])
+            return np.stack([decode(frame, shape[1:]) for frame in encoded])
         except ValueError as error:
             raise corrupt(self.root, video_id, self.path(video_id, view), error) from error
 

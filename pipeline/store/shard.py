@@ -5,8 +5,8 @@ A shard is Zarr v3's `sharding_indexed` with one frame per inner chunk and the i
     frame 0 | crc32c | frame 1 | crc32c | ... | index: n x (offset u64, size u64) | crc32c of the index
 
 all little-endian; `size` counts the frame's four CRC bytes; 2^64-1 in both fields marks a chunk that is not there
-(behind the end of the last shard). zarr-python writes the same bytes at twice the time (specs/reader.md section 5) and
-reads a frame in six times the time (section 4); a test holds the two writers against each other.
+(behind the end of the last shard). zarr-python writes the same bytes at twice the time and reads a frame in six times the time
+(`tests/benchmarks/store`); a test holds the two writers against each other.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class CorruptShard(ValueError):
     """Bytes that are not what was written."""
 
 
-def pack(streams: Sequence[np.ndarray], slots: int) -> bytes:
-    """The shard of `streams` (1-D uint8, in frame order) with room for `slots` frames in its index."""
+def pack(encoded: Sequence[np.ndarray], slots: int) -> bytes:
+    """The shard of `encoded` frames (1-D uint8, in frame order) with room for `slots` frames in its index."""
     index = np.full((slots, 2), MISSING, "<u8")
     parts, offset = [], 0
-    for slot, stream in enumerate(streams):
-        payload = stream.tobytes()
+    for slot, frame in enumerate(encoded):
+        payload = frame.tobytes()
         parts += [payload, google_crc32c.value(payload).to_bytes(CRC_BYTES, "little")]
         size = len(payload) + CRC_BYTES
         index[slot] = offset, size
@@ -53,7 +53,7 @@ def read_index(file: OpenFile, slots: int) -> list[tuple[int, int]]:
 
 
 def read_frames(file: OpenFile, index: Sequence[tuple[int, int]], slots: Sequence[int]) -> Iterator[np.ndarray]:
-    """JPEG streams (1-D uint8) of the given slots, with one positioned read that spans them all; checked one by one, when
+    """Encoded frames (1-D uint8) of the given slots, with one positioned read that spans them all; checked one by one, when
     they are taken: what is decoded at once is then still in the processor's cache.
 
     Frames of a shard lie in order, so a clip is one read; a strided clip reads the frames between as well, which costs
@@ -71,10 +71,10 @@ def read_frames(file: OpenFile, index: Sequence[tuple[int, int]], slots: Sequenc
     buffer = np.frombuffer(data, np.uint8)
     for slot, (offset, size) in zip(slots, wanted, strict=True):
         behind = offset - start + size - CRC_BYTES
-        stream = buffer[offset - start : behind]
-        if google_crc32c.value(stream) != int.from_bytes(data[behind : behind + CRC_BYTES], "little"):
+        frame = buffer[offset - start : behind]
+        if google_crc32c.value(frame) != int.from_bytes(data[behind : behind + CRC_BYTES], "little"):
             raise CorruptShard(f"frame {slot} of the shard does not match its checksum")
-        yield stream
+        yield frame
 
 
 def path(view_folder: Path, shard: int, dimensions: int) -> Path:

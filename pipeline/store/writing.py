@@ -84,10 +84,10 @@ class VideoWriter:
         """
         self.discard()
 
-    def add(self, view: StoredView, streams: list[np.ndarray]) -> None:
+    def add(self, view: StoredView, encoded: list[np.ndarray]) -> None:
         """Take the next encoded frames of a view; full shards go to the disk."""
         pending = self.pending.setdefault(view.name, [])
-        pending += streams
+        pending += encoded
         while len(pending) > shard.FRAMES_PER_SHARD:
             self._write_shard(view.name, pending[: shard.FRAMES_PER_SHARD], shard.FRAMES_PER_SHARD)
             del pending[: shard.FRAMES_PER_SHARD]
@@ -137,10 +137,10 @@ class VideoWriter:
         if not storage.remove_empty(self.folder):  # other videos lie below
             storage.write_atomically(self.folder / layout.RECORD, layout.group())
 
-    def _write_shard(self, view: str, streams: list[np.ndarray], slots: int) -> None:
+    def _write_shard(self, view: str, encoded: list[np.ndarray], slots: int) -> None:
         number = self.lengths.get(view, 0) // shard.FRAMES_PER_SHARD
-        self._write(str(shard.path(Path(view), number, 4)), shard.pack(streams, slots))
-        self.lengths[view] = self.lengths.get(view, 0) + len(streams)
+        self._write(str(shard.path(Path(view), number, 4)), shard.pack(encoded, slots))
+        self.lengths[view] = self.lengths.get(view, 0) + len(encoded)
 
     def _write(self, name: str, data: bytes) -> None:
         storage.write(self.folder / name, data)

@@ -39,46 +39,46 @@ _FLAGS = {
 
 
 class FrameCodec(Protocol):
-    """Frames <-> streams. A stream is what Zarr's codec chain gives for the frame's chunk before the checksum is added."""
+    """Frames <-> encoded frames: what Zarr's codec chain gives for a frame's chunk before the checksum is added."""
 
     def encode_frame(self, frame: np.ndarray) -> np.ndarray:
-        """The stream of one uint8 frame, 1-D uint8."""
+        """One uint8 frame encoded, 1-D uint8."""
 
-    def decode_frame(self, stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The frame, uint8 of that shape. Raises ValueError when the stream does not hold one."""
+    def decode_frame(self, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The frame, uint8 of that shape. Raises ValueError when the bytes do not hold one."""
 
     def chain(self) -> list[dict[str, Any]]:
         """The codecs for the array's zarr.json."""
 
 
 def encode(frame: np.ndarray, layout: Layout, quality: int, chroma: Chroma = "4:2:0") -> np.ndarray:
-    """JPEG stream of one frame, 1-D uint8.
+    """One frame as JPEG, 1-D uint8.
 
     `rgb`: frame (H, W, 3) uint8 RGB, stored as an ordinary colour JPEG; with chroma "4:2:0", colour is
     kept at half the height and width (the habit of JPEG and of video), with "4:4:4" at full size.
     `stacked`: frame (P, H, W) uint8, the planes one above the other in ONE gray JPEG of P*H x W. Three-channel JPEG
-    would mix u and v through the chroma planes, at twice the error (0.086 px against 0.045, specs/tvl1.md section 5).
+    would mix u and v through the chroma planes, at twice the error (0.086 px against 0.045, docs/methods.md 1.4).
     """
     image = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if layout == "rgb" else frame.reshape(-1, frame.shape[-1])
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if layout == "rgb":
         settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[chroma]]
-    done, stream = cv2.imencode(".jpg", image, settings)
+    done, encoded = cv2.imencode(".jpg", image, settings)
     if not done:
         raise ValueError(f"JPEG encoding refused a frame of shape {frame.shape}")
-    return stream
+    return encoded
 
 
-def decode(stream: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+def decode(encoded: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of `encode`: uint8 of `shape`, which is (H, W, 3) for `rgb` and (P, H, W) for `stacked`.
 
-    Raises ValueError when the stream does not hold an image of that shape.
+    Raises ValueError when the bytes do not hold an image of that shape.
     """
-    image = cv2.imdecode(stream, _FLAGS[layout]) if stream.size else None
+    image = cv2.imdecode(encoded, _FLAGS[layout]) if encoded.size else None
     wanted = shape if layout == "rgb" else (shape[0] * shape[1], shape[2])
     if image is None or image.shape != wanted:
         found = "nothing" if image is None else f"an image of {image.shape[0]} x {image.shape[1]}"
-        raise ValueError(f"a JPEG stream should hold a frame of shape {shape} and holds {found}")
+        raise ValueError(f"a JPEG should hold a frame of shape {shape} and holds {found}")
     return image.reshape(shape)
 
 
@@ -106,8 +106,8 @@ class JpegCodec(ArrayBytesCodec):
         """`encode` with these settings."""
         return encode(frame, self.layout, self.quality, self.chroma)
 
-    def decode_frame(self, stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return decode(stream, self.layout, shape)
+    def decode_frame(self, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return decode(encoded, self.layout, shape)
 
     def chain(self) -> list[dict[str, Any]]:
         return [self.to_dict()]
@@ -119,35 +119,35 @@ class JpegCodec(ArrayBytesCodec):
             raise ValueError(f"{NAME} with layout {self.layout!r} cannot store an array of shape {shape}")
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        stream = np.frombuffer(chunk_bytes.as_numpy_array(), np.uint8)
-        frame = await asyncio.to_thread(decode, stream, self.layout, chunk_spec.shape[1:])
+        encoded = np.frombuffer(chunk_bytes.as_numpy_array(), np.uint8)
+        frame = await asyncio.to_thread(decode, encoded, self.layout, chunk_spec.shape[1:])
         return chunk_spec.prototype.nd_buffer.from_numpy_array(frame[None])
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         frame = chunk_array.as_numpy_array()[0]
-        stream = await asyncio.to_thread(self.encode_frame, frame)
-        return chunk_spec.prototype.buffer.from_array_like(stream)
+        encoded = await asyncio.to_thread(self.encode_frame, frame)
+        return chunk_spec.prototype.buffer.from_array_like(encoded)
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        raise NotImplementedError("the size of a JPEG stream is known only once it is made")
+        raise NotImplementedError("the size of a JPEG is known only once it is made")
 
 
 @dataclass(frozen=True)
 class ZstdFrames:
-    """Frames without loss. Level 1 without shuffling: on flow bytes higher levels and filters are larger (specs/tvl1.md)."""
+    """Frames without loss. Level 1 without shuffling: on flow bytes higher levels and filters are larger (docs/methods.md 1.4)."""
 
     level: int = 1
 
     def encode_frame(self, frame: np.ndarray) -> np.ndarray:
         return np.frombuffer(Zstd(self.level).encode(np.ascontiguousarray(frame)), np.uint8)
 
-    def decode_frame(self, stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def decode_frame(self, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            values = np.frombuffer(Zstd().decode(np.ascontiguousarray(stream)), np.uint8)
+            values = np.frombuffer(Zstd().decode(np.ascontiguousarray(encoded)), np.uint8)
         except RuntimeError as error:
-            raise ValueError(f"a zstd stream cannot be decompressed: {error}") from error
+            raise ValueError(f"zstd bytes cannot be decompressed: {error}") from error
         if values.size != math.prod(shape):
-            raise ValueError(f"a zstd stream should hold a frame of shape {shape} and holds {values.size} bytes")
+            raise ValueError(f"zstd bytes should hold a frame of shape {shape} and hold {values.size} bytes")
         return values.reshape(shape)
 
     def chain(self) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Cuts between shots: frame pairs whose flow means nothing, whatever the estimator.
 
-TV-L1 never settles across a cut and takes ten times as long; its result there is chaos (specs/tvl1.md section 1).
+TV-L1 never settles across a cut and takes ten times as long; its result there is chaos (docs/methods.md 1.2).
 """
 
 from __future__ import annotations

@@ -124,10 +124,10 @@ class FlowExtractor:
         self.cuts.add(frames)
         values = self.estimator.estimate(frames[:-1], frames[1:])
         estimated = time.perf_counter()
-        streams = [self._encoded(value, pair) for pair, value in enumerate(values)]
+        encoded = [self._encoded(value, pair) for pair, value in enumerate(values)]
         self.seconds["flow"] += estimated - began
         self.seconds["encode"] += time.perf_counter() - estimated
-        return streams
+        return encoded
 
     def _encoded(self, values: np.ndarray, pair: int) -> np.ndarray:
         # One by one: the arithmetic of a whole block in float32 would take six times its frames' memory.

@@ -80,9 +80,9 @@ class RgbExtractor:
         began = time.perf_counter()
         frames = resize(frames, self.settings.short_side, self.settings.size)
         self.frame_shape = (frames.shape[1], frames.shape[2], 3)
-        streams = [self.codec.encode_frame(frame) for frame in frames]
+        encoded = [self.codec.encode_frame(frame) for frame in frames]
         self.seconds["encode"] += time.perf_counter() - began
-        return streams
+        return encoded
 
 
 class RgbView(View):

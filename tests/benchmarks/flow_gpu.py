@@ -1,6 +1,6 @@
 """How fast tvl1-cuda is, and how near to the limit of the GPU's memory: `python -m tests.benchmarks.flow_gpu`.
 
-The limit: an iteration of the inner loop must read and write so many bytes a pixel (BYTES; specs/tvl1.md section 4), so
+The limit: an iteration of the inner loop must read and write so many bytes a pixel (BYTES; docs/methods.md 1.5), so
 with the iterations that these pairs took, the bandwidth of the memory bounds the pairs a second, if nothing stayed in the
 caches. Told beside it: pairs a second from frames in the host's memory to flow in the host's memory, and what UCF101 takes.
 

@@ -1,4 +1,4 @@
-"""Our TV-L1 against OpenCV's, part by part and whole (specs/tvl1.md; OpenCV 5.0.0.93)."""
+"""Our TV-L1 against OpenCV's, part by part and whole (docs/methods.md 1.1; OpenCV 5.0.0.93)."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_sampling_is_opencvs_remap() -> None:
     ],
 )
 def test_without_a_stop_test_it_is_opencv_to_the_bit(settings: dict[str, Any]) -> None:
-    """The gate of specs/tvl1.md allows a mean of 1e-4 px and 1e-2 px anywhere."""
+    """Rounding may move it by 1e-4 px on average and 1e-2 px anywhere."""
     first, second = pairs(1, 48, 60)
     reference = flow.create("tvl1-opencv", **settings).estimate(first, second)
     assert np.array_equal(flow.create("tvl1-torch", **settings).estimate(first, second), reference)

@@ -45,7 +45,7 @@ def slic() -> dict[str, Tensor]:
 
 
 def predictive(size: str, channels: int = 3, statistics: bool = False, classes: int = 0) -> dict[str, Tensor]:
-    """A file of DPC, or with statistics of CoCon, as specs/cocon.md section 1.5 lists its names; or a classifier."""
+    """A file of DPC, or with statistics of CoCon, as docs/methods.md 3.7 lists its names; or a classifier."""
     shapes: dict[str, tuple[int, ...]] = {"backbone.conv1.weight": (64, channels, 1, 7, 7)}
     norms = {"backbone.bn1": 64}
     width = 64

@@ -81,7 +81,7 @@ def convolved(x: Tensor, weight: Tensor, stride: tuple[int, int, int]) -> Tensor
 
 
 def plain_2d3d(x: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """specs/cocon.md section 1.1."""
+    """docs/methods.md 3.4."""
     x = norm(convolved(x, state["conv1.weight"], (1, 2, 2)), state, "bn1").relu()
     x = functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
     blocks = sorted({tuple(name.split(".")[:2]) for name in state if name.startswith("layer")})
@@ -99,7 +99,7 @@ def plain_2d3d(x: Tensor, state: dict[str, Tensor]) -> Tensor:
 
 
 def plain_r21d(x: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """specs/vicc.md section 1.1."""
+    """docs/methods.md 3.2."""
 
     def factorised(x: Tensor, name: str, stride: tuple[int, int, int]) -> Tensor:
         x = convolved(x, state[f"{name}.spatial_conv.weight"], (1, *stride[1:]))

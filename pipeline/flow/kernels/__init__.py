@@ -1,7 +1,7 @@
 """TV-L1's inner parts as compiled kernels: numba for CPUs (`inner`, `warp`, `median`), Triton for GPUs (`triton_*`).
 
 The results of the former equal OpenCV's bit for bit, those of the latter nearly always. TV-L1's stop test and its warps
-amplify a difference in the last bit until whole regions differ by a visible amount (specs/tvl1.md section 2), so the only
+amplify a difference in the last bit until whole regions differ by a visible amount (docs/methods.md 1.1), so the only
 stable agreement is a complete one.
 """
 

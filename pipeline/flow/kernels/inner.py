@@ -1,4 +1,4 @@
-"""The inner loop of TV-L1 on a CPU: one pass over the rows an iteration (specs/tvl1.md section 2).
+"""The inner loop of TV-L1 on a CPU: one pass over the rows an iteration (docs/methods.md 1.1).
 
 The update of u in row y needs the duals of rows y and y-1, the update of the duals in row y-1 needs u of rows y-1 and y.
 So both go down the image together, one row apart, and every plane is read and written once an iteration. Planes are padded
