@@ -24,18 +24,18 @@ def annotate(
 ) -> None:
     """Write the labels, recordings and splits of a manifest as an annotation set of a store; no video is touched.
 
-    A store can have several sets, for other splits or other classes; `--annotations NAME` of other commands chooses one.
-    The default is `extraction`, the set that extraction keeps: give its name (or none) to correct a label.
+    A store can have several sets, for other splits or other classes; `--annotations NAME` of other commands chooses
+    one. The default is `extraction`, the set that extraction keeps: give its name (or none) to correct a label.
 
     Examples: `annotate --store stores/ucf101 --manifest split2.csv --name split2`; `annotate --store stores/mine --name
     tested --test_share .2`.
 
     Args:
         store: Folder of the store, or its URL.
-        manifest: Whose labels, sources and splits are written; its class list lies beside it. The paths in it do not matter.
+        manifest: Whose labels, sources and splits are written; its class list lies beside it. Its paths do not matter.
         name: Of the set; what has that name already is replaced.
-        test_share: Make a split where there is none: of each class so large a part of the videos becomes the test split,
-            whole recordings, drawn by the seed; the rest is for training.
+        test_share: Make a split where there is none: of each class so large a part of the videos becomes the test
+            split, whole recordings, drawn by the seed; the rest is for training.
         seed: Of that draw.
         annotations: Without a manifest, the set of the store that gets the split.
     """

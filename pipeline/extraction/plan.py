@@ -33,7 +33,7 @@ class Sources(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored video. bytes: of its file, -1 where its record does not tell. committed: when, in nanoseconds since 1970."""
+    """A stored video. bytes: of its file, -1 where that is not known. committed: when, in nanoseconds since 1970."""
 
     store: VideoStore
     video_id: str
@@ -49,8 +49,8 @@ class Stored:
 class VideoFiles:
     """Files below a folder.
 
-    As with make, a file that is older than what was made of it is taken to be unchanged; what is not, or has another size,
-    is read. No times are stored, so that stores are equal from machine to machine.
+    As with make, a file that is older than what was made of it is taken to be unchanged; what is not, or has another
+    size, is read. No times are stored, so that stores are equal from machine to machine.
     """
 
     def __init__(self, root: Path) -> None:

@@ -28,9 +28,10 @@ AT_ONCE = 65_536  # videos that a digest takes in together
 class Annotated:
     """What a set says of the N videos of a table, in its rows.
 
-    absent: how many videos the set has that the store lacks. left_out: the reverse: they have no label and no split. classes: names in the data set's official order. labels: places in it, int32 (N,), -1 without. splits: places in
-    `pipeline.manifest.SPLITS`, int8 (N,). recordings: sorted names of those that are more than the one video that was cut from
-    them. recorded: places in it, int32 (N,), -1 where the video is its own recording.
+    absent: how many videos the set has that the store lacks. left_out: the reverse: they have no label and no split.
+    classes: names in the data set's official order. labels: places in it, int32 (N,), -1 without. splits: places in
+    `pipeline.manifest.SPLITS`, int8 (N,). recordings: sorted names of those that are more than the one video that was
+    cut from them. recorded: places in it, int32 (N,), -1 where the video is its own recording.
     """
 
     table: VideoTable
@@ -46,7 +47,7 @@ class Annotated:
 
     @cached_property
     def sources(self) -> np.ndarray:
-        """Number of each video's recording, int32 (N,): equal ones are one, and they rise with the recordings' names."""
+        """Number of each video's recording, int32 (N,): equal ones are one; they rise with the recordings' names."""
         return numbered(self.table, self.recordings, self.recorded)
 
     def digest_of(self, rows: np.ndarray) -> str:
@@ -120,7 +121,7 @@ def choose(root: Path, table: VideoTable, name: str = "") -> Annotated:
 def of_extraction(root: Path, table: VideoTable, listed: AnnotationSet) -> AnnotationSet:
     """The set that extraction keeps; empty where there is none yet.
 
-    Of a store of schema 1 what its records say, and of videos that are not stored what is listed, for no record says it.
+    Of a store of schema 1 what its records say, and of videos that are not stored what is listed.
     """
     if annotation.EXTRACTION in annotation.names(root):
         return annotation.load(root, annotation.EXTRACTION)
@@ -193,7 +194,7 @@ def _none_recorded(table: VideoTable) -> np.ndarray:
 
 
 def _of_records(root: Path, table: VideoTable) -> Annotated:
-    """The set that a store of schema 1 was extracted with: it is in the commit records, its classes in `classes.txt`."""
+    """The set that a store of schema 1 was extracted with: from its commit records and `classes.txt`."""
     named = sorted({kind.label for kind in table.kinds if kind.label})
     listed = classes.load(root)
     names = named if listed is None else listed
@@ -208,10 +209,10 @@ def _of_records(root: Path, table: VideoTable) -> Annotated:
 
 
 def numbered(table: VideoTable, recordings: Sequence[str], recorded: np.ndarray) -> np.ndarray:
-    """Numbers of recordings, int32 (N,), that rise with their names, among which are the ids of videos that stand alone.
+    """Numbers of recordings, int32 (N,), that rise with their names; of a video that stands alone that is its id.
 
-    recordings: sorted. A video that is its own recording has the number of its row and of the named recordings that come
-    before it; those are numbered in between.
+    recordings: sorted. A video that is its own recording has the number of its row and of the named recordings that
+    come before it; those are numbered in between.
     """
     alone = np.arange(len(table), dtype=np.int32)
     if not recordings:

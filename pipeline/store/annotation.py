@@ -1,8 +1,9 @@
 """Annotation sets: `STORE/annotations/<name>.csv`, what people say of the videos, apart from what extraction stored.
 
-The first line is JSON: the classes in the data set's official order, on whose places labels' numbers depend, and a digest
-of them and of all that follows, which is a table like a manifest's: `video_id,label,source,split`, sorted by id. `source` is
-empty where a video is its own recording. A set is one file, so that it is rewritten in one step, whole or not at all.
+The first line is JSON: the classes in the data set's official order, on whose places labels' numbers depend, and a
+digest of them and of all that follows, which is a table like a manifest's: `video_id,label,source,split`, sorted by id.
+`source` is empty where a video is its own recording. A set is one file, so that it is rewritten in one step, whole or
+not at all.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class AnnotationSet:
         return cls(manifest.classes, said)
 
     def updated(self, newer: AnnotationSet) -> AnnotationSet:
-        """With what the newer one says. Classes keep their places, and so do labels their numbers; new ones come last."""
+        """With what the newer one says. Classes keep their places, and labels their numbers; new ones follow."""
         classes = self.classes + [name for name in newer.classes if name not in set(self.classes)]
         return AnnotationSet(classes, self.said | newer.said)
 
@@ -66,11 +67,11 @@ class AnnotationSet:
 
 
 def with_test_share(content: AnnotationSet, share: float, seed: int) -> AnnotationSet:
-    """The set with a split: of the videos of each class that share, whole recordings, for testing, the rest for training.
+    """The set with a split: of the videos of each class that share, whole recordings, for testing.
 
-    The draw depends on the seed and on the recordings of the class alone. Recordings are taken until the share is reached;
-    of a class that has several, one at least is tested and one is not. Raises UsageError for a share that is none, and Refusal
-    where there is a split already.
+    The draw depends on the seed and on the recordings of the class alone. Recordings are taken until the share is
+    reached; of a class that has several, one at least is tested and one is not. Raises UsageError for a share that is
+    none, and Refusal where there is a split already.
     """
     if not 0 < share < 1:
         raise UsageError(f"{share} is no share of the videos", where="test_share", remedy="a number between 0 and 1")
@@ -145,7 +146,8 @@ class OpenSet:
         path = layout.annotations_path(root, name)
         with contextlib.ExitStack() as opened:
             try:
-                file: Any = open(path, "rb") if storage.is_local(path) else io.BytesIO(storage.read(path))  # noqa: SIM115
+                local = storage.is_local(path)
+                file: Any = open(path, "rb") if local else io.BytesIO(storage.read(path))  # noqa: SIM115
                 line = opened.enter_context(file).readline()
                 facts = json.loads(line)
                 self.classes: list[str] = facts["classes"]

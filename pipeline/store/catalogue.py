@@ -1,8 +1,8 @@
 """The listing of committed videos: a scan of the commit records, helped by `catalogue.parquet`.
 
 The catalogue is derived and may be deleted at any time. It is never believed about what exists: the scan asks the file
-system for every record, and takes what a record says from the catalogue only if the record is older than it. Both come in
-one order, so that the two are merged as they are read, and nothing is kept of a video but its place in the columns.
+system for every record, and takes what a record says from the catalogue only if the record is older than it. Both come
+in one order, so that the two are merged as they are read, and nothing is kept of a video but its place in the columns.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commi
 class Listing:
     """All committed videos, for who is going to write.
 
-    committed: when each record was written, in nanoseconds since 1970, int64 (N,). bytes: of each video's file, -1 where its
-    record does not tell, int64 (N,). current: whether the catalogue holds exactly these videos.
+    committed: when each record was written, in nanoseconds since 1970, int64 (N,). bytes: of each video's file, -1
+    where its record does not tell, int64 (N,). current: whether the catalogue holds exactly these videos.
     """
 
     table: VideoTable
@@ -103,8 +103,8 @@ def save(root: Path) -> None:
 
 @dataclass(frozen=True)
 class Written:
-    """A catalogue's bytes, how many rows it has and how many of them another catalogue had, and when the newest record was
-    committed."""
+    """A catalogue's bytes, how many rows it has and how many of them another catalogue had, and when the newest record
+    was committed."""
 
     content: bytes
     rows: int
@@ -179,8 +179,9 @@ def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Re
 class Catalogue:
     """What `catalogue.parquet` says, read a few rows at a time; empty where there is none.
 
-    written: when, in nanoseconds since 1970; 0 where it is empty. count: of its rows. forms: what many videos have in common;
-    a scan adds those of the records that it reads. Whether all was as written is known when the last batch was read.
+    written: when, in nanoseconds since 1970; 0 where it is empty. count: of its rows. forms: what many videos have in
+    common; a scan adds those of the records that it reads. Whether all was as written is known when the last batch was
+    read.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -306,7 +307,7 @@ def _regrouped(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 class _Columns:
-    """Gathers a table from batches. names: of further columns, of numbers, which `rest` has in the order of the table."""
+    """Gathers a table from batches. names: of further columns, which `rest` has in the order of the table."""
 
     def __init__(self, names: list[str], count: int) -> None:
         self.numbers = {name: columns.Growing(count) for name in ["length", "fps", "form", "digest", *names]}

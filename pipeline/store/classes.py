@@ -22,8 +22,8 @@ def load(root: Path) -> list[str] | None:
         raise Refusal(
             "the store's class list does not match its digest",
             where=str(path),
-            remedy=f"restore it from a copy; or delete it and {layout.classes_digest_path(root).name}, and write the annotations"
-            " again: `make annotate STORE= MANIFEST=`",
+            remedy=f"restore it from a copy; or delete it and {layout.classes_digest_path(root).name}, and write what"
+            " it says again: `make annotate STORE= MANIFEST=`",
         )
     return content.decode().splitlines()
 

@@ -1,4 +1,4 @@
-"""Arrow's columns as plain memory: what they hold in NumPy's arrays, put together and digested without copies to spare."""
+"""Arrow's columns as plain memory: put together in NumPy's arrays, and digested, without copies to spare."""
 
 from __future__ import annotations
 

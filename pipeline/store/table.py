@@ -1,4 +1,4 @@
-"""The listing of a store in columns: what is known of each video, in arrays, so that ten million videos fit into memory.
+"""The listing of a store in columns: what is known of each video, in arrays, so that ten million fit into memory.
 
 A Python object a video would take ten times as much: here a video with an id of 50 letters takes about 110 bytes.
 """
@@ -60,9 +60,10 @@ class Form:
 class VideoTable:
     """N videos, sorted by id.
 
-    ids: strings (N,). lengths: frames of each, int32 (N,). fps: float64 (N,). digests: of the commit records, their first
-    half, which tells them apart, uint8 (N, 16). forms: places in `kinds`, of the smallest type of whole numbers (N,). cuts: lists of int32 (N,), see `VideoInfo`. recorded_sources: strings
-    (N,), recordings that commit records name, "" where that is the video itself; of none where no record names any.
+    ids: strings (N,). lengths: frames of each, int32 (N,). fps: float64 (N,). digests: of the commit records, their
+    first half, which tells them apart, uint8 (N, 16). forms: places in `kinds`, of the smallest type of whole numbers
+    (N,). cuts: lists of int32 (N,), see `VideoInfo`. recorded_sources: strings (N,), recordings that commit records
+    name, "" where that is the video itself; of none where no record names any.
     """
 
     ids: pa.Array
@@ -79,7 +80,7 @@ class VideoTable:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """Frames that every stored view has, so that a sample's frames do not depend on which views are read; int32 (N,)."""
+        """Frames that all stored views have, so that a sample's do not depend on which are read; int32 (N,)."""
         return self.lengths - self.of_kinds(
             [max(lacking for lacking, *_ in kind.shapes.values()) for kind in self.kinds]
         )

@@ -30,9 +30,9 @@ class Damage:
 def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list[Damage]]]:
     """For every video folder: (video id, bytes read, damage found). Videos come in sorted order of their folders.
 
-    A folder without a video, the root, annotation sets, the class list of schema 1 and quarantine files are told only where they are damaged. The
-    catalogue is not looked at: it is derived, and what it says is believed only where it matches its own digest. Neither
-    are the lock and the journal, which tells only what runs spent.
+    A folder without a video, the root, annotation sets, the class list of schema 1 and quarantine files are told only
+    where they are damaged. The catalogue is not looked at: it is derived, and what it says is believed only where it
+    matches its own digest. Neither are the lock and the journal, which tells only what runs spent.
     """
     labels, damage = _class_list(store)
     if damage := [*damage, *_annotations(store)]:

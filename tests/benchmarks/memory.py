@@ -1,10 +1,10 @@
 """Memory of a reader whose store holds very many videos: `python -m tests.benchmarks.memory --videos 240000`.
 
-The store is simulated: its own record, its catalogue and its annotations are written by the pipeline, the folders of its
-videos are only said to be there. A fresh process lists it, in columns, takes the digest of all videos, makes the loader of a
-training run and draws plans from it; told are the largest resident size of that process, what of it the imports alone take,
-and the seconds of each part. `--listing` leaves out the loader. (The files of a real store are listed besides:
-`tests.benchmarks.store` measures that.)
+The store is simulated: its own record, its catalogue and its annotations are written by the pipeline, the folders of
+its videos are only said to be there. A fresh process lists it, in columns, takes the digest of all videos, makes the
+loader of a training run and draws plans from it; told are the largest resident size of that process, what of it the
+imports alone take, and the seconds of each part. `--listing` leaves out the loader. (The files of a real store are
+listed besides: `tests.benchmarks.store` measures that.)
 
 Limits: with `--listing --videos 10000000` 2 GiB and 60 s.
 """
