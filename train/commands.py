@@ -16,7 +16,7 @@ from train.console import LEADER, console, tell
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
-from train.videos import told_of_short_videos, training_videos
+from train.training_set import TrainingSet
 
 
 def pretrain(
@@ -51,13 +51,13 @@ def pretrain(
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store)
     loaded = _loaded(recipe, method, seed)
-    videos = training_videos(loaded, opened)
+    training_set = TrainingSet.of(loaded, loaded.stages[0], opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
     names = ", ".join(stage.name for stage in loaded.stages)
-    tell(f"pre-training {loaded.title!r} (stages: {names}) on {len(videos)} videos of {store}, into {run}")
-    if told := told_of_short_videos(loaded, opened):
-        tell(f"{told} (clips.short: {loaded.clips.short})")
+    tell(f"pre-training {loaded.title!r} (stages: {names}) on {len(training_set)} videos of {store}, into {run}")
+    if training_set.short:
+        tell(training_set.told_of_short(loaded.sampling_of(loaded.stages[0])))
     began = time.perf_counter()
     for stage in loaded.stages:
         try:

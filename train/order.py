@@ -71,6 +71,7 @@ class Order:
 
     def __init__(self, settings: OrderSettings, labels: np.ndarray, batch: int, seed: int, accumulate: int = 1) -> None:
         self.settings, self.batch, self.seed, self.videos = settings, batch, seed, len(labels)
+        self.accumulate = accumulate
         self.chosen = _limited(len(labels), settings.limit, seed)
         self.classes: list[np.ndarray] = []  # the videos of each, for `balanced`
         once = len(self.chosen)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
-from train.loader import ClipSettings
+from train.clip_spec import ClipSpec
 from train.methods.method import MethodSettings, Start
 from train.order import OrderSettings
+from train.sampling import AnySampling, Sampling
+from train.sampling.random import Random
 from train.settings import Settings, cannot_be, read, told_as_setting
 
 FOLDER = Path(__file__).parent / "recipes"
 TAKEN = ("features",)  # a folder of evaluation's, beside those of the stages
 LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
-FRACTION = TypeAdapter(Annotated[float, Field(strict=True, gt=0, le=1)])
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -35,21 +36,8 @@ class Augmentation(Settings):
     @model_validator(mode="after")
     def _check(self) -> Augmentation:
         with told_as_setting():
-            if "flow_bound" in self.settings:
-                raise _said_elsewhere("flow_bound", "the store says up to which bound its flow goes")
             augment.policy(self.name, **self.settings)
         return self
-
-
-class EvaluationSettings(Settings):
-    """How evaluation cuts frames: the whole frame, or a centred square of this fraction of the short side."""
-
-    crop: float | Literal["whole"] = "whole"
-
-    @field_validator("crop", mode="plain")
-    @classmethod
-    def _whole_or_fraction(cls, given: Any) -> float | Literal["whole"]:
-        return "whole" if given == "whole" else FRACTION.validate_python(given)
 
 
 class NeighbourSettings(Settings):
@@ -80,6 +68,7 @@ class StageSettings(Settings):
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
         steps: how often the weights are moved.
         batch: As the recipe's, for this stage; 0: the recipe's.
+        sampling: As the recipe's, for this stage; none: the recipe's.
     """
 
     name: str
@@ -89,6 +78,7 @@ class StageSettings(Settings):
     epochs: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
     batch: int = Field(default=0, ge=0)
+    sampling: AnySampling | None = None
 
     @field_validator("method")
     @classmethod
@@ -140,7 +130,8 @@ class Recipe(Settings):
 
     Args:
         title: What it is, in a line.
-        clips: Frames and size of a clip.
+        clips: Frames and size of a clip, and which views in which form.
+        sampling: Which frames of which videos the clips of a sample show: see `train.sampling`.
         augmentation: What is done to pixels.
         batch: Videos in a pass through the network, over all devices: what a loss, a queue and batch norm get to see.
             A stage may give its own.
@@ -160,11 +151,11 @@ class Recipe(Settings):
         keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
         neighbours: Nearest neighbours of held-out videos while training: see `NeighbourSettings`.
-        evaluation: How evaluation cuts frames.
     """
 
     title: str
-    clips: ClipSettings
+    clips: ClipSpec
+    sampling: AnySampling = Random()
     augmentation: Augmentation
     batch: int = Field(ge=1)
     stages: list[StageSettings]
@@ -180,7 +171,6 @@ class Recipe(Settings):
     keep_best: KeepBest = KeepBest()
     log_every: int = Field(default=10, ge=1)
     neighbours: NeighbourSettings = NeighbourSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
 
     @field_validator("splits")
     @classmethod
@@ -214,12 +204,16 @@ class Recipe(Settings):
 
     @functools.cached_property
     def channels(self) -> dict[str, int]:
-        """Stream -> channels of its clips, as the augmentation makes them."""
-        return augment.policy(self.augmentation.name, **self.augmentation.settings).channels
+        """Stream -> channels of its clips."""
+        return self.clips.channels()
 
     def batch_of(self, stage: StageSettings) -> int:
         """Videos in a pass of a stage, over all devices."""
         return stage.batch or self.batch
+
+    def sampling_of(self, stage: StageSettings) -> Sampling:
+        """Which clips the samples of a stage have."""
+        return stage.sampling or self.sampling
 
 
 def find(recipe: str, method: str) -> Path:

@@ -46,7 +46,7 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         assert torch.equal(method.pair.queue.features, state["queue"].T)
         facts = checkpoints.metadata(checkpoint)
         assert facts["streams"] == [stream] and facts["finished"] and facts["imported"] == checkpoints.digest(path)
-        assert facts["clip"]["length"] == 32 and facts["clip"]["flow"] == "image"
+        assert facts["clips"]["length"] == 32 and facts["clips"]["streams"]["flow"]["input"] == "image"
         weights = checkpoints.starting_weights(checkpoint, Start(stream, NetworkSettings()))
         assert runs.flatten(checkpoints.flat(weights)) == runs.flatten(encoder.state_dict())
 
@@ -177,7 +177,7 @@ def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pyt
     assert "agg.ConvGRUCell_00.reset_gate.weight" in told and "and 6 more are left out" in told
     assert "a fresh one, from the seed 0" in told and "no running statistics" in told
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
-    encoder, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clip"]
+    encoder, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clips"]
     assert filled_with(encoder, "backbone.")
     assert encoder.settings["backbone_settings"] == {"running_statistics": False}
     assert (clip["length"], clip["stride"]) == (5, 3)
@@ -194,9 +194,9 @@ def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.Captu
     assert "statistics" not in capsys.readouterr().err
     for stream, given in files.items():
         path = stages.checkpoint_path(tmp_path / "run", stream)
-        encoder, clip = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clip"]
+        encoder, clips = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clips"]
         assert filled_with(encoder, "backbone.") and encoder.in_channels == (3 if stream == "rgb" else 2)
-        assert clip["flow"] == "signed" and encoder.settings["backbone_settings"] == {}
+        assert clips["streams"]["flow"]["input"] == "signed" and encoder.settings["backbone_settings"] == {}
         direct, imported = (checkpoints.starting_weights(start, stream) for start in (given, path))
         assert runs.flatten(direct) == runs.flatten(imported) and not checkpoints.has_head(imported)
 
@@ -220,7 +220,7 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     commands.import_files(tmp_path / "other", rgb=slic)
     path = stages.checkpoint_path(tmp_path / "other", "rgb")
     assert filled_with(checkpoints.load_method(path).networks["rgb"], "")
-    assert checkpoints.metadata(path)["clip"]["length"] == 16 and not checkpoints.has_head(
+    assert checkpoints.metadata(path)["clips"]["length"] == 16 and not checkpoints.has_head(
         checkpoints.starting_weights(path, "rgb")
     )
 

@@ -10,7 +10,6 @@ import train  # noqa: F401  (before torch)
 # isort: split
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from pipeline.errors import Refusal
@@ -18,7 +17,7 @@ from tests.train import layouts
 from train import backbones, recipe
 from train.checkpoints import import_published
 from train.networks.network import Network
-from train.published import LAYOUTS, Input, published_state
+from train.published import LAYOUTS, published_state
 
 R21D, S3D, GOCA = "vicc_single_r21d", "vicc_cross_s3d", "goca_r2plus1d_18_custom_sharedhead"
 # file -> layout, our backbone, its settings, and the published name of each role's backbone
@@ -130,7 +129,7 @@ def test_goca_on_s3d_is_read(states: dict[str, dict[str, Tensor]]) -> None:
     }
     rest = {name: t for name, t in states[GOCA].items() if "projection_head" in name or "prototypes" in name}
     found = import_published(networks | rest)
-    assert (found.layout, found.backbone, found.extra, found.input.size) == ("goca", "s3d", (), (128, 128))
+    assert (found.layout, found.backbone, found.extra, found.clips.size) == ("goca", "s3d", (), (128, 128))
     assert published_state(found).keys() == (networks | rest).keys()
 
 
@@ -227,13 +226,8 @@ def test_a_file_of_another_layout_is_refused(states: dict[str, dict[str, Tensor]
 
 
 def test_networks_are_shown_what_they_were_trained_on(states: dict[str, dict[str, Tensor]]) -> None:
-    published = yaml.safe_load(recipe.find("ucf101", "infonce").read_text(encoding="utf-8"))
-    seen = Input()
-    assert {"length": seen.length, "stride": seen.stride, "size": list(seen.size)} == published["clips"]
-    assert {"name": seen.policy, "settings": dict(seen.settings)} == published["augmentation"]
-    assert {"crop": seen.crop} == published["evaluation"]
-    clips = {file: import_published(states[file]).input for file in READ}
-    assert clips[S3D] == clips[R21D] == seen
+    clips = {file: import_published(states[file]).clips for file in READ}
+    assert clips[S3D] == clips[R21D] == recipe.load(recipe.find("ucf101", "infonce")).clips
     found = {file: (clips[file].length, clips[file].stride, clips[file].size[0]) for file in READ if file != S3D}
     assert found == {
         R21D: (32, 1, 128),

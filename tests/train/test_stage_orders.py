@@ -15,7 +15,7 @@ from tests.train.runs import IN_BATCH, INFONCE, stop
 from tests.train.stores import write_store
 from train import checkpoints
 from train.methods.infonce import InfoNCE
-from train.videos import told_of_short_videos, training_videos
+from train.training_set import TrainingSet
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,14 @@ def test_stages_train_with_batches_of_their_own(store: VideoStore, tmp_path: Pat
 
 def test_dropped_videos_are_not_trained_on(store: VideoStore, tmp_path: Path) -> None:
     """Of the 13 videos five have seven frames, hence six of flow, and a clip spans seven."""
-    seen = batches(store, tmp_path, clips={"length": 7, "stride": 1, "size": [16, 16], "short": "drop"})
+    clips = {"length": 7, "stride": 1, "size": [16, 16]}
+    seen = batches(store, tmp_path, clips=clips, sampling={"short": "drop"})
     assert [epoch for epoch, _ in seen] == [0, 0, 1, 1]
-    recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, clips={"length": 7, "stride": 1, "size": [16, 16]})
-    assert len(training_videos(recipe, store)) == 13
-    assert told_of_short_videos(recipe, store) == (
-        "5 of 13 videos are shorter than a clip: their first frame is repeated in front"
+    recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, clips=clips)
+    training_set = TrainingSet.of(recipe, recipe.stages[0], store)
+    assert len(training_set) == 13 and training_set.short == 5
+    assert training_set.told_of_short(recipe.sampling) == (
+        "5 of 13 videos are shorter than a clip: their first frame is repeated in front (sampling.short: pad)"
     )
 
 

@@ -179,14 +179,14 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
         assert not (tmp_path / "run").exists()
 
     clips = {"length": 5, "stride": 2, "size": [16, 16]}
-    refused("(?s)a clip spans 10 frames.*the longest video has 8.*shorter clips", IN_BATCH, clips=clips)
+    refused("(?s)a clip needs 10 frames.*the longest video has 8.*shorter clips", IN_BATCH, clips=clips)
     refused("13 videos for training are fewer than one batch of 14", IN_BATCH, batch=14)
     refused("(?s)no video of the splits.*its videos are of the splits train", IN_BATCH, splits=["test"])
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)
     refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
     with mock.patch.object(InfoNCESettings, "reads", {"rgb": (0, 1, 2)}):
-        refused("(?s)draws 2 clips of a video and the method takes 3", IN_BATCH, augmentation={"name": "coclr"})
+        refused("(?s)draws 2 clips of a video and a sample has 3", IN_BATCH, augmentation={"name": "coclr"})
     without_flow = open_store(store.root)
     del without_flow.settings["flow"]
     refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE, on=without_flow)

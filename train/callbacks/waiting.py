@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from train.batch import Batch
 from train.callbacks import ends_step, loader_of
 from train.console import tell
-from train.loader import Batch, ClipLoader
+from train.loader import ClipLoader
 from train.reader.opencv import OpenCVExecutor
 
 FILLING = 10  # steps in which the loader gets ahead and libraries tune themselves
@@ -64,13 +65,16 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
         busy: cores that this process kept at work on average.
     """
     cores = len(os.sched_getaffinity(0)) // devices
+    training_set, reading = loader.planner.training_set, loader.planner.reading
     on_cpu = isinstance(loader.executor, OpenCVExecutor)
-    stored, needed = statistics.median(min(size) for size in loader.frame_sizes), min(loader.clips.size)
+    stored, needed = float(np.median(training_set.videos.frame_sizes.min(axis=1))), min(reading.spec.size)
     todo = []
     if on_cpu and torch.cuda.is_available():
         todo.append("--hardware.reader dali decodes on the GPU")
     if busy < IDLE * min(threads, cores):
-        todo.append(f"a faster disk for {loader.store.root}: only {busy:.1f} cores are at work, the others wait for it")
+        todo.append(
+            f"a faster disk for {training_set.where}: only {busy:.1f} cores are at work, the others wait for it"
+        )
     if threads < cores:
         todo.append(f"--hardware.threads {cores}")
     if stored > LARGE * needed:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.errors import Refusal, refuse_unknown
+from train.clip_spec import ClipSpec, StreamSettings
 from train.published import files
 from train.published.contents import State
 
@@ -23,22 +24,9 @@ LAYOUTS = {
     "dpc": "train.published.dpc",
     "cocon": "train.published.cocon",
 }
-FLOW_AS_IMAGE = {"retry": False, "gray_kind": "channel", "flow": "image", "flow_flip": "plain"}
-
-
-@dataclass(frozen=True)
-class Input:
-    """What the published networks were trained on, so that evaluation shows them the same; by default CoCLR's and ViCC's.
-
-    length, stride, size: of clips. crop: as in a recipe's `evaluation`. policy, settings: of `train.augment`.
-    """
-
-    length: int = 32
-    stride: int = 1
-    size: tuple[int, int] = (128, 128)
-    crop: float = 0.9333  # 224 of 240 pixels
-    policy: str = "coclr"
-    settings: Mapping[str, Any] = field(default_factory=lambda: FLOW_AS_IMAGE)
+FLOW_AS_IMAGE = {"flow": StreamSettings(input="image", mirror="plain")}
+CROP = 0.9333  # 224 of 240 pixels
+CLIPS = ClipSpec(length=32, stride=1, size=(128, 128), crop=CROP, streams=FLOW_AS_IMAGE)  # CoCLR's and ViCC's
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Published:
     backbones: role -> state dict of our backbone. heads: role -> state dict of our head, or of another one under its own
     names. prototypes: (K, D), or None. queue: name -> tensor, features as (K, D). backbone, backbone_settings: our name of the
     backbone, and what it is made with. layout: of the file. extra: tensors that belong to none of these, by their published
-    names. input: what the networks were trained on.
+    names. clips: what the networks were trained on, so that evaluation shows them the same.
     """
 
     layout: str
@@ -59,7 +47,7 @@ class Published:
     queue: State = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     backbone_settings: dict[str, Any] = field(default_factory=dict)
-    input: Input = Input()
+    clips: ClipSpec = CLIPS
 
     def role(self, stream: str) -> str:
         """Whose network is a stream's: its own where the file tells streams apart, else the query's. Raises Refusal."""

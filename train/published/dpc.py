@@ -7,7 +7,8 @@ published again with statistics; its file differs from CoCon's in nothing, so th
 
 from __future__ import annotations
 
-from train.published import Input, Published
+from train.clip_spec import ClipSpec, StreamSettings
+from train.published import CROP, Published
 from train.published.contents import Contents, Shapes, State, with_copies
 from train.published.networks import PROBED, backbone, classifier, refuse_classifier
 
@@ -15,7 +16,7 @@ CELL = "agg.ConvGRUCell_00"
 COPIES = {"agg.cell_list.0": CELL}
 SIZE = 256  # of features, hidden state and predictions
 WRAPPED = "module."  # DataParallel
-POLICY = {"together": False, "flow_flip": "never"}
+STREAMS = {"flow": StreamSettings(input="signed", mirror="never")}
 
 
 def recognises(state: State) -> bool:
@@ -41,9 +42,9 @@ def read_as(layout: str, state: State, where: str, running_statistics: bool) -> 
     made = backbone(contents, PROBED, name, **settings)
     head = contents.take("", _aggregator(), COPIES)
     head |= classifier(contents) if contents.has("final_") else contents.take("", _predictor())
-    seen = Input(5, 3, (side, side), policy="cocon", settings=POLICY)
+    clips = ClipSpec(length=5, stride=3, size=(side, side), crop=CROP, streams=STREAMS)
     return Published(
-        layout, name, {"query": made}, {"query": head}, extra=contents.left, backbone_settings=settings, input=seen
+        layout, name, {"query": made}, {"query": head}, extra=contents.left, backbone_settings=settings, clips=clips
     )
 
 

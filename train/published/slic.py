@@ -7,11 +7,14 @@ mostly trained with a pooling behind the stem, which SLIC's network does not hav
 
 from __future__ import annotations
 
-from train.published import Input, Published
+from train.clip_spec import ClipSpec, StreamSettings
+from train.published import Published
 from train.published.contents import Contents, State
 from train.published.networks import backbone, batch_norm, refuse_classifier
 
-INPUT = Input(16, 1, (128, 128), 1.0, "slic", {"flow": "u", "flow_flip": "plain"})
+CLIPS = ClipSpec(
+    length=16, stride=1, size=(128, 128), crop=1.0, streams={"flow": StreamSettings(input="u", mirror="plain")}
+)
 
 
 def recognises(state: State) -> bool:
@@ -23,7 +26,7 @@ def read(state: State, where: str) -> Published:
     """See `train.published.import_published`. Role: query."""
     contents = Contents(state, where)
     made = backbone(contents, "", "r3d-18")
-    return Published("slic", "r3d-18", {"query": made}, {"query": _head(contents)}, extra=contents.left, input=INPUT)
+    return Published("slic", "r3d-18", {"query": made}, {"query": _head(contents)}, extra=contents.left, clips=CLIPS)
 
 
 def write(published: Published) -> State:
