@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import augment
-from train.augment import ClipPlan
+from train.augment import ClipPlan, Draws
 from train.clip_spec import ClipSpec
 from train.inference import BATCH, clips_ahead, unit_features
 from train.networks.network import Network
@@ -72,13 +72,13 @@ class Seen:
                 where=video,
                 remedy="leave it out of the manifest; flow has one frame less than its video",
             )
-        rng = augment.generator(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
+        draws = Draws(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
         policy = augment.policy("evaluate", crop=self.clips.crop, jitter=protocol.jitter)
         all_windows = protocol.gallery_windows or info.split != "train"
-        drawn = [] if all_windows else self.sampling.draw(self.clips, 0, np.array([frames]), 1, rng)
+        drawn = [] if all_windows else self.sampling.draw(self.clips, 0, np.array([frames]), 1, draws.shared)
         windows = self.sampling.windows(self.clips, frames) if all_windows else [next(iter(drawn)).frames]
         bound = {self.stream: stream.bound(store.settings)}
-        pixels = policy.pixels(bound, (info.height, info.width), self.clips.length, augment.Draws(rng))
+        pixels = policy.pixels(bound, (info.height, info.width), self.clips.length, draws)
         return [ClipPlan(video, window, stream, pixels[self.stream]) for window in windows]
 
 

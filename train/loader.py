@@ -57,7 +57,11 @@ class ClipLoader:
         self.rank, self.world_size, self.pin = rank, world_size, pin
         self.delivered = 0
         self.waited = 0.0
-        _check(planner, order, world_size)
+        try:
+            _check(planner, order, world_size)
+        except (Refusal, UsageError):
+            executor.close()
+            raise
 
     def __len__(self) -> int:
         """Batches of an epoch."""

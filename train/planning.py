@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import Refusal
-from train.augment import ClipPlan, Policy
-from train.augment.draws import of_sample
+from train.augment import ClipPlan, Draws, Policy
 from train.clip_spec import ClipSpec
 from train.sampling import Sampling
 from train.streams import StoreStreams, Stream
 from train.training_set import TrainingSet
 
-PLANS = 1  # raised whenever the same recipe draws other frames or pixels than before
+PLANS = 2  # raised whenever the same recipe draws other frames or pixels than before
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Planner:
     def plans(self, sample: int, epoch: int) -> list[dict[str, ClipPlan]]:
         """By clip of a sample (see `train.order`) and by stream, as it is read in that epoch."""
         reading, training_set = self.reading, self.training_set
-        videos, draws = training_set.videos, of_sample(reading.seed, epoch, sample)
+        videos, draws = training_set.videos, Draws(reading.seed, epoch, sample)
         clips = reading.sampling.draw(
             reading.spec, sample % len(videos), videos.frames, reading.count, draws.shared, training_set.groups
         )

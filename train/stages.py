@@ -352,4 +352,10 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise Refusal("the run's recipe is damaged", where=str(path), remedy="give another RUN=")
+    if "sampling" not in found:
+        raise Refusal(
+            "the run is of an older costream, which drew other frames and pixels: its recipe has no `sampling`",
+            where=str(path),
+            remedy="continue it with the costream that began it, or give another RUN=; nothing was changed",
+        )
     return found

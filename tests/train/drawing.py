@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from train.augment import Draws, Pixels, policy
-from train.augment.draws import of_sample
 from train.clip_spec import ClipSpec, StreamSettings
 from train.sampling import Sampling
 from train.sampling.random import Random
@@ -56,7 +55,7 @@ def draw(
 ) -> list[Drawn]:
     """A sample of a video of so many frames; given: settings of the policy, and what `spec_of` takes."""
     spec = spec_of(given)
-    made, draws = policy(name, **given), of_sample(seed, epoch, sample)
+    made, draws = policy(name, **given), Draws(seed, epoch, sample)
     made.check_count(count)
     clips = sampling.draw(spec, 0, np.array([frames]), count, draws.shared)
     drawn = made.sample(clips, streams_of(spec, bound), np.array([FRAME]), draws)
@@ -72,4 +71,4 @@ def pixels(
 ) -> dict[str, Pixels]:
     """Of one clip, all of it drawn from one generator."""
     spec = spec_of(given)
-    return policy(name, **given).pixels(streams_of(spec).own, frame_size, length, Draws(rng))
+    return policy(name, **given).pixels(streams_of(spec).own, frame_size, length, Draws(int(rng.integers(2**32))))

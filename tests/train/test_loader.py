@@ -14,8 +14,7 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.batches import CLIPS, assert_same, epochs, joined, leaves, make, part, threads
 from tests.train.stores import write_store
-from train.augment import ClipPlan, policy
-from train.augment.draws import of_sample
+from train.augment import ClipPlan, Draws, policy
 from train.batch import Batch
 from train.clip_spec import ClipSpec
 from train.loader import AHEAD, ClipLoader
@@ -45,7 +44,7 @@ def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
     for row, index in enumerate(order):
         video = store.videos[index]
         info = store.info(video)
-        draws, reading = of_sample(5, 0, index), loader.planner.reading
+        draws, reading = Draws(5, 0, index), loader.planner.reading
         frames = np.array([info.length - 1])  # the frames that flow has, for rgb as well
         clips = reading.sampling.draw(CLIPS, 0, frames, 2, draws.shared)
         streams = StoreStreams(reading.streams.values(), store.settings)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from tests.train.drawing import streams_of
-from train.augment import Pixels, policy
-from train.augment.draws import of_sample
+from train.augment import Draws, Pixels, policy
 from train.clip_spec import ClipSpec
 from train.planning import PLANS
 from train.sampling.random import Random
@@ -38,7 +37,7 @@ def drawn(case: dict[str, Any]) -> list[list[dict[str, list[float]]]]:
     spec = read(ClipSpec, {"length": 8, "stride": 2, "size": [16, 16], **clips}, "test")
     samples = []
     for sample in range(len(FRAMES)):
-        draws = of_sample(5, 3, sample)
+        draws = Draws(5, 3, sample)
         given = Random().draw(spec, sample, FRAMES, 2, draws.shared)
         made = policy(case["policy"], **case["settings"]).sample(given, streams_of(spec), SIZES, draws)
         samples.append(

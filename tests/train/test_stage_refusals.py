@@ -19,9 +19,10 @@ from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
-from train import methods, stages
+from train import methods, provenance, stages
 from train.checkpoints import METADATA
 from train.methods.infonce import InfoNCESettings
+from train.planning import PLANS
 from train.recipe import Recipe
 from train.stages import Hardware
 
@@ -72,6 +73,20 @@ def test_run_is_not_continued_with_other_batches(
     with pytest.raises(Refusal, match="(?s)made with another recipe.*last.ckpt"):
         stages.run_stage(other, other.stages[0], store, tmp_path / "run", runs.HARDWARE)
     stages.prepare(tmp_path / "run", recipe)
+
+
+def test_runs_of_other_plans_are_not_continued(
+    stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, source = stopped
+    shutil.copytree(source, tmp_path / "run")
+    monkeypatch.setattr(provenance, "PLANS", PLANS + 1)
+    with pytest.raises(Refusal, match=f"(?s)plans of version {PLANS}: .*version {PLANS + 1} draws other.*last.ckpt"):
+        stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE)
+    older = tmp_path / "run" / "recipe.yaml"
+    older.write_text(older.read_text().replace("sampling:\n  name: random\n  short: pad\n", ""))
+    with pytest.raises(Refusal, match="(?s)older costream.*no `sampling`.*recipe.yaml.*costream that began it"):
+        stages.prepare(tmp_path / "run", recipe)
 
 
 def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ linear (see `colour.jitter`), because colour is one affine map here, which the t
 from __future__ import annotations
 
 from train.augment.colour import IMAGENET_MEAN, IMAGENET_STD
-from train.augment.draws import Draws, generator
+from train.augment.draws import Draws
 from train.augment.plans import ClipPlan, Pixels, blur_taps, clip_length, colour_maps
 from train.augment.policy import Policy
 from train.augment.windows import WHOLE, Window, pixel_window
@@ -31,7 +31,6 @@ __all__ = [
     "blur_taps",
     "clip_length",
     "colour_maps",
-    "generator",
     "pixel_window",
     "policy",
 ]

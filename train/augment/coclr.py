@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,13 +46,13 @@ class CoCLR(RandomResized):
         return 2 if self.one_clip else None
 
     def sample(
-        self, clips: Iterable[Clip], streams: StoreStreams, frame_sizes: np.ndarray, draws: Draws
+        self, clips: Sequence[Clip], streams: StoreStreams, frame_sizes: np.ndarray, draws: Draws
     ) -> list[tuple[Clip, dict[str, Pixels]]]:
-        chosen, rng = list(clips), draws.shared
+        chosen, rng = clips, draws.shared
         same, which, order = rng.random() < self.one_clip, rng.integers(2), rng.integers(2)
         strong = (rng.random(len(chosen)) < self.strong).tolist()
         if same:
-            chosen, strong = [chosen[which]] * 2, [order == 0, order == 1]
+            chosen, strong = [chosen[int(which)]] * 2, [order == 0, order == 1]
         made = []
         for number, clip in enumerate(chosen):
             frame_size, length = size_of(clip, frame_sizes), len(clip.frames)

@@ -1,6 +1,12 @@
-"""Random numbers of a sample, pure functions of (seed, epoch, sample index): the same on any worker, rank and resume."""
+"""Random numbers of a sample, pure functions of (seed, epoch, sample index): the same on any worker, rank and resume.
+
+Each clip of a sample has numbers of its own, and each view of a clip: another view, or another clip, changes nobody else's.
+"""
 
 from __future__ import annotations
+
+import functools
+import zlib
 
 import numpy as np
 
@@ -8,26 +14,25 @@ DOMAIN = 0x70697865  # keeps these random numbers apart from those of other user
 
 
 class Draws:
-    """shared: what a sample draws for all its clips, or a clip for all its views.
+    """Of a sample, or of one of its clips. key: (seed, epoch, sample), or other whole numbers that say whose they are.
 
-    `clip` gives the draws of one of a sample's clips, `of` the numbers of one of the views.
+    shared: what a sample draws for all its clips, or a clip for all its views; one generator, which moves on.
     """
 
-    def __init__(self, shared: np.random.Generator) -> None:
-        self.shared = shared
+    def __init__(self, *key: int) -> None:
+        self._key = key
+
+    @functools.cached_property
+    def shared(self) -> np.random.Generator:
+        return self._generator()
 
     def clip(self, number: int) -> Draws:
-        return self
+        """The draws of one of a sample's clips."""
+        return Draws(*self._key, 1 + number)  # not 0, which would leave a short key as it is
 
     def of(self, view: str) -> np.random.Generator:
-        return self.shared
+        """The numbers of one of the views: a generator that begins anew with every call."""
+        return self._generator(zlib.crc32(view.encode()))
 
-
-def of_sample(seed: int, epoch: int, sample: int) -> Draws:
-    """Of one sample of one epoch; equal triples give equal numbers."""
-    return Draws(generator(seed, epoch, sample))
-
-
-def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """The random numbers of one sample of one epoch; equal triples give equal numbers, on any worker."""
-    return np.random.default_rng(np.random.SeedSequence((DOMAIN, seed, epoch, sample)))
+    def _generator(self, *which: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence((DOMAIN, *self._key, *which)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +21,8 @@ Streams = Mapping[str, "BoundStream"]
 
 
 class Policy(ABC):
-    """Draws what is done to clips. It draws the same numbers in the same order whatever its settings and whichever streams
-    are read, so that a setting changes only what it names.
+    """Draws what is done to clips. It draws the same numbers in the same order whatever its settings, so that a setting
+    changes only what it names; and what views do not share from numbers of each view, so that others may be read beside it.
     """
 
     @property
@@ -44,7 +44,7 @@ class Policy(ABC):
         """The pixels, by stream, of one clip of `length` frames of `frame_size`."""
 
     def sample(
-        self, clips: Iterable[Clip], streams: StoreStreams, frame_sizes: np.ndarray, draws: Draws
+        self, clips: Sequence[Clip], streams: StoreStreams, frame_sizes: np.ndarray, draws: Draws
     ) -> list[tuple[Clip, dict[str, Pixels]]]:
         """The clips of one sample of training with the pixels of each; here each drawn for itself.
 

@@ -45,11 +45,12 @@ class Small(Policy):
     def pixels(self, streams: Streams, frame_size: Size, length: int, draws: Draws) -> dict[str, Pixels]:
         window = self._window(frame_size, draws.shared)
         flip = bool(draws.shared.random() < self.flip)
-        maps = {"rgb": self._image(draws.of("rgb")), "flow": self._other(2, draws.of("flow"))}
         made = {}
         for name, bound in streams.items():
-            mirrored = flip and bound.stream.mirror != "never"
-            changed = compose(maps[name], bound.affine(mirrored))
+            stream, rng = bound.stream, draws.of(bound.stream.view)
+            mirrored = flip and stream.mirror != "never"
+            drawn = self._image(rng) if stream.image else self._other(stream.channels, rng)
+            changed = compose(drawn, bound.affine(mirrored))
             made[name] = Pixels(window, mirrored, changed[None].astype(np.float32))
         return made
 

@@ -69,23 +69,24 @@ class Standard(Policy):
         """Where a clip of frames of this size is cut."""
 
     def drawn(self, streams: Streams, frame_size: Size, length: int, draws: Draws, strong: bool) -> dict[str, Pixels]:
-        """`pixels`, or only window and mirror where not `strong`; `draws` move on by as much."""
-        first, own = (_Drawn(self, frame_size, length, rng) for rng in (draws.shared, draws.of("flow")))
-        made = {}
+        """`pixels`, or only window and mirror where not `strong`."""
+        made: dict[str, Pixels] = {}
+        all_alike = _Drawn(self, frame_size, length, draws.shared) if self.together else None
         for name, bound in streams.items():
-            drawn, copied = (first, 7) if name == "rgb" else (first if self.together else own, 8)
+            rng = draws.of(bound.stream.view)
+            drawn = all_alike or _Drawn(self, frame_size, length, rng)
             mirrored = drawn.flip and bound.stream.mirror != "never"
-            coloured = self._colours(drawn.numbers, copied) if strong and bound.stream.image else None
+            coloured = self._colours(drawn.numbers, rng) if strong and bound.stream.image else None
             affine = bound.affine(mirrored, coloured)
             maps = affine.astype(np.float32).reshape(-1, *affine.shape[-2:])
             made[name] = Pixels(drawn.window, mirrored, maps, drawn.blur if coloured is not None else 0.0)
         return made
 
-    def _colours(self, numbers: np.ndarray, copied: int) -> np.ndarray:
+    def _colours(self, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Maps from RGB bytes to RGB bytes: (1, 3, 4), or (T, 3, 4) where frames differ. A frame's colour follows from its
-        row of `numbers` (T, 9), whose column `copied` says which channel gray copies; where `steady`, the first row
-        serves all frames in all else."""
-        channels = (3 * numbers[:, copied]).astype(int)
+        row of `numbers` (T, 7); where `steady`, the first row serves all frames. Which channel gray copies is another one
+        in every frame of every view, from `rng`."""
+        channels = rng.integers(3, size=len(numbers))
         if self.steady:
             numbers = numbers[:1]
         jittered = colour.jitter(numbers[:, :5], self.brightness, self.contrast, self.saturation, self.hue)
@@ -127,4 +128,4 @@ class _Drawn:
         flip, blurred, sigma = rng.random(3).tolist()
         self.flip = flip < policy.flip
         self.blur = policy.sigma[0] + sigma * (policy.sigma[1] - policy.sigma[0]) if blurred < policy.blur else 0.0
-        self.numbers = rng.random((length, 9))
+        self.numbers = rng.random((length, 7))

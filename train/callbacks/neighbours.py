@@ -112,8 +112,7 @@ class Neighbours(Callback):
             windows = self.sampling.windows(self.spec, int(videos.frames[number]))
             frames = windows[round(place * (len(windows) - 1))]
             height, width = videos.frame_sizes[number].tolist()
-            draws = Draws(np.random.default_rng(0))
-            pixels = self.policy.pixels({stream: bound}, (height, width), len(frames), draws)
+            pixels = self.policy.pixels({stream: bound}, (height, width), len(frames), Draws(0))
             plans.append(ClipPlan(str(videos.ids[number]), frames, bound.stream, pixels[stream]))
         return plans
 

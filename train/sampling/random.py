@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -39,5 +38,5 @@ class Random(Sampling):
         count: int,
         rng: np.random.Generator,
         groups: Groups | None = None,
-    ) -> Iterable[Clip]:
-        return (Clip(video, random_clip(int(frames[video]), spec.length, spec.stride, rng)) for _ in range(count))
+    ) -> list[Clip]:
+        return [Clip(video, random_clip(int(frames[video]), spec.length, spec.stride, rng)) for _ in range(count)]

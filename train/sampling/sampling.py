@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -56,7 +56,7 @@ class Sampling(Settings, ABC):
         count: int,
         rng: np.random.Generator,
         groups: Groups | None = None,
-    ) -> Iterable[Clip]:
+    ) -> list[Clip]:
         """The clips of one sample.
 
         video: number of the sample's video. frames: of every video of the training set, int (N,). count: how many clips the
