@@ -27,7 +27,6 @@ from train.networks.network import Network
 from train.reader import Executor
 from train.sampling import Sampling
 from train.sampling.random import Random
-from train.training_set import digest_of
 
 log = logging.getLogger(__name__)
 REFRESH_BATCHES = 16
@@ -230,7 +229,7 @@ def label_indices(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
 
 def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
     """Changes when a video is added, removed, extracted again, or gets another label or split."""
-    return digest_of(videos, [store.info(video).digest for video in videos])
+    return store.annotated.digest_of(np.array([store.table.row(video) for video in videos], np.int64))
 
 
 def compute(

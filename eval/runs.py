@@ -13,7 +13,7 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
 from train.stages import checkpoint_path
-from train.training_set import digest_of, of_splits
+from train.training_set import of_splits
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,4 @@ def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
         chosen = of_splits(store, splits)
     except Refusal:  # none is of these splits
         return False
-    return stage.metadata["store_videos_hash"] == digest_of(chosen.ids, chosen.digests)
+    return stage.metadata["store_videos_hash"] == chosen.digest()

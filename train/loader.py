@@ -134,7 +134,7 @@ class ClipLoader:
 
 def _check(planner: Planner, order: Order, world_size: int) -> None:
     training_set, spec = planner.training_set, planner.reading.spec
-    frames, where = training_set.videos.frames, training_set.where
+    frames, where = np.asarray(training_set.videos.frames), training_set.where
     if not len(order):
         passes = f", accumulated {order.accumulate} times" if order.accumulate > 1 else ""
         raise Refusal(
@@ -156,7 +156,7 @@ def _check(planner: Planner, order: Order, world_size: int) -> None:
         )
     if frames.min() < 1:
         raise Refusal(
-            f"video {str(training_set.videos.ids[int(frames.argmin())])!r} has no frame that all its views have",
+            f"video {training_set.videos.id(int(frames.argmin()))!r} has no frame that all its views have",
             where=where,
             remedy="leave it out of the manifest and extract again; flow has one frame less than its video",
         )

@@ -70,10 +70,10 @@ class Planner:
         clips = reading.sampling.draw(
             reading.spec, sample % len(videos), videos.frames, reading.count, draws.shared, training_set.groups
         )
-        made = reading.policy.sample(clips, self._streams, videos.frame_sizes, draws)
+        made = reading.policy.sample(clips, self._streams, videos.frame_size, draws)
         plans = []
         for clip, pixels in made:
-            video_id, streams = str(videos.ids[clip.video]), self._streams.of(clip)
+            video_id, streams = videos.id(clip.video), self._streams.of(clip)
             plans.append(
                 {name: ClipPlan(video_id, clip.frames, streams[name].stream, drawn) for name, drawn in pixels.items()}
             )

@@ -134,7 +134,7 @@ def measure(root: Path, count: int) -> dict[str, float]:
     began = time.perf_counter()
     with listed(count):
         store = open_store(root)
-        videos = of_splits(store, ("train",))
+        videos = of_splits(store, ("train", ""))
     opened = time.perf_counter()
     reads = dict.fromkeys(("rgb", "flow"), (0, 1))
     training_set = TrainingSet(videos, str(root), least=32, share=0.05)

@@ -44,7 +44,7 @@ from train.planning import Planner, Reading
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
 from train.sampling.random import Random
-from train.training_set import TrainingSet, stored_videos
+from train.training_set import TrainingSet, Videos
 
 LOOP = "a compiled loop"
 BARE, BYTES, FLOATS = "cv2.imdecode only", "opencv, uint8", "opencv, float32"
@@ -130,8 +130,7 @@ def draw(store: VideoStore, length: int, batch: int, size: tuple[int, int]) -> d
     """Clips of consecutive frames, from videos that are long enough; the windows of both streams are the same."""
     spec, views = ClipSpec(length=length, stride=1, size=size), ("rgb", "flow")
     reading = Reading(spec, Random(), policy("small", flip=0.5), dict.fromkeys(views, (0,)))
-    stored, _ = stored_videos(store)
-    long = TrainingSet(stored.take(np.flatnonzero(stored.frames >= length)), str(store.root))
+    long = TrainingSet(Videos(store.annotated, np.flatnonzero(store.table.frames >= length)), str(store.root))
     planner = Planner(reading, long, store.settings)
     samples = [planner.plans(sample, 0)[0] for sample in range(batch)]
     return {view: [sample[view] for sample in samples] for view in views}

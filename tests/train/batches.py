@@ -18,16 +18,15 @@ from train.loader import ClipLoader
 from train.order import OrderSettings
 from train.planning import Planner, Reading
 from train.sampling.random import Random
-from train.training_set import TrainingSet, stored_videos
+from train.training_set import TrainingSet, Videos
 
 CLIPS = ClipSpec(length=4, stride=1, size=(16, 16))
 
 
 def training_set(store: VideoStore, videos: Sequence[str] | None = None, **settings: Any) -> TrainingSet:
     """Of these videos, or of all of the store."""
-    stored, _ = stored_videos(store)
-    rows = np.array([store.videos.index(video) for video in store.videos if videos is None or video in videos], int)
-    return TrainingSet(stored.take(rows), str(store.root), **settings)
+    rows = np.array([row for row, video in enumerate(store.videos) if videos is None or video in videos], np.int64)
+    return TrainingSet(Videos(store.annotated, rows), str(store.root), **settings)
 
 
 def make(

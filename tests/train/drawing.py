@@ -58,7 +58,7 @@ def draw(
     made, draws = policy(name, **given), Draws(seed, epoch, sample)
     made.check_count(count)
     clips = sampling.draw(spec, 0, np.array([frames]), count, draws.shared)
-    drawn = made.sample(clips, streams_of(spec, bound), np.array([FRAME]), draws)
+    drawn = made.sample(clips, streams_of(spec, bound), lambda video: FRAME, draws)
     return [Drawn(clip.frames, pixels) for clip, pixels in drawn]
 
 

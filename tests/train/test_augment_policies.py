@@ -47,7 +47,7 @@ def test_half_the_samples_of_coclr_are_one_clip_and_its_table_holds() -> None:
     samples = 4000
     for sample in range(samples):
         given = [Clip(0, np.full(2, place)) for place in (0, 1)]
-        first, second = made.sample(given, streams, np.array([FRAME]), Draws(sample))
+        first, second = made.sample(given, streams, lambda video: FRAME, Draws(sample))
         clips = (int(first[0].frames[0]), int(second[0].frames[0]))
         kinds[clips, is_strong(first[1]["rgb"]), is_strong(second[1]["rgb"])] += 1
     expected = {((kept, kept), strong, not strong): 0.125 for kept in (0, 1) for strong in (True, False)}

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -130,7 +129,8 @@ def reading(on_cpu: bool = True, stored: int = 128, needed: int = 112) -> ClipLo
         executor=mock.Mock(spec=OpenCVExecutor) if on_cpu else object(),
         planner=SimpleNamespace(
             training_set=SimpleNamespace(
-                videos=SimpleNamespace(frame_sizes=np.array([(stored, 2 * stored)] * 3)), where="/stores/mine"
+                videos=mock.MagicMock(__len__=lambda _: 3, frame_size=lambda _: (stored, 2 * stored)),
+                where="/stores/mine",
             ),
             reading=SimpleNamespace(spec=SimpleNamespace(size=(needed, needed))),
         ),

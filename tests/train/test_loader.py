@@ -48,7 +48,7 @@ def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
         frames = np.array([info.length - 1])  # the frames that flow has, for rgb as well
         clips = reading.sampling.draw(CLIPS, 0, frames, 2, draws.shared)
         streams = StoreStreams(reading.streams.values(), store.settings)
-        drawn = reading.policy.sample(clips, streams, np.array([(info.height, info.width)]), draws)
+        drawn = reading.policy.sample(clips, streams, lambda _, info=info: (info.height, info.width), draws)
         for number, (clip, pixels) in enumerate(drawn):
             for stream in ("rgb", "flow"):
                 plan, made = (

@@ -114,8 +114,7 @@ def test_store_of_two_flow_encodings_fails_by_name(tmp_path: Path) -> None:
 
 def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
     single = write_store(tmp_path / "store", {"a": (8, 20, 24), "b": (8, 20, 24), "still": (2, 20, 24)})
-    shapes = {"rgb": (1, 20, 24, 3), "flow": (0, 2, 13, 16)}
-    single.infos = {**single.infos, "still": dataclasses.replace(single.info("still"), shapes=shapes)}
+    single.table = dataclasses.replace(single.table, lengths=np.array([8, 8, 1], np.int32))
     with pytest.raises(Refusal, match="(?s)video 'still' has no frame that all its views have.*one frame less"):
         make(single, batch=2)
 

@@ -40,7 +40,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     """Twelve videos of six recordings: a0 and a1 are of one, and so on."""
     videos = {f"{name}{part}": (14 + part, 20, 24) for name in "abcdef" for part in range(2)}
     made = write_store(tmp_path_factory.mktemp("neighbours") / "store", videos)
-    made.infos = {video: dataclasses.replace(info, source=video[0]) for video, info in made.infos.items()}
+    recorded = np.repeat(np.arange(6, dtype=np.int32), 2)
+    made.annotated = dataclasses.replace(made.annotated, recordings=list("abcdef"), recorded=recorded)
     return made
 
 
@@ -127,8 +128,8 @@ def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.
 def test_without_labels_a_video_is_to_find_itself(
     store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unlabelled = {video: dataclasses.replace(info, label="") for video, info in store.infos.items()}
-    monkeypatch.setattr(store, "infos", unlabelled)
+    unlabelled = dataclasses.replace(store.annotated, labels=np.full(12, -1))
+    monkeypatch.setattr(store, "annotated", unlabelled)
     watched, network = watching(store), made()
     held = watched.held_out.ids
     first, last = ([window(store, video, place, executor, network) for video in held] for place in (0.0, 1.0))

@@ -20,7 +20,7 @@ from train.sampling.random import Random
 from train.settings import read
 
 KEPT = Path(__file__).with_name("plans.json")
-FRAMES, SIZES = np.array([40, 7]), np.array([(48, 64), (60, 45)])  # of two videos, the second shorter than a clip
+FRAMES, SIZES = np.array([40, 7]), [(48, 64), (60, 45)]  # of two videos, the second shorter than a clip
 
 
 def numbers(made: Pixels) -> list[float]:
@@ -39,7 +39,7 @@ def drawn(case: dict[str, Any]) -> list[list[dict[str, list[float]]]]:
     for sample in range(len(FRAMES)):
         draws = Draws(5, 3, sample)
         given = Random().draw(spec, sample, FRAMES, 2, draws.shared)
-        made = policy(case["policy"], **case["settings"]).sample(given, streams_of(spec), SIZES, draws)
+        made = policy(case["policy"], **case["settings"]).sample(given, streams_of(spec), SIZES.__getitem__, draws)
         samples.append(
             [
                 {"frames": clip.frames.tolist(), **{stream: numbers(own) for stream, own in pixels.items()}}

@@ -192,7 +192,7 @@ def test_values_that_no_picture_can_show_are_cut_and_counted(store: VideoStore) 
             share = 100 * np.mean((levels < 0) | (levels > 255))
             assert clip.strips[0].facts[-1] == f"{share:.2g} % of values cut"
             cut += share > 0
-    assert cut > 3
+    assert cut > 1
     loader.close()
 
 

@@ -113,8 +113,9 @@ def test_last_batches_that_a_method_cannot_work_with_fail(
 
 def test_balancing_without_labels_fails_by_name(tmp_path: Path) -> None:
     unlabelled = write_store(tmp_path / "store", runs.VIDEOS)
-    bare = {video: dataclasses.replace(unlabelled.info(video), label="") for video in ("v04", "v09")}
-    unlabelled.infos = {**unlabelled.infos, **bare}
+    labels = unlabelled.annotated.labels.copy()
+    labels[[4, 9]] = -1
+    unlabelled.annotated = dataclasses.replace(unlabelled.annotated, labels=labels)
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, order={"balanced": True})
     with pytest.raises(Refusal, match="(?s)2 videos have no class to balance by, the first of them is 'v04'.*false"):
         runs.run(recipe, unlabelled, tmp_path / "run")

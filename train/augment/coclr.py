@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
-from train.augment.policy import size_of
+from train.augment.policy import Size
 from train.augment.standard import RandomResized
 from train.settings import check_number
 
@@ -46,7 +44,7 @@ class CoCLR(RandomResized):
         return 2 if self.one_clip else None
 
     def sample(
-        self, clips: Sequence[Clip], streams: StoreStreams, frame_sizes: np.ndarray, draws: Draws
+        self, clips: Sequence[Clip], streams: StoreStreams, frame_size: Callable[[int], Size], draws: Draws
     ) -> list[tuple[Clip, dict[str, Pixels]]]:
         chosen, rng = clips, draws.shared
         same, which, order = rng.random() < self.one_clip, rng.integers(2), rng.integers(2)
@@ -55,6 +53,6 @@ class CoCLR(RandomResized):
             chosen, strong = [chosen[int(which)]] * 2, [order == 0, order == 1]
         made = []
         for number, clip in enumerate(chosen):
-            frame_size, length = size_of(clip, frame_sizes), len(clip.frames)
-            made.append((clip, self.drawn(streams.of(clip), frame_size, length, draws.clip(number), strong[number])))
+            size, length = frame_size(clip.video), len(clip.frames)
+            made.append((clip, self.drawn(streams.of(clip), size, length, draws.clip(number), strong[number])))
         return made

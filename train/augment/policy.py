@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from pipeline.errors import UsageError
 from train.augment.draws import Draws
@@ -44,19 +42,13 @@ class Policy(ABC):
         """The pixels, by stream, of one clip of `length` frames of `frame_size`."""
 
     def sample(
-        self, clips: Sequence[Clip], streams: StoreStreams, frame_sizes: np.ndarray, draws: Draws
+        self, clips: Sequence[Clip], streams: StoreStreams, frame_size: Callable[[int], Size], draws: Draws
     ) -> list[tuple[Clip, dict[str, Pixels]]]:
         """The clips of one sample of training with the pixels of each; here each drawn for itself.
 
-        frame_sizes: height and width of every video's frames, int (N, 2).
+        frame_size: of a video, by its number.
         """
         return [
-            (clip, self.pixels(streams.of(clip), size_of(clip, frame_sizes), len(clip.frames), draws.clip(number)))
+            (clip, self.pixels(streams.of(clip), frame_size(clip.video), len(clip.frames), draws.clip(number)))
             for number, clip in enumerate(clips)
         ]
-
-
-def size_of(clip: Clip, frame_sizes: np.ndarray) -> Size:
-    """Height and width of the frames of a clip's video."""
-    height, width = frame_sizes[clip.video].tolist()
-    return height, width

@@ -62,7 +62,7 @@ class Neighbours(Callback):
         self.held_out = training_set.held_out
         drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(training_set))[: settings.gallery]
         self.gallery = training_set.videos.take(np.sort(drawn))
-        self.labelled = bool((self.held_out.labels >= 0).all() and (self.gallery.labels >= 0).all())
+        self.labelled = all((np.asarray(part.labels) >= 0).all() for part in (self.held_out, self.gallery))
         name, meter = self._meter()
         self.meters = {name if len(streams) == 1 else f"{name}_{stream}": meter for stream in streams}
 
@@ -74,8 +74,8 @@ class Neighbours(Callback):
                 f" guessing gives {100 / queries:.3g} %"
             )
             return "same_video_top1", Meter("finds itself", meaning)
-        classes = self.gallery.labels
-        chances = [float((classes == label).mean()) for label in self.held_out.labels]
+        classes = np.asarray(self.gallery.labels)
+        chances = [float((classes == label).mean()) for label in np.asarray(self.held_out.labels)]
         meaning = (
             f"the share of {queries} videos held out of training whose nearest of {len(classes)} training videos is of"
             f" their class; guessing gives {100 * sum(chances) / queries:.3g} %"
@@ -97,7 +97,7 @@ class Neighbours(Callback):
         """The fraction of the held-out videos that were right."""
         if self.labelled:
             queries, gallery = (self._plans(part, stream, 0.5) for part in (self.held_out, self.gallery))
-            wanted, found = self.held_out.labels, self.gallery.labels
+            wanted, found = np.asarray(self.held_out.labels), np.asarray(self.gallery.labels)
         else:
             queries, gallery = (self._plans(self.held_out, stream, place) for place in (1.0, 0.0))
             wanted = found = np.arange(len(self.held_out))
@@ -111,9 +111,8 @@ class Neighbours(Callback):
         for number in range(len(videos)):
             windows = self.sampling.windows(self.spec, int(videos.frames[number]))
             frames = windows[round(place * (len(windows) - 1))]
-            height, width = videos.frame_sizes[number].tolist()
-            pixels = self.policy.pixels({stream: bound}, (height, width), len(frames), Draws(0))
-            plans.append(ClipPlan(str(videos.ids[number]), frames, bound.stream, pixels[stream]))
+            pixels = self.policy.pixels({stream: bound}, videos.frame_size(number), len(frames), Draws(0))
+            plans.append(ClipPlan(videos.id(number), frames, bound.stream, pixels[stream]))
         return plans
 
 

@@ -15,12 +15,14 @@ from train.callbacks import ends_step, loader_of
 from train.console import tell
 from train.loader import ClipLoader
 from train.reader.opencv import OpenCVExecutor
+from train.training_set import Videos
 
 FILLING = 10  # steps in which the loader gets ahead and libraries tune themselves
 WINDOW = 50  # steps that are looked at together
 TOO_MUCH = 0.1  # of the time
 IDLE = 0.5  # of the threads: less than this at work means that they wait for the disk themselves
 LARGE = 1.5  # stored short side over that of the clip, from which decoding mostly makes pixels that nobody sees
+SOME = 1000  # videos whose size is looked at
 
 
 class Waiting(Callback):
@@ -67,7 +69,7 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
     cores = len(os.sched_getaffinity(0)) // devices
     training_set, reading = loader.planner.training_set, loader.planner.reading
     on_cpu = isinstance(loader.executor, OpenCVExecutor)
-    stored, needed = float(np.median(training_set.videos.frame_sizes.min(axis=1))), min(reading.spec.size)
+    stored, needed = _short_side(training_set.videos), min(reading.spec.size)
     todo = []
     if on_cpu and torch.cuda.is_available():
         todo.append("--hardware.reader dali decodes on the GPU")
@@ -89,3 +91,9 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
         f"the network waits for data {100 * min(waiting, 1):.0f} % of the time (reader {reader}, {threads} threads,"
         f" {cores} cores a device)\n  to do: " + "; ".join(todo)
     )
+
+
+def _short_side(videos: Videos) -> float:
+    """Of the stored frames of most videos, in pixels."""
+    some = range(0, len(videos), max(1, len(videos) // SOME))
+    return float(np.median([min(videos.frame_size(number)) for number in some]))

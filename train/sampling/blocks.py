@@ -10,6 +10,7 @@ from pydantic import Field
 from pipeline.errors import UsageError
 from train.clip_spec import ClipSpec
 from train.clips import predictive_blocks
+from train.columns import Column
 from train.groups import Groups
 from train.sampling.sampling import Clip, Sampling
 
@@ -57,7 +58,7 @@ class Blocks(Sampling):
         self,
         spec: ClipSpec,
         video: int,
-        frames: np.ndarray,
+        frames: np.ndarray | Column,
         count: int,
         rng: np.random.Generator,
         groups: Groups | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from train.clip_spec import ClipSpec, StreamSettings
+from train.columns import Column
 from train.groups import Groups
 from train.sampling.sampling import Clip, Sampling
 from train.streams import Stream
@@ -54,7 +55,7 @@ class Cluster(Sampling):
         self,
         spec: ClipSpec,
         video: int,
-        frames: np.ndarray,
+        frames: np.ndarray | Column,
         count: int,
         rng: np.random.Generator,
         groups: Groups | None = None,

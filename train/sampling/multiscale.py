@@ -9,6 +9,7 @@ from pydantic import Field
 
 from train.clip_spec import ClipSpec
 from train.clips import random_clip, sliding_windows
+from train.columns import Column
 from train.groups import Groups
 from train.sampling.sampling import Clip, Sampling
 
@@ -52,7 +53,7 @@ class Multiscale(Sampling):
         self,
         spec: ClipSpec,
         video: int,
-        frames: np.ndarray,
+        frames: np.ndarray | Column,
         count: int,
         rng: np.random.Generator,
         groups: Groups | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 
 from train.clip_spec import ClipSpec
 from train.clips import random_clip
+from train.columns import Column
 from train.groups import Groups
 from train.sampling.sampling import Clip, Sampling
 
@@ -34,7 +35,7 @@ class Random(Sampling):
         self,
         spec: ClipSpec,
         video: int,
-        frames: np.ndarray,
+        frames: np.ndarray | Column,
         count: int,
         rng: np.random.Generator,
         groups: Groups | None = None,

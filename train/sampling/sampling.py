@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from train.clip_spec import ClipSpec
 from train.clips import sliding_windows
+from train.columns import Column
 from train.groups import Groups
 from train.settings import Settings
 from train.streams import Stream
@@ -52,14 +53,14 @@ class Sampling(Settings, ABC):
         self,
         spec: ClipSpec,
         video: int,
-        frames: np.ndarray,
+        frames: np.ndarray | Column,
         count: int,
         rng: np.random.Generator,
         groups: Groups | None = None,
     ) -> list[Clip]:
         """The clips of one sample.
 
-        video: number of the sample's video. frames: of every video of the training set, int (N,). count: how many clips the
+        video: number of the sample's video. frames: of every video of the training set, (N,). count: how many clips the
         method reads, where that decides. groups: of the videos, where there are any.
         """
 

@@ -133,7 +133,7 @@ def shown_videos(loader: ClipLoader, store: VideoStore, epoch: int, batch: int, 
             )
             for stream, read in inputs.items()
         }
-        video = str(loader.planner.training_set.videos.ids[index])
+        video = loader.planner.training_set.videos.id(index)
         clips = [
             Clip(
                 _frames_in_words(video, clip, [next(iter(streams.values())) for streams in plans]),
