@@ -30,9 +30,9 @@ class Draws:
         """The draws of one of a sample's clips."""
         return Draws(*self._key, 1 + number)  # not 0, which would leave a short key as it is
 
-    def of(self, view: str) -> np.random.Generator:
-        """The numbers of one of the views: a generator that begins anew with every call."""
-        return self._generator(zlib.crc32(view.encode()))
+    def of(self, view: str, what: str = "") -> np.random.Generator:
+        """The numbers of one of the views, of each `what` others: a generator that begins anew with every call."""
+        return self._generator(zlib.crc32(f"{view} {what}".encode()))
 
     def _generator(self, *which: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((DOMAIN, *self._key, *which)))

@@ -73,20 +73,20 @@ class Standard(Policy):
         made: dict[str, Pixels] = {}
         all_alike = _Drawn(self, frame_size, length, draws.shared) if self.together else None
         for name, bound in streams.items():
-            rng = draws.of(bound.stream.view)
-            drawn = all_alike or _Drawn(self, frame_size, length, rng)
+            view = bound.stream.view
+            drawn = all_alike or _Drawn(self, frame_size, length, draws.of(view))
             mirrored = drawn.flip and bound.stream.mirror != "never"
-            coloured = self._colours(drawn.numbers, rng) if strong and bound.stream.image else None
+            coloured = self._colours(drawn.numbers, draws, view) if strong and bound.stream.image else None
             affine = bound.affine(mirrored, coloured)
             maps = affine.astype(np.float32).reshape(-1, *affine.shape[-2:])
             made[name] = Pixels(drawn.window, mirrored, maps, drawn.blur if coloured is not None else 0.0)
         return made
 
-    def _colours(self, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _colours(self, numbers: np.ndarray, draws: Draws, view: str) -> np.ndarray:
         """Maps from RGB bytes to RGB bytes: (1, 3, 4), or (T, 3, 4) where frames differ. A frame's colour follows from its
         row of `numbers` (T, 7); where `steady`, the first row serves all frames. Which channel gray copies is another one
-        in every frame of every view, from `rng`."""
-        channels = rng.integers(3, size=len(numbers))
+        in every frame of every view."""
+        frames = len(numbers)
         if self.steady:
             numbers = numbers[:1]
         jittered = colour.jitter(numbers[:, :5], self.brightness, self.contrast, self.saturation, self.hue)
@@ -94,7 +94,7 @@ class Standard(Policy):
         grayed = numbers[:, 6] < self.gray
         if not grayed.any():
             return maps
-        grays = colour.gray(self.gray_kind, channels)
+        grays = colour.gray(self.gray_kind, draws.of(view, "copied channel").integers(3, size=frames))
         both = colour.compose(maps, grays) if self.gray_first else colour.compose(grays, maps)
         return np.where(grayed[:, None, None], both, maps)
 
