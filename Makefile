@@ -31,7 +31,7 @@ side_by_side = -n 2 --dist loadfile
 need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring status verify preview preview-clips export pretrain evaluate compare bench-methods
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify preview preview-clips export pretrain evaluate compare bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -108,6 +108,11 @@ bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs
 	$(call need,FRAMES,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)$(call need,STORE,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)
 	$(PY) -m pipeline bring --frames "$(FRAMES)" --store "$(STORE)" $(if $(FLOWS),--flow "$(FLOWS)") \
 	    $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+annotate: setup ## Labels and splits of a manifest for a store, in seconds, no video is touched: STORE= [MANIFEST= NAME=extraction TEST_SHARE= SEED=]
+	$(call need,STORE,STORE=/path/to/store MANIFEST=list.csv)
+	$(PY) -m pipeline annotate --store "$(STORE)" $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(NAME),--name "$(NAME)") \
+	    $(if $(TEST_SHARE),--test_share $(TEST_SHARE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 status: setup ## What is in a store: STORE=
 	$(call need,STORE,STORE=/path/to/store)

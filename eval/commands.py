@@ -20,7 +20,14 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
-def evaluate(run: Path, store: str, protocols: list[str] | None = None, reader: str = "auto", threads: int = 0) -> None:
+def evaluate(
+    run: Path,
+    store: str,
+    protocols: list[str] | None = None,
+    reader: str = "auto",
+    threads: int = 0,
+    annotations: str = "",
+) -> None:
     """Retrieval and linear probe of a run's networks, trained and untrained, then the report. Safe to repeat.
 
     Test videos look for training videos of their class, so the store needs labels and the splits train and test.
@@ -33,24 +40,27 @@ def evaluate(run: Path, store: str, protocols: list[str] | None = None, reader: 
             by default both; one alone as `--protocols [clean]`.
         reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
         threads: Of the reader; 0 takes one for each core, eight at most.
+        annotations: The annotation set of the store whose labels and splits count; by default that of extraction, or the
+            only one.
     """
     environment.require_one_faiss()
     _show_log()
     names = protocols or list(PROTOCOLS)
     errors.print(f"evaluating {run} on {store}, protocols {' and '.join(names)}")
-    page, records = run_evaluation(run, open_store(store), names, reader, threads)
+    page, records = run_evaluation(run, open_store(store, annotations), names, reader, threads)
     console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}", soft_wrap=True)
 
 
-def report(run: Path, store: str) -> None:
+def report(run: Path, store: str, annotations: str = "") -> None:
     """Write the report of an evaluated run again, from its results and features.
 
     Args:
         run: Folder of the run.
         store: Folder of the store, or its URL.
+        annotations: The annotation set that the run was evaluated with.
     """
     environment.require_one_faiss()
-    console.print(f"wrote {write_report(run, open_store(store))}", soft_wrap=True)
+    console.print(f"wrote {write_report(run, open_store(store, annotations))}", soft_wrap=True)
 
 
 def compare(runs: list[Path], out: Path = Path("comparison.html"), protocol: str = "clean") -> None:

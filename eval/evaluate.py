@@ -178,6 +178,7 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
             split=TESTED,
             data=data,
             checkpoint=subject.checkpoint,
+            annotations=f"{store.annotated.name} {store.annotated.digest[:16]}",
             chance=guess,
             published=counterpart(subject.method, data, subject.stream, data, metric)
             if comparable and metric.startswith("R@")
@@ -224,6 +225,7 @@ def _banks(
                     checkpoint=digest,
                     network=kind,
                     seen=Seen(stream, clips, sampling),
+                    layer=stage.metadata["layer"],
                     protocol=PROTOCOLS[name],
                     seed=stage.metadata["seed"],
                     store_settings=store.settings_hash,
@@ -243,7 +245,7 @@ def _networks(stage: Stage, checkpoint: str) -> list[tuple[str, str, str, Networ
     return [
         *(("trained", stream, checkpoint, network) for stream, network in trained.items()),
         *(
-            ("untrained", stream, checkpoints.network_digest(network, "backbone"), network)
+            ("untrained", stream, checkpoints.network_digest(network, stage.metadata["layer"]), network)
             for stream, network in fresh.items()
         ),
     ]

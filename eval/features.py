@@ -85,6 +85,7 @@ class Seen:
 class Request:
     """All that a feature depends on; stored with the bank, and compared before a bank is used again.
 
+    layer: of the network whose rows are the features.
     checkpoint: digest of the file that a trained network is from; for an untrained one, which is in no file, what
     `train.checkpoints.network_digest` says of its fresh weights, so that stages which begin alike share it.
     """
@@ -92,6 +93,7 @@ class Request:
     checkpoint: str
     network: str
     seen: Seen
+    layer: str
     protocol: Protocol
     seed: int
     store_settings: str
@@ -103,9 +105,9 @@ class Request:
         return self.seen.stream
 
     @property
-    def clips(self) -> tuple[Seen, Protocol, int]:
-        """Requests that agree in it look at the same clips."""
-        return self.seen, self.protocol, self.seed
+    def clips(self) -> tuple[Seen, str, Protocol, int]:
+        """Requests that agree in it look at the same clips, with the same layer."""
+        return self.seen, self.layer, self.protocol, self.seed
 
     def attributes(self) -> dict[str, str | int | float]:
         """Flat, as HDF5 takes them: "protocol.jitter", "clip.length", ..."""
@@ -182,14 +184,14 @@ def banks(
 
     save(list(made))
     labels, splits = label_indices(store, videos), [store.info(video).split for video in videos]
-    missing: dict[tuple[Seen, Protocol, int], list[Request]] = {}
+    missing: dict[tuple[Seen, str, Protocol, int], list[Request]] = {}
     for request in dict.fromkeys(wanted.values()):
         if request not in made:
             missing.setdefault(request.clips, []).append(request)
-    for (seen, protocol, seed), requests in missing.items():
+    for (seen, layer, protocol, seed), requests in missing.items():
         title = f"{seen.stream} features, {protocol.name}, {len(requests)} networks"
         networks = [network(request) for request in requests]
-        rows = compute(networks, seen, store, videos, protocol, reader, seed=seed, title=title)
+        rows = compute(networks, seen, layer, store, videos, protocol, reader, seed=seed, title=title)
         for request, features in zip(requests, rows, strict=True):
             made[request] = FeatureBank(seen.stream, features, list(videos), labels, splits, request.attributes())
         save(requests)
@@ -229,12 +231,13 @@ def label_indices(store: VideoStore, videos: Sequence[str]) -> np.ndarray:
 
 def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
     """Changes when a video is added, removed, extracted again, or gets another label or split."""
-    return store.annotated.digest_of(np.array([store.table.row(video) for video in videos], np.int64))
+    return store.annotated.digest_of(store.table.rows(videos))
 
 
 def compute(
     networks: Sequence[Network],
     seen: Seen,
+    layer: str,
     store: VideoStore,
     videos: Sequence[str],
     protocol: Protocol,
@@ -243,11 +246,11 @@ def compute(
     seed: int,
     title: str,
 ) -> list[np.ndarray]:
-    """Of each network the mean of the unit features of each video's windows, float32 (N, F), batch norm in eval mode.
+    """Of each network the mean of the layer's unit rows of each video's windows, float32 (N, D), batch norm in eval mode.
 
     `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
     """
-    sums = [torch.zeros(len(videos), network.size("backbone")) for network in networks]
+    sums = [torch.zeros(len(videos), network.size(layer)) for network in networks]
     counts = torch.zeros(len(videos), 1)
     owners: list[int] = []  # the row of each clip's video
 
@@ -259,7 +262,7 @@ def compute(
 
     with _progress() as bar:
         task = bar.add_task(title, total=len(videos), clips=0)
-        for places, units in unit_features(networks, plans(), reader):
+        for places, units in unit_features(networks, plans(), reader, layer):
             rows = torch.tensor([owners[place] for place in places])
             for total, unit in zip(sums, units, strict=True):
                 total.index_add_(0, rows, unit)
@@ -302,7 +305,7 @@ def refresh_batchnorm(network: Network, clips: Iterable[Tensor]) -> None:
         norm.momentum = None  # PyTorch's word for a plain mean over all batches
     network.train()
     for batch in clips:
-        network.embed(batch, "backbone")
+        network(batch)
     network.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

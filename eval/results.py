@@ -32,6 +32,7 @@ class Record:
         split: the split that was tested; the training split was the gallery, or what a probe was fitted to.
         data: name of the data set.
         checkpoint: digest of the checkpoint; of both, joined by "+", for "two-stream".
+        annotations: name and digest of the annotation set whose labels and splits counted, "extraction 0123456789abcdef".
         chance: what guessing gives here: the same number for a random order of the gallery; None if not defined.
         published: the papers' number for this method, data and stream, if there is one (eval.published).
     """
@@ -45,6 +46,7 @@ class Record:
     split: str
     data: str
     checkpoint: str
+    annotations: str
     chance: float | None = None
     published: float | None = None
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from pipeline.commands import bring, console, export, extract, stores
+from pipeline.commands import annotate, bring, console, export, extract, stores
 from pipeline.commands import flow as flow_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
@@ -11,6 +11,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "synthetic": stores.make_synthetic,
     "extract": extract.extract,
     "bring": bring.bring,
+    "annotate": annotate.annotate,
     "status": stores.status,
     "verify": stores.verify,
     "preview": stores.preview,

@@ -17,13 +17,13 @@ from pipeline.errors import Refusal, UsageError, spelled_out
 from train import methods
 from train.methods.method import Method, MethodSettings, Start
 from train.networks.network import Network
+from train.networks.settings import NetworkSettings
 from train.published import Published, files, import_published
 
 __all__ = ["Published", "import_published"]  # what the papers published is read next door
 
 METADATA = "costream"  # the key of our part of a Lightning checkpoint
 PARTS = {"head": "projection head"}  # what people call parts that they may know by another name
-FRESH_HEAD = "fresh_head"  # in it, of runs imported from files without a projection head
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -62,13 +62,14 @@ def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tens
     """Name of a part -> its state dict, batch-norm statistics included: of those that a role takes, what the file has.
 
     Of our checkpoints the network is the stream's. Most published files say nothing of streams; their query network is
-    taken. There is no head where none of ours was trained: in files with a classifier or another head, and in runs
-    imported from them.
+    taken. A head of another name than that of the network that starts, such as a classifier, is none.
 
     Raises:
         Refusal: a file without such a network, and one without a part that the role cannot do without.
     """
-    found = _trained_parts(path, start.stream)
+    network, found = _trained_parts(path, start.stream)
+    if network.head != start.network.head:
+        found.pop("head", None)
     missing = [part for part in start.takes if part not in found and part not in start.optional]
     if missing:
         raise Refusal(
@@ -79,7 +80,7 @@ def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tens
     return {part: found[part] for part in start.takes if part in found}
 
 
-def _trained_parts(path: Path, stream: str) -> dict[str, dict[str, torch.Tensor]]:
+def _trained_parts(path: Path, stream: str) -> tuple[NetworkSettings, dict[str, dict[str, torch.Tensor]]]:
     loaded = files.load(path, remedy="train it, or download it, first")
     if isinstance(loaded, dict) and METADATA in loaded:
         method = _with_weights(loaded, path)
@@ -90,14 +91,15 @@ def _trained_parts(path: Path, stream: str) -> dict[str, dict[str, torch.Tensor]
                 remedy=f"it has {', '.join(method.networks)}",
             )
         parts = {**method.networks[stream].parts, **method.parts}
-        fresh = ["head"] if loaded[METADATA].get(FRESH_HEAD, False) else []
-        return {name: part.state_dict() for name, part in parts.items() if name not in fresh}
+        return method.settings.networks[stream], {name: part.state_dict() for name, part in parts.items()}
     published = import_published(path)
     found: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in published.encoder(published.role(stream)).items():
+    for name, tensor in published.state(published.role(stream)).items():
         part, _, rest = name.partition(".")
         found.setdefault(part, {})[rest] = tensor
-    return found
+    if published.prototypes is not None:
+        found["prototypes"] = {"weight": published.prototypes}
+    return NetworkSettings.of_published(published.network), found
 
 
 def start_from(parts: Mapping[str, torch.nn.Module], weights: dict[str, dict[str, torch.Tensor]], where: str) -> None:

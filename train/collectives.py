@@ -23,6 +23,27 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _GatherRows.apply(rows) if world_size() > 1 else rows
 
 
+def mean_over_pools(loss: Callable[..., Tensor], pool: int, *rows: Tensor) -> Tensor:
+    """Mean of a loss over groups of `pool` videos, whose rows alone compete with each other; 0: those of all ranks do.
+
+    So the negatives "of one GPU", which papers have, are a number of a recipe's and the same on any number of ranks.
+
+    Args:
+        loss: Of the rows of a group, (pool, ...) of each tensor.
+        rows: Each (B, ...): a row, or a part of any shape, of each of this rank's videos. Groups are of videos that follow
+            each other in the batch over all ranks.
+
+    Raises:
+        ValueError: the batch over all ranks is no multiple of `pool`.
+    """
+    everybody = [gather_rows(part) for part in rows]
+    batch = len(everybody[0])
+    if pool and batch % pool:
+        raise ValueError(f"a batch of {batch} videos (over all ranks) does not fall into groups of {pool}")
+    groups = zip(*(part.split(pool or batch) for part in everybody), strict=True)
+    return torch.stack([loss(*group) for group in groups]).mean()
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Mean of every rank's `values`, which are left as they were; without gradient."""
     if world_size() == 1:

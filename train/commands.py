@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.store import open_store
+from pipeline.store import VideoStore, open_store
 from train import checkpoints, imported, stages
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
 from train.console import LEADER, console, tell
+from train.hardware import Hardware
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
@@ -25,9 +26,10 @@ def pretrain(
     run: Path,
     recipe: str = "small",
     seed: int | None = None,
-    hardware: stages.Hardware = stages.Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
     time_limit: str | None = None,
     profile: int = 0,
+    annotations: str = "",
 ) -> int:
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
 
@@ -46,18 +48,17 @@ def pretrain(
             last step and the checkpoint when a job is killed at a certain time.
         profile: Profile so many steps of each stage that is trained now: RUN/<stage>/profile/trace.json, for
             ui.perfetto.dev, and the dearest operators as a table.
+        annotations: The annotation set of the store whose labels, recordings and splits count; by default that of
+            extraction, or the only one.
     """
     deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
     check_number("profile", profile, whole=True, least=0)
-    opened = open_store(store)
+    opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
     training_set = TrainingSet.of(loaded, loaded.stages[0], opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
-    names = ", ".join(stage.name for stage in loaded.stages)
-    tell(f"pre-training {loaded.title!r} (stages: {names}) on {len(training_set)} videos of {store}, into {run}")
-    if training_set.short:
-        tell(training_set.told_of_short(loaded.sampling_of(loaded.stages[0])))
+    _tell_of_beginning(loaded, opened, training_set, run)
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
@@ -78,6 +79,15 @@ def pretrain(
     spent = time.perf_counter() - began
     console.print(f"pre-trained {len(loaded.stages)} stages in {spent:.0f} s: {run}")
     return 0
+
+
+def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
+    names = ", ".join(stage.name for stage in recipe.stages)
+    tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
+    if told := store.annotated.told():
+        tell(told)
+    if training_set.short:
+        tell(training_set.told_of_short(recipe.sampling_of(recipe.stages[0])))
 
 
 def _loaded(recipe: str, method: str, seed: int | None) -> Recipe:
@@ -111,6 +121,7 @@ def preview(
     videos: int = 8,
     seed: int | None = None,
     out: Path = Path("preview.html"),
+    annotations: str = "",
 ) -> None:
     """Show what the network will see: film strips of one batch of a recipe, augmented and normalised, as an HTML page.
 
@@ -131,9 +142,10 @@ def preview(
         videos: How many videos of the batch are shown.
         seed: Replaces the recipe's seed.
         out: The page to write; it needs no other file.
+        annotations: As `pretrain` has it.
     """
     loaded = recipes.load(recipes.find(recipe, method), seed)
-    name, shown = previews.write_preview(loaded, stage, open_store(store), epoch, batch, videos, out)
+    name, shown = previews.write_preview(loaded, stage, open_store(store, annotations), epoch, batch, videos, out)
     console.print(f"showed {shown} videos of batch {batch} of epoch {epoch}, stage {name}: {out}")
 
 
@@ -142,12 +154,12 @@ def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, l
 
     The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the file
     twice.) They are read without running code in them; every tensor is checked by name and shape. Known: the layouts of CoCLR
-    (InfoNCE, UberNCE and CoCLR on S3D), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and
-    CoCon (2D3D-ResNets).
+    (InfoNCE, UberNCE and CoCLR on S3D and on its ResNet-50), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC
+    (R3D-18), and DPC and CoCon (2D3D-ResNets with a ConvGRU); and linear probes and fine-tuned networks.
 
-    Linear probes and fine-tuned networks are taken, too: evaluation uses the backbone alone. Their classifier is left out and
-    a fresh projection head made, which is told; a stage that starts from such a network begins with a fresh head as well. So
-    it is where the projection head is another than ours: in files of GOCA, SLIC, DPC and CoCon.
+    Networks are taken whole, with their heads. Evaluation compares videos as the paper does: by the backbone's feature, which
+    GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Prototypes are left out, which is told. A stage that
+    starts from a network with a head of another form takes the backbone, and begins with a fresh head.
 
     Args:
         run: New folder, with a stage named rgb, one named flow, or both.

@@ -9,13 +9,14 @@ from typing import Any
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from train import checkpoints, provenance, stages
 from train import recipe as recipes
-from train.checkpoints import FRESH_HEAD, METADATA
+from train.checkpoints import METADATA
 from train.console import tell
 from train.methods.coclr import CoCLR
 from train.methods.contrastive import OneStream, OneStreamSettings
 from train.methods.infonce import InfoNCE, InfoNCESettings
 from train.methods.ubernce import UberNCE
-from train.published import Published, import_published, published_state
+from train.networks.settings import NetworkSettings
+from train.published import Published, coclr, import_published, published_state
 from train.recipe import Recipe, StageSettings
 
 # What the layout keeps of a queue's slots.
@@ -32,10 +33,10 @@ SHOWN = 4  # names of tensors that are told one by one
 def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
     """Write RUN with a finished stage for each stream -> file. Only GOCA's files say of which stream their networks are.
 
-    Of a file of CoCLR the query network is taken, with its key network and queue; of ViCC the query network. Of a linear
-    probe, a fine-tuned network and those whose projection head is another than ours (GOCA, SLIC, DPC, CoCon) the backbone is
-    taken; a projection head is made from the seed, which is told. Raises Refusal for a run that is there, a file that is
-    none and files whose networks saw other clips, and UsageError without a file.
+    Of a file of CoCLR the query network is taken, with its key network and queue; of others the stream's or the query
+    network, whole: projection head, aggregation or classifier included. Videos are compared by the layer that the paper
+    compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none and
+    files whose networks saw other clips, and UsageError without a file.
     """
     if not files:
         raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
@@ -45,7 +46,7 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
     recipe = _recipe(found, files)
     written = {stage.name: _checkpoint(recipe, stage, found[stage.name], files[stage.name]) for stage in recipe.stages}
     for stream, published in found.items():
-        _tell_what_is_left_out(published, stream, files[stream], recipe.seed)
+        _tell_what_is_left_out(published, files[stream])
     stages.prepare(run, recipe)
     for name, content in written.items():
         checkpoints.write(content, stages.checkpoint_path(run, name))
@@ -53,17 +54,19 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
 
 def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
     """A stage for each stream, on the clips that its network was trained on, which must be the same for all."""
-    clips = [published.clips for published in found.values()]
-    if any(other != clips[0] for other in clips):
+    seen = [(published.clips, published.layer) for published in found.values()]
+    if any(other != seen[0] for other in seen):
         listed = ", ".join(f"{files[stream]} ({published.layout})" for stream, published in found.items())
         raise Refusal(
-            "the networks were trained on clips of other kinds",
+            "the networks were trained on clips of other kinds, or videos are compared by other layers of them",
             where=listed,
             remedy="import each into a run of its own",
         )
+    clips, layer = seen[0]
     return recipes.load(recipes.find(*RECIPE)).changed(
         title=f"published networks: {', '.join(map(str, files.values()))}",
-        clips=clips[0],
+        clips=clips,
+        layer=layer,
         stages=[
             StageSettings(name=stream, method="infonce", settings=_settings(stream, published), epochs=1)
             for stream, published in found.items()
@@ -72,46 +75,32 @@ def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
 
 
 def _settings(stream: str, published: Published) -> InfoNCESettings:
-    role = published.role(stream)
     queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
-    settings = InfoNCESettings(
-        stream=stream, backbone=published.backbone, backbone_settings=published.backbone_settings, queue=queue
-    )
-    if not published.has_our_head(role):
-        return settings
-    return settings.changed(dim=len(published.heads[role]["head.2.weight"]))
+    network = NetworkSettings.of_published(published.network)
+    return InfoNCESettings(stream=stream, queue=queue, **dict(network))
 
 
 def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
     method = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     assert isinstance(method, InfoNCE)
-    pair, role = method.pair, published.role(stage.name)
-    parts = {"query": published.encoder(role)}
+    pair = method.pair
+    parts = {"query": published.state(published.role(stage.name))}
     if "key" in pair.networks:
-        parts["key"] = published.encoder("key")
+        parts["key"] = published.state("key")
         parts["queue"] = pair.queue.state_dict()
         parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
-    if not published.has_our_head(role):
-        parts["query"] |= {f"head.{name}": tensor for name, tensor in pair.query.head.state_dict().items()}
     checkpoints.load_strictly(pair, checkpoints.flat(parts), str(path))
     facts = provenance.described(recipe, stage)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
-    facts[FRESH_HEAD] = not published.has_our_head(role)
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
 
 
-def _tell_what_is_left_out(published: Published, stream: str, path: Path, seed: int) -> None:
-    role = published.role(stream)
-    if not published.has_our_head(role):
-        head = list(published.heads[role])
-        found = "a head of another form than ours" if head else "no head"
-        left_out = f"{_listed(head)} are left out, and " if head else ""
-        tell(f"{path}: {found}. The backbone is taken; {left_out}the head is a fresh one, from the seed {seed}")
+def _tell_what_is_left_out(published: Published, path: Path) -> None:
     if published.prototypes is not None:
         tell(f"{path}: {len(published.prototypes)} prototypes are left out, for which such a run has no place")
     if published.extra:
         tell(f"{path}: {_listed(published.extra)} are left out: no part of the layout {published.layout}")
-    if not published.backbone_settings.get("running_statistics", True):
+    if not published.network.get("backbone_settings", {}).get("running_statistics", True):
         tell(
             f"{path}: batch norm has no running statistics. It uses those of the clips that are computed together, on"
             " which every feature depends, as in the released code"
@@ -137,10 +126,11 @@ def export_published(path: Path, layout: str, out: Path) -> None:
         not isinstance(method, OneStream)
         or not isinstance(settings, OneStreamSettings)
         or not settings.queue
-        or settings.backbone not in ("s3d", "s3dg")
+        or settings.backbone not in coclr.WRITTEN
+        or settings.head != "coclr"
     ):
         raise Refusal(
-            f"the layout {layout} is of InfoNCE, UberNCE and CoCLR with a queue, on S3D",
+            f"the layout {layout} is of InfoNCE, UberNCE and CoCLR with a queue, on {', '.join(coclr.WRITTEN)}",
             where=f"{path}: {facts['method']}",
             remedy="export the bare backbone: leave out --layout",
         )
@@ -151,7 +141,7 @@ def export_published(path: Path, layout: str, out: Path) -> None:
         queue["other"] = method.sampled.features
     published = Published(
         layout,
-        settings.backbone,
+        {"backbone": settings.backbone, "head": settings.head},
         {role: network.backbone.state_dict() for role, network in networks.items()},
         {
             role: {f"head.{name}": t for name, t in network.head.state_dict().items()}

@@ -21,7 +21,7 @@ BATCH = 32  # clips at once
 
 @torch.no_grad()
 def unit_features(
-    networks: Sequence[Network], plans: Iterable[ClipPlan], reader: Executor, layer: str = "backbone"
+    networks: Sequence[Network], plans: Iterable[ClipPlan], reader: Executor, layer: str
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """For every batch of clips, which is read once for all networks: the clips' places among the plans, int64 (B,), and
     each network's rows of its `layer` as unit rows (B, D).

@@ -18,37 +18,53 @@ from train.larc import LARC
 from train.settings import Settings, cannot_be
 
 OptimiserName = Literal["adam", "adamw", "sgd", "larc"]
-Schedule = Literal["constant", "step", "one_cycle", "cosine"]
+Schedule = Literal["constant", "step", "one_cycle", "cosine", "plateau"]
 
 SGD_MOMENTUM = 0.9
-STEP_FACTOR = 0.1  # at every milestone
+STEP_FACTOR = 0.1  # at every milestone, and where a loss has come to a plateau
 ONE_CYCLE_RISE = 0.15  # share of the steps on which the learning rate rises (specs of the small recipes)
+
+OF_SCHEDULES = {
+    "warm_up": ("cosine",),
+    "warm_up_from": ("cosine",),
+    "horizon": ("cosine",),
+    "final_lr": ("cosine", "plateau"),
+}
 
 
 class OptimiserSettings(Settings):
     """What a recipe may say under `optimiser`. The defaults are CoCLR's first 250 epochs of InfoNCE.
 
     Args:
-        name: "adam" (weight decay coupled, as an L2 term), "adamw" (decoupled), "sgd" (momentum 0.9, coupled) or "larc"
+        name: "adam" (weight decay coupled, as an L2 term), "adamw" (decoupled), "sgd" (coupled) or "larc"
             (sgd with a rate of each tensor's own, trust coefficient 0.001, without clipping: ViCC and GOCA).
         lr: learning rate; the highest one of a one-cycle schedule. It is not scaled with the batch.
+        momentum: of "sgd" and "larc".
         weight_decay: on all weights, biases and batch norm included.
         schedule: "constant"; "step": x 0.1 at each of `milestones`; "one_cycle": cosine up for 15 % of all steps from
             lr / 25, then cosine down to nothing, with the momentum going the other way; "cosine": cosine down to
-            `final_lr`, step by step, after a linear warm-up.
+            `final_lr`, step by step, after a linear warm-up; "plateau": x 0.1, but not below `final_lr`, where the loss of
+            held-out videos has not become lower for more than `patience` epochs (`train.between_epochs.Plateau`).
         milestones: epochs at whose start the "step" schedule drops.
         warm_up: epochs that the "cosine" schedule takes, at its start, from `warm_up_from` to lr; up or down.
         warm_up_from: learning rate of the first step of a warm-up.
-        final_lr: learning rate at the end of a "cosine" schedule; its last step is a little above.
+        horizon: epochs after which the "cosine" schedule comes to its end, warm-up included, of a stage that ends before
+            (ViCC: 500, of which 300 were used); 0: the stage's own end.
+        patience: epochs without a lower loss that the "plateau" schedule waits for.
+        final_lr: learning rate at the end of a "cosine" schedule, whose last step is a little above; the lowest one of a
+            "plateau" schedule.
     """
 
     name: OptimiserName = "adam"
     lr: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=SGD_MOMENTUM, ge=0, lt=1)
     weight_decay: float = Field(default=1e-5, ge=0)
     schedule: Schedule = "constant"
     milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
     warm_up: int = Field(default=0, ge=0)
     warm_up_from: float = Field(default=0.0, ge=0)
+    horizon: int = Field(default=0, ge=0)
+    patience: int = Field(default=10, ge=0)
     final_lr: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
@@ -56,10 +72,13 @@ class OptimiserSettings(Settings):
         if (self.schedule == "step") != bool(self.milestones):
             problem = f'schedule "{self.schedule}" with milestones {list(self.milestones)}'
             raise cannot_be(problem, 'milestones go with schedule "step", and with no other', "milestones")
-        for key in ("warm_up", "warm_up_from", "final_lr"):
-            if getattr(self, key) and self.schedule != "cosine":
+        for key, schedules in OF_SCHEDULES.items():
+            if getattr(self, key) and self.schedule not in schedules:
                 problem = f'schedule "{self.schedule}" with {key} {getattr(self, key)}'
-                raise cannot_be(problem, f'{key} goes with schedule "cosine", and with no other', key)
+                listed = " or ".join(f'"{name}"' for name in schedules)
+                raise cannot_be(problem, f"{key} goes with schedule {listed}, and with no other", key)
+        if self.momentum != SGD_MOMENTUM and self.name not in ("sgd", "larc"):
+            raise cannot_be(f"{self.name} with momentum {self.momentum}", "momentum goes with sgd and larc", "momentum")
         if self.final_lr > self.lr:
             raise cannot_be(f"{self.final_lr} is out of range", f"at most {self.lr:g}", "final_lr")
         if self.warm_up_from and not self.warm_up:
@@ -74,7 +93,7 @@ def make_optimiser(settings: OptimiserSettings, parameters: Iterable[nn.Paramete
     if settings.name == "adamw":
         return AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     kind = {"sgd": SGD, "larc": LARC}[settings.name]
-    return kind(parameters, lr=settings.lr, momentum=SGD_MOMENTUM, weight_decay=settings.weight_decay)
+    return kind(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 def configured(
@@ -87,10 +106,10 @@ def configured(
 
     Raises:
         UsageError: one of these two on a run without a known end; once training has begun, a warm-up that is as long as
-            the run.
+            the schedule, or a schedule that is shorter than the run.
     """
     optimiser = make_optimiser(settings, parameters)
-    if settings.schedule == "constant":
+    if settings.schedule in ("constant", "plateau"):
         return optimiser
     if settings.schedule == "step":
         by_epoch = MultiStepLR(optimiser, list(settings.milestones), gamma=STEP_FACTOR)
@@ -122,12 +141,17 @@ def _cosine_factor(settings: OptimiserSettings, trainer: Trainer, steps: int) ->
     """What the learning rate is multiplied by. A closure: of an object the scheduler would save all it refers to."""
 
     def factor(step: int) -> float:
-        # There is no loader yet when step 0 is asked for, which needs no more than that an epoch has a step.
-        warm_up = settings.warm_up * (_steps_of_epoch(trainer) if step else 1)
-        if warm_up >= steps:
-            problem = f"a warm-up of {settings.warm_up} epochs does not end within {steps} steps"
+        if not step:  # there is no loader yet, and it is all the same how many steps an epoch has
+            return (settings.warm_up_from if settings.warm_up else settings.lr) / settings.lr
+        epoch = _steps_of_epoch(trainer)
+        warm_up, end = settings.warm_up * epoch, settings.horizon * epoch or steps
+        if end < steps:
+            problem = f"a schedule of {settings.horizon} epochs ends before the stage, which has {steps} steps"
+            raise _refusal("horizon", problem, "a longer horizon, or 0 for the stage's own end")
+        if warm_up >= end:
+            problem = f"a warm-up of {settings.warm_up} epochs does not end within {end} steps"
             raise _refusal("warm_up", problem, "a shorter warm-up, or a longer run")
-        return cosine(settings, step, steps, warm_up) / settings.lr
+        return cosine(settings, step, end, warm_up) / settings.lr
 
     return factor
 

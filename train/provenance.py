@@ -41,6 +41,7 @@ def facts(
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
         "store_settings_hash": store.settings_hash,
         "store_videos_hash": training_set.digest,
+        "annotations": {"name": store.annotated.name, "digest": store.annotated.digest},
         "start": start,
     }
 
@@ -55,9 +56,11 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
         "seed": recipe.seed,
         "clips": recipe.clips.as_dict(),
         "sampling": recipe.sampling_of(stage).as_dict(),
+        "layer": recipe.layer,
         "recipe_hash": _hash(recipe.as_dict()),
         "store_settings_hash": "",
         "store_videos_hash": "",
+        "annotations": {},
         "start": {},
         "versions": environment.versions(),
     }
@@ -82,7 +85,7 @@ def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None
         "stage": "another stage",
         "recipe_hash": "another recipe",
         "store_settings_hash": "a store with other settings",
-        "store_videos_hash": "other videos: the store has changed since",
+        "store_videos_hash": "other videos, labels or recordings: store or annotations have changed since",
         "start": "other networks to start from: what the stage names in `start` has changed since",
     }
     for key, what in meaning.items():

@@ -47,7 +47,8 @@ class NeighbourSettings(Settings):
     `same_video_top1`: if of all held-out videos' last clips its own is most like its first.
 
     Args:
-        every: Steps between two looks; 0 for none, and then nothing is held out.
+        every: Steps between two looks; 0 for none, and then nothing is held out, unless a learning rate follows a held-out
+            loss (schedule "plateau").
         share: Of the training videos to hold out, whole recordings.
         gallery: Training videos to compare with at most, drawn once.
     """
@@ -67,8 +68,7 @@ class StageSettings(Settings):
         start: Role of the method -> an earlier stage, or a file.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
         steps: how often the weights are moved.
-        batch: As the recipe's, for this stage; 0: the recipe's.
-        sampling: As the recipe's, for this stage; none: the recipe's.
+        batch, precision, sampling: As the recipe's, for this stage; 0 and none: the recipe's.
     """
 
     name: str
@@ -78,6 +78,7 @@ class StageSettings(Settings):
     epochs: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
     batch: int = Field(default=0, ge=0)
+    precision: Precision | None = None
     sampling: AnySampling | None = None
 
     @field_validator("method")
@@ -145,12 +146,13 @@ class Recipe(Settings):
         seed: Of weights, order, frames and pixels.
         splits: Which videos are trained on; "" are those without a split.
         order: Which videos an epoch holds, and in which order: see `train.order.OrderSettings`.
-        precision: As Lightning names it.
+        precision: As Lightning names it. A stage may have its own.
         checkpoint_every: Steps between checkpoints, of which the last one stays.
         keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
         keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
         neighbours: Nearest neighbours of held-out videos while training: see `NeighbourSettings`.
+        layer: Of the networks, by whose rows videos are compared, while training and by evaluation: see `Network`.
     """
 
     title: str
@@ -171,6 +173,7 @@ class Recipe(Settings):
     keep_best: KeepBest = KeepBest()
     log_every: int = Field(default=10, ge=1)
     neighbours: NeighbourSettings = NeighbourSettings()
+    layer: str = "backbone"
 
     @field_validator("splits")
     @classmethod
@@ -198,6 +201,12 @@ class Recipe(Settings):
                     if stream not in self.channels:
                         refuse_unknown("stream", stream, self.channels)
                 stage.settings.check_batch(self.batch_of(stage))
+            for network in stage.settings.networks.values():
+                with told_as_setting("clips"):
+                    network.check_clips(self.clips.length, self.clips.size)
+                if self.layer not in network.layers:
+                    with told_as_setting("layer"):
+                        refuse_unknown("layer", self.layer, network.layers)
             with told_as_setting(f"stages[{place}].start"):
                 _check_start(stage, {other.name: other.settings for other in self.stages[:place]})
         return self
@@ -206,6 +215,15 @@ class Recipe(Settings):
     def channels(self) -> dict[str, int]:
         """Stream -> channels of its clips."""
         return self.clips.channels()
+
+    @property
+    def held_out_share(self) -> float:
+        """Of the training videos, which are held out where something looks at them: neighbours, or a learning rate."""
+        watched = self.neighbours.every or any(stage.settings.optimiser.schedule == "plateau" for stage in self.stages)
+        return self.neighbours.share if watched else 0.0
+
+    def precision_of(self, stage: StageSettings) -> Precision:
+        return stage.precision or self.precision
 
     def batch_of(self, stage: StageSettings) -> int:
         """Videos in a pass of a stage, over all devices."""

@@ -5,24 +5,23 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
 from train import augment, checkpoints, convolutions, provenance, reader
+from train.batch import Batch
+from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.divergence import Divergence
@@ -33,36 +32,17 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.console import tell
+from train.hardware import Hardware, device
 from train.loader import ClipLoader
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
+from train.order import OrderSettings
 from train.planning import Planner, Reading
-from train.recipe import Recipe, StageSettings
-from train.settings import check_number
+from train.recipe import Precision, Recipe, StageSettings
 from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a run is executed on. It changes what is computed in the order of sums, and where a network has batch norm
-    in its statistics: each device takes them over its own clips, as the published systems do.
-
-    Args:
-        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
-        threads: Of the reader.
-        accelerator: cpu, gpu or auto.
-        devices: How many.
-        compile: Compile the networks (torch.compile): faster steps after a first one that takes minutes.
-    """
-
-    reader: str = "auto"
-    threads: int = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    compile: bool = False
 
 
 class Stopped(Exception):
@@ -87,14 +67,21 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
 
     UsageError for devices that are not there, or that cannot do what the recipe asks for.
     """
-    check_number("hardware.threads", hardware.threads, whole=True, least=1)
-    check_number("hardware.devices", hardware.devices, whole=True, least=1)
-    convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
     for stage in recipe.stages:
+        _convolutions_are_right(recipe, stage, hardware)
         training_set = TrainingSet.of(recipe, stage, store)
         loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(stage, loader.order.last)
+        if stage.settings.optimiser.schedule == "plateau":
+            watched = training_set.of_held_out()
+            make_loader(_in_order(recipe), stage, store, watched, hardware, world_size=hardware.devices).close()
+
+
+def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:
+    """See `train.convolutions.right_as_they_are`."""
+    precision = recipe.precision_of(stage)
+    return convolutions.right_as_they_are(precision, device(hardware, precision, recipe.sync_batchnorm))
 
 
 def _check_last_batch(stage: StageSettings, size: int) -> None:
@@ -106,32 +93,6 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
             where="order.last",
             remedy="order.last: drop in the recipe, or another batch",
         ) from error
-
-
-def _device(recipe: Recipe, hardware: Hardware) -> torch.device:
-    """What this process trains on. Raises UsageError for devices that are not there, or cannot do what the recipe asks."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            trainer = Trainer(
-                accelerator=hardware.accelerator, devices=hardware.devices, logger=False, enable_checkpointing=False
-            )
-    except MisconfigurationException as error:
-        raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
-    device = trainer.strategy.root_device
-    if device.type != "cpu":
-        return device
-    if recipe.precision == "16-mixed":  # Lightning would go on in another precision
-        raise UsageError(
-            "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
-        )
-    if recipe.sync_batchnorm and hardware.devices > 1:
-        raise UsageError(
-            f"torch's synchronised batch norm works on GPUs only, these are {hardware.devices} CPU processes",
-            where="sync_batchnorm",
-            remedy="--hardware.devices 1, GPUs, or sync_batchnorm: false in the recipe",
-        )
-    return device
 
 
 def prepare(run: Path, recipe: Recipe) -> None:
@@ -179,7 +140,7 @@ def run_stage(
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
-    right = convolutions.right_as_they_are(recipe.precision, _device(recipe, hardware))
+    right = _convolutions_are_right(recipe, stage, hardware)
     facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
@@ -192,7 +153,9 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
         _start(module, start, stage, recipe.seed)
-    data = _StageData(functools.partial(make_loader, recipe, stage, store, training_set, hardware))
+    training = functools.partial(make_loader, recipe, stage, store, training_set, hardware)
+    watched = functools.partial(make_loader, _in_order(recipe), stage, store, training_set.of_held_out(), hardware)
+    data = _StageData(training, watched)
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, stage, store, training_set, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
@@ -203,7 +166,7 @@ def run_stage(
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        trainer = _trainer(recipe, steps, run / stage.name, hardware, callbacks, ranges)
+        trainer = _trainer(recipe, recipe.precision_of(stage), steps, run / stage.name, hardware, callbacks, ranges)
         if hardware.compile:
             compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
@@ -239,7 +202,8 @@ def _start(
         for part in stage.settings.starts[role].takes:
             if part not in found:
                 name = checkpoints.PARTS.get(part, part)
-                tell(f"stage {stage.name}: {given} has no {name}: {role} starts with a fresh one, from the seed {seed}")
+                lacks = f"{given} has no {name} like this network's"
+                tell(f"stage {stage.name}: {lacks}: {role} starts with a fresh one, from the seed {seed}")
         for parts in module.starting[role]:
             checkpoints.start_from(parts, found, given)
 
@@ -263,25 +227,42 @@ def make_loader(
     return ClipLoader(planner, order, executor, rank, world_size, pin)
 
 
-class _StageData(LightningDataModule):
-    """Gives Lightning the loader of each rank. make: of (rank, world_size, pin), see `make_loader`."""
+def _in_order(recipe: Recipe) -> Recipe:
+    """The recipe as held-out videos are read: each once."""
+    return recipe.changed(order=OrderSettings(), accumulate=1)
 
-    def __init__(self, make: Callable[[int, int, bool], ClipLoader]) -> None:
+
+class _StageData(LightningDataModule):
+    """Gives Lightning the loader of each rank. training, watching: of (rank, world_size, pin), see `make_loader`."""
+
+    def __init__(
+        self, training: Callable[[int, int, bool], ClipLoader], watching: Callable[[int, int, bool], ClipLoader]
+    ) -> None:
         super().__init__()
-        self.make = make
+        self.training, self.watching = training, watching
         self.opened: list[ClipLoader] = []
 
     def train_dataloader(self) -> ClipLoader:
-        assert self.trainer is not None
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        pin = self.trainer.strategy.root_device.type == "cuda"
-        loader = self.make(rank, world_size, pin)
+        loader = self._made(self.training)
         self.opened.append(loader)
         return loader
+
+    def held_out(self) -> Iterator[Batch]:
+        """This rank's share of whole batches of the held-out videos, the same every time."""
+        loader = self._made(self.watching)
+        try:
+            yield from loader
+        finally:
+            loader.close()
 
     def close(self) -> None:
         for loader in self.opened:
             loader.close()
+
+    def _made(self, make: Callable[[int, int, bool], ClipLoader]) -> ClipLoader:
+        assert self.trainer is not None
+        pin = self.trainer.strategy.root_device.type == "cuda"
+        return make(self.trainer.global_rank, self.trainer.world_size, pin)
 
 
 def _callbacks(
@@ -302,11 +283,20 @@ def _callbacks(
         sampling, streams = recipe.sampling_of(stage), list(stage.settings.networks)
         watching = [
             Neighbours(
-                recipe.neighbours, training_set, recipe.clips, sampling, recipe.seed, streams, store.settings, metrics
+                recipe.neighbours,
+                training_set,
+                recipe.clips,
+                sampling,
+                recipe.seed,
+                streams,
+                store.settings,
+                recipe.layer,
+                metrics,
             )
         ]
     also = {name: meter for watched in watching for name, meter in watched.meters.items()}
-    metrics.also = tuple(also)
+    followed = [HELD_OUT_LOSS] if stage.settings.optimiser.schedule == "plateau" else []
+    metrics.also = (*also, *followed)
     return [
         *watching,
         Divergence(folder, metrics),
@@ -319,12 +309,18 @@ def _callbacks(
 
 
 def _trainer(
-    recipe: Recipe, steps: int, folder: Path, hardware: Hardware, callbacks: list[Callback], ranges: Ranges | None
+    recipe: Recipe,
+    precision: Precision,
+    steps: int,
+    folder: Path,
+    hardware: Hardware,
+    callbacks: list[Callback],
+    ranges: Ranges | None,
 ) -> Trainer:
     return Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
-        precision=recipe.precision,
+        precision=precision,
         max_epochs=-1,
         max_steps=steps,
         accumulate_grad_batches=recipe.accumulate,

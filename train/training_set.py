@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import SPLITS
 from pipeline.store import VideoStore
-from pipeline.store.annotation import Annotated
+from pipeline.store.annotated import Annotated
 from train.columns import Column
 from train.groups import Groups
 from train.order import Order, OrderSettings
@@ -104,9 +104,13 @@ class TrainingSet:
             str(store.root),
             least=sampling.least(recipe.clips),
             drop=sampling.short == "drop",
-            share=recipe.neighbours.share if recipe.neighbours.every else 0.0,
+            share=recipe.held_out_share,
             seed=recipe.seed,
         )
+
+    def of_held_out(self) -> TrainingSet:
+        """The held-out videos, to be read as the others are."""
+        return TrainingSet(self.held_out, self.where, least=self.least)
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -52,7 +52,7 @@ def bring(
         fps: Frame rate of the videos, where it is known.
         workers: Threads; 0 takes all cores.
         retry_quarantined: Try the videos again that earlier runs refused.
-        overwrite: Redo stored videos whose pictures, label, source or split have changed since, and the whole store where it
+        overwrite: Redo stored videos whose pictures have changed since, and the whole store where it
             was made with other settings or by another major version of the software. Without it, that is refused and told.
     """
     if not (math.isfinite(bound) and bound > 0):

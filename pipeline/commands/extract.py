@@ -77,7 +77,7 @@ def extract(
         time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
             quarantine; 0 waits for ever.
         retry_quarantined: Try the videos again that earlier runs refused.
-        overwrite: Redo stored videos whose file, label, source or split has changed since, and the whole store where it was
+        overwrite: Redo stored videos whose file has changed since, and the whole store where it was
             made with other settings or by another major version of the software. Without it, that is refused and told.
     """
     listed = _listed(videos, dataset, split, lists, classes, manifest)

@@ -20,7 +20,7 @@ from pipeline.extraction import quarantine
 from pipeline.extraction.journal import Summary, last_run
 from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
-from pipeline.store import VideoStore, catalogue, compatibility, open_store
+from pipeline.store import VideoStore, annotation, catalogue, compatibility, open_store
 from pipeline.store import verify as verification
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
@@ -57,19 +57,25 @@ def manifest(
     console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {escape(str(out))}")
 
 
-def status(store: str) -> None:
+def status(store: str, annotations: str = "") -> None:
     """Tell what is in a store: videos, frames, size, settings, the last run, and what is in quarantine for which reason.
 
     Args:
         store: Folder of the store, or its URL.
+        annotations: The annotation set whose labels and splits are told; by default that of extraction, or the only one.
     """
-    opened = open_store(store)
+    opened = open_store(store, annotations)
     videos = opened.table
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     splits = opened.annotated.count_splits()
     table.add_row("videos", f"{len(videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
     table.add_row("frames", f"{videos.lengths.sum(dtype=np.int64)}  ({videos.seconds() / 3600:.2f} hours)")
     table.add_row("classes", str(len(opened.classes)))
+    if said := opened.annotated.name:
+        told = "; ".join(filter(None, [f"{said}, digest {opened.annotated.digest[:16]}", opened.annotated.told()]))
+        table.add_row("annotations", escape(told))
+    if others := [name for name in annotation.names(opened.root) if name != said]:
+        table.add_row("", escape(f"others are {', '.join(others)}"))
     cuts = pc.list_value_length(videos.cuts).to_numpy()
     if cuts.any():
         table.add_row("cuts", f"{cuts.sum()} between shots, in {np.count_nonzero(cuts)} videos")
@@ -119,7 +125,12 @@ def verify(store: str, threads: int = 0) -> int:
 
 
 def preview(
-    store: str, out: Path = Path("preview"), videos: list[str] | None = None, count: int = 8, clip: bool = False
+    store: str,
+    out: Path = Path("preview"),
+    videos: list[str] | None = None,
+    count: int = 8,
+    clip: bool = False,
+    annotations: str = "",
 ) -> None:
     """Write contact sheets (PNG): frames of videos above their colour-coded flow.
 
@@ -129,8 +140,9 @@ def preview(
         videos: Ids of the videos to show; by default `count` of them, evenly over the store.
         count: How many videos to show when none are named.
         clip: `--clip true` also writes the first five seconds of each as MP4, frames beside flow.
+        annotations: The annotation set whose labels are shown; by default that of extraction, or the only one.
     """
-    opened = open_store(store)
+    opened = open_store(store, annotations)
     if videos is None:
         step = max(1, len(opened.videos) // count)
         videos = opened.videos[::step][:count]
@@ -234,6 +246,8 @@ def print_summary(summary: Summary, store: str) -> None:
         parts.append(f"{len(summary.partial)} of them in part")
     if summary.skipped:
         parts.append(f"{summary.skipped} were there already")
+    if summary.annotated:
+        parts.append(f"{summary.annotated} have another label, source or split now")
     if summary.quarantined or summary.in_quarantine:
         parts.append(f"{len(summary.quarantined) + summary.in_quarantine} in quarantine")
     console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {escape(store)}")

@@ -123,7 +123,7 @@ def bring(
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     A video that is empty, or whose parts do not fit, lands in quarantine with its reason and with `reproduce`, the
-    command that shows it again. overwrite: redo videos whose pictures, label, source or split have changed, and the whole
+    command that shows it again. overwrite: redo videos whose pictures have changed, and the whole
     store where it was made with other settings or other software; without it these are refused. Raises Refusal when
     nothing can be done (what was just said) or nothing more.
     """
@@ -180,9 +180,6 @@ def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter
     if frames.reencoded:
         notes[REENCODED] = frames.reencoded
     facts: dict[str, Any] = {
-        "label": video.label,
-        "source": video.source or video.video_id,
-        "split": video.split,
         "fps": existing.fps,
         "length": len(pictures),
         "file": {"path": existing.frames.place(video.video_id), **frames.identity},

@@ -157,9 +157,6 @@ def _store(
             mark = _lap(seconds, "write", mark)
         _lap(seconds, "decode", mark)
     facts = {
-        "label": video.label,
-        "source": video.source or video.video_id,
-        "split": video.split,
         "fps": settings.decode.fps or source.header.fps,
         "length": frames,
         "file": {"path": video.path, **_identity(file, began)},

@@ -28,6 +28,7 @@ class Summary:
     frames: int = 0
     partial: dict[str, str] = field(default_factory=dict)  # of the stored ones: video id -> why its end is missing
     quarantined: dict[str, str] = field(default_factory=dict)
+    annotated: int = 0  # of how many videos the manifest says something else than before
     in_quarantine: int = 0  # refused by earlier runs and left alone by this one
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pipeline import storage
 from pipeline.extraction.journal import Summary
 from pipeline.extraction.plan import Sources, plan, refuse_loss
 from pipeline.manifest import Manifest, Video
-from pipeline.store import VideoStore, catalogue, classes, compatibility, layout, open_store
+from pipeline.store import VideoStore, annotated, annotation, catalogue, compatibility, layout, open_store
+from pipeline.store.annotation import AnnotationSet
 from pipeline.store.lock import only_writer
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import add_groups, create_store, writing_to
@@ -29,7 +30,9 @@ def settled(
         return None
     store = create_store(path, settings)
     todo, summary = plan(manifest, store, sources, retry_quarantined)
-    if todo or not store.listing.current or classes.missing(path, manifest.classes) or any(_strays(path)):
+    listed = AnnotationSet.of_manifest(manifest)
+    said = annotated.of_extraction(path, store.listing.table, listed)
+    if todo or not store.listing.current or any(_strays(path)) or said != said.updated(listed):
         return None
     summary.wall = time.perf_counter() - began
     return summary
@@ -72,7 +75,7 @@ def run_into(
     """
     with opened_for_writing(path, settings, manifest, sources, overwrite) as store:
         todo, summary = plan(manifest, store, sources, retry_quarantined, overwrite)
-        make_ready(path, manifest, todo)
+        summary.annotated = make_ready(store, manifest, todo)
         yield todo, summary
         with writing_to(path):
             catalogue.save(path)
@@ -97,12 +100,24 @@ def start_over(store: VideoStore, settings: ExtractionSettings) -> VideoStore:
     return open_store(root)
 
 
-def make_ready(root: Path, manifest: Manifest, video_ids: Iterable[str]) -> None:
-    """Sweep, then write what lies above the videos that are to come."""
+def make_ready(store: VideoStore, manifest: Manifest, video_ids: Collection[str]) -> int:
+    """Sweep, then write what the manifest says and what lies above the videos that are to come.
+
+    Returns of how many videos something else was said before.
+    """
+    root = store.root
+    listed = AnnotationSet.of_manifest(manifest)
+    before = annotated.of_extraction(root, store.listing.table, listed)
+    after = before.updated(listed)
     with writing_to(root):
         sweep(root)
-        classes.add(root, manifest.classes)
+        # Records of schema 1 say it themselves; those to come say nothing, so that all of it is written beside them first.
+        if after != before or (video_ids and store.schema < layout.SCHEMA):
+            annotation.save(root, annotation.EXTRACTION, after)
+            if store.schema < layout.SCHEMA:
+                storage.commit(root / layout.RECORD, compatibility.upgraded_root_record(store))
         add_groups(root, video_ids)
+    return before.changed(listed)
 
 
 def sweep(root: Path) -> None:

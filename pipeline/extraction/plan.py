@@ -13,7 +13,7 @@ from pipeline.errors import Refusal, spelled_out
 from pipeline.extraction.journal import Summary
 from pipeline.extraction.progress import comparing
 from pipeline.manifest import Manifest, Video
-from pipeline.store import VideoStore, annotation, catalogue, layout
+from pipeline.store import VideoStore, catalogue, layout
 
 SHOWN = 5  # videos that a refusal spells out
 
@@ -80,8 +80,8 @@ def plan(
 ) -> tuple[dict[str, Video], Summary]:
     """What is to be done, by video id: what is missing and, with `overwrite`, what has changed since it was stored.
 
-    Raises Refusal where stored videos have other source files, labels, sources or splits than the manifest, or other
-    settings than the store, for skipping them would keep the old ones, and where `overwrite` would lose a video that cannot be made again.
+    Raises Refusal where stored videos have other source files than the manifest, or other settings than the store, for
+    skipping them would keep the old ones, and where `overwrite` would lose a video that cannot be made again.
     """
     stored = set(store.listing.table.ids.to_pylist())
     changed = _changed(manifest, store, sources)
@@ -122,20 +122,13 @@ def _changed(manifest: Manifest, store: VideoStore, sources: Sources) -> dict[st
     """Video id -> what differs, of the manifest's stored videos."""
     found, listing, table = {}, store.listing, store.listing.table
     rows = {video_id: row for row, video_id in enumerate(table.ids.to_pylist())}
-    annotated = annotation.of_records(store.root, table)
     with comparing():  # what is newer than its record is read whole
         for video in manifest.rows:
             if (row := rows.get(video.video_id)) is not None:
                 stored = Stored(store, video.video_id, int(listing.bytes[row]), int(listing.committed[row]))
-                recorded = {
-                    "label": annotated.label(row),
-                    "source": annotated.source(row),
-                    "split": annotated.split(row),
-                    "settings_hash": table.kind(row).settings_hash,
-                }
-                listed = {"label": video.label, "source": video.source or video.video_id, "split": video.split}
-                listed["settings_hash"] = store.settings_hash  # other in a folder that was copied from another store
-                found[video.video_id] = [*changes(recorded, listed), *sources.differences(video, stored)]
+                recorded = {"settings_hash": table.kind(row).settings_hash}  # other in a folder from another store
+                differing = changes(recorded, {"settings_hash": store.settings_hash})
+                found[video.video_id] = [*differing, *sources.differences(video, stored)]
     return {video_id: differing for video_id, differing in found.items() if differing}
 
 

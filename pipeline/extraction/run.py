@@ -50,8 +50,8 @@ def extract(
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
-    time_limit: seconds to wait for a frame of a video, see `job.extract_video`. overwrite: redo videos whose file, label,
-    source or split has changed, and the whole store where it was made with other settings or other software; without it
+    time_limit: seconds to wait for a frame of a video, see `job.extract_video`. overwrite: redo videos whose file
+    has changed, and the whole store where it was made with other settings or other software; without it
     these are refused. workers, scheduler, jobs: see `cluster.workers_for_extraction`. The first Ctrl-C or SIGTERM lets the
     running videos finish, the second does not. Raises Refusal when nothing can be done (no such folder, what was just said)
     or nothing more (disk full), and Unfinished when a signal ended it.

@@ -1,106 +1,179 @@
-"""What people say of a store's videos: class, recording and split, apart from what extraction stored.
+"""Annotation sets: `STORE/annotations/<name>.csv`, what people say of the videos, apart from what extraction stored.
 
-Stores of schema 1 keep them in the commit records, and their classes in `classes.txt`.
+The first line is JSON: the classes in the data set's official order, on whose places labels' numbers depend, and a digest
+of them and of all that follows, which is a table like a manifest's: `video_id,label,source,split`, sorted by id. `source` is
+empty where a video is its own recording. A set is one file, so that it is rewritten in one step, whole or not at all.
 """
 
 from __future__ import annotations
 
-import bisect
+import contextlib
+import csv
 import hashlib
-from collections.abc import Sequence
+import io
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 
-from pipeline.manifest import SPLITS
-from pipeline.store import classes, columns
-from pipeline.store.table import VideoTable
+from pipeline import storage
+from pipeline.errors import Refusal, UsageError
+from pipeline.manifest import Manifest
+from pipeline.store import layout
 
-NO_LABEL = -1
-AT_ONCE = 65_536  # videos that a digest takes in together
+EXTRACTION = "extraction"  # the set that extraction keeps, of the manifests that it was given
+BLOCK = 2**22  # bytes read at once
+TEST_SHARE = 0x74657374  # keeps these random numbers apart from those of other users of the same seed
 
 
-@dataclass(frozen=True, eq=False)
-class Annotated:
-    """What a set says of the N videos of a table, in its rows.
+class Said(NamedTuple):
+    """What is said of one video; source: "" where it is its own recording."""
 
-    classes: names in the data set's official order. labels: places in it, int32 (N,), -1 without. splits: places in
-    `pipeline.manifest.SPLITS`, int8 (N,). recordings: sorted names of those that are more than the one video that was cut from
-    them. recorded: places in it, int32 (N,), -1 where the video is its own recording.
-    """
+    label: str = ""
+    source: str = ""
+    split: str = ""
 
-    table: VideoTable
+
+COLUMNS = ("video_id", *Said._fields)
+
+
+@dataclass(frozen=True)
+class AnnotationSet:
+    """A set as it is written. said: by video id."""
+
     classes: list[str]
-    labels: np.ndarray
-    splits: np.ndarray
-    recordings: list[str]
-    recorded: np.ndarray
+    said: dict[str, Said]
 
-    @cached_property
-    def sources(self) -> np.ndarray:
-        """Number of each video's recording, int32 (N,): equal ones are one, and they rise with the recordings' names."""
-        return numbered(self.table, self.recordings, self.recorded)
+    @classmethod
+    def of_manifest(cls, manifest: Manifest) -> AnnotationSet:
+        own = {row.video_id: row.source if row.source != row.video_id else "" for row in manifest.rows}
+        said = {row.video_id: Said(row.label, own[row.video_id], row.split) for row in manifest.rows}
+        return cls(manifest.classes, said)
 
-    def digest_of(self, rows: np.ndarray) -> str:
-        """Of these videos, byte for byte, and all that the set says of them; rows int64 (M,)."""
-        hashed = hashlib.sha256()
-        classes, recordings = pa.array(["", *self.classes], pa.string()), pa.array(["", *self.recordings], pa.string())
-        for first in range(0, len(rows), AT_ONCE):
-            part = rows[first : first + AT_ONCE]
-            said = {
-                "video_id": self.table.ids.take(pa.array(part)).cast(pa.string()),
-                "label": classes.take(pa.array(self.labels[part] + 1)),
-                "source": recordings.take(pa.array(self.recorded[part] + 1)),
-                "split": pa.array(self.splits[part]),
-            }
-            columns.digest_into(hashed, pa.RecordBatch.from_pydict(said))
-            hashed.update(self.table.digests[part])
-        return hashed.hexdigest()[:16]
+    def updated(self, newer: AnnotationSet) -> AnnotationSet:
+        """With what the newer one says. Classes keep their places, and so do labels their numbers; new ones come last."""
+        classes = self.classes + [name for name in newer.classes if name not in set(self.classes)]
+        return AnnotationSet(classes, self.said | newer.said)
 
-    def count_splits(self) -> dict[str, int]:
-        """How many videos each split has, for people."""
-        numbers = np.bincount(self.splits, minlength=len(SPLITS)).tolist()
-        return {name or "no split": number for name, number in zip(SPLITS, numbers, strict=True) if number}
-
-    def label(self, row: int) -> str:
-        return self.classes[self.labels[row]] if self.labels[row] != NO_LABEL else ""
-
-    def source(self, row: int) -> str:
-        return self.recordings[self.recorded[row]] if self.recorded[row] >= 0 else self.table.id(row)
-
-    def split(self, row: int) -> str:
-        return SPLITS[self.splits[row]]
+    def changed(self, newer: AnnotationSet) -> int:
+        """Of how many videos the newer one says something else."""
+        return sum(self.said[video_id] != said for video_id, said in newer.said.items() if video_id in self.said)
 
 
-def of_records(root: Path, table: VideoTable) -> Annotated:
-    """The set that a store of schema 1 was extracted with."""
-    named = sorted({kind.label for kind in table.kinds if kind.label})
-    listed = classes.load(root)
-    names = named if listed is None else listed
-    labels = table.of_kinds([names.index(kind.label) if kind.label in names else NO_LABEL for kind in table.kinds])
-    splits = table.of_kinds([SPLITS.index(kind.split or "") for kind in table.kinds], np.int8)
-    recordings = [name for name in sorted(table.recorded_sources.unique().to_pylist()) if name]
-    recorded = pc.index_in(table.recorded_sources, pa.array(recordings, pa.string())).fill_null(-1).to_numpy()
-    return Annotated(table, names, labels, splits, recordings, recorded)
+def with_test_share(content: AnnotationSet, share: float, seed: int) -> AnnotationSet:
+    """The set with a split: of the videos of each class that share, whole recordings, for testing, the rest for training.
 
-
-def numbered(table: VideoTable, recordings: Sequence[str], recorded: np.ndarray) -> np.ndarray:
-    """Numbers of recordings, int32 (N,), that rise with their names, among which are the ids of videos that stand alone.
-
-    recordings: sorted. A video that is its own recording has the number of its row and of the named recordings that come
-    before it; those are numbered in between.
+    The draw depends on the seed and on the recordings of the class alone. Recordings are taken until the share is reached;
+    of a class that has several, one at least is tested and one is not. Raises UsageError for a share that is none, and Refusal
+    where there is a split already.
     """
-    alone = np.arange(len(table), dtype=np.int32)
-    if not recordings:
-        return alone
-    rows = [table.row(name) for name in recordings]
-    others = [name for name, row in zip(recordings, rows, strict=True) if row < 0]  # no video has such an id
-    before = np.array([bisect.bisect_left(range(len(table)), name, key=table.id) for name in others], np.int32)
-    alone += np.searchsorted(before, alone, side="right").astype(np.int32)
-    between = iter(before + np.arange(len(before), dtype=np.int32))
-    numbers = np.array([next(between) if row < 0 else alone[row] for row in rows], np.int32)
-    return np.where(recorded >= 0, numbers[recorded], alone)
+    if not 0 < share < 1:
+        raise UsageError(f"{share} is no share of the videos", where="test_share", remedy="a number between 0 and 1")
+    if splits := sorted({said.split for said in content.said.values()} - {""}):
+        raise Refusal(
+            f"there is a split already: {', '.join(splits)}",
+            where="test_share",
+            remedy="leave test_share out, or give a manifest without splits",
+        )
+    classes: dict[str, dict[str, list[str]]] = {}  # label -> recording -> videos
+    for video_id, said in sorted(content.said.items()):
+        classes.setdefault(said.label, {}).setdefault(said.source or video_id, []).append(video_id)
+    tested: set[str] = set()
+    for label, recordings in classes.items():
+        drawn = np.random.default_rng((TEST_SHARE, seed, *label.encode())).permutation(sorted(recordings))
+        wanted, taken = share * sum(map(len, recordings.values())), 0
+        for recording in drawn[:-1]:
+            if taken >= wanted:
+                break
+            tested.update(recordings[recording])
+            taken += len(recordings[recording])
+    split = {video_id: "test" if video_id in tested else "train" for video_id in content.said}
+    return AnnotationSet(
+        content.classes, {name: said._replace(split=split[name]) for name, said in content.said.items()}
+    )
+
+
+def names(root: Path) -> list[str]:
+    """Of the sets that lie in a store, sorted."""
+    files = (path for path, is_folder in storage.entries(layout.annotations_folder(root)) if not is_folder)
+    return sorted(
+        path.name.removesuffix(layout.ANNOTATIONS) for path in files if path.name.endswith(layout.ANNOTATIONS)
+    )
+
+
+def load(root: Path, name: str) -> AnnotationSet:
+    """Raises Refusal where the file is not what was written."""
+    opened = OpenSet(root, name)
+    said = {}
+    for batch in opened.batches():
+        rows = zip(*(batch.column(column).to_pylist() for column in COLUMNS), strict=True)
+        said.update({video_id: Said(*rest) for video_id, *rest in rows})
+    return AnnotationSet(opened.classes, said)
+
+
+def save(root: Path, name: str, content: AnnotationSet) -> None:
+    """Write a set in the place of what has its name. Raises UsageError for a name that is none, and OSError."""
+    if not name or name != layout.quoted(name) or "/" in name:
+        raise UsageError(
+            f"an annotation set cannot be called {name!r}", remedy="take letters, digits, and the signs . _ - in a name"
+        )
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(COLUMNS)
+    writer.writerows((video_id, *content.said[video_id]) for video_id in sorted(content.said))
+    body = table.getvalue().encode()
+    digest = hashlib.sha256(_classes(content.classes) + body).hexdigest()
+    path = layout.annotations_path(root, name)
+    storage.make_folder(path.parent)
+    storage.write_atomically(path, _first_line(content.classes, digest) + body)
+
+
+class OpenSet:
+    """A set whose rows are read piece by piece, once. Raises Refusal where the file is not what was written."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        path = layout.annotations_path(root, name)
+        with contextlib.ExitStack() as opened:
+            try:
+                file: Any = open(path, "rb") if storage.is_local(path) else io.BytesIO(storage.read(path))  # noqa: SIM115
+                line = opened.enter_context(file).readline()
+                facts = json.loads(line)
+                self.classes: list[str] = facts["classes"]
+                self.digest: str = facts["digest"]
+                hashed = hashlib.sha256(_classes(self.classes))
+                while block := file.read(BLOCK):
+                    hashed.update(block)
+                if (line, hashed.hexdigest()) != (_first_line(self.classes, self.digest), self.digest):
+                    raise ValueError("it does not match its digest")
+            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+                raise Refusal(
+                    f"the annotation set {name!r} cannot be read: {error}",
+                    where=str(path),
+                    remedy="restore it from a copy; or write it again: `make annotate STORE= MANIFEST= NAME=`",
+                ) from error
+            file.seek(len(line))
+            opened.pop_all()  # `batches` closes it
+        self._file = file
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, strings all of them, sorted by video id."""
+        with self._file:
+            yield from pa_csv.open_csv(
+                self._file,
+                read_options=pa_csv.ReadOptions(block_size=BLOCK),
+                parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+                convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
+            )
+
+
+def _classes(classes: list[str]) -> bytes:
+    return json.dumps(classes).encode() + b"\n"
+
+
+def _first_line(classes: list[str], digest: str) -> bytes:
+    return json.dumps({"classes": classes, "digest": digest}, ensure_ascii=False).encode() + b"\n"

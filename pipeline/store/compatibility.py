@@ -21,13 +21,17 @@ IMPORTED = "imported"  # the estimator of flow that was brought
 def root_record(settings: ExtractionSettings) -> bytes:
     """The zarr.json of a store that is made here and now."""
     plain = settings.as_dict()
-    attributes = {
-        "schema": layout.SCHEMA,
-        "settings": plain,
-        "settings_hash": settings_hash(plain),
-        "software": environment.versions(),
-    }
-    return layout.group({layout.ATTRIBUTE: layout.seal(attributes)})
+    return _root(plain, settings_hash(plain), environment.versions())
+
+
+def upgraded_root_record(store: VideoStore) -> bytes:
+    """The zarr.json of a store of an earlier schema to which videos of this one are added."""
+    return _root(store.settings, store.settings_hash, store.software)
+
+
+def _root(settings: dict[str, Any], hashed: str, software: dict[str, str]) -> bytes:
+    facts = {"schema": layout.SCHEMA, "settings": settings, "settings_hash": hashed, "software": software}
+    return layout.group({layout.ATTRIBUTE: layout.seal(facts)})
 
 
 def refuse_other(store: VideoStore, settings: ExtractionSettings) -> None:

@@ -10,7 +10,8 @@ from urllib.parse import quote, unquote
 from pipeline.storage import digest
 from pipeline.views import VIEWS
 
-SCHEMA = 1
+SCHEMA = 2
+ANNOTATIONS = ".csv"
 ATTRIBUTE = "costream"
 RECORD = "zarr.json"
 LONGEST_NAME = 240  # bytes; file systems allow 255 and a suffix must fit
@@ -46,6 +47,14 @@ def record_path(store: Path, video_id: str) -> Path:
 
 def quarantine_path(store: Path, video_id: str) -> Path:
     return store / "quarantine" / f"{quoted(video_id)}.json"
+
+
+def annotations_folder(store: Path) -> Path:
+    return store / "annotations"
+
+
+def annotations_path(store: Path, name: str) -> Path:
+    return annotations_folder(store) / f"{name}{ANNOTATIONS}"
 
 
 def classes_path(store: Path) -> Path:

@@ -15,8 +15,8 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import annotation, catalogue, layout, shard
-from pipeline.store.annotation import Annotated
+from pipeline.store import annotated, catalogue, layout, shard
+from pipeline.store.annotated import Annotated
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.table import VideoTable
 from pipeline.views import VIEWS
@@ -91,8 +91,8 @@ class VideoInfos(Mapping[str, VideoInfo]):
         )
 
 
-def open_store(path: str | os.PathLike) -> VideoStore:
-    """Open a store for reading, by its path or URL. Raises Refusal when there is none, or when a newer costream wrote it."""
+def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
+    """Open a store for reading, by its path or URL. annotations: the set in use, see `annotated.choose`. Raises Refusal when there is none, or when a newer costream wrote it."""
     root = storage.location(path)
     try:
         content = storage.read_if_there(root / layout.RECORD)
@@ -115,14 +115,15 @@ def open_store(path: str | os.PathLike) -> VideoStore:
             where=str(root),
             remedy="read it with the costream that wrote it, or a later one",
         )
-    return VideoStore(root, attributes)
+    return VideoStore(root, attributes, annotations)
 
 
 class VideoStore:
     """Read access to a store; see `open_store`. The listing is taken when it is first needed and then kept."""
 
-    def __init__(self, root: Path, attributes: dict[str, Any]) -> None:
-        self.root = root
+    def __init__(self, root: Path, attributes: dict[str, Any], annotations: str = "") -> None:
+        self.root, self.annotations = root, annotations
+        self.schema: int = attributes["schema"]
         self.settings: dict[str, Any] = attributes["settings"]
         self.settings_hash: str = attributes["settings_hash"]
         self.software: dict[str, str] = attributes["software"]
@@ -143,8 +144,8 @@ class VideoStore:
 
     @cached_property
     def annotated(self) -> Annotated:
-        """Labels, recordings and splits of the videos, in the rows of the table."""
-        return annotation.of_records(self.root, self.table)
+        """What the annotation set in use says of the videos, in the rows of the table. Raises as `annotated.choose` does."""
+        return annotated.choose(self.root, self.table, self.annotations)
 
     @cached_property
     def infos(self) -> Mapping[str, VideoInfo]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -114,6 +114,10 @@ class VideoTable:
     def names(self, rows: np.ndarray) -> list[str]:
         """The ids of many videos."""
         return self.ids.take(pa.array(rows)).to_pylist()
+
+    def rows(self, video_ids: Iterable[str]) -> np.ndarray:
+        """The places of videos, int64 (M,), -1 for those that are not here."""
+        return np.array([self.row(video_id) for video_id in video_ids], np.int64)
 
     def row(self, video_id: str) -> int:
         """The place of a video; -1 where it is not here."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import catalogue, classes, layout
+from pipeline.store import annotation, catalogue, classes, layout
 from pipeline.store.reading import VideoStore
 
 CHANGED = "its bytes are not what was written"
@@ -29,12 +29,12 @@ class Damage:
 def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list[Damage]]]:
     """For every video folder: (video id, bytes read, damage found). Videos come in sorted order of their folders.
 
-    A folder without a video, the root, the class list and quarantine files are told only where they are damaged. The
+    A folder without a video, the root, annotation sets, the class list of schema 1 and quarantine files are told only where they are damaged. The
     catalogue is not looked at: it is derived, and what it says is believed only where it matches its own digest. Neither
     are the lock and the journal, which tells only what runs spent.
     """
     labels, damage = _class_list(store)
-    if damage:
+    if damage := [*damage, *_annotations(store)]:
         yield "", 0, damage
     folders = [store.root, *sorted(file.path.parent for file in catalogue.record_files(store.root))]
     quarantined = storage.files_below(store.root / "quarantine")
@@ -52,6 +52,15 @@ def _class_list(store: VideoStore) -> tuple[frozenset[str] | None, list[Damage]]
         what = error.what if isinstance(error, Refusal) else f"cannot be read: {error.strerror}"
         return None, [Damage("", str(layout.classes_path(store.root)), what)]
     return None if listed is None else frozenset(listed), []
+
+
+def _annotations(store: VideoStore) -> Iterator[Damage]:
+    """What is wrong with each annotation set."""
+    for name in annotation.names(store.root):
+        try:
+            annotation.load(store.root, name)
+        except Refusal as refusal:
+            yield Damage("", refusal.where, refusal.what)
 
 
 def _quarantined(store: VideoStore, path: Path) -> tuple[str, int, list[Damage]] | None:
@@ -115,7 +124,7 @@ def _counts(store: VideoStore, folder: Path, record: dict[str, Any], labels: fro
         yield f"made with settings {record['settings_hash']}, the store has {store.settings_hash}"
     if set(shapes) != set(store.views):
         yield f"it has the views {sorted(shapes)}, the store {sorted(store.views)}"
-    if record["label"] and labels is not None and record["label"] not in labels:
+    if record.get("label") and labels is not None and record["label"] not in labels:
         yield f"its label {record['label']!r} is not in classes.txt"
     if record["length"] != shapes["rgb"][0]:
         yield f"{record['length']} frames were decoded, {shapes['rgb'][0]} stored"

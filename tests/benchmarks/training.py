@@ -35,6 +35,7 @@ from tests.benchmarks.figures import write_figures
 from train import checkpoints, stages
 from train import recipe as recipes
 from train.batch import Batch
+from train.hardware import Hardware
 from train.loader import AHEAD, ClipLoader
 from train.recipe import Recipe, StageSettings
 from train.training_set import TrainingSet
@@ -122,7 +123,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
     rows = np.resize(np.arange(len(listed)), max(EPOCH, len(listed)))
     videos = TrainingSet(listed.videos.take(rows), str(store.root))
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
-    hardware = stages.Hardware(reader=arguments.reader, threads=arguments.threads)
+    hardware = Hardware(reader=arguments.reader, threads=arguments.threads)
     loader = stages.make_loader(recipe, stage, module, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)
     trainer = Trainer(

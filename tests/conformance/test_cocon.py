@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.conformance.reference import tensors
 from train.losses.cross_view import FLOOR, cooperation, synchronisation
 from train.losses.predictive import dense_predictive_nce
-from train.networks.aggregation import ConvGRU
+from train.networks.aggregations.gru import ConvGRU
 
 OWN, OTHER_BLOCK, OTHER_PLACE, OTHER_SAMPLE = 1, -1, -3, 0
 

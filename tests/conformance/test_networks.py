@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.conformance.reference import arrays
-from train import backbones
+from tests.conformance.reference import arrays, tensors
+from train.backbones import BACKBONES, Backbone
 from train.checkpoints import import_published
+from train.networks.network import Network
 
 
 def wave(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -39,27 +40,12 @@ def values() -> dict[str, Any]:
     return arrays("slic_r3d18")
 
 
-class R3DWithHead(nn.Module):
-    """SLIC's network from a file of it: our backbone, global average, and the head as it is published."""
-
-    def __init__(self, state: dict[str, Tensor]) -> None:
-        super().__init__()
-        found = import_published(state)
-        with torch.device("meta"):
-            self.backbone = backbones.create(found.backbone)
-            self.fc1, self.bn_proj, self.fc2 = nn.Linear(512, 2048), nn.BatchNorm1d(2048), nn.Linear(2048, 128)
-        self.backbone.load_state_dict(found.backbones["query"], assign=True)
-        head = {name: tensor for name, tensor in found.heads["query"].items()}
-        assert not self.load_state_dict(head, strict=False, assign=True).unexpected_keys
-
-    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = self.backbone(clips).mean(dim=(2, 3, 4))
-        return pooled, self.fc2(functional.relu(self.bn_proj(self.fc1(pooled))))
-
-
 def test_slics_network_and_its_stages(values: dict[str, Any]) -> None:
     shapes = {name: tuple(json.loads(shape)) for name, shape in zip(values["keys"], values["shapes"], strict=True)}
-    network = R3DWithHead({name: wave(str(name), shape) for name, shape in shapes.items()})
+    published = import_published({name: wave(str(name), shape) for name, shape in shapes.items()})
+    with torch.device("meta"):
+        network = Network(in_channels=3, **published.network)
+    network.load_state_dict(published.state("query"), assign=True)
     assert sum(parameter.numel() for parameter in network.parameters()) == values["n_params"]
     grids: list[str] = []
     for stage in ("bn1", "layer1", "layer2", "layer3", "layer4"):
@@ -68,9 +54,65 @@ def test_slics_network_and_its_stages(values: dict[str, Any]) -> None:
         )
     clips = torch.from_numpy(values["x"])
     with torch.no_grad():
-        pooled, rows = network.eval()(clips)
-        _, trained = network.train()(clips)
+        pooled, rows = (network.eval().embed(clips, layer) for layer in network.layers)
+        trained = network.train()(clips)
     assert grids[:5] == values["stage_shapes"].tolist()
     # Batch norm over a grid of four amplifies rounding: in float64 the rows of train mode are as far from the reference.
     for found, wanted in ((pooled, "pooled512"), (rows, "head128"), (trained, "head128_train")):
         torch.testing.assert_close(found, torch.from_numpy(values[wanted]), rtol=1e-3, atol=5e-4)
+
+
+class Given(Backbone):
+    """Clips are feature maps already."""
+
+    smallest_clip = (1, 1, 1)
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.feature_size = in_channels
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return clips
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(BACKBONES.entries, "given", f"{__name__}:Given")
+    return "given"
+
+
+def test_a_linear_probe_and_a_fine_tuned_network(given: str) -> None:
+    values = tensors("coclr_linear")
+    settings = {"dim": 4, "unit_input": True, "batch_norm": True}
+    probe = Network(given, 12, head="classifier", head_settings=settings).eval()
+    names = {"linear": "final_fc.0", "batch_norm": "final_bn"}
+    state = {
+        name: values[f"probe/init/{names[name.split('.')[0]]}.{name.split('.')[1]}"] for name in probe.head.state_dict()
+    }
+    probe.head.load_state_dict(state)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            functional.normalize(probe.embed(values["x"], "backbone")), values["probe/eval_feature"]
+        )
+        torch.testing.assert_close(probe(values["x"]), values["probe/eval_logit"], rtol=0, atol=2e-5)
+        torch.testing.assert_close(probe.train()(values["x"]), values["probe/trainbn_logit"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(probe.head.batch_norm.running_mean, values["probe/bn_mean_after"])
+    torch.testing.assert_close(probe.head.batch_norm.running_var, values["probe/bn_var_after"])
+    tuned = Network(given, 12, head="classifier", head_settings={"dim": 4, "dropout": 0.9}).eval()
+    tuned.head.linear.load_state_dict({part: values[f"finetune/init/final_fc.1.{part}"] for part in ("weight", "bias")})
+    with torch.no_grad():
+        torch.testing.assert_close(tuned.embed(values["x"], "backbone"), values["finetune/eval_feature"])
+        torch.testing.assert_close(tuned(values["x"]), values["finetune/eval_logit"], rtol=0, atol=2e-5)
+
+
+def test_the_context_of_blocks(given: str) -> None:
+    """The released ConvGRU, whose sequence of maps stands for a clip of four blocks of a frame."""
+    values = tensors("dpc_convgru")
+    settings = {"block_length": 1, "hidden": 6, "between": "plain"}
+    network = Network(given, 6, head="none", aggregation="gru", aggregation_settings=settings).eval()
+    gates = {name: tensor for name, tensor in values.items() if name.startswith("w_ConvGRUCell_00.")}
+    network.aggregation.gru.load_state_dict({name.removeprefix("w_ConvGRUCell_00."): t for name, t in gates.items()})
+    with torch.no_grad():
+        context = network.embed(values["seq"].transpose(1, 2), "context")
+    torch.testing.assert_close(context, values["last"][:, 0].mean(dim=(2, 3)), rtol=0, atol=2e-5)

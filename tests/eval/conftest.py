@@ -11,15 +11,16 @@ import pytest
 from eval.evaluate import evaluate
 from pipeline import synthetic
 from pipeline.extraction import job
-from pipeline.manifest import Video
-from pipeline.store import VideoStore, classes, open_store
+from pipeline.manifest import Manifest, Video
+from pipeline.store import VideoStore, annotation, open_store
+from pipeline.store.annotation import AnnotationSet
 from pipeline.store.catalogue import save as save_catalogue
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import create_store
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from train.commands import pretrain
-from train.stages import Hardware
+from train.hardware import Hardware
 
 CLASSES = synthetic.CLASSES[:3]
 COUNTS = {"train": 4, "test": 2}
@@ -33,7 +34,8 @@ def build_store(
     views = views or {"rgb": RgbSettings(quality=90), "flow": FlowSettings(estimator="dis")}
     settings = ExtractionSettings(views).resolved()
     create_store(root / "store", settings)
-    classes.add(root / "store", [name for name in CLASSES if any(video.label == name for video in listed)])
+    labels = [name for name in CLASSES if any(video.label == name for video in listed)]
+    annotation.save(root / "store", annotation.EXTRACTION, AnnotationSet.of_manifest(Manifest(listed, labels)))
     (root / "videos").mkdir()
     for video in listed:
         synthetic.write_mp4(root / "videos" / video.path, synthetic.video(*pixels(video)))

@@ -21,7 +21,14 @@ def write_run(folder: Path, title: str, seed: int, measured: dict[tuple[str, str
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"title": title, "seed": seed, "stages": [{"name": "rgb"}]}))
     metrics = {"R@1": 1.0, "R@5": 1.1, "R@10": 1.2, "R@20": 1.25, "R@50": 1.3, "linear_top1": 1.15}
-    common = {"protocol": "clean", "split": "test", "data": "tiny", "checkpoint": "c", "chance": 0.1} | record
+    common = {
+        "protocol": "clean",
+        "split": "test",
+        "data": "tiny",
+        "checkpoint": "c",
+        "annotations": "a",
+        "chance": 0.1,
+    } | record
     listed = [
         Record(metric=metric, value=value * factor, stream=stream, stage=stage, network=network, **common)
         for (stream, stage, network), value in measured.items()

@@ -46,27 +46,29 @@ def plans_of(store: VideoStore, video: str, stream: str, protocol: str, seed: in
 
 def request(store: VideoStore, **changes) -> Request:
     same = Request(
-        checkpoint="c0ffee", network="trained", seen=Seen("rgb", CLIP), protocol=PROTOCOLS["clean"], seed=0,
+        checkpoint="c0ffee", network="trained", seen=Seen("rgb", CLIP), layer="backbone", protocol=PROTOCOLS["clean"], seed=0,
         store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos), reader="opencv",
     )  # fmt: skip
     return dataclasses.replace(same, **changes)
 
 
-def compute(store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0) -> np.ndarray:
+def compute(
+    store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0, layer: str = "backbone"
+) -> np.ndarray:
     made = network(stream)
     [found] = features.compute(
-        [made], Seen(stream, CLIP), store, store.videos, PROTOCOLS[protocol], executor, seed=seed, title="test"
+        [made], Seen(stream, CLIP), layer, store, store.videos, PROTOCOLS[protocol], executor, seed=seed, title="test"
     )
     return found
 
 
-@pytest.mark.parametrize("stream", ["rgb", "flow"])
+@pytest.mark.parametrize(("stream", "layer"), [("rgb", "backbone"), ("flow", "backbone"), ("rgb", "head")])
 def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
-    store: VideoStore, executor: Executor, stream: str
+    store: VideoStore, executor: Executor, stream: str, layer: str
 ) -> None:
     made = network(stream).eval()
-    found = compute(store, executor, stream, "clean")
-    assert found.shape == (18, made.backbone.feature_size) and found.dtype == np.float32
+    found = compute(store, executor, stream, "clean", layer=layer)
+    assert found.shape == (18, {"backbone": 32, "head": 8}[layer]) and found.dtype == np.float32
     affine = CLIP.stream(stream).bound(store.settings).affine(False).astype(np.float32)
     for row in (0, 7, 17):
         video = store.videos[row]
@@ -81,7 +83,7 @@ def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
             channels = len(affine)
             clip = np.einsum("ij,jthw->ithw", affine[:, :channels], pixels) + affine[:, channels, None, None, None]
             with torch.no_grad():
-                feature = made.embed(torch.from_numpy(clip[None]).float(), "backbone")[0].numpy()
+                feature = made.embed(torch.from_numpy(clip[None]).float(), layer)[0].numpy()
             units.append(feature / np.linalg.norm(feature))
         np.testing.assert_allclose(found[row], np.mean(units, axis=0), atol=1e-5)
 
@@ -133,7 +135,15 @@ def test_the_network_comes_back_in_the_mode_it_was_in(store: VideoStore, executo
     made = network("rgb").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     features.compute(
-        [made], Seen("rgb", CLIP), store, store.videos[:2], PROTOCOLS["clean"], executor, seed=0, title="test"
+        [made],
+        Seen("rgb", CLIP),
+        "backbone",
+        store,
+        store.videos[:2],
+        PROTOCOLS["clean"],
+        executor,
+        seed=0,
+        title="test",
     )
     assert made.training
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
@@ -170,6 +180,7 @@ def test_bank_survives_a_file_and_is_used_again(
     [
         {"checkpoint": "other"},
         {"network": "untrained"},
+        {"layer": "head"},
         {"protocol": PROTOCOLS["coclr"]},
         {"seen": Seen("rgb", CLIP.changed(crop=0.875))},
         {"seen": Seen("rgb", CLIP.changed(size=(18, 18)))},
@@ -212,7 +223,15 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
     windows = [plans_of(store, v, "rgb", "clean", 0) for v in store.videos]
     assert asked == [trained, fresh] and len(read) == sum(map(len, windows))
     alone = features.compute(
-        [network("rgb", seed=2)], trained.seen, store, store.videos, PROTOCOLS["clean"], executor, seed=0, title="test"
+        [network("rgb", seed=2)],
+        trained.seen,
+        "backbone",
+        store,
+        store.videos,
+        PROTOCOLS["clean"],
+        executor,
+        seed=0,
+        title="test",
     )
     np.testing.assert_array_equal(made[fresh].features, alone[0])
     (tmp_path / "b.h5").unlink()
@@ -259,6 +278,16 @@ def test_refreshed_batchnorm_has_the_statistics_of_the_clips() -> None:
     torch.testing.assert_close(first.running_var, spread, atol=1e-3, rtol=1e-3)
     assert not made.training and first.momentum == 0.1
     assert all(torch.equal(value, before[name]) for name, value in made.named_parameters())
+
+
+def test_batch_norm_of_heads_is_refreshed_too() -> None:
+    made = Network("small", 3, {"width": 0.25}, head="slic", head_settings={"dim": 4, "hidden": 6}).eval()
+    clips = torch.randn(6, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    features.refresh_batchnorm(made, [clips])
+    with torch.no_grad():
+        rows = made.head[0](made.train().embed(clips, "backbone"))
+    torch.testing.assert_close(made.head[1].running_mean, rows.mean(0))
+    torch.testing.assert_close(made.head[1].running_var, rows.var(0))
 
 
 def test_training_clips_come_from_the_training_split_and_the_seed(store: VideoStore, executor: Executor) -> None:

@@ -22,6 +22,7 @@ RECORD = Record(
     split="test",
     data="demo",
     checkpoint="ab",
+    annotations="extraction 01",
     chance=0.1,
 )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.extraction.job import extract_video
 from pipeline.manifest import Video
-from pipeline.store import classes, open_store, writing
+from pipeline.store import open_store, writing
 from pipeline.store.verify import verify
 from tests.faults.processes import SETTINGS
 from tests.pipeline.reference import content
@@ -49,7 +49,6 @@ def main(videos: Path, scratch: Path) -> None:
     for kill_at in itertools.count():
         store = scratch / str(kill_at)
         writing.create_store(store, SETTINGS)
-        classes.add(store, ["walk"])
         writing.add_groups(store, [VIDEO.video_id])
         killed = extract(videos, store, kill_at)
         opened = open_store(store)

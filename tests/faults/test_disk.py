@@ -14,7 +14,7 @@ from pipeline.extraction import job
 from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.manifest import Video
-from pipeline.store import classes, open_store, writing
+from pipeline.store import open_store, writing
 from pipeline.store.verify import verify
 from tests.faults.disk import Disk
 from tests.faults.processes import SETTINGS, Extraction
@@ -28,7 +28,6 @@ def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, t
     for full_after in itertools.count():
         store = tmp_path / str(full_after)
         writing.create_store(store, SETTINGS)
-        classes.add(store, ["walk"])
         writing.add_groups(store, [VIDEO.video_id])
         disk.fill(store, full_after)
         outcome = job.extract_video(str(videos), str(store), VIDEO, SETTINGS.as_dict())

@@ -24,7 +24,7 @@ def test_strays_are_swept_by_the_next_run(tmp_path: Path, listed: str) -> None:
     strays = [
         store / "zarr.json.partial",
         store / "catalogue.parquet.partial",
-        store / "classes.txt.partial",
+        store / "annotations" / "extraction.csv.partial",
         store / "videos" / "zarr.json.partial",
         store / "videos" / "walk" / "zarr.json.partial",
         store / "videos" / "walk" / "a" / "zarr.json.partial",

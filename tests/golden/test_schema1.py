@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from pipeline import environment, storage
 from pipeline.errors import Refusal
 from pipeline.extraction.run import extract
 from pipeline.importers import folder
-from pipeline.store import VideoInfo, VideoStore, layout, open_store
+from pipeline.store import VideoInfo, VideoStore, annotation, layout, open_store
+from pipeline.store.annotation import AnnotationSet, Said
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.verify import verify
-from tests.pipeline.reference import content
+from tests.pipeline.reference import content, run_here
 
 GOLDEN = Path(__file__).with_name("schema1")
 INFOS = {
@@ -108,3 +110,43 @@ def test_extraction_of_today_is_refused_only_for_its_software(
         content(copied).items()
         >= {name: data for name, data in content(store.root).items() if name != "catalogue.parquet"}.items()
     )
+
+
+def test_a_label_that_is_not_in_its_class_list_is_found(store: VideoStore, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(store.root, tmp_path / "store"))
+    layout.classes_path(copied).write_text("jump\n")
+    layout.classes_digest_path(copied).unlink()
+    assert [item.what for _, _, found in verify(open_store(copied)) for item in found] == [
+        "its label 'walk' is not in classes.txt"
+    ]
+
+
+@pytest.fixture
+def own(store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to write into, with the software that it was made with."""
+    monkeypatch.setattr(environment, "versions", lambda: store.software)
+    return Path(shutil.copytree(store.root, tmp_path / "store"))
+
+
+def test_a_changed_label_is_written_beside_what_is_there(store: VideoStore, own: Path) -> None:
+    """And then the store is one of the present schema: what its records say of labels counts no longer."""
+    listed, settings = folder.read(GOLDEN / "videos"), ExtractionSettings.from_dict(store.settings)
+    rows = [replace(row, label="jump", split="test") if row.video_id == "walk/a [1]" else row for row in listed.rows]
+    run_here(replace(listed, rows=rows), GOLDEN / "videos", own, settings)
+    opened = open_store(own)
+    assert opened.infos == {
+        **INFOS,
+        "walk/a [1]": replace(INFOS["walk/a [1]"], label="jump", split="test"),
+    }
+    assert opened.classes == ["walk", "jump", "of no video"]
+    assert opened.schema == layout.SCHEMA
+    assert not any(found for _, _, found in verify(opened))
+
+
+def test_a_set_beside_the_one_in_its_records_is_used_where_it_is_named(own: Path) -> None:
+    annotation.save(own, "others", AnnotationSet(["x"], {"jump/b": Said("x", "r", "train"), "gone": Said()}))
+    assert open_store(own).infos == INFOS
+    named = open_store(own, "others")
+    assert (named.info("jump/b").label, named.info("jump/b").source, named.info("jump/b").split) == ("x", "r", "train")
+    assert (named.info("walk/a [1]").label, named.info("walk/a [1]").source) == ("", "walk/a [1]")
+    assert (named.annotated.absent, named.annotated.left_out) == (1, 1)

@@ -51,7 +51,6 @@ def test_a_missing_file_is_found(two_videos: Path, tmp_path: Path, name: str) ->
         ({"shapes": {"rgb": [20, 48, 64, 3], "flow": [20, 2, 48, 64]}}, "20 flow frames for 20 rgb frames"),
         ({"shapes": {"rgb": [20, 48, 64, 3]}}, "it has the views ['rgb'], the store ['flow', 'rgb']"),
         ({"settings_hash": "0"}, "made with settings 0"),
-        ({"label": "none"}, "label 'none' is not in classes.txt"),
         ({"video_id": "another"}, "lies in another video's folder"),
     ],
 )

@@ -86,4 +86,5 @@ def probe(state: Mapping[str, Tensor], prefix: str, features: int) -> dict[str, 
     made = {name.replace(prefix, "backbone."): tensor for name, tensor in state.items() if name.startswith(prefix)}
     names = ("weight", "bias", "running_mean", "running_var")
     made |= {f"final_bn.{name}": filled(f"final_bn.{name}", (features,)) for name in names}
+    made["final_bn.num_batches_tracked"] = filled("final_bn.num_batches_tracked", (), "int64")
     return made | {"final_fc.0.weight": torch.zeros(101, features), "final_fc.0.bias": torch.zeros(101)}

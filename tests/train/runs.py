@@ -29,13 +29,14 @@ from torch import Tensor, nn
 from pipeline.store import VideoStore
 from train import checkpoints, recipe, stages
 from train.backbones import BACKBONES, Backbone
+from train.hardware import Hardware
 from train.methods.cmc import CMC
 from train.methods.coclr import CoCLR
 from train.methods.infonce import InfoNCE
 from train.methods.method import Method
 from train.methods.ubernce import UberNCE
 from train.recipe import Recipe
-from train.stages import Hardware, Stopped
+from train.stages import Stopped
 
 EVENT = "TRAIN_EVENT"
 BATCH = 4

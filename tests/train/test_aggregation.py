@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from train.networks.aggregation import ConvGRU
+from train.networks.aggregations.gru import ConvGRU, Recurrent
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -147,3 +148,27 @@ def test_shapes_that_do_not_fit_are_refused(blocks: tuple[int, ...], state: tupl
 def test_sizes_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ConvGRU(**{"input_size": 4, "hidden_size": 3, **wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"between": "elu"}, "between is 'elu', and must be one of 'relu', 'unit', 'plain'"),
+        ({"block_length": 0}, "block_length is 0"),
+        ({"hidden": 0}, "hidden_size is 0"),
+        ({"dropout": 2.0}, "dropout is 2.0"),
+    ],
+)
+def test_settings_of_the_aggregation_are_refused_by_name(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Recurrent(4, **wrong)
+
+
+def test_the_predictor_goes_from_a_state_to_a_block() -> None:
+    network = Recurrent(4, hidden=6)
+    assert network.predictor(torch.zeros(2, 6, 3, 3)).shape == (2, 4, 3, 3)
+    assert not any(layer.bias.any() for layer in (network.predictor[0], network.predictor[2]))
+    last = network.predictor[2].weight.detach().flatten(1)
+    torch.testing.assert_close(last @ last.T, torch.eye(4), rtol=0, atol=1e-5)
+    without = {name for name in network.state_dict() if not name.startswith("predictor.")}
+    assert set(Recurrent(4, hidden=6, predicts=False).state_dict()) == without

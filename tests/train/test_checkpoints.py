@@ -69,7 +69,7 @@ def test_trained_and_untrained_networks_come_back(trained: dict[str, Path], name
 def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], store: VideoStore) -> None:
     facts = {name: checkpoints.metadata(trained[name]) for name in ("pixels", "motion")}
     assert set(facts["pixels"]) == {
-        *("method", "stage", "streams", "seed", "plans", "clips", "sampling", "step", "finished", "versions"),
+        *("method", "stage", "streams", "seed", "plans", "clips", "sampling", "layer", "step", "finished", "versions"),
         *("recipe_hash", "store_settings_hash", "store_videos_hash", "start"),
     }
     one, two = facts["pixels"], facts["motion"]
@@ -131,6 +131,17 @@ def test_networks_load_strictly(trained: dict[str, Path], tmp_path: Path) -> Non
     )
     with pytest.raises(UsageError, match='unknown key "widht"'):
         checkpoints.load_method(path)
+
+
+def test_checkpoints_of_older_versions_are_refused_by_name(trained: dict[str, Path], tmp_path: Path) -> None:
+    def older(content: dict[str, Any]) -> None:
+        content["hyper_parameters"] = content["hyper_parameters"]["settings"]
+
+    path = changed(trained["pixels"], tmp_path / "older.ckpt", older)
+    for function in (checkpoints.load_method, checkpoints.untrained):
+        with pytest.raises(Refusal, match="(?s)written by an older version.*train anew") as refused:
+            function(path)
+        assert refused.value.where == str(path)
 
 
 def test_refused_weights_leave_the_network_as_it_was(trained: dict[str, Path]) -> None:

@@ -19,9 +19,9 @@ from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
 from train import stages
 from train.batch import Batch
+from train.hardware import Hardware
 from train.loader import ClipLoader
 from train.methods.infonce import InfoNCE
-from train.stages import Hardware
 from train.training_set import TrainingSet
 
 GPU = Hardware(reader="opencv", threads=1, accelerator="gpu")

@@ -17,6 +17,7 @@ from tests.train.steps import CHANNELS
 from tests.train.test_published import published_state
 from tests.train.test_published_layouts import GOCA, R21D
 from train import checkpoints, commands, stages
+from train.clustering.prototypes import Prototypes
 from train.imported import import_run
 from train.methods.method import Start
 from train.networks.settings import NetworkSettings
@@ -38,9 +39,9 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         state = torch.load(path, weights_only=True)["state_dict"]
         checkpoint = stages.checkpoint_path(tmp_path / "run", stream)
         method = checkpoints.load_method(checkpoint)
-        encoder = method.networks[stream]
-        assert encoder.in_channels == 3  # flow as an image, as the papers gave it to their networks
-        found, wanted = encoder.backbone.state_dict(), "encoder_q.0.Mixed_5c.branch1.1.conv2.weight"
+        network = method.networks[stream]
+        assert network.in_channels == 3  # flow as an image, as the papers gave it to their networks
+        found, wanted = network.backbone.state_dict(), "encoder_q.0.Mixed_5c.branch1.1.conv2.weight"
         assert torch.equal(found["Mixed_5c.branch1.1.conv2.weight"], state[wanted])
         assert torch.equal(method.pair.key.head[0].bias, state["encoder_k.2.bias"])
         assert torch.equal(method.pair.queue.features, state["queue"].T)
@@ -48,7 +49,7 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         assert facts["streams"] == [stream] and facts["finished"] and facts["imported"] == checkpoints.digest(path)
         assert facts["clips"]["length"] == 32 and facts["clips"]["streams"]["flow"]["input"] == "image"
         weights = checkpoints.starting_weights(checkpoint, Start(stream, NetworkSettings()))
-        assert runs.flatten(checkpoints.flat(weights)) == runs.flatten(encoder.state_dict())
+        assert runs.flatten(checkpoints.flat(weights)) == runs.flatten(network.state_dict())
 
 
 def test_an_imported_infonce_file_is_exported_tensor_for_tensor(files: dict[str, Path], tmp_path: Path) -> None:
@@ -123,17 +124,17 @@ def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_fine_tuned_network_gives_its_backbone_and_a_fresh_head_which_is_told(
+def test_a_fine_tuned_network_is_imported_whole(
     fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     commands.import_files(tmp_path / "run", rgb=fine_tuned)
-    told = " ".join(capsys.readouterr().err.split())
-    assert "final_fc.weight, final_fc.bias are left out" in told and "fresh one, from the seed 0" in told
+    assert "left out" not in capsys.readouterr().err
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
-    encoder, fresh = checkpoints.load_method(path).networks["rgb"], checkpoints.untrained(path).networks["rgb"]
+    network, fresh = checkpoints.load_method(path).networks["rgb"], checkpoints.untrained(path).networks["rgb"]
     state = torch.load(fine_tuned, weights_only=True)["state_dict"]
-    assert torch.equal(encoder.backbone.Mixed_5c.branch0[0].bn.bias, state["backbone.Mixed_5c.branch0.0.bn.bias"])
-    assert runs.flatten(encoder.head.state_dict()) == runs.flatten(fresh.head.state_dict())
+    assert torch.equal(network.backbone.Mixed_5c.branch0[0].bn.bias, state["backbone.Mixed_5c.branch0.0.bn.bias"])
+    assert torch.equal(network.head.linear.weight, state["final_fc.1.weight"]) and fresh.head.linear.weight.any()
+    assert network.size("head") == 101 and checkpoints.metadata(path)["layer"] == "backbone"
     direct, imported = (checkpoints.starting_weights(file, RGB) for file in (fine_tuned, path))
     assert runs.flatten(direct) == runs.flatten(imported) and list(direct) == ["backbone"]
 
@@ -153,7 +154,7 @@ def test_a_stage_starts_from_a_backbone_with_a_head_of_its_own(fine_tuned: Path)
 def test_a_frozen_network_without_a_head_is_refused(fine_tuned: Path, tmp_path: Path) -> None:
     stage = {"name": "only", "method": "coclr", "steps": 2, "start": {"sampler": str(fine_tuned)}}
     stage |= {"settings": {"stream": "flow", "sampler": {"stream": "rgb"}, "queue": 4}}
-    loaded = runs.load(tmp_path / "recipe.yaml", stage)
+    loaded = runs.load(tmp_path / "recipe.yaml", stage, clips={"length": 8, "stride": 1, "size": [24, 24]})
     with pytest.raises(Refusal, match="no projection head.*would stay random"):
         stages.starting_weights(loaded, loaded.stages[0], tmp_path / "run")
 
@@ -163,10 +164,10 @@ def saved(folder: Path, name: str, state: dict[str, torch.Tensor]) -> Path:
     return folder / f"{name}.pth.tar"
 
 
-def filled_with(encoder: torch.nn.Module, prefix: str) -> bool:
+def filled_with(network: torch.nn.Module, prefix: str) -> bool:
     """Whether every tensor of the backbone is the published one of that name."""
     return all(
-        (tensor == layouts.number(prefix + name)).all() for name, tensor in encoder.backbone.state_dict().items()
+        (tensor == layouts.number(prefix + name)).all() for name, tensor in network.backbone.state_dict().items()
     )
 
 
@@ -174,14 +175,14 @@ def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pyt
     rgb = saved(tmp_path, "rgb", layouts.predictive("18"))
     commands.import_files(tmp_path / "run", rgb=rgb)
     told = " ".join(capsys.readouterr().err.split())
-    assert "agg.ConvGRUCell_00.reset_gate.weight" in told and "and 6 more are left out" in told
-    assert "a fresh one, from the seed 0" in told and "no running statistics" in told
+    assert "left out" not in told and "no running statistics" in told
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
-    encoder, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clips"]
-    assert filled_with(encoder, "backbone.")
-    assert encoder.settings["backbone_settings"] == {"running_statistics": False}
+    network, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clips"]
+    assert filled_with(network, "backbone.")
+    assert network.settings["backbone_settings"] == {"running_statistics": False}
     assert (clip["length"], clip["stride"]) == (5, 3)
-    assert checkpoints.metadata(path)["fresh_head"]
+    assert network.layers == ("backbone", "context") and checkpoints.metadata(path)["layer"] == "backbone"
+    assert (network.aggregation.predictor[2].bias == layouts.number("network_pred.2.bias")).all()
 
 
 @pytest.mark.slow
@@ -194,11 +195,12 @@ def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.Captu
     assert "statistics" not in capsys.readouterr().err
     for stream, given in files.items():
         path = stages.checkpoint_path(tmp_path / "run", stream)
-        encoder, clips = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clips"]
-        assert filled_with(encoder, "backbone.") and encoder.in_channels == (3 if stream == "rgb" else 2)
-        assert clips["streams"]["flow"]["input"] == "signed" and encoder.settings["backbone_settings"] == {}
-        direct, imported = (checkpoints.starting_weights(start, stream) for start in (given, path))
-        assert runs.flatten(direct) == runs.flatten(imported) and not checkpoints.has_head(imported)
+        network, clips = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clips"]
+        assert filled_with(network, "backbone.") and network.in_channels == (3 if stream == "rgb" else 2)
+        assert clips["streams"]["flow"]["input"] == "signed" and network.settings["backbone_settings"] == {}
+        start = Start(stream, NetworkSettings(), takes=("backbone", "aggregation", "head"))
+        direct, imported = (checkpoints.starting_weights(file, start) for file in (given, path))
+        assert runs.flatten(direct) == runs.flatten(imported) and list(direct) == ["backbone", "aggregation"]
 
 
 @pytest.mark.slow
@@ -211,18 +213,20 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     assert "1000 prototypes are left out" in " ".join(capsys.readouterr().err.split())
     for stream, prefix in (("rgb", "module.video_network."), ("flow", "module.video_network_flow.")):
         path = stages.checkpoint_path(tmp_path / "both", stream)
-        assert filled_with(checkpoints.load_method(path).networks[stream], prefix)
+        network = checkpoints.load_method(path).networks[stream]
+        assert filled_with(network, prefix) and network.size(checkpoints.metadata(path)["layer"]) == 2048
+        assert (network.head[6].weight == layouts.number("module.projection_head.6.weight")).all()
     commands.import_files(tmp_path / "one", flow=vicc)
-    assert "fresh" not in capsys.readouterr().err
-    encoder = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow")).networks["flow"]
-    assert filled_with(encoder, "encoder_q.0.") and encoder.in_channels == 3
-    assert (encoder.head[2].weight == layouts.number("encoder_q.4.weight")).all()
+    assert "300 prototypes are left out" in " ".join(capsys.readouterr().err.split())
+    network = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow")).networks["flow"]
+    assert filled_with(network, "encoder_q.0.") and network.in_channels == 3
+    assert (network.head[2].weight == layouts.number("encoder_q.4.weight")).all()
     commands.import_files(tmp_path / "other", rgb=slic)
     path = stages.checkpoint_path(tmp_path / "other", "rgb")
-    assert filled_with(checkpoints.load_method(path).networks["rgb"], "")
-    assert checkpoints.metadata(path)["clips"]["length"] == 16 and not checkpoints.has_head(
-        checkpoints.starting_weights(path, "rgb")
-    )
+    network, facts = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)
+    assert filled_with(network, "") and (network.head[1].running_var == layouts.number("bn_proj.running_var")).all()
+    assert (facts["clips"]["length"], facts["layer"], network.size("head")) == (16, "head", 128)
+    assert list(checkpoints.starting_weights(path, RGB)) == ["backbone"]  # the head is of another form
 
 
 def test_networks_that_saw_other_clips_do_not_make_one_run(tmp_path: Path) -> None:
@@ -240,16 +244,26 @@ def test_a_stage_starts_from_the_network_of_its_stream(tmp_path: Path) -> None:
         assert (found["backbone"]["stem.0.weight"] == layouts.number(f"{prefix}stem.0.weight")).all()
 
 
+def test_a_stage_starts_from_published_prototypes(tmp_path: Path) -> None:
+    path = saved(tmp_path, "vicc", layouts.of_list(R21D))
+    start = Start("rgb", NetworkSettings(), takes=("backbone", "head", "prototypes"))
+    found = checkpoints.starting_weights(path, start)
+    assert list(found) == ["backbone", "head", "prototypes"]
+    checkpoints.start_from({"prototypes": Prototypes(300, 128)}, {"prototypes": found["prototypes"]}, "here")
+    assert (found["prototypes"]["weight"] == layouts.number("prototypes.weight")).all()
+
+
 @pytest.mark.slow
-def test_a_trunk_without_a_head_is_imported_and_what_it_has_beside_is_told(
+def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     trunk = {name: t for name, t in layouts.slic().items() if not name.startswith(("fc", "bn_proj"))}
     path = saved(tmp_path, "trunk", trunk | {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)})
     commands.import_files(tmp_path / "run", rgb=path)
     told = " ".join(capsys.readouterr().err.split())
-    assert "no head. The backbone is taken; the head is a fresh one, from the seed 0" in told
     assert "fc.weight, fc.bias are left out: no part of the layout slic" in told
+    method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "run", "rgb"))
+    assert method.networks["rgb"].layers == ("backbone",)
 
 
 def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:

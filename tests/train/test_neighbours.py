@@ -63,10 +63,10 @@ def split(store: VideoStore, share: float, seed: int, videos: list[str] | None =
     return list(made.videos.ids), list(made.held_out.ids)
 
 
-def watching(store: VideoStore) -> Neighbours:
+def watching(store: VideoStore, layer: str = "backbone") -> Neighbours:
     training_set = batches.training_set(store, share=WATCHED.share, seed=0)
     metrics = Metrics(Path("unused"), 1)
-    return Neighbours(WATCHED, training_set, CLIPS, Random(), 0, ["rgb"], store.settings, metrics)
+    return Neighbours(WATCHED, training_set, CLIPS, Random(), 0, ["rgb"], store.settings, layer, metrics)
 
 
 @settings(max_examples=30)
@@ -94,8 +94,10 @@ def test_too_few_recordings_are_refused(store: VideoStore) -> None:
         split(store, WATCHED.share, 0, ["a0", "a1"])
 
 
-def window(store: VideoStore, video: str, place: float, executor: reader.Executor, network: Network) -> np.ndarray:
-    """The unit feature of one window of a video, at this place of all of them, made one at a time."""
+def window(
+    store: VideoStore, video: str, place: float, executor: reader.Executor, network: Network, layer: str
+) -> np.ndarray:
+    """The unit row of a layer, of one window of a video, at this place of all of them, made one at a time."""
     length = store.info(video).shapes["flow"][0]
     starts = list(range(0, length - 8 + 1, 3))
     frames = starts[round((len(starts) - 1) * place)] + 2 * np.arange(4)
@@ -103,16 +105,17 @@ def window(store: VideoStore, video: str, place: float, executor: reader.Executo
     pixels = executor.run("rgb", [clip_plan(video, frames)], CLIPS.size).numpy()[0].astype(np.float64)
     clip = np.einsum("ij,jthw->ithw", affine[:, :3], pixels) + affine[:, 3, None, None, None]
     with torch.no_grad():
-        feature = network.eval().embed(torch.from_numpy(clip[None]).float(), "backbone")[0].numpy()
+        feature = network.eval().embed(torch.from_numpy(clip[None]).float(), layer)[0].numpy()
     return feature / np.linalg.norm(feature)
 
 
-def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.Executor) -> None:
-    network, watched = made(), watching(store)
-    gallery = {video: window(store, video, 0.5, executor, network) for video in watched.gallery.ids}
+@pytest.mark.parametrize("layer", ["backbone", "head"])
+def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.Executor, layer: str) -> None:
+    network, watched = made(), watching(store, layer=layer)
+    gallery = {video: window(store, video, 0.5, executor, network, layer) for video in watched.gallery.ids}
     right = 0
     for query in watched.held_out.ids:
-        feature = window(store, query, 0.5, executor, network)
+        feature = window(store, query, 0.5, executor, network, layer)
         best = max(gallery, key=lambda video: feature @ gallery[video])
         right += store.info(best).label == store.info(query).label
     assert len(watched.gallery) == 6 and not set(watched.gallery.ids) & set(watched.held_out.ids)
@@ -132,7 +135,9 @@ def test_without_labels_a_video_is_to_find_itself(
     monkeypatch.setattr(store, "annotated", unlabelled)
     watched, network = watching(store), made()
     held = watched.held_out.ids
-    first, last = ([window(store, video, place, executor, network) for video in held] for place in (0.0, 1.0))
+    first, last = (
+        [window(store, video, place, executor, network, "backbone") for video in held] for place in (0.0, 1.0)
+    )
     right = sum(int(np.argmax([query @ key for key in first])) == place for place, query in enumerate(last))
     assert watched.look(network, "rgb", executor) == right / len(held)
     (meter,) = watched.meters.values()
@@ -176,15 +181,14 @@ def test_ranks_share_the_clips_and_get_the_same_features(
 ) -> None:
     """Three ranks in one process, eleven clips: what each would send, put together in rank order."""
     network, watched = made(), watching(store)
-    plans = [plan for part in (watched.gallery, watched.held_out) for plan in watched._plans(part, "rgb", 0.5)][:11]
-    plans.append(plans[0])
-    plans = plans[:11]
-    alone = neighbours._of_all_ranks(network, plans, executor)
+    plans = [plan for part in (watched.gallery, watched.held_out) for plan in watched._plans(part, "rgb", 0.5)]
+    plans = [*plans, plans[0]]
+    alone = neighbours._of_all_ranks(network, plans, executor, "backbone")
     sent: list[torch.Tensor] = []
     monkeypatch.setattr(neighbours, "world_size", lambda: 3)
     monkeypatch.setattr(neighbours, "gather_rows", lambda rows: sent.append(rows) or torch.cat(sent))
     for rank in range(3):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        found = neighbours._of_all_ranks(network, plans, executor)
+        found = neighbours._of_all_ranks(network, plans, executor, "backbone")
     assert [len(rows) for rows in sent] == [4, 4, 4]
     torch.testing.assert_close(found, alone)

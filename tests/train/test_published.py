@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import Refusal, UsageError
-from train import backbones
+from train import backbones, published
 from train.checkpoints import import_published
 from train.networks.network import Network
 from train.networks.queue import Queue
@@ -65,7 +65,7 @@ def infonce(states: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
 def test_a_released_file_fills_our_networks_and_queue(state: dict[str, Tensor]) -> None:
     found = import_published(state)
     roles = {"query", "key", "sampler"} if "queue_second" in state else {"query", "key"}
-    assert found.layout == "coclr" and found.backbone == "s3d" and found.extra == ()
+    assert found.layout == "coclr" and found.network["backbone"] == "s3d" and found.extra == ()
     assert found.backbones.keys() == found.heads.keys() == roles
     for role in roles:
         network = Network("s3d", 3)
@@ -131,10 +131,14 @@ def test_probes_and_fine_tuned_networks_are_read(infonce: dict[str, Tensor], kin
     state |= {f"final_fc.{place}.weight": torch.randn(101, 1024), f"final_fc.{place}.bias": torch.randn(101)}
     if kind == "probe":
         state |= {f"final_bn.{name}": torch.randn(1024) for name in ("weight", "bias", "running_mean", "running_var")}
+        state["final_bn.num_batches_tracked"] = torch.tensor(7)
     found = import_published(state)
     assert found.backbones.keys() == {"query"} and found.queue == {} and found.extra == ()
-    assert found.heads["query"]["final_fc.weight"].shape == (101, 1024)
-    backbones.create("s3d").load_state_dict(found.backbones["query"])
+    network = Network(in_channels=3, **found.network)
+    network.load_state_dict(found.state("query"))
+    assert torch.equal(network.head.linear.weight, state[f"final_fc.{place}.weight"])
+    kinds = [type(layer).__name__ for layer in network.head]
+    assert kinds == (["UnitRows", "BatchNorm1d", "Linear"] if kind == "probe" else ["Dropout", "Linear"])
 
 
 def test_labels_of_ubernce_come_with_the_queue(infonce: dict[str, Tensor]) -> None:
@@ -148,7 +152,45 @@ def test_networks_with_gates_and_two_channels_are_read(infonce: dict[str, Tensor
         gated = backbones.create("s3dg", in_channels=2).state_dict()
     made = {f"backbone.{name}": torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in gated.items()}
     found = import_published(made)
-    assert found.backbone == "s3dg" and found.backbones["query"]["Conv_1a.conv1.weight"].shape[1] == 2
+    assert found.network["backbone"] == "s3dg" and found.backbones["query"]["Conv_1a.conv1.weight"].shape[1] == 2
+
+
+def on_r50(infonce: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A released file of InfoNCE with random tensors of the code's ResNet-50 in place of S3D."""
+    with torch.device("meta"):
+        listed = Network("resnet2d3d-50", 3).state_dict()
+    state = {name: infonce[name] for name in ("queue", "queue_ptr")}
+    for prefix in ("encoder_q.", "encoder_k."):
+        for name, tensor in listed.items():
+            place = name.replace("backbone.", "0.").replace("head.0.", "2.").replace("head.2.", "4.")
+            shape = (*tensor.shape, 1, 1, 1) if name.startswith("head.") and tensor.ndim == 2 else tensor.shape
+            state[prefix + place] = torch.empty(shape, dtype=tensor.dtype)
+    return state
+
+
+def test_files_on_the_resnet_of_the_code_are_read_and_written_back(infonce: dict[str, Tensor]) -> None:
+    state = on_r50(infonce)
+    found = import_published(state)
+    assert found.layout == "coclr" and found.extra == ()
+    assert found.network == {"backbone": "resnet2d3d-50", "head": "coclr", "head_settings": {"dim": 128}}
+    with torch.device("meta"):
+        network = Network(in_channels=found.channels("query"), **found.network)
+    for role in ("query", "key"):
+        network.load_state_dict(found.state(role), strict=True, assign=True)
+    back = published.published_state(found)
+    assert back.keys() == state.keys() and all(
+        back[name].data_ptr() == state[name].data_ptr() for name in back if name != "queue"
+    )
+    probe = {
+        name.replace("encoder_q.0.", "backbone."): t for name, t in state.items() if name.startswith("encoder_q.0.")
+    }
+    probe |= {"final_fc.1.weight": torch.zeros(101, 2048), "final_fc.1.bias": torch.zeros(101)}
+    again = import_published(probe)
+    assert again.layout == "coclr" and again.network["backbone"] == "resnet2d3d-50"
+    with pytest.raises(Refusal, match=r"missing encoder_q\.0\.layer3\.5\.conv3\.weight"):
+        import_published(
+            {name: tensor for name, tensor in state.items() if name != "encoder_q.0.layer3.5.conv3.weight"}
+        )
 
 
 def test_unequal_copies_missing_and_misshapen_tensors_are_refused_by_their_names(infonce: dict[str, Tensor]) -> None:

@@ -14,21 +14,46 @@ from torch import Tensor
 
 from pipeline.errors import Refusal
 from tests.train import layouts
-from train import backbones, recipe
+from train import recipe
 from train.checkpoints import import_published
 from train.networks.network import Network
 from train.published import LAYOUTS, published_state
 
 R21D, S3D, GOCA = "vicc_single_r21d", "vicc_cross_s3d", "goca_r2plus1d_18_custom_sharedhead"
-# file -> layout, our backbone, its settings, and the published name of each role's backbone
-READ: dict[str, tuple[str, str, dict[str, bool], dict[str, str]]] = {
-    S3D: ("vicc", "s3d", {}, {"query": "encoder_q.0.", "other": "second.0."}),
-    R21D: ("vicc", "r2plus1d-10", {}, {"query": "encoder_q.0."}),
-    GOCA: ("goca", "r2plus1d-18", {}, {"rgb": "module.video_network.", "flow": "module.video_network_flow."}),
-    "slic": ("slic", "r3d-18", {}, {"query": ""}),
-    "dpc-18": ("dpc", "resnet2d3d-18", {"running_statistics": False}, {"query": "backbone."}),
-    "dpc-34": ("dpc", "resnet2d3d-34", {"running_statistics": False}, {"query": "backbone."}),
-    "cocon": ("cocon", "resnet2d3d-18", {}, {"query": "backbone."}),
+GRU = {"aggregation.gru": "agg.ConvGRUCell_00", "aggregation.predictor": "network_pred"}
+STATELESS = {"backbone_settings": {"running_statistics": False}}
+
+
+# file -> layout, our backbone and its settings, and the published names of the parts of each role's network
+READ: dict[str, tuple[str, str, dict[str, Any], dict[str, dict[str, str]]]] = {
+    S3D: (
+        "vicc",
+        "s3d",
+        {},
+        {
+            "query": {"backbone": "encoder_q.0", "head.0": "encoder_q.2", "head.2": "encoder_q.4"},
+            "other": {"backbone": "second.0", "head.0": "second.2", "head.2": "second.4"},
+        },
+    ),
+    R21D: (
+        "vicc",
+        "r2plus1d-10",
+        {},
+        {"query": {"backbone": "encoder_q.0", "head.0": "encoder_q.2", "head.2": "encoder_q.4"}},
+    ),
+    GOCA: (
+        "goca",
+        "r2plus1d-18",
+        {},
+        {
+            "rgb": {"backbone": "module.video_network", "head": "module.projection_head"},
+            "flow": {"backbone": "module.video_network_flow", "head": "module.projection_head"},
+        },
+    ),
+    "slic": ("slic", "r3d-18", {}, {"query": {"backbone": "", "head.0": "fc1", "head.1": "bn_proj", "head.3": "fc2"}}),
+    "dpc-18": ("dpc", "resnet2d3d-18", STATELESS, {"query": {"backbone": "backbone", **GRU}}),
+    "dpc-34": ("dpc", "resnet2d3d-34", STATELESS, {"query": {"backbone": "backbone", **GRU}}),
+    "cocon": ("cocon", "resnet2d3d-18", {"backbone_settings": {}}, {"query": {"backbone": "backbone", **GRU}}),
 }
 every_file = pytest.mark.parametrize("file", READ)
 
@@ -40,11 +65,12 @@ def states() -> dict[str, dict[str, Tensor]]:
     return made | {"cocon": layouts.predictive("18", channels=2, statistics=True)}
 
 
-def assert_fills(found: Mapping[str, Tensor], module: torch.nn.Module, prefix: str) -> None:
+def assert_fills(found: Mapping[str, Tensor], module: torch.nn.Module, names: Mapping[str, str]) -> None:
     """Strictly, every tensor from the place of its name."""
     module.load_state_dict(dict(found), strict=True, assign=True)
     for name, tensor in module.state_dict().items():
-        assert (tensor == layouts.number(prefix + name)).all(), name
+        [(ours, published)] = [pair for pair in names.items() if name.startswith(f"{pair[0]}.")]
+        assert (tensor == layouts.number((published + name.removeprefix(ours)).removeprefix("."))).all(), name
 
 
 def test_the_lists_are_as_long_as_the_specification_says(states: dict[str, dict[str, Tensor]]) -> None:
@@ -56,15 +82,17 @@ def test_the_lists_are_as_long_as_the_specification_says(states: dict[str, dict[
 
 
 @every_file
-def test_every_role_fills_our_backbone(states: dict[str, dict[str, Tensor]], file: str) -> None:
+def test_every_role_fills_our_network(states: dict[str, dict[str, Tensor]], file: str) -> None:
     layout, name, settings, roles = READ[file]
     found = import_published(states[file])
-    assert (found.layout, found.backbone, found.backbone_settings, found.extra) == (layout, name, settings, ())
+    assert (found.layout, found.network["backbone"], found.extra) == (layout, name, ())
+    assert {key: value for key, value in found.network.items() if key == "backbone_settings"} == settings
     assert found.backbones.keys() == found.heads.keys() == roles.keys() and found.queue == {}
-    for role, prefix in roles.items():
+    for role, names in roles.items():
         with torch.device("meta"):
-            network = backbones.create(name, in_channels=2 if file == "cocon" else 3, **settings)
-        assert_fills(found.backbones[role], network, prefix)
+            network = Network(in_channels=found.channels(role), **found.network)
+        assert network.in_channels == (2 if file == "cocon" else 3)
+        assert_fills(found.state(role), network, names)
 
 
 @every_file
@@ -77,31 +105,27 @@ def test_what_was_read_is_written_back_tensor_for_tensor(states: dict[str, dict[
     assert all(back[name].shape == t.shape and torch.equal(back[name], t) for name, t in state.items())
 
 
-def test_heads_of_vicc_are_ours(states: dict[str, dict[str, Tensor]]) -> None:
-    with torch.device("meta"):
-        network = Network("r2plus1d-10", 3)
-    network.load_state_dict(import_published(states[R21D]).encoder("query"), strict=True, assign=True)
-    places = {"0": "2", "2": "4"}  # of the layers, here and there
-    for name, tensor in network.head.state_dict().items():
-        assert (tensor == layouts.number(f"encoder_q.{places[name[0]]}{name[1:]}")).all()
-    found = import_published(states[S3D])
-    for role, prefix in (("query", "encoder_q"), ("other", "second")):
-        assert found.has_our_head(role) and found.encoder(role)["head.0.weight"].shape == (1024, 1024)
-        assert (found.heads[role]["head.2.bias"] == layouts.number(f"{prefix}.4.bias")).all()
-    assert found.prototypes is not None and found.prototypes.shape == (300, 128)
-    assert (found.prototypes == layouts.number("prototypes.weight")).all()
+def test_networks_are_of_the_form_that_the_papers_compare_videos_by(states: dict[str, dict[str, Tensor]]) -> None:
+    def compared(file: str) -> tuple[str, int, tuple[str, ...]]:
+        found = import_published(states[file])
+        with torch.device("meta"):
+            network = Network(in_channels=3, **found.network)
+        return found.layer, network.size(found.layer), network.layers
+
+    assert compared(S3D) == ("backbone", 1024, ("backbone", "head"))
+    assert compared(R21D) == ("backbone", 512, ("backbone", "head"))
+    assert compared(GOCA) == ("backbone", 2048, ("backbone", "head"))  # the pool of 1x2x2
+    assert compared("slic") == ("head", 128, ("backbone", "head"))
+    assert compared("dpc-18") == compared("cocon") == ("backbone", 256, ("backbone", "context"))
+    between = {file: import_published(states[file]).network["aggregation_settings"] for file in ("dpc-34", "cocon")}
+    assert between == {"dpc-34": {"between": "relu"}, "cocon": {"between": "unit"}}
 
 
-def test_heads_with_batch_norm_keep_their_names(states: dict[str, dict[str, Tensor]]) -> None:
-    goca, slic = import_published(states[GOCA]), import_published(states["slic"])
-    assert goca.heads["rgb"].keys() == goca.heads["flow"].keys() and len(goca.heads["rgb"]) == 6 + 2 * 5
-    for name, tensor in goca.heads["flow"].items():
-        assert name.startswith("projection_head.") and (tensor == layouts.number(f"module.{name}")).all()
-    assert goca.prototypes is not None and goca.prototypes.shape == (1000, 128)
-    norm = [f"bn_proj.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
-    assert set(slic.heads["query"]) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", *norm}
-    for found, role in ((goca, "rgb"), (goca, "flow"), (slic, "query")):
-        assert not found.has_our_head(role) and not any(name.startswith("head.") for name in found.encoder(role))
+def test_prototypes_are_kept(states: dict[str, dict[str, Tensor]]) -> None:
+    for file, name, count in ((S3D, "prototypes.weight", 300), (GOCA, "module.prototypes.weight", 1000)):
+        prototypes = import_published(states[file]).prototypes
+        assert prototypes is not None and prototypes.shape == (count, 128)
+        assert (prototypes == layouts.number(name)).all()
 
 
 def test_streams_of_goca_may_have_heads_of_their_own_or_be_alone(states: dict[str, dict[str, Tensor]]) -> None:
@@ -112,8 +136,9 @@ def test_streams_of_goca_may_have_heads_of_their_own_or_be_alone(states: dict[st
         if "projection_head." in name
     }
     found = import_published({**state, **own})
-    assert found.extra == () and all(name.startswith("projection_head_flow.") for name in found.heads["flow"])
-    assert published_state(found).keys() == (state | own).keys()
+    assert found.extra == () and torch.equal(found.heads["flow"]["head.3.bias"], found.heads["rgb"]["head.3.bias"] + 1)
+    back = published_state(found)
+    assert back.keys() == (state | own).keys() and all(torch.equal(back[name], tensor) for name, tensor in own.items())
     alone = import_published({name: tensor for name, tensor in state.items() if "_flow." not in name})
     assert alone.backbones.keys() == {"rgb"} and alone.role("rgb") == "rgb"
     with pytest.raises(Refusal, match="no flow network"):
@@ -128,16 +153,15 @@ def test_goca_on_s3d_is_read(states: dict[str, dict[str, Tensor]]) -> None:
         if name.startswith("encoder_q.0.")
     }
     rest = {name: t for name, t in states[GOCA].items() if "projection_head" in name or "prototypes" in name}
-    found = import_published(networks | rest)
-    assert (found.layout, found.backbone, found.extra, found.clips.size) == ("goca", "s3d", (), (128, 128))
-    assert published_state(found).keys() == (networks | rest).keys()
-
-
-def test_aggregator_and_predictor_keep_their_names(states: dict[str, dict[str, Tensor]]) -> None:
-    for file in ("dpc-18", "cocon"):
-        head = import_published(states[file]).heads["query"]
-        assert len(head) == 6 + 4 and all(name.startswith(("agg.ConvGRUCell_00.", "network_pred.")) for name in head)
-        assert all((tensor == layouts.number(name)).all() for name, tensor in head.items())
+    first = "module.projection_head.0.weight"
+    for features, pool in ((1024, "global"), (4096, "1x2x2")):
+        state = networks | rest | {first: torch.zeros(2048, 1).expand(2048, features)}
+        found = import_published(state)
+        assert (found.layout, found.extra, found.clips.size) == ("goca", (), (128, 128))
+        assert (found.network["backbone"], found.network["pool"]) == ("s3d", pool)
+        assert published_state(found).keys() == state.keys()
+    with pytest.raises(Refusal, match=r"projection_head\.0\.weight is \(2048, 2048\)"):
+        import_published(networks | rest)  # of no pool of this backbone
 
 
 def test_probes_and_fine_tuned_networks_are_read_and_not_written(states: dict[str, dict[str, Tensor]]) -> None:
@@ -152,19 +176,22 @@ def test_probes_and_fine_tuned_networks_are_read_and_not_written(states: dict[st
     for layout, state in probes.items():
         found = import_published(state)
         assert found.layout == layout and found.extra == () and found.prototypes is None
-        assert found.backbones.keys() == {"query"} and not found.has_our_head("query")
-        assert any(name.startswith(("final_fc.", "linear.")) for name in found.heads["query"])
+        assert found.backbones.keys() == {"query"} and found.network["head"] == "classifier"
+        with torch.device("meta"):
+            network = Network(in_channels=3, **found.network)
+        network.load_state_dict(found.state("query"), strict=True, assign=True)
+        assert network.layers[-1] == "head" and network.size("head") == (51 if layout == "cocon" else 101)
         with pytest.raises(Refusal, match="only pre-trained networks are written"):
             published_state(found)
     named = import_published(probes["coclr"], "vicc")
-    assert named.layout == "vicc" and named.backbone == "s3d" and named.extra == ()
+    assert named.layout == "vicc" and named.network["backbone"] == "s3d" and named.extra == ()
 
 
 def test_a_network_of_dpc_with_statistics_is_read_by_naming_its_layout(states: dict[str, dict[str, Tensor]]) -> None:
     state = layouts.predictive("34", statistics=True)
     assert import_published(state).layout == "cocon"
     found = import_published(state, "dpc")
-    assert found.layout == "dpc" and found.backbone_settings == {} and found.extra == ()
+    assert found.layout == "dpc" and found.network["backbone_settings"] == {} and found.extra == ()
     with pytest.raises(Refusal, match=r"missing backbone\.bn1\.running_mean"):
         import_published(states["dpc-18"], "cocon")
 
@@ -173,6 +200,9 @@ def test_a_bare_trunk_is_read_and_its_classifier_named(states: dict[str, dict[st
     trunk = {name: t for name, t in states["slic"].items() if not name.startswith(("fc", "bn_proj"))}
     found = import_published(trunk | {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)})
     assert found.layout == "slic" and found.heads == {"query": {}} and found.extra == ("fc.weight", "fc.bias")
+    assert (found.network["head"], found.layer) == ("none", "backbone")
+    with pytest.raises(Refusal, match="only pre-trained networks are written"):
+        published_state(found)
 
 
 CHANGES: list[tuple[str, str, Any, str]] = [  # file, tensor, its replacement, what is said

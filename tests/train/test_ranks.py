@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.train.steps import CHANNELS, Recorder, Views
-from tests.train.two_ranks import results
+from tests.train.two_ranks import lightning, results
 from train import methods
 from train.backbones import BACKBONES, Backbone
 from train.callbacks.divergence import Diverged, Divergence
 from train.callbacks.metrics import Metrics
 from train.callbacks.stopping import TIME_IS_UP, Stopping
-from train.collectives import encode_shuffled, mean_over_ranks, world_size
+from train.collectives import encode_shuffled, mean_over_pools, mean_over_ranks, world_size
 
 STEPS, BATCH = 3, 4
 OPTIMISER = {"name": "sgd", "lr": 0.5}
@@ -69,6 +68,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cmc": ("cmc", {"streams": ["rgb", "flow"], "queue": 8}),
     "cmc in batch": ("cmc", {"streams": ["rgb", "flow"], "queue": 0}),
 }
+
+POOLS = (0, 1, 2, BATCH)
 
 
 def batches(rank: int, ranks: int) -> list[Views]:
@@ -116,10 +117,25 @@ def main() -> None:
     found: dict[str, Any] = {kind: run(kind, rank, ranks) for kind in KINDS}
     assert world_size() == ranks
     found["shuffle"] = shuffle(rank)
+    found["pools"] = {pool: pooled(rank, ranks, pool) for pool in POOLS}
     found["mean"] = mean_over_ranks(torch.tensor([rank, 3.0]))
     found["stopped"] = stop_alone(rank, ranks)
     found["diverged"] = diverge_alone(rank, ranks)
     torch.save(found, out / f"rank{rank}.pt")
+
+
+def pooled(rank: int, ranks: int, pool: int) -> tuple[Tensor, Tensor]:
+    """A loss whose rows compete within groups, and its gradient, averaged over ranks as DDP does."""
+    rows = torch.randn(BATCH, 3, generator=torch.Generator().manual_seed(2)).double()
+    mine = rows[rank * BATCH // ranks : (rank + 1) * BATCH // ranks].requires_grad_()
+    loss = mean_over_pools(competing, pool, mine, mine.detach())
+    loss.backward()
+    assert mine.grad is not None
+    return loss.detach(), mine.grad / ranks
+
+
+def competing(rows: Tensor, others: Tensor) -> Tensor:
+    return (rows @ others.T).logsumexp(dim=1).mean()
 
 
 def stop_alone(rank: int, ranks: int) -> tuple[int, int]:
@@ -161,11 +177,7 @@ def shuffle(rank: int) -> dict[str, Tensor]:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two DDP processes came to."""
     out = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    launch |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    launch = lightning()
     return results(__file__, out, lambda rank: launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
 
 
@@ -192,6 +204,22 @@ def test_ranks_stop_together(two_ranks: list[dict[str, Any]]) -> None:
 def test_ranks_diverge_together(two_ranks: list[dict[str, Any]]) -> None:
     said = "training diverged in step 2 of stage pixels: its loss is not finite"
     assert [rank["diverged"] for rank in two_ranks] == [said] * 2
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_rows_compete_in_groups_of_videos_on_any_number_of_ranks(two_ranks: list[dict[str, Any]], pool: int) -> None:
+    loss, gradient = pooled(0, 1, pool)
+    rows = torch.randn(BATCH, 3, generator=torch.Generator().manual_seed(2)).double()
+    groups = [rows[first : first + (pool or BATCH)] for first in range(0, BATCH, pool or BATCH)]
+    expected = sum(float(competing(group, group)) for group in groups) / len(groups)
+    assert float(loss) == pytest.approx(expected)
+    assert [float(rank["pools"][pool][0]) for rank in two_ranks] == pytest.approx([expected] * 2)
+    torch.testing.assert_close(torch.cat([rank["pools"][pool][1] for rank in two_ranks]), gradient)
+
+
+def test_groups_that_do_not_share_the_batch_evenly_fail() -> None:
+    with pytest.raises(ValueError, match="batch of 4 videos.*groups of 3"):
+        mean_over_pools(competing, 3, torch.zeros(4, 2), torch.zeros(4, 2))
 
 
 def test_mean_is_that_of_all_ranks(two_ranks: list[dict[str, Any]]) -> None:

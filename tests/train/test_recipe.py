@@ -53,6 +53,12 @@ def test_a_stage_has_the_recipes_batch_or_its_own(tmp_path: Path) -> None:
     assert recipe.load(runs.write(tmp_path / "written.yaml", loaded.as_dict())) == loaded
 
 
+def test_a_stage_has_the_recipes_precision_or_its_own(tmp_path: Path) -> None:
+    stages = IN_BATCH, INFONCE | {"precision": "32-true"}
+    loaded = recipe.load(runs.write(tmp_path / "recipe.yaml", runs.settings(*stages, precision="bf16-mixed")))
+    assert [loaded.precision_of(stage) for stage in loaded.stages] == ["bf16-mixed", "32-true"]
+
+
 def test_order_is_read(tmp_path: Path) -> None:
     order = {"balanced": True, "repeat": 2, "limit": 100, "last": "keep"}
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, order=order))
@@ -142,6 +148,13 @@ SETTINGS = ("stages", 0, "settings")
         (at("order", value={"repeat": 0}), "0 is out of range.*order.repeat"),
         (at("order", value={"balanced": True, "block": 4}), "balanced takes each batch.*order.balanced, block"),
         (at("sampling", value={"short": "skip"}), 'unknown value "skip".*sampling.short.*known: pad, drop'),
+        (at("layer", value="heads"), 'unknown layer "heads".*layer.*known: backbone, head'),
+        (at("layer", value="context"), 'unknown layer "context".*layer.*known: backbone, head'),
+        (at(*SETTINGS, "backbone", value="s3d"), "4x16x16.*too small for the backbone s3d.*clips.*at least 5x17x17"),
+        (at(*SETTINGS, "aggregation", value="gnu"), 'unknown aggregation "gnu".*did you mean "gru"'),
+        (at(*SETTINGS, "aggregation", value="gru"), "clips of 4 frames are no whole number of blocks of 5.*clips"),
+        (at(*SETTINGS, "aggregation_settings", value={"hidden": 4}), "settings of an aggregation without one"),
+        (at(*SETTINGS, "head_settings", value={"hidden": 4}), 'unknown key "hidden"'),
         # something missing
         (without("title"), "title is missing.*top level"),
         (without("clips", "stride"), "stride is missing.*clips"),

@@ -137,6 +137,9 @@ def test_a_run_without_an_end_fails(tmp_path: Path) -> None:
         ({"schedule": "constant"}, '(?s)schedule "constant" with warm_up 2.*optimiser: warm_up.*"cosine"'),
         ({"schedule": "one_cycle", "warm_up": 0}, '(?s)"one_cycle" with warm_up_from 0.3.*optimiser: warm_up_from'),
         ({"schedule": "one_cycle", "warm_up": 0, "warm_up_from": 0.0}, "(?s)with final_lr 0.0006.*optimiser: final_lr"),
+        ({"schedule": "constant", "warm_up": 0, "warm_up_from": 0.0, "final_lr": 0.0, "horizon": 9}, "with horizon 9"),
+        ({"name": "adam", "momentum": 0.5}, "(?s)adam with momentum 0.5.*optimiser: momentum"),
+        ({"momentum": 1.0}, "(?s)1.0 is out of range.*optimiser: momentum.*less than 1"),
         ({"schedule": "cosin"}, '(?s)unknown value "cosin".*"cosine"'),
         ({"name": "lars"}, '(?s)unknown value "lars".*"larc"'),
     ],
@@ -144,3 +147,22 @@ def test_a_run_without_an_end_fails(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_meant_fail(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read(OptimiserSettings, WARM | changes, "optimiser")
+
+
+def test_a_horizon_lies_behind_the_end(tmp_path: Path) -> None:
+    """The rate falls as if training went on; with the horizon at the end it is the usual schedule."""
+    longer = trained(tmp_path, WARM, 3, max_epochs=-1, max_steps=24).learning_rates
+    assert trained(tmp_path, WARM | {"horizon": 8}, 3, max_epochs=-1, max_steps=12).learning_rates == longer[:12]
+    usual = trained(tmp_path, WARM, 3, max_epochs=-1, max_steps=12).learning_rates
+    assert (
+        trained(tmp_path, WARM | {"horizon": 4}, 3, max_epochs=-1, max_steps=12).learning_rates == usual != longer[:12]
+    )
+    with pytest.raises(UsageError, match="(?s)schedule of 3 epochs ends before the stage, which has 12 steps.*horizon"):
+        trained(tmp_path, WARM | {"horizon": 3}, 3, max_epochs=-1, max_steps=12)
+
+
+def test_momentum_is_the_recipes() -> None:
+    weight = [nn.Parameter(torch.ones(2))]
+    for name in ("sgd", "larc"):
+        made = make_optimiser(OptimiserSettings(name=name, momentum=0.5), weight)
+        assert made.defaults["momentum"] == 0.5

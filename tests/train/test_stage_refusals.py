@@ -21,10 +21,10 @@ from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
 from train import methods, provenance, stages
 from train.checkpoints import METADATA
+from train.hardware import Hardware
 from train.methods.infonce import InfoNCESettings
 from train.planning import PLANS
 from train.recipe import Recipe
-from train.stages import Hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -212,6 +212,9 @@ def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp
         with pytest.raises(UsageError, match=f"hardware.{next(iter(wrong))}"):
             stages.check(recipe, store, Hardware(**wrong))
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, precision="16-mixed")
+    with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
+        runs.run(recipe, store, tmp_path / "run")
+    recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, IN_BATCH | {"precision": "16-mixed"})
     with pytest.raises(UsageError, match="a CPU does not train in precision 16-mixed"):
         runs.run(recipe, store, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -30,9 +30,10 @@ from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from train import checkpoints, stages
 from train.backbones import BACKBONES
 from train.checkpoints import METADATA
+from train.hardware import Hardware
 from train.methods.infonce import InfoNCE
+from train.methods.method import Method
 from train.recipe import Recipe
-from train.stages import Hardware
 
 KINDS = {"queue, step schedule": INFONCE, "in batch, one cycle": IN_BATCH}
 ROOT = Path(__file__).resolve().parents[2]
@@ -298,6 +299,18 @@ def test_bfloat16_trains_and_continues(store: VideoStore, tmp_path: Path) -> Non
     stop(recipe, store, tmp_path / "parts", 3)
     runs.run(recipe, store, tmp_path / "parts")
     runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "pixels")
+
+
+def test_a_stage_trains_in_its_own_precision(store: VideoStore, tmp_path: Path) -> None:
+    half: dict[str, bool] = {}
+
+    def look(method: Method, batch: Any) -> None:
+        half[method.settings.optimiser.schedule] = torch.is_autocast_enabled("cpu")
+
+    stages = IN_BATCH | {"precision": "bf16-mixed"}, INFONCE | {"epochs": 1}
+    with runs.in_step(look):
+        runs.run(runs.load(tmp_path / "recipe.yaml", *stages), store, tmp_path / "run")
+    assert half == {"one_cycle": True, "step": False}
 
 
 ACCUMULATED = {"batch": 2, "accumulate": 2, "clip_gradients": 0.05, "log_every": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,15 @@ from typing import Any
 import torch
 
 from tests.patience import PATIENCE
+
+
+def lightning() -> dict[str, str]:
+    """What Lightning asks of the environment of two processes that it did not start itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return address | {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
 
 
 def results(program: str, out: Path, environment: Callable[[int], dict[str, str]]) -> list[Any]:

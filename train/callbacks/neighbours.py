@@ -42,6 +42,7 @@ class Neighbours(Callback):
         spec, sampling: of the clips; frames are cut as evaluation does.
         streams: of the method's networks.
         store_settings: `VideoStore.settings`.
+        layer: of theirs, by whose rows videos are compared.
         metrics: is told of the numbers, whose names and meaning are `meters`.
     """
 
@@ -54,11 +55,12 @@ class Neighbours(Callback):
         seed: int,
         streams: Sequence[str],
         store_settings: Mapping[str, Any],
+        layer: str,
         metrics: Metrics,
     ) -> None:
         self.settings, self.spec, self.sampling, self.metrics = settings, spec, sampling, metrics
         self.streams = StoreStreams([spec.stream(name) for name in streams], store_settings)
-        self.policy = augment.policy("evaluate", crop=spec.crop)
+        self.policy, self.layer = augment.policy("evaluate", crop=spec.crop), layer
         self.held_out = training_set.held_out
         drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(training_set))[: settings.gallery]
         self.gallery = training_set.videos.take(np.sort(drawn))
@@ -101,7 +103,7 @@ class Neighbours(Callback):
         else:
             queries, gallery = (self._plans(self.held_out, stream, place) for place in (1.0, 0.0))
             wanted = found = np.arange(len(self.held_out))
-        features = _of_all_ranks(network, [*queries, *gallery], reader)
+        features = _of_all_ranks(network, [*queries, *gallery], reader, self.layer)
         nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).numpy(force=True)
         return float((found[nearest] == wanted).mean())
 
@@ -116,10 +118,10 @@ class Neighbours(Callback):
         return plans
 
 
-def _of_all_ranks(network: Network, plans: list[ClipPlan], reader: Executor) -> Tensor:
-    """Unit features (N, F) of the plans, of which each rank computes every so many."""
+def _of_all_ranks(network: Network, plans: list[ClipPlan], reader: Executor, layer: str) -> Tensor:
+    """Unit rows (N, D) of a layer, of the plans, of which each rank computes every so many."""
     ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
     share = -(-len(plans) // ranks)
     mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
-    own = torch.cat([features for _, (features,) in unit_features([network], mine, reader)])
+    own = torch.cat([features for _, (features,) in unit_features([network], mine, reader, layer)])
     return gather_rows(own.to(next(network.parameters()).device))[: len(plans)]

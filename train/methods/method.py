@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
+from train.between_epochs import Plateau
 from train.methods.meters import Meter
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.optim import OptimiserSettings
+from train.optim import STEP_FACTOR, OptimiserSettings
 from train.settings import Settings
 
 
@@ -113,6 +114,13 @@ class Method(LightningModule, ABC):
 
         global_batch: videos in a pass, over all ranks.
         """
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What happens between epochs. A method that has something of its own there adds it."""
+        optimiser = self.settings.optimiser
+        if optimiser.schedule != "plateau":
+            return []
+        return [Plateau(optimiser.lr, optimiser.patience, STEP_FACTOR, optimiser.final_lr)]
 
     def begins_step(self, batch_idx: int) -> bool:
         """Whether this pass is the first of a step of training."""

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import Refusal, UsageError
 from train import backbones
+from train.networks.aggregations import AGGREGATIONS, Aggregation
 from train.networks.heads import HEADS
 from train.networks.pools import POOLS
 from train.precision import at_least_float32
 
+LAYERS = {"backbone": "backbone", "context": "aggregation", "head": "head"}  # layer -> the part that gives it, in order
+
 
 class Network(nn.Module):
-    """Backbone -> pool -> head.
+    """Backbone -> pool -> head; with an aggregation blocks of the clip -> backbone -> aggregation -> head.
 
     Args:
         backbone, backbone_settings: name and settings of `train.backbones.create`.
@@ -27,11 +29,17 @@ class Network(nn.Module):
         pool: a name in `train.networks.pools.POOLS`: how a feature map becomes a row.
         head, head_settings: a name in `train.networks.heads.HEADS`, and what it is made with, such as `dim`, the length of
             the rows that losses compare.
+        aggregation, aggregation_settings: a name in `train.networks.aggregations.AGGREGATIONS`, and what it is made with. A
+            clip is then N blocks of `block_length` frames, of which the backbone sees each alone.
 
-    Its layers, each of which gives one row per clip, are `backbone`, the pooled feature, and where there is a head `head`.
+    Its layers, each of which gives one row per clip, are:
+        backbone: the pooled feature; of several blocks their mean.
+        context: what the aggregation makes of the blocks, where there is one.
+        head: what the head makes of the context, or else of the pooled feature, where there is one.
 
     Raises:
         UsageError: an unknown name or setting.
+        ValueError: a setting out of range.
     """
 
     def __init__(
@@ -43,6 +51,8 @@ class Network(nn.Module):
         pool: str = "global",
         head: str = "coclr",
         head_settings: Mapping[str, Any] | None = None,
+        aggregation: str | None = None,
+        aggregation_settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # Made again from them, and given the same weights, it is the same network.
@@ -54,14 +64,21 @@ class Network(nn.Module):
             "pool": pool,
             "head": head,
             "head_settings": dict(head_settings or {}),
+            "aggregation": aggregation,
+            "aggregation_settings": dict(aggregation_settings or {}),
         }
         self.in_channels, self.temporal_centring = in_channels, temporal_centring
         self.backbone = backbones.create(backbone, in_channels=in_channels, **(backbone_settings or {}))
         # The layout that convolutions work in: a step takes .87 (small) or .77 (s3d) of the time on a CPU.
         self.backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        features = self.backbone.feature_size
         self.pool = POOLS.create(pool)
-        self._sizes = {"backbone": self.pool.cells * self.backbone.feature_size}
-        self.head = HEADS.create(head, in_features=self._sizes["backbone"], **(head_settings or {}))
+        self._sizes = {"backbone": self.pool.cells * features}
+        self.aggregation: Aggregation | None = None
+        if aggregation is not None:
+            self.aggregation = AGGREGATIONS.create(aggregation, in_features=features, **(aggregation_settings or {}))
+            self._sizes["context"] = self.aggregation.size
+        self.head = HEADS.create(head, in_features=self._sizes[self.layers[-1]], **(head_settings or {}))
         if self.head.size:
             self._sizes["head"] = self.head.size
 
@@ -79,70 +96,65 @@ class Network(nn.Module):
     @property
     def parts(self) -> dict[str, nn.Module]:
         """What has weights, by the names under which the state dict has them."""
-        return {"backbone": self.backbone, **({"head": self.head} if "head" in self._sizes else {})}
+        return {LAYERS[layer]: self.get_submodule(LAYERS[layer]) for layer in self.layers}
 
     def origin(self, layer: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that a layer's rows follow from: settings, and weights under the names of the state dict."""
         self.size(layer)
-        later = "head" if layer == "backbone" else "nothing"
-        settings = {name: value for name, value in self.settings.items() if not name.startswith(later)}
-        weights = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(later)}
-        return settings, weights
+        settings = {name: value for name, value in self.settings.items() if layer == "head" or "head" not in name}
+        passed = tuple(LAYERS[name] for name in self.layers[: self.layers.index(layer) + 1])
+        return settings, {name: tensor for name, tensor in self.state_dict().items() if name.startswith(passed)}
 
     def embed(self, clips: Tensor, layer: str) -> Tensor:
         """A layer's rows (B, `size(layer)`) of clips (B, C, T, H, W), float32 also under autocast.
 
-        Rows of the head are unit rows where the head says so; those of the backbone are as the pool gives them.
+        Rows of the head are unit rows where the head says so; others are as they come.
 
         Raises:
-            ValueError: a layer that there is not, or clips of another number of channels.
-            Refusal: clips that are too small for the backbone, as a recipe may ask for them.
+            ValueError: a layer that there is not, clips of another number of channels, too small for the backbone, or of no
+                whole number of blocks.
         """
         self.size(layer)
-        features = self.pool(at_least_float32(self._map(clips)))
-        return features if layer == "backbone" else self._compared(features)
+        maps, count = self._maps(clips), self._blocks(clips)
+        if layer == "backbone" or self.aggregation is None:
+            rows = self.pool(maps).unflatten(0, (len(clips), count)).mean(dim=1)
+        else:
+            rows = at_least_float32(self.aggregation(maps.mean(dim=2).unflatten(0, (len(clips), count))))
+        if layer == "head":
+            rows = at_least_float32(self.head(rows))
+            rows = functional.normalize(rows, dim=1) if self.head.unit else rows
+        return rows
 
     def forward(self, clips: Tensor) -> Tensor:
         """What losses compare: the rows of the last layer, of clips (B, C, T, H, W)."""
         return self.embed(clips, self.layers[-1])
 
-    def _map(self, clips: Tensor) -> Tensor:
-        """The backbone's feature map (B, F, t, h, w)."""
+    def _blocks(self, clips: Tensor) -> int:
+        return clips.shape[2] // self.aggregation.block_length if self.aggregation else 1
+
+    def _maps(self, clips: Tensor) -> Tensor:
+        """The backbone's maps (B * N, F, t, h, w) of each clip's N blocks, float32."""
         self._refuse_shape(clips)
         if self.temporal_centring:
             clips = clips - clips.mean(dim=2, keepdim=True)
-        return self.backbone(clips.contiguous(memory_format=torch.channels_last_3d))
-
-    def _compared(self, features: Tensor) -> Tensor:
-        rows = at_least_float32(self.head(features))
-        return functional.normalize(rows, dim=1) if self.head.unit else rows
+        if self.aggregation:
+            clips = clips.unflatten(2, (-1, self.aggregation.block_length)).transpose(1, 2).flatten(0, 1)
+        return at_least_float32(self.backbone(clips.contiguous(memory_format=torch.channels_last_3d)))
 
     def _refuse_shape(self, clips: Tensor) -> None:
-        smallest = self.backbone.smallest_clip
         if clips.ndim != 5 or clips.shape[1] != self.in_channels:
             raise ValueError(f"clips are {tuple(clips.shape)}, and the network's (B, {self.in_channels}, T, H, W)")
-        if any(side < least for side, least in zip(clips.shape[2:], smallest, strict=True)):
-            raise Refusal(
-                f"clips of {_grid(clips.shape[2:])} (frames x height x width) are too small for the backbone",
-                where=type(self.backbone).__name__,
-                remedy=f"at least {_grid(smallest)}, or another backbone",
+        frames = self.aggregation.block_length if self.aggregation else clips.shape[2]
+        if not clips.shape[2] or clips.shape[2] % frames:
+            raise ValueError(f"clips of {clips.shape[2]} frames are no whole number of blocks of {frames}")
+        seen, smallest = (frames, *clips.shape[3:]), self.backbone.smallest_clip
+        if any(side < least for side, least in zip(seen, smallest, strict=True)):
+            raise ValueError(
+                f"clips of {grid(seen)} (frames x height x width) are too small for {type(self.backbone).__name__}, which"
+                f" needs {grid(smallest)}"
             )
 
 
-def check_fit(given: Network, started: Network, name: str) -> None:
-    """Raises UsageError if a network cannot start as another one."""
-    shapes = [
-        {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} for network in (given, started)
-    ]
-    differing = [key for key in sorted(shapes[0].keys() | shapes[1].keys()) if shapes[0].get(key) != shapes[1].get(key)]
-    if differing:
-        found = f"{differing[0]}: {shapes[0].get(differing[0], 'nothing')} there, {shapes[1].get(differing[0], 'nothing')} here"
-        raise UsageError(
-            f"the network of {name!r} is another one: {found}",
-            where=name,
-            remedy="the same backbone, backbone_settings, dim and input in both",
-        )
-
-
-def _grid(sides: tuple[int, ...]) -> str:
+def grid(sides: tuple[int, ...]) -> str:
+    """Sides in words: 8x112x112."""
     return "x".join(str(side) for side in sides)

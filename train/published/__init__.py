@@ -33,20 +33,21 @@ CLIPS = ClipSpec(length=32, stride=1, size=(128, 128), crop=CROP, streams=FLOW_A
 class Published:
     """What a published checkpoint holds.
 
-    backbones: role -> state dict of our backbone. heads: role -> state dict of our head, or of another one under its own
-    names. prototypes: (K, D), or None. queue: name -> tensor, features as (K, D). backbone, backbone_settings: our name of the
-    backbone, and what it is made with. layout: of the file. extra: tensors that belong to none of these, by their published
-    names. clips: what the networks were trained on, so that evaluation shows them the same.
+    layout: of the file. network: what `train.networks.network.Network` is made with beside `in_channels`, alike for all
+    roles. backbones: role -> state dict of our backbone. heads: role -> tensors of what is behind it, head and aggregation,
+    by their names in our network's state dict. layer: whose rows the paper compares videos by. prototypes: (K, D), or None.
+    queue: name -> tensor, features as (K, D). extra: tensors that belong to none of these, by their published names. clips:
+    what the networks were trained on, so that evaluation shows them the same.
     """
 
     layout: str
-    backbone: str
+    network: dict[str, Any]
     backbones: dict[str, State]
-    heads: dict[str, State] = field(default_factory=dict)
+    heads: dict[str, State]
+    layer: str = "backbone"
     prototypes: Tensor | None = None
     queue: State = field(default_factory=dict)
     extra: tuple[str, ...] = ()
-    backbone_settings: dict[str, Any] = field(default_factory=dict)
     clips: ClipSpec = CLIPS
 
     def role(self, stream: str) -> str:
@@ -58,14 +59,13 @@ class Published:
             f"the file has no {stream} network", where=self.layout, remedy=f"it has {', '.join(self.backbones)}"
         )
 
-    def has_our_head(self, role: str) -> bool:
-        """Whether the head is of the form of `train.networks.network.Network`: no classifier, and no projection with batch norm."""
-        return "head.0.weight" in self.heads[role]
+    def channels(self, role: str) -> int:
+        """Channels of the clips that a network is for."""
+        return next(iter(self.backbones[role].values())).shape[1]
 
-    def encoder(self, role: str) -> State:
-        """State dict of our encoder: backbone, its statistics, and the head if it is of our form."""
-        backbone = {f"backbone.{name}": tensor for name, tensor in self.backbones[role].items()}
-        return backbone | self.heads[role] if self.has_our_head(role) else backbone
+    def state(self, role: str) -> State:
+        """State dict of our network."""
+        return {f"backbone.{name}": tensor for name, tensor in self.backbones[role].items()} | self.heads[role]
 
 
 def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str = "auto") -> Published:

@@ -1,4 +1,5 @@
-"""CoCLR's files (specs/coclr.md section 1.4): InfoNCE, UberNCE, CoCLR, linear probe and fine-tuned networks, on S3D.
+"""CoCLR's files: InfoNCE, UberNCE, CoCLR, linear probe and fine-tuned networks, on S3D and on the ResNet that its code
+calls r50.
 
 The head is made of 1x1x1 convolutions there and of linear layers here. ViCC's files on S3D differ by their prototypes; its
 probes and fine-tuned networks on S3D do not differ, and are read as these.
@@ -11,28 +12,34 @@ import torch
 from train.losses.nce import NOTHING
 from train.published import Published
 from train.published.contents import Contents, State, refuse
-from train.published.networks import encoders, sequence
+from train.published.networks import PROBED, refuse_without, sequence, sequences
 
+# A weight that no other backbone has -> our name of the backbone. Gates make s3dg of s3d.
+BACKBONES = {"Conv_1a.conv1.weight": "s3d", "layer1.0.conv3.weight": "resnet2d3d-50"}
+WRITTEN = ("s3d", "s3dg", "resnet2d3d-50")
 ENCODERS = {"query": "encoder_q.", "key": "encoder_k.", "sampler": "sampler."}
+PREFIXES = ("encoder_q.0.", PROBED)
 
 
 def recognises(state: State) -> bool:
     """Whether these are the tensors of one of CoCLR's files."""
-    first = ("encoder_q.0.Conv_1a.conv1.weight", "backbone.Conv_1a.conv1.weight")
-    return any(name in state for name in first) and "prototypes.weight" not in state
+    others = "prototypes.weight" in state or any(name.startswith("agg.") for name in state)
+    return any(prefix + first in state for prefix in PREFIXES for first in BACKBONES) and not others
 
 
 def read(state: State, where: str) -> Published:
     """See `train.published.import_published`. Roles: query, key (not of probes), sampler (of CoCLR: the other stream's)."""
     contents = Contents(state, where)
-    name = "s3dg" if any(".gating_b" in name for name in state) else "s3d"
-    made, heads = encoders(contents, ENCODERS, name)
+    found = [name for first, name in BACKBONES.items() if any(prefix + first in state for prefix in PREFIXES)]
+    name = "s3dg" if any(".gating_b" in name for name in state) else next(iter(found), "s3d")
+    made, heads, network = sequences(contents, ENCODERS, name)
     queue = _queue(contents)
-    return Published("coclr", name, made, heads, queue=queue, extra=contents.left)
+    return Published("coclr", network, made, heads, queue=queue, extra=contents.left)
 
 
 def write(published: Published) -> State:
     """The inverse of `read`: a state dict as CoCLR's own code saves it, copies included. Raises Refusal for a probe."""
+    refuse_without("coclr", published.network)
     state: State = {}
     queue = published.queue
     if queue:
@@ -47,7 +54,7 @@ def write(published: Published) -> State:
         elif "labels" in queue:
             state["queue_label"] = queue["labels"]
     for role, backbone in published.backbones.items():
-        state |= sequence(ENCODERS[role], published.backbone, backbone, published.heads[role])
+        state |= sequence(ENCODERS[role], published.network["backbone"], backbone, published.heads[role])
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ BLOCKS = {
 COPIES: dict[str, dict[str, str]] = {"s3d": BLOCKS, "s3dg": BLOCKS}  # of our backbones
 HEAD = {"head.0": "2", "head.2": "4"}  # our name of a layer: its place in a published sequence
 PROBED = "backbone."  # where linear probes and fine-tuned networks have theirs
+DROPPED = 0.9  # share of the features that CoCLR's and ViCC's fine-tuning zeroes
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -36,22 +38,37 @@ def backbone(contents: Contents, prefix: str, name: str, **settings: bool) -> St
     return contents.take(prefix, _shapes(_outline(name, channels, **settings)), COPIES.get(name))
 
 
-def encoders(contents: Contents, prefixes: Mapping[str, str], name: str) -> tuple[dict[str, State], dict[str, State]]:
-    """Backbones and heads by role, of networks stored as sequences: 0 the backbone, 2 and 4 the head's convolutions.
+def feature_size(name: str) -> int:
+    """Features of our backbone of that name."""
+    return _outline(name, 3).feature_size
+
+
+def sequences(
+    contents: Contents, prefixes: Mapping[str, str], name: str
+) -> tuple[dict[str, State], dict[str, State], dict[str, Any]]:
+    """Backbones and heads by role, of networks stored as sequences: 0 the backbone, 2 and 4 the head's convolutions; and
+    what `Network` is made with.
 
     prefixes: role -> prefix; the query's must be there, the others may. A linear probe or a fine-tuned network, which has
     its backbone below `backbone.`, is the query, with its classifier as the head.
     """
+    if contents.has(PROBED) and not contents.has("final_"):
+        return {"query": backbone(contents, PROBED, name)}, {"query": {}}, {"backbone": name, "head": "none"}
     if contents.has(PROBED):
-        return {"query": backbone(contents, PROBED, name)}, {"query": classifier(contents)}
+        probed = contents.has("final_fc.0.")
+        head, settings = classifier(contents, feature_size(name), "final_fc.0" if probed else "final_fc.1")
+        settings |= {"unit_input": True} if probed else {"dropout": DROPPED}
+        made_with = {"backbone": name, "head": "classifier", "head_settings": settings}
+        return {"query": backbone(contents, PROBED, name)}, {"query": head}, made_with
     found = {role: prefix for role, prefix in prefixes.items() if role == "query" or contents.has(prefix)}
     made = {role: backbone(contents, f"{prefix}0.", name) for role, prefix in found.items()}
-    return made, {role: _head(contents, prefix, _outline(name, 3).feature_size) for role, prefix in found.items()}
+    heads = {role: _head(contents, prefix, feature_size(name)) for role, prefix in found.items()}
+    dim = len(heads["query"]["head.2.weight"])
+    return made, heads, {"backbone": name, "head": "coclr", "head_settings": {"dim": dim}}
 
 
 def sequence(prefix: str, name: str, backbone: State, head: State) -> State:
-    """The inverse of `encoders` for one role: copies included, the head's linear layers as convolutions."""
-    refuse_classifier(head, "head.0.weight")
+    """The inverse of `sequences` for one role: copies included, the head's linear layers as convolutions."""
     state = {f"{prefix}0.{key}": tensor for key, tensor in with_copies(backbone, COPIES.get(name, {})).items()}
     for ours, place in HEAD.items():
         weight, bias = (head[f"{ours}.{kind}"] for kind in ("weight", "bias"))
@@ -59,23 +76,33 @@ def sequence(prefix: str, name: str, backbone: State, head: State) -> State:
     return state
 
 
-def classifier(contents: Contents) -> State:
-    """Of a probe (`final_bn`, `final_fc.0`) or a fine-tuned network (`final_fc.1`, behind its dropout)."""
-    renamed = {"final_fc.0.": "final_fc.", "final_fc.1.": "final_fc."}
-    made = {}
-    for name, tensor in contents.below("final_").items():
-        whole = f"final_{name}"
-        place = next((place for place in renamed if whole.startswith(place)), "")
-        made[whole.replace(place, renamed[place]) if place else whole] = tensor
-    return made
+def classifier(contents: Contents, features: int, linear: str, norm: str = "final_bn") -> tuple[State, dict[str, Any]]:
+    """Our classifier of those layers, of which the batch norm may be missing, and what it is made with."""
+    names, classes = {linear: "head.linear"}, contents.side(f"{linear}.weight", f"{linear}.bias")
+    wanted: dict[str, tuple[int, ...]] = {f"{linear}.weight": (classes, features), f"{linear}.bias": (classes,)}
+    if contents.has(f"{norm}."):
+        names[norm] = "head.batch_norm"
+        wanted |= batch_norm(norm, features)
+    settings = {"dim": classes} | ({"batch_norm": True} if norm in names else {})
+    return renamed(contents.take("", wanted), names), settings
 
 
-def refuse_classifier(head: State, needed: str) -> None:
-    """Raises Refusal for a head that has no tensor `needed`, which files in the published layouts begin with."""
-    if needed not in head:
+def renamed(state: State, names: Mapping[str, str]) -> State:
+    """The same tensors with other names of modules: given name -> new name, neither of them within another one."""
+    return {
+        new + key.removeprefix(given): tensor
+        for key, tensor in state.items()
+        for given, new in names.items()
+        if key.startswith(f"{given}.")
+    }
+
+
+def refuse_without(head: str, found: Mapping[str, Any]) -> None:
+    """Raises Refusal for networks with another head than that, which files in the published layouts have."""
+    if found.get("head") != head:
         raise Refusal(
-            "only pre-trained networks are written, not ones with a classifier in place of the head",
-            where=f"the head has {', '.join(list(head)[:4]) or 'nothing'}",
+            "only pre-trained networks are written, not ones with a classifier or nothing in place of the head",
+            where=f"a network with head {found.get('head')}, not {head}",
             remedy="keep the file that it was read from",
         )
 

@@ -1,4 +1,4 @@
-"""ViCC's files (specs/vicc.md section 1.3): single stage, cross stage, linear probe and fine-tuned networks, on S3D and
+"""ViCC's files: single stage, cross stage, linear probe and fine-tuned networks, on S3D and
 R(2+1)D.
 
 Encoders are stored as CoCLR's are. Of the cross stage there is also the other stream's, frozen. The queues are in files of
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from train.published import Published
 from train.published.contents import Contents, State
-from train.published.networks import PROBED, encoders, sequence
+from train.published.networks import PROBED, refuse_without, sequence, sequences
 
 ENCODERS = {"query": "encoder_q.", "other": "second."}
 FACTORISED = "conv1.spatial_conv.weight"  # the first weight of its R(2+1)D
@@ -27,18 +27,19 @@ def read(state: State, where: str) -> Published:
     contents = Contents(state, where)
     factorised = any(name.endswith(f".{FACTORISED}") for name in state)
     name = "r2plus1d-10" if factorised else "s3d"
-    made, heads = encoders(contents, ENCODERS, name)
+    made, heads, network = sequences(contents, ENCODERS, name)
     prototypes = None
     if not contents.has(PROBED):
         shape = (contents.side("prototypes.weight"), len(heads["query"]["head.2.weight"]))
         prototypes = contents.take("", {"prototypes.weight": shape})["prototypes.weight"]
-    return Published("vicc", name, made, heads, prototypes=prototypes, extra=contents.left)
+    return Published("vicc", network, made, heads, prototypes=prototypes, extra=contents.left)
 
 
 def write(published: Published) -> State:
     """The inverse of `read`: a state dict as ViCC's own code saves it, copies included. Raises Refusal for a probe."""
+    refuse_without("coclr", published.network)
     state: State = {}
     for role, backbone in published.backbones.items():
-        state |= sequence(ENCODERS[role], published.backbone, backbone, published.heads[role])
+        state |= sequence(ENCODERS[role], published.network["backbone"], backbone, published.heads[role])
     assert published.prototypes is not None
     return state | {"prototypes.weight": published.prototypes}

@@ -19,10 +19,10 @@ from pipeline.views import VIEWS
 from train import checkpoints, stages
 from train.augment import ClipPlan, Policy, pixel_window
 from train.augment.colour import compose, denormalisation
+from train.hardware import Hardware
 from train.loader import ClipLoader
 from train.recipe import Recipe, StageSettings
 from train.show import pages
-from train.stages import Hardware
 from train.streams import Stream
 from train.training_set import TrainingSet
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import nn
 
 from train.registry import Registry
@@ -13,8 +14,13 @@ HEADS = Registry(
     {
         "none": "train.networks.heads.none:NoHead",
         "coclr": "train.networks.heads.coclr:CoCLRHead",
+        "goca": "train.networks.heads.goca:GOCAHead",
+        "slic": "train.networks.heads.slic:SLICHead",
+        "classifier": "train.networks.heads.classifier:Classifier",
     },
 )
+
+Dim = Annotated[int, Field(ge=1)]  # length of a row, as recipes may say it
 
 
 class Head(nn.Sequential):

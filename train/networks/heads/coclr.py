@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from train.networks.heads import Head
+from train.networks.heads import Dim, Head
 
 
 class CoCLRHead(Head):
@@ -19,6 +19,6 @@ class CoCLRHead(Head):
 
     unit: ClassVar[bool] = True
 
-    def __init__(self, in_features: int, dim: int = 128) -> None:
+    def __init__(self, in_features: int, dim: Dim = 128) -> None:
         super().__init__(nn.Linear(in_features, in_features), nn.ReLU(), nn.Linear(in_features, dim))
         self.size = dim

@@ -12,6 +12,7 @@ POOLS = Registry(
     "pool",
     {
         "global": "train.networks.pools.everywhere:Everywhere",
+        "1x2x2": "train.networks.pools.quarters:Quarters",
     },
 )
 

@@ -1,11 +1,66 @@
-"""Aggregation of the blocks of a clip, in the order of time: the convolutional GRU of DPC and CoCon."""
+"""The aggregation of DPC and CoCon: a convolutional GRU over the blocks of a clip, in the order of time."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Annotated, Literal
 
-from train.arguments import check_number
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.arguments import check_choice, check_number
+from train.networks.aggregations import Aggregation
+
+Between = Literal["relu", "unit", "plain"]
+FLOOR = 1e-5  # added to a length by which is divided
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recurrent(Aggregation):
+    """Blocks -> ConvGRU `gru` -> last state -> mean over space; beside it `predictor`, from a state to the next block, which
+    is trained with it and takes no part in the context.
+
+    Args:
+        in_features: of a block's map.
+        block_length: frames of a block.
+        hidden: features of the state.
+        between: what the GRU is given, and gives. "relu": what is negative in a block becomes 0 (DPC); "unit": a block
+            and the last state become unit vectors at each place, x / (|x| + 1e-5) (CoCon's pre-training); "plain": all as
+            it is (CoCon's classifier).
+        dropout: see `ConvGRU`.
+        predicts: whether there is a predictor; published classifiers have none.
+
+    Raises:
+        ValueError: a number out of range, or an unknown `between`.
+
+    Source: Han et al., DPC (arXiv 1909.04656); Rai et al., CoCon (arXiv 2104.14764), both as released (docs/methods.md 3.6).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        block_length: Count = 5,
+        hidden: Count = 256,
+        between: Between = "relu",
+        dropout: Annotated[float, Field(ge=0, le=1)] = 0.1,
+        predicts: bool = True,
+    ) -> None:
+        super().__init__()
+        check_number("block_length", block_length, whole=True, least=1)
+        check_choice("between", between, Between)
+        self.block_length, self.size, self.between = block_length, hidden, between
+        self.gru = ConvGRU(in_features, hidden, dropout=dropout)
+        if predicts:
+            first, second = nn.Conv2d(hidden, in_features, 1), nn.Conv2d(in_features, in_features, 1)
+            self.predictor = nn.Sequential(first, nn.ReLU(), second)
+            _orthogonal(self.predictor)
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        given = functional.relu(blocks) if self.between == "relu" else blocks
+        given = _unit(blocks) if self.between == "unit" else given
+        state = self.gru(given)[:, -1:]  # (B, 1, hidden, S, S)
+        return (_unit(state) if self.between == "unit" else state).mean(dim=(1, 3, 4))
 
 
 class ConvGRU(nn.Module):
@@ -42,8 +97,7 @@ class ConvGRU(nn.Module):
         self.update_gate = nn.Conv2d(both, hidden_size, kernel_size, padding=padding)
         self.out_gate = nn.Conv2d(both, hidden_size, kernel_size, padding=padding)
         self.dropout = nn.Dropout(dropout)
-        for name, parameter in self.named_parameters():
-            (nn.init.zeros_ if name.endswith("bias") else nn.init.orthogonal_)(parameter)
+        _orthogonal(self)
 
     def forward(self, blocks: Tensor, state: Tensor | None = None) -> Tensor:
         """States after each block.
@@ -77,3 +131,14 @@ class ConvGRU(nn.Module):
         update, reset = self.update_gate(both).sigmoid(), self.reset_gate(both).sigmoid()
         proposed = self.out_gate(torch.cat([block, reset * state], dim=1)).tanh()
         return (1 - update) * state + update * proposed
+
+
+def _orthogonal(network: nn.Module) -> None:
+    """Orthogonal weights, and biases of zero."""
+    for name, parameter in network.named_parameters():
+        (nn.init.zeros_ if name.endswith("bias") else nn.init.orthogonal_)(parameter)
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """Maps (B, N, F, S, S) with a vector of length 1 at each place."""
+    return maps / (maps.norm(dim=2, keepdim=True) + FLOOR)
