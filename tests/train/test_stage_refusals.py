@@ -129,7 +129,7 @@ def test_run_on_other_data_fails(
     checkpoint = last(run).read_bytes()
     videos = dict(runs.VIDEOS)
     changed = write_store(tmp_path / "changed", {**videos, "v00": (9, 20, 24)})
-    with pytest.raises(Refusal, match="(?s)other videos: the store has changed since.*last.ckpt.*another RUN="):
+    with pytest.raises(Refusal, match="(?s)other videos, labels or recordings.*last.ckpt.*another RUN="):
         runs.run(recipe, changed, run)
     grown = write_store(tmp_path / "grown", {**videos, "w": (9, 20, 24)})
     with pytest.raises(Refusal, match="other videos"):
