@@ -16,16 +16,15 @@ import torch
 from rich.console import Console
 
 from eval import features, fusion, linear, results, retrieval, streams
-from eval.features import PROTOCOLS, ClipShape, FeatureBank, Request
+from eval.features import PROTOCOLS, FeatureBank, Request, Seen
 from eval.published import counterpart
 from eval.report import bank_path, write_report
 from eval.results import NETWORKS, Record
 from eval.runs import Stage, stages, trained_on
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
-from train import checkpoints, reader
+from train import checkpoints, provenance, reader
 from train.networks.network import Network
-from train.reader import Executor
 
 TESTED, GALLERY = "test", "train"
 errors = Console(stderr=True, highlight=False)
@@ -202,37 +201,34 @@ def _banks(
     subjects: dict[Subject, Request] = {}
     networks: dict[Request, Network] = {}
     with contextlib.ExitStack() as opened:
+        executor = opened.enter_context(contextlib.closing(reader.create(reader_name, store, threads)))
 
         @functools.cache
-        def executor(size: tuple[int, int]) -> Executor:
-            return opened.enter_context(contextlib.closing(reader.create(reader_name, store, size, threads)))
-
-        @functools.cache
-        def refreshed(fresh: Network, stream: str, clip: ClipShape, seed: int) -> Network:
-            clips = features.training_clips(store, videos, stream, clip, executor(clip.size), device, seed)
+        def refreshed(fresh: Network, seen: Seen, seed: int) -> Network:
+            clips = features.training_clips(store, videos, seen, executor, device, seed)
             features.refresh_batchnorm(fresh, clips)
             return fresh
 
         def network(request: Request) -> Network:
             asked = networks[request].to(device)
             trained = request.network == "trained"
-            return asked if trained else refreshed(asked, request.stream, request.clip, request.seed)
+            return asked if trained else refreshed(asked, request.seen, request.seed)
 
         for stage in trained_stages:
-            clip, checkpoint = stage.metadata["clip"], checkpoints.digest(stage.checkpoint)
-            shape, given = ClipShape(**{**clip, "size": tuple(clip["size"])}), _networks(stage, checkpoint)
+            checkpoint = checkpoints.digest(stage.checkpoint)
+            clips, sampling = provenance.clips_of(stage.metadata, stage.checkpoint)
+            given = _networks(stage, checkpoint)
             for name, (kind, stream, digest, found) in itertools.product(protocols, given):
                 request = Request(
                     checkpoint=digest,
                     network=kind,
-                    stream=stream,
+                    seen=Seen(stream, clips, sampling),
                     layer=stage.metadata["layer"],
                     protocol=PROTOCOLS[name],
-                    clip=shape,
                     seed=stage.metadata["seed"],
                     store_settings=store.settings_hash,
                     videos=contents,
-                    reader=type(executor(shape.size)).__name__,
+                    reader=type(executor).__name__,
                 )
                 networks.setdefault(request, found)
                 subjects[Subject(stage.name, stage.metadata["method"], checkpoint, name, kind, stream)] = request

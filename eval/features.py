@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import augment
-from train.augment import ClipPlan
-from train.augment.colour import FlowInput, Statistics
+from train.augment import ClipPlan, Draws
+from train.clip_spec import ClipSpec
 from train.inference import BATCH, clips_ahead, unit_features
 from train.networks.network import Network
 from train.reader import Executor
+from train.sampling import Sampling
+from train.sampling.random import Random
 
 log = logging.getLogger(__name__)
 REFRESH_BATCHES = 16
@@ -49,16 +51,34 @@ PROTOCOLS = {p.name: p for p in (Protocol("clean", True, 0.0), Protocol("coclr",
 
 
 @dataclass(frozen=True)
-class ClipShape:
-    """Clips as the network was trained on: `length` frames `stride` apart, resized to `size` (height, width); `crop`,
-    `flow` and `statistics` as in `train.augment.evaluate`."""
+class Seen:
+    """What a network is shown: `stream` of clips as it was trained on, `sampling` of which gives the windows of a video."""
 
-    length: int
-    stride: int
-    size: tuple[int, int]
-    crop: float | str = "whole"
-    flow: FlowInput = "pixels"
-    statistics: Statistics = "imagenet"
+    stream: str
+    clips: ClipSpec
+    sampling: Sampling = Random()
+
+    def plans(self, store: VideoStore, video: str, protocol: Protocol, seed: int) -> list[ClipPlan]:
+        """The clips whose features make up a video's feature: all windows, or one random clip of a training video.
+
+        They depend on (seed, video id) alone. Raises Refusal for a video without the view, or without frames.
+        """
+        info, stream = store.info(video), self.clips.stream(self.stream)
+        frames = store.shape(video, stream.view)[0]
+        if frames < 1:
+            raise Refusal(
+                f"no frame of {stream.view} is there to make a clip of",
+                where=video,
+                remedy="leave it out of the manifest; flow has one frame less than its video",
+            )
+        draws = Draws(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
+        policy = augment.policy("evaluate", crop=self.clips.crop, jitter=protocol.jitter)
+        all_windows = protocol.gallery_windows or info.split != "train"
+        drawn = [] if all_windows else self.sampling.draw(self.clips, 0, np.array([frames]), 1, draws.shared)
+        windows = self.sampling.windows(self.clips, frames) if all_windows else [next(iter(drawn)).frames]
+        bound = {self.stream: stream.bound(store.settings)}
+        pixels = policy.pixels(bound, (info.height, info.width), self.clips.length, draws)
+        return [ClipPlan(video, window, stream, pixels[self.stream]) for window in windows]
 
 
 @dataclass(frozen=True)
@@ -72,28 +92,28 @@ class Request:
 
     checkpoint: str
     network: str
-    stream: str
+    seen: Seen
     layer: str
     protocol: Protocol
-    clip: ClipShape
     seed: int
     store_settings: str
     videos: str
     reader: str
 
     @property
-    def clips(self) -> tuple[str, str, Protocol, ClipShape, int]:
+    def stream(self) -> str:
+        return self.seen.stream
+
+    @property
+    def clips(self) -> tuple[Seen, str, Protocol, int]:
         """Requests that agree in it look at the same clips, with the same layer."""
-        return self.stream, self.layer, self.protocol, self.clip, self.seed
+        return self.seen, self.layer, self.protocol, self.seed
 
     def attributes(self) -> dict[str, str | int | float]:
         """Flat, as HDF5 takes them: "protocol.jitter", "clip.length", ..."""
-        flat: dict[str, str | int | float] = {}
-        for name, value in asdict(self).items():
-            parts = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-            for key, part in parts.items():
-                flat[key] = part if isinstance(part, (str, int, float)) else str(part)
-        return flat
+        seen = {"clip": self.seen.clips.as_dict(), "sampling": self.seen.sampling.as_dict(), "stream": self.stream}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "seen"}
+        return dict(_flat("", own | {"protocol": asdict(self.protocol)} | seen))
 
 
 @dataclass(frozen=True)
@@ -146,13 +166,13 @@ def banks(
     network: Callable[[Request], Network],
     store: VideoStore,
     videos: Sequence[str],
-    reader: Callable[[tuple[int, int]], Executor],
+    reader: Executor,
 ) -> dict[Request, FeatureBank]:
     """The bank of every request, taken from its path if it was made for exactly this request, otherwise computed anew;
     afterwards each is at all of its paths.
 
     Equal requests are computed once, and clips that several networks look at are read once for all of them. `network`
-    gives the one of a request, `reader` the executor of a clip size; the former is asked only to compute features.
+    gives the one of a request, and is asked only to compute features.
     """
     found = {path: _reusable(path, request.attributes()) for path, request in wanted.items()}
     made = {wanted[path]: bank for path, bank in found.items() if bank is not None}
@@ -164,20 +184,26 @@ def banks(
 
     save(list(made))
     labels, splits = label_indices(store, videos), [store.info(video).split for video in videos]
-    missing: dict[tuple, list[Request]] = {}
+    missing: dict[tuple[Seen, str, Protocol, int], list[Request]] = {}
     for request in dict.fromkeys(wanted.values()):
         if request not in made:
             missing.setdefault(request.clips, []).append(request)
-    for (stream, layer, protocol, clip, seed), requests in missing.items():
-        title = f"{stream} features, {protocol.name}, {len(requests)} networks"
+    for (seen, layer, protocol, seed), requests in missing.items():
+        title = f"{seen.stream} features, {protocol.name}, {len(requests)} networks"
         networks = [network(request) for request in requests]
-        rows = compute(
-            networks, stream, layer, store, videos, protocol, clip, reader(clip.size), seed=seed, title=title
-        )
+        rows = compute(networks, seen, layer, store, videos, protocol, reader, seed=seed, title=title)
         for request, features in zip(requests, rows, strict=True):
-            made[request] = FeatureBank(stream, features, list(videos), labels, splits, request.attributes())
+            made[request] = FeatureBank(seen.stream, features, list(videos), labels, splits, request.attributes())
         save(requests)
     return made
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str | int | float]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, (str, int, float)) else str(value)
 
 
 def _reusable(path: Path, wanted: dict[str, str | int | float]) -> FeatureBank | None:
@@ -210,12 +236,11 @@ def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
 
 def compute(
     networks: Sequence[Network],
-    stream: str,
+    seen: Seen,
     layer: str,
     store: VideoStore,
     videos: Sequence[str],
     protocol: Protocol,
-    clip: ClipShape,
     reader: Executor,
     *,
     seed: int,
@@ -231,13 +256,13 @@ def compute(
 
     def plans() -> Iterator[ClipPlan]:
         for row, video in enumerate(videos):
-            for plan in video_plans(store, video, stream, protocol, clip, seed):
+            for plan in seen.plans(store, video, protocol, seed):
                 owners.append(row)
                 yield plan
 
     with _progress() as bar:
         task = bar.add_task(title, total=len(videos), clips=0)
-        for places, units in unit_features(networks, stream, plans(), reader, layer):
+        for places, units in unit_features(networks, plans(), reader, layer):
             rows = torch.tensor([owners[place] for place in places])
             for total, unit in zip(sums, units, strict=True):
                 total.index_add_(0, rows, unit)
@@ -246,30 +271,10 @@ def compute(
     return [(total / counts).numpy() for total in sums]
 
 
-def video_plans(
-    store: VideoStore, video: str, stream: str, protocol: Protocol, clip: ClipShape, seed: int
-) -> list[ClipPlan]:
-    """The clips whose features make up a video's feature: all windows, or one random clip of a training video."""
-    info = store.info(video)
-    rng = augment.generator(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
-    policy = augment.policy(
-        "evaluate",
-        crop=clip.crop,
-        jitter=protocol.jitter,
-        flow=clip.flow,
-        statistics=clip.statistics,
-        **_flow_bound(store),
-    )
-    draw = augment.window_plans if protocol.gallery_windows or info.split != "train" else _one_plan
-    frames = _frames(store, video, stream)
-    return draw(policy, video, frames, clip.length, clip.stride, rng, frame_size=(info.height, info.width))
-
-
 def training_clips(
     store: VideoStore,
     videos: Sequence[str],
-    stream: str,
-    clip: ClipShape,
+    seen: Seen,
     reader: Executor,
     device: torch.device,
     seed: int,
@@ -283,8 +288,8 @@ def training_clips(
     chosen = np.random.default_rng(seed).permutation(len(train))[: REFRESH_BATCHES * BATCH]
     if len(chosen) > BATCH:
         chosen = chosen[: len(chosen) // BATCH * BATCH]  # a last batch of one or two clips would distort the statistics
-    plans = (video_plans(store, train[i], stream, single, clip, seed)[0] for i in chosen)
-    return (batch for _, batch in clips_ahead(plans, stream, reader, device))
+    plans = (seen.plans(store, train[i], single, seed)[0] for i in chosen)
+    return (batch for _, batch in clips_ahead(plans, reader, device))
 
 
 @torch.no_grad()
@@ -304,25 +309,6 @@ def refresh_batchnorm(network: Network, clips: Iterable[Tensor]) -> None:
     network.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _one_plan(*arguments: Any, **settings: Any) -> list[ClipPlan]:
-    return [augment.plan(*arguments, **settings)]
-
-
-def _frames(store: VideoStore, video: str, stream: str) -> int:
-    shapes = store.info(video).shapes
-    if stream not in shapes:
-        raise Refusal(
-            f"video {video!r} has no {stream}, but the network reads {stream}",
-            where=str(store.root),
-            remedy=f"it has {', '.join(shapes)}: give a store with {stream}, or a run of another stream",
-        )
-    return shapes[stream][0]
-
-
-def _flow_bound(store: VideoStore) -> dict[str, float]:
-    return {"flow_bound": store.settings["flow"]["bound"]} if "flow" in store.settings else {}
 
 
 class _ClipRate(ProgressColumn):

@@ -12,8 +12,8 @@ import yaml
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
-from train.provenance import videos_hash
 from train.stages import checkpoint_path
+from train.training_set import of_splits
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,8 @@ def stages(run: Path) -> list[Stage]:
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
     """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded them."""
     splits = yaml.safe_load(recipe_text(run))["splits"]
-    chosen = [video for video, info in store.infos.items() if info.split in splits]
-    return stage.metadata["store_videos_hash"] == videos_hash(store, chosen)
+    try:
+        chosen = of_splits(store, splits)
+    except Refusal:  # none is of these splits
+        return False
+    return stage.metadata["store_videos_hash"] == chosen.digest()

@@ -19,8 +19,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from train.batch import Batch
 from train.collectives import mean_over_ranks
-from train.loader import Batch, ClipLoader
+from train.groups import Groups
+from train.loader import ClipLoader
 
 HELD_OUT_LOSS = "held_out_loss"  # in metrics.jsonl
 THRESHOLD = 1e-4  # a loss that is not lower by this share of the best one is no better, as in torch's ReduceLROnPlateau
@@ -86,7 +88,7 @@ class Grouping(BetweenEpochs):
     def apply(self, trainer: Trainer, method: LightningModule, decided: Tensor) -> None:
         loader = trainer.train_dataloader
         assert isinstance(loader, ClipLoader)
-        loader.groups = np.asarray(decided)
+        loader.planner.training_set.groups = Groups(np.asarray(decided))
 
 
 class Plateau(BetweenEpochs):

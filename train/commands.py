@@ -17,7 +17,7 @@ from train.hardware import Hardware
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
-from train.videos import told_of_short_videos, training_videos
+from train.training_set import TrainingSet
 
 
 def pretrain(
@@ -55,10 +55,10 @@ def pretrain(
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
-    videos = training_videos(loaded, opened)
+    training_set = TrainingSet.of(loaded, loaded.stages[0], opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
-    _tell_of_beginning(loaded, opened, len(videos), run)
+    _tell_of_beginning(loaded, opened, training_set, run)
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
@@ -81,13 +81,13 @@ def pretrain(
     return 0
 
 
-def _tell_of_beginning(recipe: Recipe, store: VideoStore, videos: int, run: Path) -> None:
+def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
     names = ", ".join(stage.name for stage in recipe.stages)
-    tell(f"pre-training {recipe.title!r} (stages: {names}) on {videos} videos of {store.root}, into {run}")
+    tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
     if told := store.annotated.told():
         tell(told)
-    if told := told_of_short_videos(recipe, store):
-        tell(f"{told} (clips.short: {recipe.clips.short})")
+    if training_set.short:
+        tell(training_set.told_of_short(recipe.sampling_of(recipe.stages[0])))
 
 
 def _loaded(recipe: str, method: str, seed: int | None) -> Recipe:

@@ -11,14 +11,13 @@ from train import checkpoints, provenance, stages
 from train import recipe as recipes
 from train.checkpoints import METADATA
 from train.console import tell
-from train.loader import ClipSettings
 from train.methods.coclr import CoCLR
 from train.methods.contrastive import OneStream, OneStreamSettings
 from train.methods.infonce import InfoNCE, InfoNCESettings
 from train.methods.ubernce import UberNCE
 from train.networks.settings import NetworkSettings
 from train.published import Published, coclr, import_published, published_state
-from train.recipe import Augmentation, EvaluationSettings, Recipe, StageSettings
+from train.recipe import Recipe, StageSettings
 
 # What the layout keeps of a queue's slots.
 QUEUED: dict[type, tuple[str, ...]] = {
@@ -55,20 +54,18 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
 
 def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
     """A stage for each stream, on the clips that its network was trained on, which must be the same for all."""
-    inputs = [(published.input, published.layer) for published in found.values()]
-    if any(other != inputs[0] for other in inputs):
+    seen = [(published.clips, published.layer) for published in found.values()]
+    if any(other != seen[0] for other in seen):
         listed = ", ".join(f"{files[stream]} ({published.layout})" for stream, published in found.items())
         raise Refusal(
             "the networks were trained on clips of other kinds, or videos are compared by other layers of them",
             where=listed,
             remedy="import each into a run of its own",
         )
-    seen, layer = inputs[0]
+    clips, layer = seen[0]
     return recipes.load(recipes.find(*RECIPE)).changed(
         title=f"published networks: {', '.join(map(str, files.values()))}",
-        clips=ClipSettings(length=seen.length, stride=seen.stride, size=seen.size),
-        augmentation=Augmentation(name=seen.policy, settings=dict(seen.settings)),
-        evaluation=EvaluationSettings(crop=seen.crop),
+        clips=clips,
         layer=layer,
         stages=[
             StageSettings(name=stream, method="infonce", settings=_settings(stream, published), epochs=1)

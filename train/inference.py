@@ -21,7 +21,7 @@ BATCH = 32  # clips at once
 
 @torch.no_grad()
 def unit_features(
-    networks: Sequence[Network], stream: str, plans: Iterable[ClipPlan], reader: Executor, layer: str
+    networks: Sequence[Network], plans: Iterable[ClipPlan], reader: Executor, layer: str
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """For every batch of clips, which is read once for all networks: the clips' places among the plans, int64 (B,), and
     each network's rows of its `layer` as unit rows (B, D).
@@ -31,18 +31,17 @@ def unit_features(
     """
     device = next(networks[0].parameters()).device
     with _evaluating(networks):
-        for places, clips in clips_ahead(plans, stream, reader, device):
+        for places, clips in clips_ahead(plans, reader, device):
             yield places, [functional.normalize(network.embed(clips, layer), dim=1).cpu() for network in networks]
 
 
-def clips_ahead(
-    plans: Iterable[ClipPlan], stream: str, reader: Executor, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(places (B,), clips (B, D, T, h, w) float on `device`); the next batch is read while the caller computes."""
+def clips_ahead(plans: Iterable[ClipPlan], reader: Executor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of plans of one stream: (places (B,), clips (B, D, T, h, w) float on `device`); the next batch is read while the caller computes."""
 
     def read(batch: Sequence[tuple[int, ClipPlan]]) -> tuple[Tensor, Tensor, Tensor]:
         places, chosen = zip(*batch, strict=True)
-        return torch.tensor(places), reader.run(stream, list(chosen)), colour_maps(chosen, stream)
+        stream = chosen[0].stream
+        return torch.tensor(places), reader.run(stream.view, list(chosen), stream.size), colour_maps(chosen)
 
     numbered = enumerate(plans)
     batches = iter(lambda: list(itertools.islice(numbered, BATCH)), [])

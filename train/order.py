@@ -64,20 +64,30 @@ class OrderSettings(Settings):
 class Order:
     """The batches of a training run, all of one size but perhaps the last of each epoch.
 
-    labels: class of each video, int (N,); only `balanced` looks at them. batch: samples of a batch over all ranks.
+    videos: how many there are. labels: class of each, int (N,), for `balanced`. batch: samples of a batch over all ranks.
     accumulate: batches of an optimiser step, of which an epoch has whole ones; above 1 no smaller batch can be kept.
     `size`: samples of an epoch. `last`: samples of its last batch, 0 where it has none.
     """
 
-    def __init__(self, settings: OrderSettings, labels: np.ndarray, batch: int, seed: int, accumulate: int = 1) -> None:
-        self.settings, self.batch, self.seed, self.videos = settings, batch, seed, len(labels)
-        self.chosen = _limited(len(labels), settings.limit, seed)
+    def __init__(
+        self,
+        settings: OrderSettings,
+        videos: int,
+        batch: int,
+        seed: int,
+        accumulate: int = 1,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        self.settings, self.batch, self.seed, self.videos = settings, batch, seed, videos
+        self.accumulate = accumulate
+        self.chosen = _limited(videos, settings.limit, seed) if settings.limit else None
         self.classes: list[np.ndarray] = []  # the videos of each, for `balanced`
-        once = len(self.chosen)
-        if settings.balanced:
-            found = labels[self.chosen]
-            self.classes = [self.chosen[found == label] for label in np.unique(found)]
-            once = len(self.classes) * max((len(videos) for videos in self.classes), default=0)
+        once = settings.limit or videos
+        if settings.balanced and labels is not None:
+            chosen = np.arange(videos) if self.chosen is None else self.chosen
+            found = labels[chosen]
+            self.classes = [chosen[found == label] for label in np.unique(found)]
+            once = len(self.classes) * max(map(len, self.classes), default=0)
         self.size = settings.repeat * once
         whole, rest = divmod(self.size, batch)
         whole -= whole % accumulate
@@ -113,15 +123,16 @@ class Order:
             parts = [_rounds(self.classes, self.videos, rng) for _ in range(self.settings.repeat)]
             turns = max(len(videos) for videos in self.classes)
         else:
-            shuffled = (_shuffled(len(self.chosen), self.settings.block, rng) for _ in range(self.settings.repeat))
-            parts, turns = [self.chosen[places] for places in shuffled], 1
-        return np.concatenate([part + place * turns * self.videos for place, part in enumerate(parts)])
+            count = self.videos if self.chosen is None else len(self.chosen)
+            parts = [_shuffled(count, self.settings.block, rng) for _ in range(self.settings.repeat)]
+            parts, turns = parts if self.chosen is None else [self.chosen[places] for places in parts], 1
+        for place, part in enumerate(parts):
+            part += place * turns * self.videos
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _limited(videos: int, limit: int, seed: int) -> np.ndarray:
     """The videos that are used, in the order of the store."""
-    if not limit:
-        return np.arange(videos)
     drawn = np.random.default_rng(np.random.SeedSequence((LIMIT, seed))).permutation(videos)
     return np.sort(drawn[:limit])
 

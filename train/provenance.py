@@ -10,9 +10,14 @@ from typing import Any
 from pipeline import environment
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
-from train import augment
+from train import sampling
+from train.clip_spec import ClipSpec
 from train.console import tell
+from train.planning import PLANS
 from train.recipe import Recipe, StageSettings
+from train.sampling import Sampling
+from train.settings import read
+from train.training_set import TrainingSet
 
 IN_CHECKPOINTS = ("torch", "lightning")  # the state of optimisers and loops is theirs
 COMPUTING = (*IN_CHECKPOINTS, "costream", "numpy", "opencv-contrib-python", "nvidia-dali-cuda130", "oneDNN")
@@ -22,7 +27,7 @@ def facts(
     recipe: Recipe,
     stage: StageSettings,
     store: VideoStore,
-    videos: list[str],
+    training_set: TrainingSet,
     start: dict[str, str],
     onednn: bool,
 ) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def facts(
     return described(recipe, stage) | {
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
         "store_settings_hash": store.settings_hash,
-        "store_videos_hash": videos_hash(store, videos),
+        "store_videos_hash": training_set.digest,
         "annotations": {"name": store.annotated.name, "digest": store.annotated.digest},
         "start": start,
     }
@@ -43,21 +48,14 @@ def facts(
 
 def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
     """The part of `facts` that does not depend on a store: empty hashes stand for none."""
-    policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
-    clip = {
-        "length": recipe.clips.length,
-        "stride": recipe.clips.stride,
-        "size": list(recipe.clips.size),
-        "crop": recipe.evaluation.crop,
-        "flow": policy.flow,
-        "statistics": policy.statistics,
-    }
     return {
+        "plans": PLANS,
         "method": stage.method,
         "stage": stage.name,
         "streams": list(stage.settings.networks),
         "seed": recipe.seed,
-        "clip": clip,
+        "clips": recipe.clips.as_dict(),
+        "sampling": recipe.sampling_of(stage).as_dict(),
         "layer": recipe.layer,
         "recipe_hash": _hash(recipe.as_dict()),
         "store_settings_hash": "",
@@ -68,9 +66,22 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
     }
 
 
+def clips_of(facts: dict[str, Any], path: Path) -> tuple[ClipSpec, Sampling]:
+    """What a checkpoint's networks were trained on. Raises Refusal for a checkpoint whose facts do not say it."""
+    try:
+        return read(ClipSpec, facts["clips"], str(path)), sampling.chosen(facts["sampling"], str(path))
+    except KeyError as missing:
+        raise Refusal(
+            f"the checkpoint does not say what its networks were trained on: it has no {missing}",
+            where=str(path),
+            remedy="it is of an older costream: evaluate it with that, or train anew",
+        ) from missing
+
+
 def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     """Raises Refusal if a checkpoint's facts say that it was made from something else."""
     meaning = {
+        "plans": f"plans of version {found.get('plans')}: for the same recipe version {now['plans']} draws other frames and pixels",
         "stage": "another stage",
         "recipe_hash": "another recipe",
         "store_settings_hash": "a store with other settings",
@@ -78,7 +89,7 @@ def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None
         "start": "other networks to start from: what the stage names in `start` has changed since",
     }
     for key, what in meaning.items():
-        if found[key] != now[key]:
+        if found.get(key) != now[key]:
             raise Refusal(
                 f"the checkpoint was made with {what}",
                 where=str(path),
@@ -102,11 +113,6 @@ def refuse_other_versions(found: dict[str, Any], now: dict[str, Any], path: Path
         )
     if changed:
         tell(f"the checkpoint was written with {listed}: training goes on, but not bit for bit as it would have")
-
-
-def videos_hash(store: VideoStore, videos: list[str]) -> str:
-    """Tells whether these videos, byte for byte, and what is said of them are what a checkpoint was trained on."""
-    return store.annotated.digest_of(store.table.rows(videos))
 
 
 def _hash(content: Any) -> str:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
-from train.loader import ClipSettings
+from train.clip_spec import ClipSpec
 from train.methods.method import MethodSettings, Start
 from train.order import OrderSettings
+from train.sampling import AnySampling, Sampling
+from train.sampling.random import Random
 from train.settings import Settings, cannot_be, read, told_as_setting
 
 FOLDER = Path(__file__).parent / "recipes"
 TAKEN = ("features",)  # a folder of evaluation's, beside those of the stages
 LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
-FRACTION = TypeAdapter(Annotated[float, Field(strict=True, gt=0, le=1)])
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -35,21 +36,8 @@ class Augmentation(Settings):
     @model_validator(mode="after")
     def _check(self) -> Augmentation:
         with told_as_setting():
-            if "flow_bound" in self.settings:
-                raise _said_elsewhere("flow_bound", "the store says up to which bound its flow goes")
             augment.policy(self.name, **self.settings)
         return self
-
-
-class EvaluationSettings(Settings):
-    """How evaluation cuts frames: the whole frame, or a centred square of this fraction of the short side."""
-
-    crop: float | Literal["whole"] = "whole"
-
-    @field_validator("crop", mode="plain")
-    @classmethod
-    def _whole_or_fraction(cls, given: Any) -> float | Literal["whole"]:
-        return "whole" if given == "whole" else FRACTION.validate_python(given)
 
 
 class NeighbourSettings(Settings):
@@ -80,7 +68,7 @@ class StageSettings(Settings):
         start: Role of the method -> an earlier stage, or a file.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
         steps: how often the weights are moved.
-        batch, precision: As the recipe's, for this stage; 0 and none: the recipe's.
+        batch, precision, sampling: As the recipe's, for this stage; 0 and none: the recipe's.
     """
 
     name: str
@@ -91,6 +79,7 @@ class StageSettings(Settings):
     steps: int = Field(default=0, ge=0)
     batch: int = Field(default=0, ge=0)
     precision: Precision | None = None
+    sampling: AnySampling | None = None
 
     @field_validator("method")
     @classmethod
@@ -142,7 +131,8 @@ class Recipe(Settings):
 
     Args:
         title: What it is, in a line.
-        clips: Frames and size of a clip.
+        clips: Frames and size of a clip, and which views in which form.
+        sampling: Which frames of which videos the clips of a sample show: see `train.sampling`.
         augmentation: What is done to pixels.
         batch: Videos in a pass through the network, over all devices: what a loss, a queue and batch norm get to see.
             A stage may give its own.
@@ -162,12 +152,12 @@ class Recipe(Settings):
         keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
         neighbours: Nearest neighbours of held-out videos while training: see `NeighbourSettings`.
-        evaluation: How evaluation cuts frames.
         layer: Of the networks, by whose rows videos are compared, while training and by evaluation: see `Network`.
     """
 
     title: str
-    clips: ClipSettings
+    clips: ClipSpec
+    sampling: AnySampling = Random()
     augmentation: Augmentation
     batch: int = Field(ge=1)
     stages: list[StageSettings]
@@ -183,7 +173,6 @@ class Recipe(Settings):
     keep_best: KeepBest = KeepBest()
     log_every: int = Field(default=10, ge=1)
     neighbours: NeighbourSettings = NeighbourSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
     layer: str = "backbone"
 
     @field_validator("splits")
@@ -224,8 +213,8 @@ class Recipe(Settings):
 
     @functools.cached_property
     def channels(self) -> dict[str, int]:
-        """Stream -> channels of its clips, as the augmentation makes them."""
-        return augment.policy(self.augmentation.name, **self.augmentation.settings).channels
+        """Stream -> channels of its clips."""
+        return self.clips.channels()
 
     @property
     def held_out_share(self) -> float:
@@ -239,6 +228,10 @@ class Recipe(Settings):
     def batch_of(self, stage: StageSettings) -> int:
         """Videos in a pass of a stage, over all devices."""
         return stage.batch or self.batch
+
+    def sampling_of(self, stage: StageSettings) -> Sampling:
+        """Which clips the samples of a stage have."""
+        return stage.sampling or self.sampling
 
 
 def find(recipe: str, method: str) -> Path:

@@ -99,7 +99,8 @@ def _told(found: ErrorDetails, where: str) -> UsageError:
         what, remedy = f"{value!r} is text, not a number", "YAML reads 1e-3 as text: write 1.0e-3"
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
     within = context.get("within", "") if kind == "cannot_be" else ""
-    return UsageError(what, where=f"{where}: {(path + within).lstrip('.: ') or 'top level'}", remedy=remedy)
+    inside = (path + within).lstrip(".: ") or "top level"
+    return UsageError(what, where=f"{where}: {inside}" if where else inside, remedy=remedy)
 
 
 # How people are told of pydantic's kinds of errors.

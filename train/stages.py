@@ -19,8 +19,8 @@ from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
-from train import augment, checkpoints, convolutions, provenance
-from train.augment import Policy
+from train import augment, checkpoints, convolutions, provenance, reader
+from train.batch import Batch
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
@@ -33,12 +33,13 @@ from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.console import tell
 from train.hardware import Hardware, device
-from train.loader import Batch, ClipLoader, make_order
+from train.loader import ClipLoader
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.order import OrderSettings
+from train.planning import Planner, Reading
 from train.recipe import Precision, Recipe, StageSettings
-from train.videos import of_splits, used_and_held_out
+from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
@@ -66,14 +67,15 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
 
     UsageError for devices that are not there, or that cannot do what the recipe asks for.
     """
-    videos, held_out = used_and_held_out(recipe, store)
     for stage in recipe.stages:
         _convolutions_are_right(recipe, stage, hardware)
-        loader = make_loader(recipe, stage, store, videos, hardware, world_size=hardware.devices)
+        training_set = TrainingSet.of(recipe, stage, store)
+        loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(stage, loader.order.last)
         if stage.settings.optimiser.schedule == "plateau":
-            make_loader(_in_order(recipe), stage, store, held_out, hardware, world_size=hardware.devices).close()
+            watched = training_set.of_held_out()
+            make_loader(_in_order(recipe), stage, store, watched, hardware, world_size=hardware.devices).close()
 
 
 def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:
@@ -134,12 +136,12 @@ def run_stage(
     cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
     optimisers and loops are in it, are of the same major version.
     """
-    videos, held_out = used_and_held_out(recipe, store)
+    training_set = TrainingSet.of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = _convolutions_are_right(recipe, stage, hardware)
-    facts = provenance.facts(recipe, stage, store, of_splits(recipe, store), digests, onednn=right)
+    facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right)
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -151,13 +153,14 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
         _start(module, start, stage, recipe.seed)
-    training = functools.partial(make_loader, recipe, stage, store, videos, hardware)
-    data = _StageData(training, functools.partial(make_loader, _in_order(recipe), stage, store, held_out, hardware))
+    training = functools.partial(make_loader, recipe, stage, store, training_set, hardware)
+    watched = functools.partial(make_loader, _in_order(recipe), stage, store, training_set.of_held_out(), hardware)
+    data = _StageData(training, watched)
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
-    callbacks = _callbacks(recipe, stage, store, run / stage.name, facts, hardware, stopping)
+    callbacks = _callbacks(recipe, stage, store, training_set, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
-    steps = _steps(recipe, stage, store, videos)
+    steps = _steps(recipe, stage, training_set)
     with convolutions.onednn(allowed=right), warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
@@ -176,8 +179,8 @@ def run_stage(
     return True
 
 
-def _steps(recipe: Recipe, stage: StageSettings, store: VideoStore, videos: list[str]) -> int:
-    order = make_order(store, videos, recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
+def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> int:
+    order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
     return stage.steps or stage.epochs * (len(order) // recipe.accumulate)
 
 
@@ -209,29 +212,19 @@ def make_loader(
     recipe: Recipe,
     stage: StageSettings,
     store: VideoStore,
-    videos: list[str],
+    training_set: TrainingSet,
     hardware: Hardware,
     rank: int = 0,
     world_size: int = 1,
     pin: bool = False,
 ) -> ClipLoader:
     """What a stage of the recipe reads on one rank. Raises Refusal as `ClipLoader` does."""
-    return ClipLoader(
-        store,
-        videos,
-        stage.settings.reads,
-        recipe.clips,
-        _policy(recipe, store),
-        recipe.batch_of(stage),
-        recipe.seed,
-        executor=hardware.reader,
-        threads=hardware.threads,
-        rank=rank,
-        world_size=world_size,
-        order=recipe.order,
-        accumulate=recipe.accumulate,
-        pin=pin,
-    )
+    policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
+    reading = Reading(recipe.clips, recipe.sampling_of(stage), policy, stage.settings.reads, recipe.seed)
+    planner = Planner(reading, training_set, store.settings)
+    order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
+    executor = reader.create(hardware.reader, store, hardware.threads)
+    return ClipLoader(planner, order, executor, rank, world_size, pin)
 
 
 def _in_order(recipe: Recipe) -> Recipe:
@@ -276,6 +269,7 @@ def _callbacks(
     recipe: Recipe,
     stage: StageSettings,
     store: VideoStore,
+    training_set: TrainingSet,
     folder: Path,
     facts: dict[str, Any],
     hardware: Hardware,
@@ -286,7 +280,20 @@ def _callbacks(
     caught."""
     metrics, watching = Metrics(folder / "metrics.jsonl", recipe.log_every), []
     if recipe.neighbours.every:
-        watching = [_neighbours(recipe, stage, store, metrics)]
+        sampling, streams = recipe.sampling_of(stage), list(stage.settings.networks)
+        watching = [
+            Neighbours(
+                recipe.neighbours,
+                training_set,
+                recipe.clips,
+                sampling,
+                recipe.seed,
+                streams,
+                store.settings,
+                recipe.layer,
+                metrics,
+            )
+        ]
     also = {name: meter for watched in watching for name, meter in watched.meters.items()}
     followed = [HELD_OUT_LOSS] if stage.settings.optimiser.schedule == "plateau" else []
     metrics.also = (*also, *followed)
@@ -299,30 +306,6 @@ def _callbacks(
         Bar(folder.name, metrics, also),
         Waiting(hardware.threads),
     ]
-
-
-def _neighbours(recipe: Recipe, stage: StageSettings, store: VideoStore, metrics: Metrics) -> Neighbours:
-    videos, held_out = used_and_held_out(recipe, store)
-    trained = _policy(recipe, store)
-    whole = augment.policy(
-        "evaluate",
-        crop=recipe.evaluation.crop,
-        flow=trained.flow,
-        statistics=trained.statistics,
-        **_flow_bound(store),
-    )
-    streams = list(stage.settings.networks)
-    return Neighbours(
-        recipe.neighbours, store, videos, held_out, recipe.clips, whole, recipe.seed, streams, recipe.layer, metrics
-    )
-
-
-def _policy(recipe: Recipe, store: VideoStore) -> Policy:
-    return augment.policy(recipe.augmentation.name, **recipe.augmentation.settings, **_flow_bound(store))
-
-
-def _flow_bound(store: VideoStore) -> dict[str, float]:
-    return {"flow_bound": store.settings["flow"]["bound"]} if "flow" in store.settings else {}
 
 
 def _trainer(
@@ -365,4 +348,10 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise Refusal("the run's recipe is damaged", where=str(path), remedy="give another RUN=")
+    if "sampling" not in found:
+        raise Refusal(
+            "the run is of an older costream, which drew other frames and pixels: its recipe has no `sampling`",
+            where=str(path),
+            remedy="continue it with the costream that began it, or give another RUN=; nothing was changed",
+        )
     return found

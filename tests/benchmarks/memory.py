@@ -136,7 +136,11 @@ def measure(root: Path, count: int, listing: bool) -> dict[str, float]:
     import train.stages  # noqa: F401  (Lightning and all else that a process which trains has loaded)
     from pipeline.store import open_store
     from train.augment import policy
-    from train.loader import ClipLoader, ClipSettings
+    from train.clip_spec import ClipSpec
+    from train.order import OrderSettings
+    from train.planning import Planner, Reading
+    from train.sampling.random import Random
+    from train.training_set import TrainingSet, of_splits
 
     imported = peak()
     began = time.perf_counter()
@@ -158,29 +162,25 @@ def measure(root: Path, count: int, listing: bool) -> dict[str, float]:
     }
     if listing:
         return figures
-    videos = store.videos
+    videos = of_splits(store, ("train", ""))
     reads = dict.fromkeys(("rgb", "flow"), (0, 1))
-    loader = ClipLoader(
-        store,
-        videos,
-        reads,
-        ClipSettings(length=32, stride=1, size=(128, 128)),
-        policy("small"),
-        32,
-        0,
-        executor="opencv",
+    training_set = TrainingSet(videos, str(root), least=32, share=0.05)
+    planner = Planner(
+        Reading(ClipSpec(length=32, stride=1, size=(128, 128)), Random(), policy("small"), reads),
+        training_set,
+        store.settings,
     )
+    order = training_set.order(OrderSettings(), 32, 0)
     drawn = time.perf_counter()
     for number in range(BATCHES):
-        epoch, samples = loader.order.share(number)
+        epoch, samples = order.share(number)
         for sample in samples:
-            loader.plans(int(sample), epoch)
-    ended = time.perf_counter()
-    loader.close()
+            planner.plans(int(sample), epoch)
+    planned = time.perf_counter()
     return figures | {
         "bytes": peak(),
-        "s to make the loader": drawn - digested,
-        "ms a batch of plans": 1000 * (ended - drawn) / BATCHES,
+        "s to make the training set": drawn - digested,
+        "ms a batch of plans": 1000 * (planned - drawn) / BATCHES,
     }
 
 

@@ -58,7 +58,7 @@ class PapersClips(Dataset):
 
     def _frame(self, stream: bytes, plan: ClipPlan, view: str) -> torch.Tensor:
         image = Image.open(io.BytesIO(stream)).convert("RGB")
-        pixels = plan.pixels[view]
+        pixels = plan.pixels
         top, left, height, width = pixel_window(pixels.window, image.height, image.width)
         image = image.crop((left, top, left + width, top + height)).resize(self.size[::-1], Image.Resampling.BICUBIC)
         if pixels.flip:
@@ -118,7 +118,7 @@ def clips_of_files(
     """uint8 (B, T, h, w, 3): frames of the video files, cut and resized by OpenCV."""
     clips = np.empty((len(plans), len(plans[0].frames), *size, 3), np.uint8)
     for plan, clip in zip(plans, clips, strict=True):
-        pixels = plan.pixels["rgb"]
+        pixels = plan.pixels
         for frame, target in zip(decode(files[plan.video_id], plan.frames), clip, strict=True):
             top, left, height, width = pixel_window(pixels.window, *frame.shape[:2])
             cut = frame[top : top + height, left : left + width]

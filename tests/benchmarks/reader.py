@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from nvidia.dali import Pipeline, fn
@@ -37,9 +38,13 @@ from tests.benchmarks import peers
 from tests.benchmarks.figures import write_figures
 from tests.benchmarks.one_core import one_core, real_clips
 from train import reader
-from train.augment import ClipPlan, colour_maps, generator, plan, policy
+from train.augment import ClipPlan, colour_maps, policy
+from train.clip_spec import ClipSpec
+from train.planning import Planner, Reading
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
+from train.sampling.random import Random
+from train.training_set import TrainingSet, Videos
 
 LOOP = "a compiled loop"
 BARE, BYTES, FLOATS = "cv2.imdecode only", "opencv, uint8", "opencv, float32"
@@ -86,10 +91,11 @@ def main() -> None:
         scratch = Path(name)
         files = videos(arguments.videos, scratch)
         store = make_store(list(files.values()), scratch / "store")
-        plans = draw(store, arguments.length, arguments.batch)
+        drawn = draw(store, arguments.length, arguments.batch, size)
+        plans = drawn["rgb"]
         with one_core():
             torch.set_num_threads(1)
-            rows = {view: rows_of_view(store, view, plans, size) for view in ("rgb", "flow")}
+            rows = {view: rows_of_view(store, view, made, size) for view, made in drawn.items()}
             rows["rgb + flow"] = {FLOATS: Row(lambda: [rows[view][FLOATS].work() for view in ("rgb", "flow")])}
             rows["rgb"] |= rows_of_files(files, plans, size)
             for kind, loader in peers.papers_loaders(scratch, store, plans, size, workers=1).items():
@@ -120,16 +126,14 @@ def make_store(files: list[Path], path: Path) -> VideoStore:
     return open_store(path)
 
 
-def draw(store: VideoStore, length: int, batch: int) -> list[ClipPlan]:
-    """Clips of consecutive frames, from videos that are long enough."""
-    rng, small = generator(0, 0, 0), policy("small", flip=0.5)
-    long = [video_id for video_id in store.videos if store.info(video_id).length > length]
-    plans = []
-    for i in range(batch):
-        info = store.info(long[i % len(long)])
-        frame_size = (info.height, info.width)
-        plans.append(plan(small, long[i % len(long)], info.length - 1, length, 1, rng, frame_size=frame_size))
-    return plans
+def draw(store: VideoStore, length: int, batch: int, size: tuple[int, int]) -> dict[str, list[ClipPlan]]:
+    """Clips of consecutive frames, from videos that are long enough; the windows of both streams are the same."""
+    spec, views = ClipSpec(length=length, stride=1, size=size), ("rgb", "flow")
+    reading = Reading(spec, Random(), policy("small", flip=0.5), dict.fromkeys(views, (0,)))
+    long = TrainingSet(Videos(store.annotated, np.flatnonzero(store.table.frames >= length)), str(store.root))
+    planner = Planner(reading, long, store.settings)
+    samples = [planner.plans(sample, 0)[0] for sample in range(batch)]
+    return {view: [sample[view] for sample in samples] for view in views}
 
 
 def rows_of_view(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, int]) -> Rows:
@@ -137,8 +141,8 @@ def rows_of_view(store: VideoStore, view: str, plans: list[ClipPlan], size: tupl
     shards = ShardReader(store)
     streams = [shards.encoded(made.video_id, view, made.frames)[n] for made in plans for n in made.frames.tolist()]
     flags = cv2.IMREAD_COLOR_RGB if view == "rgb" else cv2.IMREAD_GRAYSCALE
-    opencv = reader.create("opencv", store, size, threads=1)
-    dali = dali_on_cpu(store, size)
+    opencv = reader.create("opencv", store, threads=1)
+    dali = dali_on_cpu(store)
 
     def bare() -> None:
         for stream in streams:
@@ -147,22 +151,22 @@ def rows_of_view(store: VideoStore, view: str, plans: list[ClipPlan], size: tupl
     return {
         BARE: Row(bare),
         "read only, checksums": Row(lambda: [shards.encoded(made.video_id, view, made.frames) for made in plans]),
-        BYTES: Row(lambda: opencv.run(view, plans)),
+        BYTES: Row(lambda: opencv.run(view, plans, size)),
         FLOATS: Row(float32(opencv, view, plans)),
-        DALI: Row(lambda: dali.run(view, plans)),
+        DALI: Row(lambda: dali.run(view, plans, size)),
         "dali on the CPU, float32": Row(float32(dali, view, plans)),
     }
 
 
-def dali_on_cpu(store: VideoStore, size: tuple[int, int]) -> reader.Executor:
+def dali_on_cpu(store: VideoStore) -> reader.Executor:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        return reader.create("dali", store, size, threads=1)
+        return reader.create("dali", store, threads=1)
 
 
 def float32(executor: reader.Executor, view: str, plans: list[ClipPlan]) -> Callable[[], object]:
-    affine = colour_maps(plans, view)
-    return lambda: normalise(clips := executor.run(view, plans), affine.to(clips.device))
+    affine, size = colour_maps(plans), plans[0].stream.size
+    return lambda: normalise(clips := executor.run(view, plans, size), affine.to(clips.device))
 
 
 def rows_of_files(files: dict[str, Path], plans: list[ClipPlan], size: tuple[int, int]) -> Rows:
@@ -180,14 +184,14 @@ def rows_of_threads(store: VideoStore, plans: list[ClipPlan], size: tuple[int, i
     for threads in (1, 2):
         pool = ThreadPoolExecutor(threads)
         rows[f"{LOOP}, threads: {threads}"] = Row(lambda pool=pool: list(pool.map(compiled_loop, [10**6] * 16)))
-        executor = reader.create("opencv", store, size, threads)
+        executor = reader.create("opencv", store, threads)
         floats = float32(executor, "rgb", plans)
 
         def with_threads(work: Callable[[], object] = floats, threads: int = threads) -> None:
             torch.set_num_threads(threads)
             work()
 
-        rows[f"{BYTES}, threads: {threads}"] = Row(lambda executor=executor: executor.run("rgb", plans))
+        rows[f"{BYTES}, threads: {threads}"] = Row(lambda executor=executor: executor.run("rgb", plans, size))
         rows[f"{FLOATS}, threads: {threads}"] = Row(with_threads)
     return rows
 
@@ -202,7 +206,7 @@ def compiled_loop(count):  # pragma: no cover - compiled
 
 def rows_of_gpu(store: VideoStore, plans: list[ClipPlan], size: tuple[int, int]) -> Rows:
     """DALI with nvJPEG, and nvJPEG alone."""
-    executor = reader.create("dali", store, size, threads=2)
+    executor = reader.create("dali", store, threads=2)
     shards = ShardReader(store)
     streams = [shards.encoded(made.video_id, "rgb", made.frames)[n] for made in plans for n in made.frames.tolist()]
     pipeline = Pipeline(len(streams), 2, torch.cuda.current_device(), prefetch_queue_depth=1)
@@ -211,7 +215,7 @@ def rows_of_gpu(store: VideoStore, plans: list[ClipPlan], size: tuple[int, int])
         pipeline.set_outputs(fn.decoders.image(source, device="mixed", jpeg_fancy_upsampling=True))
     return {
         NVJPEG: Row(lambda: pipeline.run(streams=streams)),
-        DALI_GPU: Row(lambda: executor.run("rgb", plans)),
+        DALI_GPU: Row(lambda: executor.run("rgb", plans, size)),
         "dali on the GPU, float32": Row(float32(executor, "rgb", plans)),
     }
 

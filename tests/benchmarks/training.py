@@ -21,6 +21,7 @@ from pathlib import Path
 import train  # noqa: F401  (before torch and lightning)
 
 # isort: split
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
@@ -33,10 +34,11 @@ from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.figures import write_figures
 from train import checkpoints, stages
 from train import recipe as recipes
+from train.batch import Batch
 from train.hardware import Hardware
-from train.loader import AHEAD, Batch, ClipLoader
+from train.loader import AHEAD, ClipLoader
 from train.recipe import Recipe, StageSettings
-from train.videos import training_videos
+from train.training_set import TrainingSet
 
 FILLING = AHEAD + 2  # steps until the loader is as far ahead as it stays
 EPOCH = 800  # videos an epoch, as in `make demo`; fewer are listed again
@@ -117,8 +119,9 @@ def make_store(folder: Path, count: int) -> Path:
 
 def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: argparse.Namespace) -> dict[str, float]:
     """Medians over the rounds; times in seconds."""
-    listed = training_videos(recipe, store)
-    videos = (listed * -(-EPOCH // len(listed)))[: max(EPOCH, len(listed))]
+    listed = TrainingSet.of(recipe, stage, store)
+    rows = np.resize(np.arange(len(listed)), max(EPOCH, len(listed)))
+    videos = TrainingSet(listed.videos.take(rows), str(store.root))
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     hardware = Hardware(reader=arguments.reader, threads=arguments.threads)
     loader = stages.make_loader(recipe, stage, module, store, videos, hardware)
@@ -141,7 +144,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
         loader.load(number)
     alone = (now() - began) / arguments.steps
     loader.close()
-    clips = loader.batch * loader.views_per_video
+    clips = loader.order.batch * loader.planner.reading.count
     pairs = list(zip(blocks.reading, blocks.replaying, strict=True))
     return {
         "ratio": statistics.median(reading / replaying for reading, replaying in pairs),

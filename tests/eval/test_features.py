@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,21 +14,23 @@ import pytest
 import torch
 
 from eval import features
-from eval.features import PROTOCOLS, ClipShape, FeatureBank, Request
+from eval.features import PROTOCOLS, FeatureBank, Request, Seen
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import reader
-from train.augment import base_affine
+from train.augment import ClipPlan
+from train.clip_spec import ClipSpec
 from train.clips import sliding_windows
 from train.networks.network import Network
 from train.reader import Executor
+from train.sampling.blocks import Blocks
 
-CLIP = ClipShape(length=4, stride=2, size=(16, 16))
+CLIP = ClipSpec(length=4, stride=2, size=(16, 16))
 
 
 @pytest.fixture
 def executor(store: VideoStore) -> Iterator[Executor]:
-    made = reader.create("opencv", store, CLIP.size, threads=1)
+    made = reader.create("opencv", store, threads=1)
     yield made
     made.close()
 
@@ -37,9 +40,13 @@ def network(stream: str, seed: int = 0) -> Network:
     return Network("small", {"rgb": 3, "flow": 2}[stream], {"width": 0.25}, head_settings={"dim": 8})
 
 
+def plans_of(store: VideoStore, video: str, stream: str, protocol: str, seed: int = 0) -> list[ClipPlan]:
+    return Seen(stream, CLIP).plans(store, video, PROTOCOLS[protocol], seed)
+
+
 def request(store: VideoStore, **changes) -> Request:
     same = Request(
-        checkpoint="c0ffee", network="trained", stream="rgb", layer="backbone", protocol=PROTOCOLS["clean"], clip=CLIP, seed=0,
+        checkpoint="c0ffee", network="trained", seen=Seen("rgb", CLIP), layer="backbone", protocol=PROTOCOLS["clean"], seed=0,
         store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos), reader="opencv",
     )  # fmt: skip
     return dataclasses.replace(same, **changes)
@@ -50,7 +57,7 @@ def compute(
 ) -> np.ndarray:
     made = network(stream)
     [found] = features.compute(
-        [made], stream, layer, store, store.videos, PROTOCOLS[protocol], CLIP, executor, seed=seed, title="test"
+        [made], Seen(stream, CLIP), layer, store, store.videos, PROTOCOLS[protocol], executor, seed=seed, title="test"
     )
     return found
 
@@ -62,17 +69,17 @@ def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
     made = network(stream).eval()
     found = compute(store, executor, stream, "clean", layer=layer)
     assert found.shape == (18, {"backbone": 32, "head": 8}[layer]) and found.dtype == np.float32
-    affine = base_affine()[stream].astype(np.float32)
+    affine = CLIP.stream(stream).bound(store.settings).affine(False).astype(np.float32)
     for row in (0, 7, 17):
         video = store.videos[row]
         windows = sliding_windows(store.info(video).shapes[stream][0], CLIP.length, CLIP.stride)
         assert len(windows) > 1
         units = []
         for window in windows:
-            plan = features.video_plans(store, video, stream, PROTOCOLS["clean"], CLIP, seed=0)[len(units)]
+            plan = plans_of(store, video, stream, "clean", 0)[len(units)]
             np.testing.assert_array_equal(plan.frames, window)
-            assert plan.pixels[stream].window == (0, 0, 1, 1) and not plan.pixels[stream].flip
-            pixels = executor.run(stream, [plan]).numpy()[0].astype(np.float64)
+            assert plan.pixels.window == (0, 0, 1, 1) and not plan.pixels.flip
+            pixels = executor.run(stream, [plan], CLIP.size).numpy()[0].astype(np.float64)
             channels = len(affine)
             clip = np.einsum("ij,jthw->ithw", affine[:, :channels], pixels) + affine[:, channels, None, None, None]
             with torch.no_grad():
@@ -82,20 +89,18 @@ def test_clean_features_are_the_mean_of_unit_features_of_all_windows(
 
 
 def test_coclr_protocol_is_one_random_clip_of_training_videos_and_all_windows_of_test_videos(store: VideoStore) -> None:
-    plans = {v: features.video_plans(store, v, "rgb", PROTOCOLS["coclr"], CLIP, seed=3) for v in store.videos}
+    plans = {v: plans_of(store, v, "rgb", "coclr", 3) for v in store.videos}
     for video, made in plans.items():
         windows = sliding_windows(store.info(video).length, CLIP.length, CLIP.stride)
         if store.info(video).split == "train":
             assert len(made) == 1
         else:
             np.testing.assert_array_equal([plan.frames for plan in made], windows)
-            assert all(
-                np.array_equal(plan.pixels["rgb"].colour, made[0].pixels["rgb"].colour) for plan in made
-            )  # one draw per video
+            assert all(np.array_equal(plan.pixels.colour, made[0].pixels.colour) for plan in made)  # one draw per video
     starts = {int(plans[v][0].frames[0]) for v in plans if store.info(v).split == "train"}
     assert len(starts) > 3
-    base = base_affine()["rgb"].astype(np.float32)
-    jittered = [not np.array_equal(made[0].pixels["rgb"].colour[0], base) for made in plans.values()]
+    base = CLIP.stream("rgb").bound(store.settings).affine(False).astype(np.float32)
+    jittered = [not np.array_equal(made[0].pixels.colour[0], base) for made in plans.values()]
     assert 0 < sum(jittered) < len(jittered)
 
 
@@ -104,10 +109,10 @@ def test_protocols_differ_in_the_clips_of_training_videos_and_in_jitter_alone(st
     """Flow in pixels is no picture and has none; videos that the coin spares look the same in both."""
     coloured = []
     for video in store.videos:
-        clean, coclr = (features.video_plans(store, video, stream, PROTOCOLS[p], CLIP, seed=3) for p in PROTOCOLS)
+        clean, coclr = (plans_of(store, video, stream, p, 3) for p in PROTOCOLS)
         if store.info(video).split == "test":
             np.testing.assert_array_equal([plan.frames for plan in clean], [plan.frames for plan in coclr])
-        one, other = clean[0].pixels[stream], coclr[0].pixels[stream]
+        one, other = clean[0].pixels, coclr[0].pixels
         assert (one.window, one.flip, one.blur) == (other.window, other.flip, other.blur)
         coloured.append(not np.array_equal(one.colour, other.colour))
     assert 0 < sum(coloured) < len(coloured) if stream == "rgb" else not any(coloured)
@@ -122,7 +127,7 @@ def test_the_seed_decides_the_coclr_protocol_and_not_the_clean_one(store: VideoS
 
 def test_a_videos_draw_does_not_depend_on_the_other_videos(store: VideoStore) -> None:
     video = store.videos[-1]
-    one, two = (features.video_plans(store, video, "flow", PROTOCOLS["coclr"], CLIP, seed=0) for _ in range(2))
+    one, two = (plans_of(store, video, "flow", "coclr", 0) for _ in range(2))
     np.testing.assert_array_equal(one[0].frames, two[0].frames)
 
 
@@ -130,20 +135,27 @@ def test_the_network_comes_back_in_the_mode_it_was_in(store: VideoStore, executo
     made = network("rgb").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     features.compute(
-        [made], "rgb", "backbone", store, store.videos[:2], PROTOCOLS["clean"], CLIP, executor, seed=0, title="test"
+        [made],
+        Seen("rgb", CLIP),
+        "backbone",
+        store,
+        store.videos[:2],
+        PROTOCOLS["clean"],
+        executor,
+        seed=0,
+        title="test",
     )
     assert made.training
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
 
 def test_a_store_without_the_stream_fails(unlabelled_store: VideoStore) -> None:
-    with pytest.raises(Refusal, match="no flow"):
-        features.video_plans(unlabelled_store, unlabelled_store.videos[0], "flow", PROTOCOLS["clean"], CLIP, seed=0)
+    with pytest.raises(Refusal, match="no view 'flow'"):
+        plans_of(unlabelled_store, unlabelled_store.videos[0], "flow", "clean")
 
 
 def get_bank(path: Path, wanted: Request, store: VideoStore, executor: Executor | None = None) -> FeatureBank:
-    given = {"network": lambda asked: network(asked.stream), "reader": lambda size: executor}
-    return features.banks({path: wanted}, store=store, videos=store.videos, **given)[wanted]
+    return features.banks({path: wanted}, lambda asked: network(asked.stream), store, store.videos, executor)[wanted]  # type: ignore[arg-type]
 
 
 def test_bank_survives_a_file_and_is_used_again(
@@ -170,8 +182,9 @@ def test_bank_survives_a_file_and_is_used_again(
         {"network": "untrained"},
         {"layer": "head"},
         {"protocol": PROTOCOLS["coclr"]},
-        {"clip": dataclasses.replace(CLIP, crop=0.875)},
-        {"clip": dataclasses.replace(CLIP, size=(18, 18))},
+        {"seen": Seen("rgb", CLIP.changed(crop=0.875))},
+        {"seen": Seen("rgb", CLIP.changed(size=(18, 18)))},
+        {"seen": Seen("rgb", CLIP, Blocks(blocks=2))},
         {"seed": 1},
         {"videos": "other"},
         {"store_settings": "other"},
@@ -189,7 +202,8 @@ def test_another_request_computes_again_and_says_why(
     with caplog.at_level(logging.INFO):
         made = get_bank(path, request(store, **change), store)
     assert len(computed) == 2 and made.features[0, 0] == 2
-    assert len(caplog.records) == 1 and next(iter(change)) in caplog.text
+    named = {"seen": r"clip\.|sampling\."}.get(next(iter(change)), next(iter(change)))
+    assert len(caplog.records) == 1 and re.search(named, caplog.text)
     assert FeatureBank.load(path).attributes == request(store, **change).attributes()
 
 
@@ -197,7 +211,7 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
     store: VideoStore, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, read, run = [], [], executor.run
-    monkeypatch.setattr(executor, "run", lambda view, plans: read.extend(plans) or run(view, plans))
+    monkeypatch.setattr(executor, "run", lambda view, plans, size: read.extend(plans) or run(view, plans, size))
 
     def asked_for(of: Request) -> Network:
         asked.append(of)
@@ -205,17 +219,16 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
 
     trained, fresh = request(store), request(store, network="untrained", checkpoint="fresh")
     wanted = {tmp_path / "a.h5": trained, tmp_path / "b.h5": fresh, tmp_path / "c.h5": fresh}
-    made = features.banks(wanted, asked_for, store, store.videos, lambda size: executor)
-    windows = [features.video_plans(store, v, "rgb", PROTOCOLS["clean"], CLIP, seed=0) for v in store.videos]
+    made = features.banks(wanted, asked_for, store, store.videos, executor)
+    windows = [plans_of(store, v, "rgb", "clean", 0) for v in store.videos]
     assert asked == [trained, fresh] and len(read) == sum(map(len, windows))
     alone = features.compute(
         [network("rgb", seed=2)],
-        "rgb",
+        trained.seen,
         "backbone",
         store,
         store.videos,
         PROTOCOLS["clean"],
-        CLIP,
         executor,
         seed=0,
         title="test",
@@ -223,7 +236,7 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
     np.testing.assert_array_equal(made[fresh].features, alone[0])
     (tmp_path / "b.h5").unlink()
     read.clear()
-    features.banks(wanted, asked_for, store, store.videos, lambda size: executor)
+    features.banks(wanted, asked_for, store, store.videos, executor)
     assert asked == [trained, fresh] and not read
     for path, of in wanted.items():
         assert FeatureBank.load(path).attributes == of.attributes()
@@ -280,7 +293,8 @@ def test_batch_norm_of_heads_is_refreshed_too() -> None:
 def test_training_clips_come_from_the_training_split_and_the_seed(store: VideoStore, executor: Executor) -> None:
     device = torch.device("cpu")
     first, again, other = (
-        list(features.training_clips(store, store.videos, "flow", CLIP, executor, device, seed)) for seed in (0, 0, 1)
+        list(features.training_clips(store, store.videos, Seen("flow", CLIP), executor, device, seed))
+        for seed in (0, 0, 1)
     )
     assert [tuple(batch.shape) for batch in first] == [(12, 2, 4, 16, 16)]
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])

@@ -13,8 +13,8 @@ from eval.features import FeatureBank
 from eval.report import bank_path
 from pipeline.store import VideoStore
 from tests.eval.conftest import RECIPE
+from tests.train.oracle import clip_plan
 from train import checkpoints, reader
-from train.augment import WHOLE, ClipPlan, Pixels
 from train.clips import sliding_windows
 from train.commands import pretrain
 from train.hardware import Hardware
@@ -28,8 +28,8 @@ def evaluated_run(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -
     """Both streams trained under SLIC's policy as published on Kinetics: flow is its u, three times."""
     run = tmp_path_factory.mktemp("inputs") / "run"
     recipe = run.with_name("recipe.yaml")
-    policy = "{name: slic, settings: {flow: u, flow_flip: plain, statistics: kinetics}}"
-    recipe.write_text(RECIPE.replace("{name: small}", policy))
+    clips = "streams: {flow: {input: u, mirror: plain}}, statistics: kinetics, length:"
+    recipe.write_text(RECIPE.replace("{name: small}", "{name: slic}").replace("length:", clips))
     hardware = Hardware(reader="opencv", threads=1, accelerator="cpu")
     assert pretrain("infonce", store.root, run, recipe=str(recipe), hardware=hardware) == 0
     evaluate.evaluate(run, store, ("clean",), "opencv", 1)
@@ -41,16 +41,16 @@ def test_features_are_of_the_input_that_the_network_was_trained_on(
     evaluated_run: Path, store: VideoStore, stream: str
 ) -> None:
     bank = FeatureBank.load(bank_path(evaluated_run, stream, "trained", "clean", stream))
-    assert (bank.attributes["clip.flow"], bank.attributes["clip.statistics"]) == ("u", "kinetics")
+    assert (bank.attributes["clip.streams.flow.input"], bank.attributes["clip.statistics"]) == ("u", "kinetics")
     method = checkpoints.load_method(checkpoint_path(evaluated_run, stream))
     network = method.networks[stream]  # type: ignore[operator, index]
     assert network.in_channels == 3
-    executor = reader.create("opencv", store, (16, 16), threads=1)
+    executor = reader.create("opencv", store, threads=1)
     for video in store.videos[:3]:
         units = []
         for frames in sliding_windows(store.info(video).shapes[stream][0], 4, 2):
-            pixels = {stream: Pixels(WHOLE, False, np.zeros((1, 3, 4), np.float32))}
-            stored = executor.run(stream, [ClipPlan(video, frames, pixels)]).numpy()[0]
+            plan = clip_plan(video, frames)
+            stored = executor.run(stream, [plan], (16, 16)).numpy()[0]
             shown = stored if stream == "rgb" else stored[[0, 0, 0]]
             clip = (shown / 255 - MEAN[:, None, None, None]) / STD[:, None, None, None]
             with torch.no_grad():
@@ -63,6 +63,6 @@ def test_features_are_of_the_input_that_the_network_was_trained_on(
 def test_an_exported_backbone_says_its_channels(evaluated_run: Path, tmp_path: Path) -> None:
     checkpoints.export(checkpoint_path(evaluated_run, "flow"), "flow", tmp_path / "flow.pt")
     assert '"channels": {' in (tmp_path / "flow.json").read_text()
-    assert '"flow": "u"' in (tmp_path / "flow.json").read_text()
+    assert '"input": "u"' in (tmp_path / "flow.json").read_text()
     weights = torch.load(tmp_path / "flow.pt", weights_only=True)
     assert next(iter(weights.values())).shape[1] == 3

@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.store import VideoStore
+from train import reader
 from train.augment import policy
-from train.loader import Batch, ClipLoader, ClipSettings
+from train.batch import Batch, Part
+from train.clip_spec import ClipSpec
+from train.loader import ClipLoader
+from train.order import OrderSettings
+from train.planning import Planner, Reading
+from train.sampling.random import Random
+from train.training_set import TrainingSet, Videos
 
-CLIPS = ClipSettings(length=4, stride=1, size=(16, 16))
+CLIPS = ClipSpec(length=4, stride=1, size=(16, 16))
 
 
-def make(store: VideoStore, **changes: Any) -> ClipLoader:
-    given: dict[str, Any] = {
-        "videos": store.videos,
-        "reads": {"rgb": (0, 1), "flow": (0, 1)},
-        "clips": CLIPS,
-        "policy": policy("small", flip=0.5),
-        "batch": 4,
-        "seed": 5,
-        "executor": "opencv",
-        "threads": 1,
-    }
-    return ClipLoader(store, **(given | changes))
+def training_set(store: VideoStore, videos: Sequence[str] | None = None, **settings: Any) -> TrainingSet:
+    """Of these videos, or of all of the store."""
+    rows = np.array([row for row, video in enumerate(store.videos) if videos is None or video in videos], np.int64)
+    return TrainingSet(Videos(store.annotated, rows), str(store.root), **settings)
+
+
+def make(
+    store: VideoStore,
+    videos: Sequence[str] | None = None,
+    order: OrderSettings = OrderSettings(),  # noqa: B008  (frozen)
+    batch: int = 4,
+    seed: int = 5,
+    accumulate: int = 1,
+    executor: str = "opencv",
+    threads: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    **changes: Any,
+) -> ClipLoader:
+    """changes: of what is read, and whether `pin`."""
+    given = {"clips": CLIPS, "sampling": Random(), "policy": policy("small", flip=0.5)}
+    given |= {"reads": {"rgb": (0, 1), "flow": (0, 1)}, "pin": False} | changes
+    reading = Reading(given["clips"], given["sampling"], given["policy"], given["reads"], seed)
+    drop = given["sampling"].short == "drop"
+    used = training_set(store, videos, least=given["sampling"].least(given["clips"]), drop=drop)
+    made = used.order(order, batch, seed, accumulate)
+    planner = Planner(reading, used, store.settings)
+    return ClipLoader(planner, made, reader.create(executor, store, threads), rank, world_size, given["pin"])
+
+
+def part(batch: Batch, stream: str, number: int) -> Part:
+    """What all rows of a clip are made of."""
+    [only] = batch.parts[stream][number]
+    return only
 
 
 def epochs(loader: ClipLoader, count: int) -> list[Batch]:
@@ -35,10 +66,11 @@ def epochs(loader: ClipLoader, count: int) -> list[Batch]:
 
 
 def leaves(batch: Batch) -> dict[str, torch.Tensor]:
-    found = {"labels": batch.labels, "sources": batch.sources, "index": batch.index}
-    for name, streams in (("clips", batch.clips), ("affine", batch.affine)):
-        for stream, views in streams.items():
-            found |= {f"{name}.{stream}.{number}": tensor for number, tensor in views.items()}
+    found = {name: getattr(batch, name) for name in ("labels", "sources", "index", "groups")}
+    for stream, numbers in batch.parts.items():
+        for number in numbers:
+            made = part(batch, stream, number)
+            found |= {f"clips.{stream}.{number}": made.clips, f"affine.{stream}.{number}": made.affine}
     return found
 
 
@@ -54,11 +86,12 @@ def assert_same(one: list[Batch], two: list[Batch]) -> None:
 def joined(parts: list[Batch]) -> Batch:
     """The slices of the ranks, in rank order, as one batch."""
     merged = {name: torch.cat([leaves(part)[name] for part in parts]) for name in leaves(parts[0])}
+    rows = torch.arange(len(merged["index"]))
     views = {
-        kind: {stream: {view: merged[f"{kind}.{stream}.{view}"] for view in range(2)} for stream in ("rgb", "flow")}
-        for kind in ("clips", "affine")
+        stream: {n: [Part(rows, *(merged[f"{kind}.{stream}.{n}"] for kind in ("clips", "affine")))] for n in range(2)}
+        for stream in ("rgb", "flow")
     }
-    return Batch(views["clips"], views["affine"], merged["labels"], merged["sources"], merged["index"])
+    return Batch(views, *(merged[name] for name in ("labels", "sources", "index", "groups")))
 
 
 def threads() -> set[threading.Thread]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 
 from pipeline.store import VideoStore
-from train.augment import WHOLE, ClipPlan, Pixels, Window, base_affine, blur_taps, pixel_window
+from train.augment import WHOLE, ClipPlan, Pixels, Window, blur_taps, pixel_window
+from train.streams import Stream
 
 SIZE = (40, 48)
+NONE = np.empty((1, 0, 0), np.float32)  # colour
 # Gray levels between DALI's and OpenCV's bilinear resize of the same decoded pixels: OpenCV rounds its weights to 11
 # bits, so that exact halves may fall to either side.
 MOST, MEAN = 1, 0.2
@@ -21,15 +22,8 @@ MOST, MEAN = 1, 0.2
 def clip_plan(
     video_id: str, frames: Sequence[int] | np.ndarray, window: Window = WHOLE, flip: bool = False, blur: float = 0.0
 ) -> ClipPlan:
-    """The same pixels of both views."""
-    colours = {view: colour[None].astype(np.float32) for view, colour in base_affine().items()}
-    pixels = {view: Pixels(window, flip, colour, blur) for view, colour in colours.items()}
-    return ClipPlan(video_id, np.asarray(frames), pixels)
-
-
-def with_view(made: ClipPlan, view: str) -> ClipPlan:
-    """The pixels of flow, for another view."""
-    return replace(made, pixels={**made.pixels, view: made.pixels["flow"]})
+    """For executors, which look at no colour, and are told the view."""
+    return ClipPlan(video_id, np.asarray(frames), Stream("rgb", "rgb", "image", SIZE), Pixels(window, flip, NONE, blur))
 
 
 def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -40,7 +34,7 @@ def plain(store: VideoStore, view: str, plans: list[ClipPlan], size: tuple[int, 
         for number in made.frames:
             frame = store.read(made.video_id, view, [number])[0]
             planes = frame.transpose(2, 0, 1) if view == "rgb" else frame
-            pixels = made.pixels[view]
+            pixels = made.pixels
             top, left, height, width = pixel_window(pixels.window, *planes.shape[1:])
             cut = planes[:, top : top + height, left : left + width]
             resized = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])

@@ -136,14 +136,14 @@ def in_step(action: Callable[[Method, Any], None], *also: type[Method]) -> Itera
 
 
 @contextmanager
-def signalled(done: int, number: int = signal.SIGTERM) -> Iterator[None]:
+def signalled(done: int, number: int = signal.SIGTERM, also: tuple[type[Method], ...] = ()) -> Iterator[None]:
     """The signal arrives in the training step that follows `done` steps, so that `done` + 1 are made."""
 
     def action(method: Method, batch: Any) -> None:
         if method.global_step == done:
             signal.raise_signal(number)
 
-    with in_step(action):
+    with in_step(action, *also):
         yield
 
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import UsageError
 from pipeline.flow import dequantise
+from pipeline.views.flow import FLOW_SCALE
+from tests.train import drawing
 from tests.train.chances import assert_share
+from tests.train.drawing import Drawn, both, pixels
 from train import augment
-from train.augment import ClipPlan, base_affine, generator, plan, policy, sample_plans, window_plans
-from train.augment.colour import FlowInput, compose, flow_input, normalisation
-
-FRAME = (84, 112)
+from train.augment import policy
+from train.augment.colour import compose, normalisation
 
 
-def draw(seed: int = 1, epoch: int = 2, sample: int = 3, count: int = 2, **settings: object) -> list[ClipPlan]:
-    return sample_plans(
-        policy("small", **settings), "a", 47, 8, 4, frame_size=FRAME, seed=seed, epoch=epoch, sample=sample, count=count
-    )
+def draw(*triple: int, **settings: Any) -> list[Drawn]:
+    return drawing.draw("small", *triple, frames=47, **settings)
 
 
-def content(made: ClipPlan) -> list:
+def content(made: Drawn) -> list:
     drawn = [made.pixels[view] for view in sorted(made.pixels)]
     return [made.frames.tolist(), *((p.window, p.flip, p.blur, p.colour.tolist()) for p in drawn)]
 
@@ -57,18 +58,18 @@ def test_a_mirror_negates_u() -> None:
 
 
 def test_base_maps_are_imagenet_and_flow_in_pixels() -> None:
-    rgb, flow = base_affine()["rgb"], base_affine()["flow"]
+    rgb, flow = (both()[stream].affine(False) for stream in ("rgb", "flow"))
     np.testing.assert_allclose(apply(rgb, 255 * augment.IMAGENET_MEAN), 0, atol=1e-12)
     np.testing.assert_allclose(apply(rgb, 255 * (augment.IMAGENET_MEAN + augment.IMAGENET_STD)), 1, atol=1e-12)
     for bound in (20.0, 8.0):
         pixels = dequantise(np.array([3, 250], np.uint8), bound)
-        wanted = pixels / augment.FLOW_SCALE
-        np.testing.assert_allclose(apply(base_affine(bound)["flow"], np.array([3, 250])), wanted, atol=1e-6)
+        wanted = pixels / FLOW_SCALE
+        np.testing.assert_allclose(apply(both(bound)["flow"].affine(False), np.array([3, 250])), wanted, atol=1e-6)
     np.testing.assert_allclose(flow[:, :2], np.eye(2) * 40 / 255 / 2.5)
 
 
 def test_flow_colour_is_one_gain_and_a_small_offset() -> None:
-    base = base_affine()["flow"]
+    base = both()["flow"].affine(False)
     gains, offsets = [], []
     for sample in range(200):
         affine = draw(sample=sample)[0].pixels["flow"].colour[0].astype(float)
@@ -89,11 +90,11 @@ def test_rgb_colour_is_sometimes_gray_sometimes_inverted() -> None:
 
 
 def test_evaluation_jitter_is_rare_as_asked_and_keeps_gray_gray() -> None:
-    rng, base = np.random.default_rng(0), base_affine()["rgb"]
+    rng, base, flow = np.random.default_rng(0), both()["rgb"].affine(False), both()["flow"].affine(False)
     jittered = []
     for _ in range(1000):
-        drawn = policy("evaluate", jitter=0.3).pixels(FRAME, 8, rng)
-        np.testing.assert_allclose(drawn["flow"].colour[0], base_affine()["flow"], rtol=1e-6)
+        drawn = pixels("evaluate", rng, jitter=0.3)
+        np.testing.assert_allclose(drawn["flow"].colour[0], flow, rtol=1e-6)
         affine = drawn["rgb"].colour[0].astype(float)
         jittered.append(not np.allclose(affine, base, rtol=1e-6))
         # Undo the normalisation: a gray pixel must stay gray, within brightness and contrast of .8 to 1.2 in either order.
@@ -103,20 +104,14 @@ def test_evaluation_jitter_is_rare_as_asked_and_keeps_gray_gray() -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "u"])
-def test_evaluation_jitters_flow_that_networks_see_as_an_image(kind: FlowInput) -> None:
-    rng, jittered = np.random.default_rng(0), 0
+def test_evaluation_jitters_flow_that_networks_see_as_an_image(kind: str) -> None:
+    rng, jittered, given = np.random.default_rng(0), 0, both(flow=kind)["flow"].given
     for _ in range(50):
-        drawn = policy("evaluate", jitter=0.5, flow=kind, statistics="kinetics").pixels(FRAME, 8, rng)
+        drawn = pixels("evaluate", rng, jitter=0.5, flow=kind, statistics="kinetics")
         rgb = drawn["rgb"].colour[0].astype(float)
-        np.testing.assert_allclose(drawn["flow"].colour[0], compose(rgb, flow_input(kind)), atol=1e-4)
+        np.testing.assert_allclose(drawn["flow"].colour[0], compose(rgb, given), atol=1e-4)
         jittered += not np.allclose(rgb, normalisation("kinetics"), rtol=1e-6)
     assert 10 < jittered < 40
-
-
-def test_windows_of_a_video_share_their_pixels() -> None:
-    made = window_plans(policy("evaluate", jitter=1.0), "a", 60, 8, 2, generator(0, 0, 0), frame_size=FRAME)
-    assert [plan.frames[0] for plan in made] == list(range(0, 45, 7))
-    assert len({str(content(plan)[1:]) for plan in made}) == 1
 
 
 @pytest.mark.parametrize(
@@ -136,10 +131,3 @@ def test_settings_that_cannot_be_meant_fail(name: str, settings: dict, words: li
     with pytest.raises(UsageError) as caught:
         policy(name, **settings)
     assert all(word in str(caught.value) for word in words), str(caught.value)
-
-
-def test_a_video_without_frames_fails_by_name() -> None:
-    with pytest.raises(Refusal, match="one_frame"):
-        plan(policy("small"), "one_frame", 0, 8, 4, np.random.default_rng(0), frame_size=FRAME)
-    with pytest.raises(Refusal, match="one_frame"):
-        window_plans(policy("evaluate"), "one_frame", 0, 8, 4, np.random.default_rng(0), frame_size=FRAME)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from pipeline.flow import dequantise, quantise
+from tests.train import batches
 from tests.train.chances import assert_share, assert_uniform
+from tests.train.drawing import both, pixels, spec_of
 from tests.train.stores import write_frames
 from train.augment import colour, policy
-from train.augment.colour import FlowInput, Statistics, compose
-from train.augment.standard import FlowFlip
-from train.loader import ClipLoader, ClipSettings
+from train.augment.colour import Statistics, compose
+from train.streams import Mirror
 
-FRAME = (84, 112)
 LUMA = (0.299, 0.587, 0.114)
 MIDDLE = 255 * (0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406)
 TO_YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
@@ -87,8 +87,8 @@ def test_gray_is_the_luminance_or_a_copy_of_one_channel() -> None:
 def test_several_maps_are_composed_like_one() -> None:
     rng = np.random.default_rng(0)
     first, second, pixels = rng.normal(size=(5, 3, 3)), rng.normal(size=(5, 3, 4)), rng.normal(size=(4, 2))
-    for one, two, both in zip(first, second, compose(second, first), strict=True):
-        np.testing.assert_allclose(apply(both, pixels), apply(two, apply(one, pixels)))
+    for one, two, composed in zip(first, second, compose(second, first), strict=True):
+        np.testing.assert_allclose(apply(composed, pixels), apply(two, apply(one, pixels)))
     np.testing.assert_allclose(compose(second[0], first)[3], compose(second[0], first[3]))
 
 
@@ -113,35 +113,28 @@ def test_flow_becomes_what_networks_were_given(bound: float) -> None:
     stored = np.array([[3, 250], [128, 128], [0, 255]])
     u, v = stored.T
     motion = dequantise(stored.astype(np.uint8), bound)
-    made = {kind: apply(colour.flow_input(kind, bound), stored) for kind in ("pixels", "signed", "image", "u")}
+    made = {kind: apply(both(bound, flow=kind)["flow"].given, stored) for kind in ("pixels", "signed", "image", "u")}
     np.testing.assert_allclose(made["pixels"], motion / 2.5, atol=1e-5)
     np.testing.assert_allclose(made["signed"], stored / 255 - 0.5)
     np.testing.assert_array_equal(made["image"], np.stack([np.full(3, 128), v, u], axis=1))
     np.testing.assert_array_equal(made["u"], np.stack([u, u, u], axis=1))
-    for kind in ("pixels", "signed"):
-        np.testing.assert_allclose(apply(colour.flow_output(kind, bound), made[kind]), motion, atol=1e-5)
 
 
-@pytest.mark.parametrize("flow_flip", ["negated", "plain", "never"])
+@pytest.mark.parametrize("mirror", ["turned", "plain", "never"])
 @pytest.mark.parametrize("flow", ["pixels", "signed", "image", "u"])
-def test_what_moves_right_on_the_left_moves_left_on_the_right(
-    tmp_path: Path, flow: FlowInput, flow_flip: FlowFlip
-) -> None:
+def test_what_moves_right_on_the_left_moves_left_on_the_right(tmp_path: Path, flow: str, mirror: Mirror) -> None:
     """From stored bytes through the loader to the network's input, in a mirror; `plain` forgets the direction."""
     motion = np.zeros((5, 2, 24, 32), np.float32)
     motion[:, 0, :, :16], motion[:, 1] = 5.0, 2.0
     store = write_frames(tmp_path / "store", {"a": (np.full((6, 24, 32, 3), 90, np.uint8), quantise(motion))})
-    mirror = policy(
-        "slic", flip=1.0, jitter=0.0, gray=0.0, blur=0.0, area=(1.0, 1.0), retry=False, flow=flow, flow_flip=flow_flip
-    )
-    loader = ClipLoader(
-        store, ["a"], {"flow": (0,)}, ClipSettings(length=4, stride=1, size=(24, 32)), mirror, 1, 0, "opencv", 1
-    )
+    mirrored = policy("slic", flip=1.0, jitter=0.0, gray=0.0, blur=0.0, area=(1.0, 1.0), retry=False)
+    clips = spec_of({"flow": flow, "flow_mirror": mirror}, 4, 1).changed(size=(24, 32))
+    loader = batches.make(store, videos=["a"], reads={"flow": (0,)}, clips=clips, policy=mirrored, batch=1, seed=0)
     [seen] = loader.load(0).views("flow")[0].numpy()
     loader.close()
     left, right = seen[:, 1, 12, 4], seen[:, 1, 12, 27]
-    still, moving = (255 * (x + 20) / 40 for x in (0.0, 5.0 if flow_flip != "negated" else -5.0))
-    if flow_flip == "never":
+    still, moving = (255 * (x + 20) / 40 for x in (0.0, 5.0 if mirror != "turned" else -5.0))
+    if mirror == "never":
         still, moving = moving, still
     v = 255 * (2.0 + 20) / 40
     for found, u in ((left, still), (right, moving)):
@@ -157,9 +150,8 @@ def test_what_moves_right_on_the_left_moves_left_on_the_right(
 
 def drawn_maps(name: str, count: int, length: int = 4, **settings: object) -> list[np.ndarray]:
     """RGB's maps from bytes to bytes, each (K, 3, 4)."""
-    made, rng = policy(name, **settings), np.random.default_rng(0)
-    undo = colour.denormalisation(made.statistics)
-    return [compose(undo, made.pixels(FRAME, length, rng)["rgb"].colour) for _ in range(count)]
+    rng, undo = np.random.default_rng(0), colour.denormalisation("imagenet")
+    return [compose(undo, pixels(name, rng, length=length, **settings)["rgb"].colour) for _ in range(count)]
 
 
 def factors(maps: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,8 +192,8 @@ def test_jitter_gray_and_blur_come_as_often_as_in_the_papers(
     grayed = np.ptp(maps, axis=1).max(axis=1) < 1e-4
     assert_share(grayed, gray)
     assert_share(~np.isclose(maps[~grayed], np.eye(3, 4), atol=1e-4).all(axis=(1, 2)), jitter)
-    made, rng = policy(name), np.random.default_rng(0)
-    blurs = np.array([made.pixels(FRAME, 4, rng)["rgb"].blur for _ in range(3000)])
+    rng = np.random.default_rng(0)
+    blurs = np.array([pixels(name, rng, length=4)["rgb"].blur for _ in range(3000)])
     assert_share(blurs > 0, blur)
     if name == "coclr":
         assert_uniform(blurs[blurs > 0], 0.1, 2.0)

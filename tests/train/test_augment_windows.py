@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.train.chances import assert_share, assert_uniform
-from train.augment import WHOLE, pixel_window, policy
+from tests.train.drawing import pixels
+from train.augment import WHOLE, pixel_window
 from train.augment.windows import Window, random_resized
 
 POLICIES = ["small", "evaluate", "coclr", "slic", "goca", "cocon"]
@@ -19,8 +20,8 @@ SPAN = HIGH - LOW
 
 def windows(name: str, frame_size: tuple[int, int], count: int = 3000, **settings: object) -> np.ndarray:
     """(count, 4) as fractions of the frame."""
-    made, rng = policy(name, **settings), np.random.default_rng(0)
-    return np.array([made.pixels(frame_size, 1, rng)["rgb"].window for _ in range(count)])
+    rng = np.random.default_rng(0)
+    return np.array([pixels(name, rng, frame_size, 1, **settings)["rgb"].window for _ in range(count)])
 
 
 def missing_share(height: int, width: int, area: tuple[float, float], count: int = 400_000) -> float:
@@ -36,7 +37,7 @@ def missing_share(height: int, width: int, area: tuple[float, float], count: int
 @pytest.mark.parametrize("name", POLICIES)
 @given(st.integers(0, 2**32), st.integers(1, 500), st.integers(1, 500))
 def test_windows_lie_inside_frames_of_any_size(name: str, seed: int, height: int, width: int) -> None:
-    drawn = policy(name).pixels((height, width), 3, np.random.default_rng(seed))
+    drawn = pixels(name, np.random.default_rng(seed), (height, width), 3)
     for view in ("rgb", "flow"):
         top, left, tall, wide = drawn[view].window
         assert min(top, left) >= 0 and min(tall, wide) > 0
@@ -138,7 +139,7 @@ def test_small_windows_have_the_area_and_aspect_of_the_study() -> None:
 
 def test_evaluation_shows_the_whole_frame_or_a_centred_square() -> None:
     def shown(frame_size: tuple[int, int], crop: float | str) -> tuple[int, int, int, int]:
-        drawn = policy("evaluate", crop=crop).pixels(frame_size, 8, np.random.default_rng(0))
+        drawn = pixels("evaluate", np.random.default_rng(0), frame_size, crop=crop)
         assert drawn["rgb"].window == drawn["flow"].window and not drawn["rgb"].flip
         return pixel_window(drawn["rgb"].window, *frame_size)
 

@@ -20,9 +20,10 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from train import stages
+from train.batch import Batch
 from train.callbacks import waiting
 from train.callbacks.waiting import advice
-from train.loader import Batch, ClipLoader
+from train.loader import ClipLoader
 from train.methods.infonce import InfoNCE
 from train.reader import affine
 from train.reader.opencv import OpenCVExecutor
@@ -48,7 +49,7 @@ def counted_reads(counts: Counter[int], step: list[int]) -> Iterator[None]:
         return read
 
     reading = mock.patch.multiple(Tensor, **{name: counting(name) for name in READING})
-    with reading, mock.patch("train.loader.normalise", affine._on_gpu):
+    with reading, mock.patch("train.batch.normalise", affine._on_gpu):
         yield
 
 
@@ -126,9 +127,13 @@ def test_short_stages_are_not_judged(
 def reading(on_cpu: bool = True, stored: int = 128, needed: int = 112) -> ClipLoader:
     return SimpleNamespace(  # type: ignore[return-value]
         executor=mock.Mock(spec=OpenCVExecutor) if on_cpu else object(),
-        frame_sizes=[(stored, 2 * stored)] * 3,
-        clips=SimpleNamespace(size=(needed, needed)),
-        store=SimpleNamespace(root="/stores/mine"),
+        planner=SimpleNamespace(
+            training_set=SimpleNamespace(
+                videos=mock.MagicMock(__len__=lambda _: 3, frame_size=lambda _: (stored, 2 * stored)),
+                where="/stores/mine",
+            ),
+            reading=SimpleNamespace(spec=SimpleNamespace(size=(needed, needed))),
+        ),
     )
 
 

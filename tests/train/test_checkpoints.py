@@ -23,6 +23,7 @@ from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train import backbones, checkpoints, stages
 from train.methods.infonce import InfoNCE
+from train.planning import PLANS
 
 KEY = "pair.query.head.0.weight"
 
@@ -68,15 +69,16 @@ def test_trained_and_untrained_networks_come_back(trained: dict[str, Path], name
 def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], store: VideoStore) -> None:
     facts = {name: checkpoints.metadata(trained[name]) for name in ("pixels", "motion")}
     assert set(facts["pixels"]) == {
-        *("method", "stage", "streams", "seed", "clip", "layer", "step", "finished", "versions"),
+        *("method", "stage", "streams", "seed", "plans", "clips", "sampling", "layer", "step", "finished", "versions"),
         *("recipe_hash", "store_settings_hash", "store_videos_hash", "start", "annotations"),
     }
     one, two = facts["pixels"], facts["motion"]
     assert (one["method"], one["stage"], one["streams"], one["seed"]) == ("infonce", "pixels", ["rgb"], 3)
     assert (two["method"], two["stage"], two["streams"], two["seed"]) == ("infonce", "motion", ["flow"], 3)
     assert (one["step"], one["finished"], two["step"]) == (2, True, 3)
-    input_ = {"flow": "pixels", "statistics": "imagenet"}
-    assert one["clip"] == {"length": 4, "stride": 1, "size": [16, 16], "crop": "whole", **input_}
+    cut = {"length": 4, "stride": 1, "size": [16, 16], "crop": "whole"}
+    assert one["clips"] == cut | {"streams": {}, "statistics": "imagenet"}
+    assert (one["plans"], one["sampling"]) == (PLANS, {"name": "random", "short": "pad"})
     assert one["store_settings_hash"] == store.settings_hash
     assert one["recipe_hash"] == two["recipe_hash"] and len(one["recipe_hash"]) == 16
     assert one["versions"] == environment.versions()

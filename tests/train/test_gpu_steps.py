@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from pipeline.store import VideoStore
-from tests.train import runs
+from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
 from train import stages
+from train.batch import Batch
 from train.hardware import Hardware
-from train.loader import Batch, ClipLoader
+from train.loader import ClipLoader
 from train.methods.infonce import InfoNCE
-from train.videos import training_videos
+from train.training_set import TrainingSet
 
 GPU = Hardware(reader="opencv", threads=1, accelerator="gpu")
 QUIET = range(4, 10)  # steps without a line and without a checkpoint, after those in which libraries tune themselves
@@ -76,13 +77,12 @@ def test_step_that_reads_its_loss_fails(store: VideoStore, tmp_path: Path, monke
 def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
     recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
     [stage] = recipe.stages
-    videos = training_videos(recipe, store)
+    videos = TrainingSet.of(recipe, stage, store)
     return stages.make_loader(recipe, stage, store, videos, runs.HARDWARE, pin=pin)
 
 
 def tensors(batch: Batch) -> list[Tensor]:
-    by_view = [*batch.clips.values(), *batch.affine.values()]
-    return [*(tensor for views in by_view for tensor in views.values()), batch.labels, batch.sources, batch.index]
+    return list(batches.leaves(batch).values())
 
 
 @pytest.mark.gpu

@@ -47,7 +47,7 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         assert torch.equal(method.pair.queue.features, state["queue"].T)
         facts = checkpoints.metadata(checkpoint)
         assert facts["streams"] == [stream] and facts["finished"] and facts["imported"] == checkpoints.digest(path)
-        assert facts["clip"]["length"] == 32 and facts["clip"]["flow"] == "image"
+        assert facts["clips"]["length"] == 32 and facts["clips"]["streams"]["flow"]["input"] == "image"
         weights = checkpoints.starting_weights(checkpoint, Start(stream, NetworkSettings()))
         assert runs.flatten(checkpoints.flat(weights)) == runs.flatten(network.state_dict())
 
@@ -177,7 +177,7 @@ def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pyt
     told = " ".join(capsys.readouterr().err.split())
     assert "left out" not in told and "no running statistics" in told
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
-    network, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clip"]
+    network, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clips"]
     assert filled_with(network, "backbone.")
     assert network.settings["backbone_settings"] == {"running_statistics": False}
     assert (clip["length"], clip["stride"]) == (5, 3)
@@ -195,9 +195,9 @@ def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.Captu
     assert "statistics" not in capsys.readouterr().err
     for stream, given in files.items():
         path = stages.checkpoint_path(tmp_path / "run", stream)
-        network, clip = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clip"]
+        network, clips = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clips"]
         assert filled_with(network, "backbone.") and network.in_channels == (3 if stream == "rgb" else 2)
-        assert clip["flow"] == "signed" and network.settings["backbone_settings"] == {}
+        assert clips["streams"]["flow"]["input"] == "signed" and network.settings["backbone_settings"] == {}
         start = Start(stream, NetworkSettings(), takes=("backbone", "aggregation", "head"))
         direct, imported = (checkpoints.starting_weights(file, start) for file in (given, path))
         assert runs.flatten(direct) == runs.flatten(imported) and list(direct) == ["backbone", "aggregation"]
@@ -225,7 +225,7 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     path = stages.checkpoint_path(tmp_path / "other", "rgb")
     network, facts = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)
     assert filled_with(network, "") and (network.head[1].running_var == layouts.number("bn_proj.running_var")).all()
-    assert (facts["clip"]["length"], facts["layer"], network.size("head")) == (16, "head", 128)
+    assert (facts["clips"]["length"], facts["layer"], network.size("head")) == (16, "head", 128)
     assert list(checkpoints.starting_weights(path, RGB)) == ["backbone"]  # the head is of another form
 
 

@@ -12,14 +12,17 @@ import torch
 
 from pipeline.store import VideoStore
 from tests.train import runs
-from tests.train.batches import assert_same, epochs, joined, leaves, make, threads
+from tests.train.batches import CLIPS, assert_same, epochs, joined, leaves, make, part, threads
 from tests.train.stores import write_store
-from train.augment import policy, sample_plans
-from train.loader import AHEAD, Batch, ClipLoader, ClipSettings
+from train.augment import ClipPlan, Draws, policy
+from train.batch import Batch
+from train.clip_spec import ClipSpec
+from train.loader import AHEAD, ClipLoader
 from train.methods.coclr import CoCLRSettings
 from train.order import OrderSettings
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
+from train.streams import StoreStreams
 
 
 @pytest.fixture(scope="module")
@@ -34,33 +37,30 @@ def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
     assert batch.index.tolist() == order.tolist()
     assert batch.labels.tolist() == [int(store.info(store.videos[index]).label[-1]) for index in order]
     assert batch.sources.tolist() == order.tolist()  # in this store each video is a recording
-    assert {name: tuple(views[0].shape) for name, views in batch.clips.items()} == {
+    assert {stream: tuple(part(batch, stream, 0).clips.shape) for stream in batch.parts} == {
         "rgb": (4, 3, 4, 16, 16),
         "flow": (4, 2, 4, 16, 16),
     }
     for row, index in enumerate(order):
         video = store.videos[index]
         info = store.info(video)
-        plans = sample_plans(
-            loader.policy,
-            video,
-            info.length - 1,  # the frames that flow has, for rgb as well
-            4,
-            1,
-            frame_size=(info.height, info.width),
-            seed=5,
-            epoch=0,
-            sample=index,
-            count=2,
-        )
-        for view, plan in enumerate(plans):
+        draws, reading = Draws(5, 0, index), loader.planner.reading
+        frames = np.array([info.length - 1])  # the frames that flow has, for rgb as well
+        clips = reading.sampling.draw(CLIPS, 0, frames, 2, draws.shared)
+        streams = StoreStreams(reading.streams.values(), store.settings)
+        drawn = reading.policy.sample(clips, streams, lambda _, info=info: (info.height, info.width), draws)
+        for number, (clip, pixels) in enumerate(drawn):
             for stream in ("rgb", "flow"):
-                [clip] = loader.executor.run(stream, [plan])
-                assert torch.equal(batch.clips[stream][view][row], clip)
-                assert np.array_equal(batch.affine[stream][view][row].numpy(), plan.pixels[stream].colour)
+                plan, made = (
+                    ClipPlan(video, clip.frames, reading.streams[stream], pixels[stream]),
+                    part(batch, stream, number),
+                )
+                [read] = loader.executor.run(stream, [plan], (16, 16))
+                assert torch.equal(made.clips[row], read)
+                assert np.array_equal(made.affine[row].numpy(), plan.pixels.colour)
     for stream in ("rgb", "flow"):
         first, second = batch.views(stream)
-        assert torch.equal(first, normalise(batch.clips[stream][0], batch.affine[stream][0]))
+        assert torch.equal(first, normalise(part(batch, stream, 0).clips, part(batch, stream, 0).affine))
         assert first.dtype == torch.float32 and not torch.equal(first, second)
     loader.close()
 
@@ -111,7 +111,7 @@ def test_one_stream_has_the_clips_of_both(store: VideoStore) -> None:
     """RGB alone shows the frames and windows that it shows beside flow, so that networks of either see the same."""
     both, alone = epochs(make(store), 1), epochs(make(store, reads={"rgb": (0, 1)}), 1)
     for one, two in zip(both, alone, strict=True):
-        assert set(two.clips) == set(two.affine) == {"rgb"}
+        assert set(two.parts) == {"rgb"}
         for name, tensor in leaves(two).items():
             assert torch.equal(leaves(one)[name], tensor)
 
@@ -202,7 +202,7 @@ def test_repeated_videos_show_other_frames_and_pixels(store: VideoStore) -> None
     for row, index in enumerate(first.index.tolist()):
         assert first.sources[row] == second.sources[again[index]]
         for stream in ("rgb", "flow"):
-            assert not torch.equal(first.clips[stream][0][row], second.clips[stream][0][again[index]])
+            assert not torch.equal(part(first, stream, 0).clips[row], part(second, stream, 0).clips[again[index]])
     # The first time is that of an epoch without repetitions.
     assert_same([first], epochs(make(store, batch=13), 1))
 
@@ -257,7 +257,7 @@ def test_memory_is_that_of_three_batches(
     iterator, delivered = iter(loader), 0
     while (batch := next(iterator, None)) is not None:
         channels = sum({"rgb": 3, "flow": 2}[stream] for stream in streams)
-        taken = sum(clip.nbytes for views in batch.clips.values() for clip in views.values())
+        taken = sum(part(batch, stream, number).clips.nbytes for stream in streams for number in (0, 1))
         assert taken == 2 * 2 * 4 * 16 * 16 * channels
         delivered += 1
         del batch
@@ -281,7 +281,7 @@ def test_iterations_that_end_early_leave_no_threads(store: VideoStore) -> None:
 def test_clips_of_extracted_videos(synthetic_store: VideoStore) -> None:
     """What the pipeline wrote, with labels, recordings and both views, without a hand in between."""
     videos = [video for video, info in synthetic_store.infos.items() if info.split == "train"]
-    loader = make(synthetic_store, videos=videos, batch=3, clips=ClipSettings(length=4, stride=4, size=(24, 32)))
+    loader = make(synthetic_store, videos=videos, batch=3, clips=ClipSpec(length=4, stride=4, size=(24, 32)))
     seen = list(loader)
     loader.close()
     assert len(seen) == 3

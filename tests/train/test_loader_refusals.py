@@ -19,8 +19,9 @@ from pipeline.views.rgb import RgbSettings
 from tests.train import runs
 from tests.train.batches import make, threads
 from tests.train.stores import write_store
-from train.loader import ClipSettings
+from train.clip_spec import ClipSpec
 from train.order import OrderSettings
+from train.sampling.random import Random
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_damaged_video_is_named_at_its_batch(damaged: VideoStore, executor: str,
     """Nobody skips it, replaces it or waits for it: the batches before come, and then the refusal."""
     before = threads()
     # Clips of all frames of the shortest videos, so that each video is read whole.
-    clips = ClipSettings(length=6, stride=1, size=(16, 16))
+    clips = ClipSpec(length=6, stride=1, size=(16, 16))
     loader = make(
         damaged,
         clips=clips,
@@ -74,15 +75,13 @@ def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> No
             make(store, **changes)
         assert refusal.value.remedy
 
-    refused("(?s)no view 'pose'.*it has flow, rgb", reads={"rgb": (0, 1), "pose": (0, 1)})
     refused("(?s)3 videos for training are fewer than one batch of 4.*smaller batch", videos=store.videos[:3])
     refused("0 videos for training", videos=[])
     refused("(?s)batch of 4 cannot be shared evenly by 3 processes.*multiple", UsageError, world_size=3)
-    refused("(?s)video 'nobody' is not in the store", videos=[*store.videos, "nobody"])
     # The longest video has nine frames, and so eight of flow.
-    refused("(?s)spans 9 frames .9 x stride 1.*has 8", clips=ClipSettings(length=9, stride=1, size=(16, 16)))
-    refused("(?s)spans 10 frames .5 x stride 2", clips=ClipSettings(length=5, stride=2, size=(16, 16)))
-    make(store, clips=ClipSettings(length=4, stride=2, size=(16, 16))).close()
+    refused("(?s)needs 9 frames .clips of 9, 1 apart.*has 8", clips=ClipSpec(length=9, stride=1, size=(16, 16)))
+    refused("(?s)needs 10 frames .clips of 5, 2 apart", clips=ClipSpec(length=5, stride=2, size=(16, 16)))
+    make(store, clips=ClipSpec(length=4, stride=2, size=(16, 16))).close()
     # A last batch of one video.
     kept = OrderSettings(last="keep")
     refused("(?s)last batch of an epoch, of 1 videos.*by 2 processes.*drop", UsageError, order=kept, world_size=2)
@@ -115,29 +114,30 @@ def test_store_of_two_flow_encodings_fails_by_name(tmp_path: Path) -> None:
 
 def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
     single = write_store(tmp_path / "store", {"a": (8, 20, 24), "b": (8, 20, 24), "still": (2, 20, 24)})
-    shapes = {"rgb": (1, 20, 24, 3), "flow": (0, 2, 13, 16)}
-    single.infos = {**single.infos, "still": dataclasses.replace(single.info("still"), shapes=shapes)}
+    single.table = dataclasses.replace(single.table, lengths=np.array([8, 8, 1], np.int32))
     with pytest.raises(Refusal, match="(?s)video 'still' has no frame that all its views have.*one frame less"):
         make(single, batch=2)
 
 
 def test_short_videos_are_trained_on_beside_long_ones(store: VideoStore, tmp_path: Path) -> None:
     mixed = write_store(tmp_path / "store", {"long": (12, 20, 24), "short": (4, 20, 24)})
-    loader = make(mixed, clips=ClipSettings(length=8, stride=1, size=(16, 16)), batch=2)
+    loader = make(mixed, clips=ClipSpec(length=8, stride=1, size=(16, 16)), batch=2)
     [batch] = loader
-    assert batch.clips["rgb"][0].shape == (2, 3, 8, 16, 16)
+    assert batch.view("rgb", 0).shape == (2, 3, 8, 16, 16)
     loader.close()
 
 
 def test_short_videos_are_dropped_when_asked_for(tmp_path: Path) -> None:
     """A clip spans eight frames; the shorter of both has eight of rgb, but seven of flow."""
     mixed = write_store(tmp_path / "store", {"long": (9, 20, 24), "short": (8, 20, 24)})
-    loader = make(mixed, clips=ClipSettings(length=4, stride=2, size=(16, 16), short="drop"), batch=1)
-    assert loader.videos == ["long"]
+    loader = make(mixed, clips=ClipSpec(length=4, stride=2, size=(16, 16)), sampling=Random(short="drop"), batch=1)
+    assert list(loader.planner.training_set.videos.ids) == ["long"]
     assert [batch.index.tolist() for batch in loader] == [[0]]
     loader.close()
-    with pytest.raises(Refusal, match="(?s)all 2 videos are dropped.*clip of 10 frames .5 x stride 2.*short: pad"):
-        make(mixed, clips=ClipSettings(length=5, stride=2, size=(16, 16), short="drop"), batch=1)
+    with pytest.raises(
+        Refusal, match="(?s)all 2 videos are dropped.*fewer than the 10 frames that a clip needs.*sampling.short"
+    ):
+        make(mixed, clips=ClipSpec(length=5, stride=2, size=(16, 16)), sampling=Random(short="drop"), batch=1)
 
 
 def test_store_without_flow_gives_rgb_of_all_frames(tmp_path: Path) -> None:

@@ -18,19 +18,20 @@ from hypothesis import strategies as st
 
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
-from tests.train import runs
+from tests.train import batches, runs
+from tests.train.oracle import clip_plan
 from tests.train.stores import write_store
-from train import augment, reader
-from train.augment import base_affine
+from train import reader
 from train.callbacks import neighbours
 from train.callbacks.metrics import Metrics
-from train.callbacks.neighbours import Neighbours, hold_out
-from train.loader import ClipSettings
+from train.callbacks.neighbours import Neighbours
+from train.clip_spec import ClipSpec
 from train.networks.network import Network
 from train.recipe import NeighbourSettings
-from train.videos import training_videos
+from train.sampling.random import Random
+from train.training_set import TrainingSet
 
-CLIPS = ClipSettings(length=4, stride=2, size=(16, 16))
+CLIPS = ClipSpec(length=4, stride=2, size=(16, 16))
 WATCHED = NeighbourSettings(every=1, share=0.25, gallery=6)
 
 
@@ -39,13 +40,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     """Twelve videos of six recordings: a0 and a1 are of one, and so on."""
     videos = {f"{name}{part}": (14 + part, 20, 24) for name in "abcdef" for part in range(2)}
     made = write_store(tmp_path_factory.mktemp("neighbours") / "store", videos)
-    made.infos = {video: dataclasses.replace(info, source=video[0]) for video, info in made.infos.items()}
+    recorded = np.repeat(np.arange(6, dtype=np.int32), 2)
+    made.annotated = dataclasses.replace(made.annotated, recordings=list("abcdef"), recorded=recorded)
     return made
 
 
 @pytest.fixture
 def executor(store: VideoStore) -> Iterator[reader.Executor]:
-    made = reader.create("opencv", store, CLIPS.size, threads=1)
+    made = reader.create("opencv", store, threads=1)
     yield made
     made.close()
 
@@ -55,11 +57,16 @@ def made() -> Network:
     return Network("small", 3, {"width": 0.25}, head_settings={"dim": 8})
 
 
-def watching(store: VideoStore, settings: NeighbourSettings = WATCHED, layer: str = "backbone") -> Neighbours:
-    kept, held = hold_out(store, store.videos, settings.share, seed=0)
-    return Neighbours(
-        settings, store, kept, held, CLIPS, augment.policy("evaluate"), 0, ["rgb"], layer, Metrics(Path("unused"), 1)
-    )
+def split(store: VideoStore, share: float, seed: int, videos: list[str] | None = None) -> tuple[list[str], list[str]]:
+    """Videos that are trained on, and videos that are held out."""
+    made = batches.training_set(store, videos, share=share, seed=seed)
+    return list(made.videos.ids), list(made.held_out.ids)
+
+
+def watching(store: VideoStore, layer: str = "backbone") -> Neighbours:
+    training_set = batches.training_set(store, share=WATCHED.share, seed=0)
+    metrics = Metrics(Path("unused"), 1)
+    return Neighbours(WATCHED, training_set, CLIPS, Random(), 0, ["rgb"], store.settings, layer, metrics)
 
 
 @settings(max_examples=30)
@@ -67,24 +74,24 @@ def watching(store: VideoStore, settings: NeighbourSettings = WATCHED, layer: st
 def test_recordings_are_held_out_whole_and_every_video_is_on_one_side(
     store: VideoStore, seed: int, share: float
 ) -> None:
-    kept, held = hold_out(store, store.videos, share, seed)
+    kept, held = split(store, share, seed)
     assert sorted(kept + held) == store.videos and kept == sorted(kept) and held == sorted(held)
     assert not {video[0] for video in kept} & {video[0] for video in held}
     assert max(2, share * 12) <= len(held) < max(2, share * 12) + 2
 
 
 def test_the_seed_decides_who_is_held_out(store: VideoStore) -> None:
-    drawn = [tuple(hold_out(store, store.videos, WATCHED.share, seed)[1]) for seed in (0, 0, *range(1, 6))]
+    drawn = [tuple(split(store, WATCHED.share, seed)[1]) for seed in (0, 0, *range(1, 6))]
     assert drawn[0] == drawn[1] and len(set(drawn)) > 2
 
 
 def test_nothing_is_held_out_where_nobody_looks(store: VideoStore) -> None:
-    assert hold_out(store, store.videos, 0.0, 0) == (store.videos, [])
+    assert split(store, 0.0, 0) == (store.videos, [])
 
 
 def test_too_few_recordings_are_refused(store: VideoStore) -> None:
     with pytest.raises(Refusal, match=r"(?s)1 recordings are too few.*every: 0"):
-        hold_out(store, ["a0", "a1"], WATCHED.share, 0)
+        split(store, WATCHED.share, 0, ["a0", "a1"])
 
 
 def window(
@@ -94,9 +101,8 @@ def window(
     length = store.info(video).shapes["flow"][0]
     starts = list(range(0, length - 8 + 1, 3))
     frames = starts[round((len(starts) - 1) * place)] + 2 * np.arange(4)
-    affine = base_affine()["rgb"]
-    whole = augment.Pixels(augment.WHOLE, False, affine[None].astype(np.float32))
-    pixels = executor.run("rgb", [augment.ClipPlan(video, frames, {"rgb": whole})]).numpy()[0].astype(np.float64)
+    affine = CLIPS.stream("rgb").bound(store.settings).affine(False)
+    pixels = executor.run("rgb", [clip_plan(video, frames)], CLIPS.size).numpy()[0].astype(np.float64)
     clip = np.einsum("ij,jthw->ithw", affine[:, :3], pixels) + affine[:, 3, None, None, None]
     with torch.no_grad():
         feature = network.eval().embed(torch.from_numpy(clip[None]).float(), layer)[0].numpy()
@@ -106,13 +112,13 @@ def window(
 @pytest.mark.parametrize("layer", ["backbone", "head"])
 def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.Executor, layer: str) -> None:
     network, watched = made(), watching(store, layer=layer)
-    gallery = {video: window(store, video, 0.5, executor, network, layer) for video in watched.gallery}
+    gallery = {video: window(store, video, 0.5, executor, network, layer) for video in watched.gallery.ids}
     right = 0
-    for query in watched.held_out:
+    for query in watched.held_out.ids:
         feature = window(store, query, 0.5, executor, network, layer)
         best = max(gallery, key=lambda video: feature @ gallery[video])
         right += store.info(best).label == store.info(query).label
-    assert len(watched.gallery) == 6 and not set(watched.gallery) & set(watched.held_out)
+    assert len(watched.gallery) == 6 and not set(watched.gallery.ids) & set(watched.held_out.ids)
     assert watched.look(network, "rgb", executor) == right / len(watched.held_out)
     (meter,) = watched.meters.values()
     assert (
@@ -125,10 +131,10 @@ def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.
 def test_without_labels_a_video_is_to_find_itself(
     store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unlabelled = {video: dataclasses.replace(info, label="") for video, info in store.infos.items()}
-    monkeypatch.setattr(store, "infos", unlabelled)
+    unlabelled = dataclasses.replace(store.annotated, labels=np.full(12, -1))
+    monkeypatch.setattr(store, "annotated", unlabelled)
     watched, network = watching(store), made()
-    held = watched.held_out
+    held = watched.held_out.ids
     first, last = (
         [window(store, video, place, executor, network, "backbone") for video in held] for place in (0.0, 1.0)
     )
@@ -151,8 +157,9 @@ def test_a_run_notes_its_neighbours_and_never_trains_on_them(tmp_path: Path) -> 
     """Stopped and continued like any other."""
     store = write_store(tmp_path / "store", runs.VIDEOS)
     recipe = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH, neighbours={"every": 3, "share": 0.2, "gallery": 5})
-    kept, held = hold_out(store, store.videos, recipe.held_out_share, recipe.seed)
-    assert training_videos(recipe, store) == kept and len(held) == 3
+    training_set = TrainingSet.of(recipe, recipe.stages[0], store)
+    kept, held = list(training_set.videos.ids), list(training_set.held_out.ids)
+    assert sorted(kept + held) == store.videos and len(held) == 3
     seen: set[str] = set()
 
     def look(method: Any, batch: Any) -> None:
@@ -173,13 +180,15 @@ def test_ranks_share_the_clips_and_get_the_same_features(
     store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three ranks in one process, eleven clips: what each would send, put together in rank order."""
-    network, plans = made(), [watching(store)._plan(video, 0.5) for video in store.videos[:11]]
-    alone = neighbours._of_all_ranks(network, "rgb", plans, executor, "backbone")
+    network, watched = made(), watching(store)
+    plans = [plan for part in (watched.gallery, watched.held_out) for plan in watched._plans(part, "rgb", 0.5)]
+    plans = [*plans, plans[0]]
+    alone = neighbours._of_all_ranks(network, plans, executor, "backbone")
     sent: list[torch.Tensor] = []
     monkeypatch.setattr(neighbours, "world_size", lambda: 3)
     monkeypatch.setattr(neighbours, "gather_rows", lambda rows: sent.append(rows) or torch.cat(sent))
     for rank in range(3):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        found = neighbours._of_all_ranks(network, "rgb", plans, executor, "backbone")
+        found = neighbours._of_all_ranks(network, plans, executor, "backbone")
     assert [len(rows) for rows in sent] == [4, 4, 4]
     torch.testing.assert_close(found, alone)

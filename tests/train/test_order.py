@@ -21,7 +21,7 @@ batches = st.integers(1, 24)
 
 def make(videos: int, batch: int, seed: int = 0, **settings: Any) -> Order:
     """Videos without labels."""
-    return Order(OrderSettings(**settings), np.full(videos, -1), batch, seed)
+    return Order(OrderSettings(**settings), videos, batch, seed, labels=np.full(videos, -1))
 
 
 def epoch_of(order: Order, epoch: int) -> list[np.ndarray]:
@@ -47,7 +47,7 @@ def test_every_video_comes_once_an_epoch(videos: int, batch: int, seed: int, epo
 
 @given(videos=counts, batch=batches, accumulate=st.integers(1, 5), epoch=st.integers(0, 2))
 def test_epochs_hold_whole_steps(videos: int, batch: int, accumulate: int, epoch: int) -> None:
-    order = Order(OrderSettings(), np.full(videos, -1), batch, 0, accumulate)
+    order = Order(OrderSettings(), videos, batch, 0, accumulate)
     assert len(order) == videos // (batch * accumulate) * accumulate
     found = [sample for samples in epoch_of(order, epoch) for sample in samples]
     assert found == order.samples(epoch)[: len(order) * batch].tolist()
@@ -144,7 +144,7 @@ labels_of_videos = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.a
 def test_balanced_classes_come_equally_often_in_every_stretch(
     labels: np.ndarray, seed: int, repeat: int, epoch: int
 ) -> None:
-    order = Order(OrderSettings(balanced=True, repeat=repeat), labels, 1, seed)
+    order = Order(OrderSettings(balanced=True, repeat=repeat), len(labels), 1, seed, labels=labels)
     samples, classes = order.samples(epoch), len(set(labels.tolist()))
     assert len(set(samples.tolist())) == len(samples) == order.size
     assert order.size == repeat * classes * np.bincount(labels).max()
@@ -154,7 +154,7 @@ def test_balanced_classes_come_equally_often_in_every_stretch(
 
 @given(labels=labels_of_videos, seed=seeds)
 def test_balanced_videos_of_a_class_take_turns(labels: np.ndarray, seed: int) -> None:
-    samples = Order(OrderSettings(balanced=True), labels, 1, seed).samples(0)
+    samples = Order(OrderSettings(balanced=True), len(labels), 1, seed, labels=labels).samples(0)
     videos = samples % len(labels)
     times = Counter(videos.tolist())
     assert set(times) == set(range(len(labels)))
@@ -170,7 +170,7 @@ def test_balanced_videos_of_a_class_take_turns(labels: np.ndarray, seed: int) ->
 
 def test_balanced_sets_may_be_limited() -> None:
     labels = np.arange(90) // 30
-    order = Order(OrderSettings(balanced=True, limit=10), labels, 1, 0)
+    order = Order(OrderSettings(balanced=True, limit=10), len(labels), 1, 0, labels=labels)
     assert set(order.samples(0) % 90) == set(order.chosen) and len(order.chosen) == 10
 
 

@@ -16,11 +16,14 @@ from pipeline.commands import console
 from pipeline.store import VideoStore
 from pipeline.views.colour import colour_code, full_colour
 from tests.train import batches, runs
+from tests.train.drawing import spec_of
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train.__main__ import COMMANDS
 from train.augment import policy
-from train.loader import Batch, ClipLoader, ClipSettings
+from train.batch import Batch
+from train.clip_spec import ClipSpec
+from train.loader import ClipLoader
 from train.show import preview
 from train.show.preview import GAP, Shown, Strip, shown_videos
 
@@ -35,10 +38,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
 def make(
     store: VideoStore, name: str, length: int = 4, views: int = 2, videos: Any = None, **settings: Any
 ) -> ClipLoader:
-    clips, made = ClipSettings(length=length, stride=1, size=(16, 20)), policy(name, **settings)
-    listed = videos or store.videos
+    clips = spec_of(settings, length, 1).changed(size=(16, 20))
     reads = dict.fromkeys(("rgb", "flow"), range(views))
-    return ClipLoader(store, listed, reads, clips, made, min(4, len(listed)), 5, "opencv", 1)
+    given = {"videos": videos, "reads": reads, "clips": clips, "policy": policy(name, **settings)}
+    return batches.make(store, batch=min(4, len(videos or store.videos)), **given)
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -70,9 +73,10 @@ def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("name", ["coclr", "cocon", "small"])
 @pytest.mark.parametrize(("epoch", "number"), [(0, 0), (2, 1)])
 def test_strips_are_the_batch_of_the_loader(store: VideoStore, name: str, epoch: int, number: int) -> None:
-    loader = make(store, name)
+    flow = {"flow": "signed"} if name == "cocon" else {}
+    loader = make(store, name, **flow)
     batch = loader.load(epoch * len(loader) + number)
-    shown = shown_videos(loader, epoch, number, videos=3)
+    shown = shown_videos(loader, store, epoch, number, videos=3)
     assert [video.video_id for video in shown] == [store.videos[index] for index in batch.index[:3]]
     assert [video.label for video in shown] == [store.info(video.video_id).label for video in shown]
     for row, video in enumerate(shown):
@@ -92,7 +96,7 @@ def test_strips_are_the_batch_of_the_loader(store: VideoStore, name: str, epoch:
 def test_clips_that_are_not_read_are_not_shown(store: VideoStore) -> None:
     loader = batches.make(store, reads={"rgb": (0, 1), "flow": (1,)})
     batch = loader.load(0)
-    for row, video in enumerate(shown_videos(loader, 0, 0, 4)):
+    for row, video in enumerate(shown_videos(loader, store, 0, 0, 4)):
         assert [[strip.stream for strip in clip.strips] for clip in video.clips] == [["rgb"], ["rgb", "flow"]]
         for number, clip in enumerate(video.clips):
             assert_alike(frames(clip.strips[0]), as_pictures(batch.view("rgb", number)[row].numpy()))
@@ -103,7 +107,7 @@ def test_clips_that_are_not_read_are_not_shown(store: VideoStore) -> None:
 def test_flow_that_is_given_as_an_image_is_shown_as_that_image(store: VideoStore, kind: str) -> None:
     loader = make(store, "slic", flow=kind)
     batch = loader.load(0)
-    for row, video in enumerate(shown_videos(loader, 0, 0, 4)):
+    for row, video in enumerate(shown_videos(loader, store, 0, 0, 4)):
         for clip, flow in zip(video.clips, batch.views("flow"), strict=True):
             assert_alike(frames(clip.strips[1]), as_pictures(flow[row].numpy()))
     loader.close()
@@ -112,9 +116,9 @@ def test_flow_that_is_given_as_an_image_is_shown_as_that_image(store: VideoStore
 def test_without_augmentation_strips_are_the_bytes_that_were_read(store: VideoStore) -> None:
     loader = make(store, "evaluate")
     batch = loader.load(0)
-    for row, video in enumerate(shown_videos(loader, 0, 0, 4)):
+    for row, video in enumerate(shown_videos(loader, store, 0, 0, 4)):
         for number, clip in enumerate(video.clips):
-            stored = batch.clips["rgb"][number][row].numpy().transpose(1, 2, 3, 0)
+            stored = batches.part(batch, "rgb", number).clips[row].numpy().transpose(1, 2, 3, 0)
             np.testing.assert_array_equal(frames(clip.strips[0]), stored)
             assert clip.strips[0].colours == clip.strips[1].colours == ["as stored"]
             assert clip.strips[0].facts[1:] == ["not mirrored", "no blur", "0 % of values cut"]
@@ -122,16 +126,17 @@ def test_without_augmentation_strips_are_the_bytes_that_were_read(store: VideoSt
 
 
 def test_long_clips_are_shown_by_frames_evenly_over_them(tmp_path: Path) -> None:
-    loader = make(write_store(tmp_path, {"long": (40, 20, 24)}), "evaluate", length=31, views=1)
-    seen = loader.load(0).clips["rgb"][0][0].numpy().transpose(1, 2, 3, 0)
-    [strip, _] = shown_videos(loader, 0, 0, 1)[0].clips[0].strips
+    store = write_store(tmp_path, {"long": (40, 20, 24)})
+    loader = make(store, "evaluate", length=31, views=1)
+    seen = batches.part(loader.load(0), "rgb", 0).clips[0].numpy().transpose(1, 2, 3, 0)
+    [strip, _] = shown_videos(loader, store, 0, 0, 1)[0].clips[0].strips
     np.testing.assert_array_equal(frames(strip), seen[::2])
     loader.close()
 
 
 def shown(store: VideoStore, name: str, **settings: Any) -> list[Shown]:
     loader = make(store, name, **settings)
-    made = shown_videos(loader, 0, 0, 4)
+    made = shown_videos(loader, store, 0, 0, 4)
     loader.close()
     return made
 
@@ -144,8 +149,8 @@ def strips(store: VideoStore, stream: str, **settings: Any) -> list[Strip]:
 def test_what_was_drawn_stands_beside_the_strip(store: VideoStore) -> None:
     loader = make(store, "slic", blur=0.5, sigma=(0.5, 0.5))
     [index, *_] = loader.order.share(0)[1]
-    pixels = loader.plans(int(index), 0)[1].pixels
-    [rgb, flow] = shown_videos(loader, 0, 0, 1)[0].clips[1].strips
+    plans = loader.planner.plans(int(index), 0)[1]
+    [rgb, flow] = shown_videos(loader, store, 0, 0, 1)[0].clips[1].strips
     loader.close()
     for strip, (height, width) in ((rgb, (20, 24)), (flow, (13, 16))):
         found = re.fullmatch(
@@ -154,13 +159,13 @@ def test_what_was_drawn_stands_beside_the_strip(store: VideoStore) -> None:
         assert found
         wide, tall, of_wide, of_tall, share, left, top = map(int, found.groups())
         assert (of_wide, of_tall) == (width, height)
-        window = pixels[strip.stream].window
+        window = plans[strip.stream].pixels.window
         assert (left, top) == (round(window[1] * width), round(window[0] * height))
         assert wide == round((window[1] + window[3]) * width) - left
         assert tall == round((window[0] + window[2]) * height) - top
         assert share == round(100 * wide * tall / width / height)
-    assert rgb.facts[1] == flow.facts[1] == ("mirrored" if pixels["rgb"].flip else "not mirrored")
-    assert rgb.facts[2] == ("blur 0.50 px" if pixels["rgb"].blur else "no blur") and flow.facts[2] == "no blur"
+    assert rgb.facts[1] == flow.facts[1] == ("mirrored" if plans["rgb"].pixels.flip else "not mirrored")
+    assert rgb.facts[2] == ("blur 0.50 px" if plans["rgb"].pixels.blur else "no blur") and flow.facts[2] == "no blur"
 
 
 def test_colours_are_told_as_formulas(store: VideoStore) -> None:
@@ -171,7 +176,7 @@ def test_colours_are_told_as_formulas(store: VideoStore) -> None:
     told = {strip.colours[0] for strip in strips(store, "rgb", **(plain | copies))}
     assert told <= {f"of each frame its own, of the first R = G = B = {name}" for name in "RGB"} and len(told) > 1
     assert {tuple(strip.colours) for strip in strips(store, "flow", **plain)} == {("u = -u", "v = v")}
-    image = {"flow": "image", "flow_flip": "plain"}
+    image = {"flow": "image", "flow_mirror": "plain"}
     told_of_image = {tuple(strip.colours) for strip in strips(store, "flow", **(plain | image))}
     assert told_of_image == {("R = 128.00", "G = v", "B = u")}
     assert {strip.colours[0] for strip in strips(store, "flow", **plain, flow="u")} == {"R = G = B = -u + 255.00"}
@@ -181,13 +186,13 @@ def test_values_that_no_picture_can_show_are_cut_and_counted(store: VideoStore) 
     loader = make(store, "slic", brightness=1.0, jitter=1.0)
     batch = loader.load(0)
     cut = 0
-    for row, video in enumerate(shown_videos(loader, 0, 0, 4)):
+    for row, video in enumerate(shown_videos(loader, store, 0, 0, 4)):
         for clip, rgb in zip(video.clips, batch.views("rgb"), strict=True):
             levels = np.rint((rgb[row].numpy().transpose(1, 2, 3, 0) * STD + MEAN) * 255)
             share = 100 * np.mean((levels < 0) | (levels > 255))
             assert clip.strips[0].facts[-1] == f"{share:.2g} % of values cut"
             cut += share > 0
-    assert cut > 3
+    assert cut > 1
     loader.close()
 
 
@@ -198,13 +203,12 @@ def test_frames_are_told_in_words(store: VideoStore, tmp_path: Path) -> None:
         assert second == first.replace("clip 1", "clip 2") + ", the same as clip 1"
     short = write_store(tmp_path / "short", {"long": (12, 20, 24), "short": (4, 20, 24)})
     loader = make(short, "slic", length=6, views=1)
-    words = {video.video_id: video.clips[0].words for video in shown_videos(loader, 0, 0, 2)}
+    words = {video.video_id: video.clips[0].words for video in shown_videos(loader, short, 0, 0, 2)}
     loader.close()
     assert words["short"] == "clip 1: frames 0 to 2, frame 0 repeated 3 times in front because the video is short"
-    apart = ClipLoader(
-        short, ["long"], {"rgb": (0,)}, ClipSettings(length=3, stride=2, size=(16, 20)), policy("slic"), 1, 0, "opencv", 1
-    )  # fmt: skip
-    assert shown_videos(apart, 0, 0, 1)[0].clips[0].words.endswith(", 2 apart")
+    clips = ClipSpec(length=3, stride=2, size=(16, 20))
+    apart = batches.make(short, videos=["long"], reads={"rgb": (0,)}, clips=clips, policy=policy("slic"), batch=1)
+    assert shown_videos(apart, short, 0, 0, 1)[0].clips[0].words.endswith(", 2 apart")
     apart.close()
 
 
@@ -249,7 +253,7 @@ def test_the_command_writes_a_page_of_its_own(
     assert "the first 14 of 14 videos of batch 0" in page
     assert "http" not in page and page.count('class="strip"') == 28
     assert "<h2>&lt;b&gt; <span>" in page  # a video's name is text
-    assert "flow_gain" in page and "where the flow goes" in page
+    assert "flow_gain" in page and "the colours of optical flow" in page
     assert call(monkeypatch, *asked, "--stage", "motion", "--videos", 14, "--out", again) == 0
     assert again.read_text() == page
     assert call(monkeypatch, *asked, "--stage", "motion", "--videos", 14, "--epoch", 1, "--out", again) == 0

@@ -10,7 +10,6 @@ import train  # noqa: F401  (before torch)
 # isort: split
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from pipeline.errors import Refusal
@@ -18,7 +17,7 @@ from tests.train import layouts
 from train import recipe
 from train.checkpoints import import_published
 from train.networks.network import Network
-from train.published import LAYOUTS, Input, published_state
+from train.published import LAYOUTS, published_state
 
 R21D, S3D, GOCA = "vicc_single_r21d", "vicc_cross_s3d", "goca_r2plus1d_18_custom_sharedhead"
 GRU = {"aggregation.gru": "agg.ConvGRUCell_00", "aggregation.predictor": "network_pred"}
@@ -158,7 +157,7 @@ def test_goca_on_s3d_is_read(states: dict[str, dict[str, Tensor]]) -> None:
     for features, pool in ((1024, "global"), (4096, "1x2x2")):
         state = networks | rest | {first: torch.zeros(2048, 1).expand(2048, features)}
         found = import_published(state)
-        assert (found.layout, found.extra, found.input.size) == ("goca", (), (128, 128))
+        assert (found.layout, found.extra, found.clips.size) == ("goca", (), (128, 128))
         assert (found.network["backbone"], found.network["pool"]) == ("s3d", pool)
         assert published_state(found).keys() == state.keys()
     with pytest.raises(Refusal, match=r"projection_head\.0\.weight is \(2048, 2048\)"):
@@ -257,13 +256,8 @@ def test_a_file_of_another_layout_is_refused(states: dict[str, dict[str, Tensor]
 
 
 def test_networks_are_shown_what_they_were_trained_on(states: dict[str, dict[str, Tensor]]) -> None:
-    published = yaml.safe_load(recipe.find("ucf101", "infonce").read_text(encoding="utf-8"))
-    seen = Input()
-    assert {"length": seen.length, "stride": seen.stride, "size": list(seen.size)} == published["clips"]
-    assert {"name": seen.policy, "settings": dict(seen.settings)} == published["augmentation"]
-    assert {"crop": seen.crop} == published["evaluation"]
-    clips = {file: import_published(states[file]).input for file in READ}
-    assert clips[S3D] == clips[R21D] == seen
+    clips = {file: import_published(states[file]).clips for file in READ}
+    assert clips[S3D] == clips[R21D] == recipe.load(recipe.find("ucf101", "infonce")).clips
     found = {file: (clips[file].length, clips[file].stride, clips[file].size[0]) for file in READ if file != S3D}
     assert found == {
         R21D: (32, 1, 128),

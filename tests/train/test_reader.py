@@ -17,10 +17,12 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store, shard
 from pipeline.views.codec import Chroma
+from tests.train.drawing import pixels
 from tests.train.oracle import MOST, SIZE, assert_close, clip_plan, plain
 from tests.train.stores import write_store
 from train import reader
-from train.augment import ClipPlan, pixel_window, plan, policy
+from train.augment import ClipPlan, pixel_window
+from train.clips import random_clip
 from train.reader.dali import DaliExecutor
 from train.reader.opencv import OpenCVExecutor
 from train.reader.shard import ShardReader
@@ -41,18 +43,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
 
 @pytest.fixture(scope="module")
 def plans(store: VideoStore) -> list[ClipPlan]:
-    rng, small = np.random.default_rng(0), policy("small", flip=0.5)
-    made = []
+    rng, made = np.random.default_rng(0), []
     for video_id in [*store.videos, *store.videos]:
         info = store.info(video_id)
-        made.append(plan(small, video_id, info.length - 1, 8, 3, rng, frame_size=(info.height, info.width)))
-    assert {made.pixels["rgb"].flip for made in made} == {True, False}
+        frames = random_clip(info.length - 1, 8, 3, rng)
+        drawn = pixels("small", rng, (info.height, info.width), flip=0.5)["rgb"]
+        made.append(clip_plan(video_id, frames, drawn.window, drawn.flip))
+    assert {made.pixels.flip for made in made} == {True, False}
     return made
 
 
 @pytest.fixture
 def executor(request: pytest.FixtureRequest, store: VideoStore, on_cpu: None) -> Iterator[reader.Executor]:
-    made = reader.create(request.param, store, SIZE, threads=2)
+    made = reader.create(request.param, store, threads=2)
     yield made
     made.close()
 
@@ -64,7 +67,7 @@ views = pytest.mark.parametrize("view", ["rgb", "flow"])
 @views
 @pytest.mark.parametrize("executor", ["opencv"], indirect=True)
 def test_opencv_equals_a_plain_loop(executor: reader.Executor, store: VideoStore, plans: list, view: str) -> None:
-    clips = executor.run(view, plans)
+    clips = executor.run(view, plans, SIZE)
     assert clips.dtype == torch.uint8 and clips.shape == (len(plans), 3 if view == "rgb" else 2, 8, *SIZE)
     np.testing.assert_array_equal(clips.numpy(), plain(store, view, plans))
 
@@ -73,7 +76,7 @@ def test_opencv_equals_a_plain_loop(executor: reader.Executor, store: VideoStore
 @pytest.mark.parametrize("executor", ["dali"], indirect=True)
 def test_dali_agrees_with_a_plain_loop(executor: reader.Executor, store: VideoStore, plans: list, view: str) -> None:
     """Frames of five sizes in one batch."""
-    clips = executor.run(view, plans)
+    clips = executor.run(view, plans, SIZE)
     assert clips.dtype == torch.uint8 and clips.shape == (len(plans), 3 if view == "rgb" else 2, 8, *SIZE)
     assert_close(clips, plain(store, view, plans))
 
@@ -83,8 +86,8 @@ def test_dali_agrees_with_a_plain_loop(executor: reader.Executor, store: VideoSt
 def test_executors_agree_at_other_sizes(
     store: VideoStore, plans: list, view: str, size: tuple[int, int], on_cpu: None
 ) -> None:
-    for made in (DaliExecutor(store, size, 1), OpenCVExecutor(store, size, 1)):
-        assert_close(made.run(view, plans), plain(store, view, plans, size))
+    for made in (DaliExecutor(store, 1), OpenCVExecutor(store, 1)):
+        assert_close(made.run(view, plans, size), plain(store, view, plans, size))
         made.close()
 
 
@@ -97,8 +100,8 @@ def test_whole_frames_equal_what_zarr_reads_bit_for_bit(
     store = write_store(tmp_path, {"wide/b": VIDEOS["wide/b"]}, chroma=chroma)
     array = zarr.open_array(store.path("wide/b", view), mode="r")
     height, width = array.shape[1:3] if view == "rgb" else array.shape[2:]
-    executor = kind(store, (height, width), 1)
-    (clip,) = executor.run(view, [clip_plan("wide/b", np.arange(20))])
+    executor = kind(store, 1)
+    (clip,) = executor.run(view, [clip_plan("wide/b", np.arange(20))], (height, width))
     frames = clip.permute(1, 2, 3, 0) if view == "rgb" else clip.transpose(0, 1)
     np.testing.assert_array_equal(frames.numpy(), array[:20])
     executor.close()
@@ -116,9 +119,9 @@ def test_other_ways_to_store_flow_are_resized_in_even_steps(
     top, left, height, width = pixel_window(window, *pixels.shape[1:])
     cut = pixels[:, top : top + height, left : left + width]
     expected = np.stack([cv2.resize(plane, SIZE[::-1], interpolation=cv2.INTER_LINEAR) for plane in cut])
-    executor = kind(store, SIZE, 1)
+    executor = kind(store, 1)
     for flip in (False, True):
-        (clip,) = executor.run("flow", [clip_plan("wide/b", [number], window, flip)])
+        (clip,) = executor.run("flow", [clip_plan("wide/b", [number], window, flip)], SIZE)
         assert clip.dtype == (torch.uint8 if mapping == "linear" else torch.float32)
         found = clip[:, 0].numpy() * np.float32(40 / 255) - 20
         if flip:
@@ -131,9 +134,13 @@ def test_other_ways_to_store_flow_are_resized_in_even_steps(
 @views
 @both
 def test_batches_may_grow_shrink_and_be_kept(executor: reader.Executor, plans: list, view: str) -> None:
-    whole = executor.run(view, plans).clone()
-    parts = [executor.run(view, plans[:1]), executor.run(view, plans[1:4]), executor.run(view, plans[4:])]
-    bigger = executor.run(view, [*plans, *plans])
+    whole = executor.run(view, plans, SIZE).clone()
+    parts = [
+        executor.run(view, plans[:1], SIZE),
+        executor.run(view, plans[1:4], SIZE),
+        executor.run(view, plans[4:], SIZE),
+    ]
+    bigger = executor.run(view, [*plans, *plans], SIZE)
     assert torch.equal(torch.cat(parts), whole), "a kept batch was overwritten, or depends on its neighbours"
     assert torch.equal(bigger, torch.cat([whole, whole]))
 
@@ -141,16 +148,16 @@ def test_batches_may_grow_shrink_and_be_kept(executor: reader.Executor, plans: l
 @views
 @pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
 def test_threads_do_not_change_a_pixel(store: VideoStore, plans: list, view: str, kind: type, on_cpu: None) -> None:
-    one, two = kind(store, SIZE, 1), kind(store, SIZE, 2)
-    assert torch.equal(one.run(view, plans), two.run(view, plans))
+    one, two = kind(store, 1), kind(store, 2)
+    assert torch.equal(one.run(view, plans, SIZE), two.run(view, plans, SIZE))
     one.close(), two.close()
 
 
 @both
 def test_a_flip_mirrors_each_plane(executor: reader.Executor, store: VideoStore) -> None:
     straight, mirrored = (clip_plan("wide/a", range(8), flip=flip) for flip in (False, True))
-    rgb = executor.run("rgb", [straight, mirrored]).int()
-    flow = executor.run("flow", [straight, mirrored]).int()
+    rgb = executor.run("rgb", [straight, mirrored], SIZE).int()
+    flow = executor.run("flow", [straight, mirrored], SIZE).int()
     assert (rgb[1] - rgb[0].flip(-1)).abs().max() <= MOST
     assert (flow[1] - flow[0].flip(-1)).abs().max() <= MOST
 
@@ -162,8 +169,8 @@ def test_a_blur_is_that_of_the_clip_alone(
     executor: reader.Executor, store: VideoStore, view: str, sigma: float
 ) -> None:
     sharp, blurred = clip_plan("wide/b", range(8)), clip_plan("wide/b", range(8), flip=True, blur=sigma)
-    clips = executor.run(view, [sharp, blurred])
-    assert torch.equal(clips[:1], executor.run(view, [sharp]))
+    clips = executor.run(view, [sharp, blurred], SIZE)
+    assert torch.equal(clips[:1], executor.run(view, [sharp], SIZE))
     assert_close(clips, plain(store, view, [sharp, blurred]))
     assert not torch.equal(clips[1], clips[0].flip(-1))
 
@@ -171,9 +178,9 @@ def test_a_blur_is_that_of_the_clip_alone(
 @views
 @both
 def test_a_short_video_repeats_its_first_frame(executor: reader.Executor, store: VideoStore, view: str) -> None:
-    made = plan(policy("evaluate"), "short", 5, 8, 1, np.random.default_rng(0), frame_size=(60, 80))
+    made = clip_plan("short", random_clip(5, 8, 1, np.random.default_rng(0)))
     assert made.frames.tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
-    clips = executor.run(view, [made])
+    clips = executor.run(view, [made], SIZE)
     assert torch.equal(clips[:, :, 0], clips[:, :, 3]) and not torch.equal(clips[:, :, 3], clips[:, :, 4])
     assert_close(clips, plain(store, view, [made]))
 
@@ -181,16 +188,16 @@ def test_a_short_video_repeats_its_first_frame(executor: reader.Executor, store:
 @both
 def test_frames_may_come_in_any_order(executor: reader.Executor, store: VideoStore) -> None:
     made = clip_plan("long", np.array([299, 0, 255, 256, 257, 0]))
-    assert_close(executor.run("rgb", [made]), plain(store, "rgb", [made]))
+    assert_close(executor.run("rgb", [made], SIZE), plain(store, "rgb", [made]))
 
 
 @both
 def test_several_threads_may_share_an_executor(executor: reader.Executor, plans: list) -> None:
-    expected = {view: executor.run(view, plans).clone() for view in ("rgb", "flow")}
+    expected = {view: executor.run(view, plans, SIZE).clone() for view in ("rgb", "flow")}
     wrong: list[str] = []
 
     def work(view: str) -> None:
-        if not all(torch.equal(executor.run(view, plans), expected[view]) for _ in range(3)):
+        if not all(torch.equal(executor.run(view, plans, SIZE), expected[view]) for _ in range(3)):
             wrong.append(view)
 
     threads = [threading.Thread(target=work, args=(view,)) for view in ("rgb", "flow", "rgb")]
@@ -215,11 +222,11 @@ def test_a_flipped_bit_fails_by_name(name: str, view: str, tmp_path: Path, on_cp
     store = write_store(tmp_path / "store", {"good": (9, 30, 40), "bad one": (9, 30, 40)})
     path = shard.path(store.path("bad one", view), 0, 4)
     damage(store, "bad one", view, {400: bytes([path.read_bytes()[400] ^ 4])})
-    executor = reader.create(name, store, SIZE, threads=1)
+    executor = reader.create(name, store, threads=1)
     whole = [clip_plan(v, range(8)) for v in store.videos]
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*checksum"):
-        executor.run(view, whole)
-    assert executor.run(view, [made for made in whole if made.video_id == "good"]).shape[0] == 1
+        executor.run(view, whole, SIZE)
+    assert executor.run(view, [made for made in whole if made.video_id == "good"], SIZE).shape[0] == 1
     executor.close()
 
 
@@ -231,11 +238,11 @@ def test_frames_that_do_not_decode_fail_by_name(name: str, tmp_path: Path, on_cp
     streams = store.encoded("bad one", "rgb", range(4))
     path.write_bytes(shard.pack([*streams[:3], streams[3][:60]], 4))
     whole = [clip_plan(v, range(4)) for v in store.videos]
-    executor = reader.create(name, store, SIZE, threads=1)
+    executor = reader.create(name, store, threads=1)
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):
-        executor.run("rgb", whole)
+        executor.run("rgb", whole, SIZE)
     good = [made for made in whole if made.video_id == "good"]
-    np.testing.assert_allclose(executor.run("rgb", good).int().numpy(), plain(store, "rgb", good), atol=MOST)
+    np.testing.assert_allclose(executor.run("rgb", good, SIZE).int().numpy(), plain(store, "rgb", good), atol=MOST)
     executor.close()
 
 
@@ -245,9 +252,9 @@ def test_frames_of_another_size_fail_by_name(name: str, tmp_path: Path, on_cpu: 
     path = shard.path(store.path("bad one", "rgb"), 0, 4)
     path.write_bytes(shard.pack(store.encoded("good", "rgb", range(4)), 4))
     whole = [clip_plan(v, range(4)) for v in store.videos]
-    executor = reader.create(name, store, SIZE, threads=1)
+    executor = reader.create(name, store, threads=1)
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):
-        executor.run("rgb", whole)
+        executor.run("rgb", whole, SIZE)
     executor.close()
 
 
@@ -255,13 +262,13 @@ def test_frames_of_another_size_fail_by_name(name: str, tmp_path: Path, on_cpu: 
 def test_missing_frames_views_videos_and_uneven_clips_fail(executor: reader.Executor) -> None:
     made = clip_plan("tall", np.array([23, 24]))
     with pytest.raises(IndexError, match="frame 24 of view 'flow' of 'tall'"):
-        executor.run("flow", [made])
+        executor.run("flow", [made], SIZE)
     with pytest.raises(Refusal, match="'tall' has no view 'pose'"):
-        executor.run("pose", [made])
+        executor.run("pose", [made], SIZE)
     with pytest.raises(Refusal, match="'tal' is not in the store"):
-        executor.run("rgb", [clip_plan("tal", made.frames)])
+        executor.run("rgb", [clip_plan("tal", made.frames)], SIZE)
     with pytest.raises(ValueError, match=r"one length, not \[2, 3\] frames"):
-        executor.run("rgb", [made, clip_plan("tall", range(3))])
+        executor.run("rgb", [made, clip_plan("tall", range(3))], SIZE)
 
 
 def test_shards_are_kept_open_up_to_a_number(store: VideoStore) -> None:
@@ -293,7 +300,7 @@ def test_a_shard_of_another_store_is_not_taken_for_an_open_one(tmp_path: Path) -
 
 
 def test_auto_is_opencv_without_cuda(store: VideoStore, on_cpu: None) -> None:
-    made = reader.create("auto", store, SIZE, threads=1)
+    made = reader.create("auto", store, threads=1)
     assert isinstance(made, OpenCVExecutor)
     made.close()
 
@@ -301,15 +308,14 @@ def test_auto_is_opencv_without_cuda(store: VideoStore, on_cpu: None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("opencvv", SIZE, 1), ['"opencvv"', '"opencv"']),
-        (("opencv", (0, 48), 1), ["height", "at least 1"]),
-        (("opencv", SIZE, 0), ["threads", "at least 1"]),
+        (("opencvv", 1), ['"opencvv"', '"opencv"']),
+        (("opencv", 0), ["threads", "at least 1"]),
     ],
 )
 def test_unusable_arguments_fail(store: VideoStore, arguments: tuple, words: list[str]) -> None:
-    name, size, threads = arguments
+    name, threads = arguments
     with pytest.raises(UsageError) as caught:
-        reader.create(name, store, size, threads)
+        reader.create(name, store, threads)
     assert all(word in str(caught.value) for word in words)
 
 
@@ -320,9 +326,9 @@ def test_unusable_arguments_fail(store: VideoStore, arguments: tuple, words: lis
 @views
 def test_dali_on_a_gpu_agrees_with_a_plain_loop(store: VideoStore, plans: list, view: str) -> None:
     """nvJPEG's inverse transform and colour conversion round differently from libjpeg-turbo's."""
-    executor = reader.create("auto", store, SIZE, threads=2)
+    executor = reader.create("auto", store, threads=2)
     assert isinstance(executor, DaliExecutor)
-    kept = [executor.run(view, plans) for _ in range(3)]
+    kept = [executor.run(view, plans, SIZE) for _ in range(3)]
     assert kept[0].is_cuda
     distance = np.abs(kept[0].cpu().numpy().astype(int) - plain(store, view, plans))
     assert distance.max() <= 8 and distance.mean() <= 1.0, f"most {distance.max()}, mean {distance.mean():.4f}"

@@ -21,7 +21,7 @@ from train.recipe import FOLDER, Recipe
 def test_defaults_are_filled_in_and_come_back(tmp_path: Path) -> None:
     """RUN/recipe.yaml, which says everything, is the same recipe."""
     loaded = recipe.load(runs.write(tmp_path / "short.yaml", runs.settings(IN_BATCH, INFONCE)))
-    assert (loaded.precision, loaded.splits, loaded.evaluation.crop) == ("32-true", ["train", ""], "whole")
+    assert (loaded.precision, loaded.splits, loaded.clips.crop) == ("32-true", ["train", ""], "whole")
     assert loaded.clips.size == (16, 16)
     resolved = loaded.as_dict()
     assert resolved["stages"][0] | {"epochs": 0} == resolved["stages"][0]
@@ -39,8 +39,9 @@ def test_seed_replaces_the_files(tmp_path: Path) -> None:
 
 
 def test_whole_number_serves_as_fraction(tmp_path: Path) -> None:
-    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, evaluation={"crop": 1}))
-    assert recipe.load(path).evaluation.crop == 1
+    clips = {"length": 4, "stride": 1, "size": [16, 16], "crop": 1}
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, clips=clips))
+    assert recipe.load(path).clips.crop == 1
 
 
 def test_a_stage_has_the_recipes_batch_or_its_own(tmp_path: Path) -> None:
@@ -48,9 +49,8 @@ def test_a_stage_has_the_recipes_batch_or_its_own(tmp_path: Path) -> None:
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, INFONCE | {"batch": 4}, batch=5))
     loaded = recipe.load(path)
     assert [loaded.batch_of(stage) for stage in loaded.stages] == [5, 4]
-    written = loaded.as_dict()
-    assert [stage["batch"] for stage in written["stages"]] == [0, 4]
-    assert recipe.load(runs.write(tmp_path / "written.yaml", written)) == loaded
+    assert [stage["batch"] for stage in loaded.as_dict()["stages"]] == [0, 4]
+    assert recipe.load(runs.write(tmp_path / "written.yaml", loaded.as_dict())) == loaded
 
 
 def test_a_stage_has_the_recipes_precision_or_its_own(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_order_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("flow", "channels"), [("pixels", 2), ("signed", 2), ("image", 3), ("u", 3)])
-def test_augmentation_decides_the_channels_of_networks(tmp_path: Path, flow: str, channels: int) -> None:
-    augmentation = {"name": "goca", "settings": {"flow": flow}}
-    loaded = recipe.load(runs.write(tmp_path / "recipe.yaml", runs.settings(INFONCE, augmentation=augmentation)))
+def test_inputs_of_streams_decide_the_channels_of_networks(tmp_path: Path, flow: str, channels: int) -> None:
+    clips = {"length": 4, "stride": 1, "size": [16, 16], "streams": {"flow": {"input": flow}}}
+    loaded = recipe.load(runs.write(tmp_path / "recipe.yaml", runs.settings(INFONCE, clips=clips)))
     [stage] = loaded.stages
     assert loaded.channels["flow"] == channels
     [network] = methods.create("infonce", stage.settings, loaded.channels).networks.values()
@@ -107,7 +107,23 @@ SETTINGS = ("stages", 0, "settings")
         (at("clips", "lenght", value=4), 'unknown key "lenght".*clips.*did you mean "length"'),
         (at("augmentation", "nam", value="small"), 'unknown key "nam".*augmentation.*did you mean "name"'),
         (at("augmentation", "settings", value={"strenght": 1}), 'unknown setting "strenght".*did you mean "strength"'),
-        (at("evaluation", value={"corp": 0.5}), 'unknown key "corp".*evaluation.*did you mean "crop"'),
+        (at("clips", "corp", value=0.5), 'unknown key "corp".*clips.*did you mean "crop"'),
+        (
+            at("clips", "streams", value={"flow": {"imput": "u"}}),
+            'unknown key "imput".*clips.streams.flow.*mean "input"',
+        ),
+        (
+            at("clips", "streams", value={"flow": {"input": "uv"}}),
+            'unknown input "uv".*clips.*streams.flow.*known: pixels',
+        ),
+        (at("clips", "streams", value={"flow": {"mirror": "negate"}}), 'unknown value "negate".*streams.flow.mirror'),
+        (at("clips", "streams", value={"flwo": {"input": "u"}}), 'unknown view "flwo".*did you mean "flow"'),
+        (at("clips", "statistics", value="ucf101"), 'unknown value "ucf101".*clips.statistics.*kinetics'),
+        (at("sampling", value={"name": "randon"}), 'unknown sampling "randon".*did you mean "random"'),
+        (
+            at("sampling", value={"name": "blocks", "shorter": 1}),
+            'unknown key "shorter".*sampling.*did you mean "short"',
+        ),
         (at("stages", 1, "epoch", value=4), r'unknown key "epoch".*stages\[1\].*did you mean "epochs"'),
         (at(*SETTINGS, "steam", value="rgb"), r'unknown key "steam".*stages\[0\].settings.*mean "stream"'),
         (at(*SETTINGS, "optimiser", "lrr", value=1), r'unknown key "lrr".*stages\[0\].*optimiser.*mean "lr"'),
@@ -131,7 +147,7 @@ SETTINGS = ("stages", 0, "settings")
         (at("order", value={"last": "kept"}), 'unknown value "kept".*order.last.*did you mean "keep"'),
         (at("order", value={"repeat": 0}), "0 is out of range.*order.repeat"),
         (at("order", value={"balanced": True, "block": 4}), "balanced takes each batch.*order.balanced, block"),
-        (at("clips", "short", value="skip"), 'unknown value "skip".*clips.short.*known: pad, drop'),
+        (at("sampling", value={"short": "skip"}), 'unknown value "skip".*sampling.short.*known: pad, drop'),
         (at("layer", value="heads"), 'unknown layer "heads".*layer.*known: backbone, head'),
         (at("layer", value="context"), 'unknown layer "context".*layer.*known: backbone, head'),
         (at(*SETTINGS, "backbone", value="s3d"), "4x16x16.*too small for the backbone s3d.*clips.*at least 5x17x17"),
@@ -170,7 +186,7 @@ SETTINGS = ("stages", 0, "settings")
         (at("sync_batchnorm", value="yes"), "'yes' is not true or false.*sync_batchnorm"),
         (at("sync_batchnorm", value=1), "1 is not true or false.*sync_batchnorm"),
         (at("clip_gradients", value=True), "True is not a number.*clip_gradients"),
-        (at("evaluation", value={"crop": True}), "True is not a number.*evaluation.crop"),
+        (at("clips", "crop", value=True), "True is not a number.*clips.crop"),
         (at(*SETTINGS, "queue", value=True), r"True is not a whole number.*stages\[0\].settings.queue"),
         (at(*SETTINGS, "temperature", value=True), r"True is not a number.*stages\[0\].settings.temperature"),
         (at(*SETTINGS, "optimiser", value="adam"), r"'adam' is not a mapping.*stages\[0\].settings.optimiser"),
@@ -185,12 +201,11 @@ SETTINGS = ("stages", 0, "settings")
         (at("keep_every", value=-1), "-1 is out of range.*keep_every"),
         (at("clip_gradients", value=-0.1), "-0.1 is out of range.*clip_gradients"),
         (at("augmentation", "settings", value={"flip": 2}), "2 is out of range.*augmentation: flip"),
-        (at("evaluation", value={"crop": 1.5}), "1.5 is out of range.*evaluation.crop"),
-        (at("evaluation", value={"crop": "hole"}), "'hole' is text.*evaluation.crop"),
+        (at("clips", "crop", value=1.5), "1.5 is out of range.*clips.crop"),
+        (at("clips", "crop", value="hole"), "'hole' is text.*clips.crop"),
         (at("stages", 0, "steps", value=-8), r"-8 is out of range.*stages\[0\].steps"),
         (at(*SETTINGS, "temperature", value=0), r"0 is out of range.*stages\[0\].settings.temperature"),
         # said elsewhere
-        (at("augmentation", "settings", value={"flow_bound": 8}), "flow_bound is not a recipe's.*augmentation.*store"),
         (at(*SETTINGS, "channels", value={"rgb": 1}), r'unknown key "channels".*stages\[0\].settings'),
         # what does not go together
         (

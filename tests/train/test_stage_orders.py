@@ -15,7 +15,7 @@ from tests.train.runs import IN_BATCH, INFONCE, stop
 from tests.train.stores import write_store
 from train import checkpoints
 from train.methods.infonce import InfoNCE
-from train.videos import told_of_short_videos, training_videos
+from train.training_set import TrainingSet
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,14 @@ def test_stages_train_with_batches_of_their_own(store: VideoStore, tmp_path: Pat
 
 def test_dropped_videos_are_not_trained_on(store: VideoStore, tmp_path: Path) -> None:
     """Of the 13 videos five have seven frames, hence six of flow, and a clip spans seven."""
-    seen = batches(store, tmp_path, clips={"length": 7, "stride": 1, "size": [16, 16], "short": "drop"})
+    clips = {"length": 7, "stride": 1, "size": [16, 16]}
+    seen = batches(store, tmp_path, clips=clips, sampling={"short": "drop"})
     assert [epoch for epoch, _ in seen] == [0, 0, 1, 1]
-    recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, clips={"length": 7, "stride": 1, "size": [16, 16]})
-    assert len(training_videos(recipe, store)) == 13
-    assert told_of_short_videos(recipe, store) == (
-        "5 of 13 videos are shorter than a clip: their first frame is repeated in front"
+    recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, clips=clips)
+    training_set = TrainingSet.of(recipe, recipe.stages[0], store)
+    assert len(training_set) == 13 and training_set.short == 5
+    assert training_set.told_of_short(recipe.sampling) == (
+        "5 of 13 videos are shorter than a clip: their first frame is repeated in front (sampling.short: pad)"
     )
 
 
@@ -111,8 +113,9 @@ def test_last_batches_that_a_method_cannot_work_with_fail(
 
 def test_balancing_without_labels_fails_by_name(tmp_path: Path) -> None:
     unlabelled = write_store(tmp_path / "store", runs.VIDEOS)
-    bare = {video: dataclasses.replace(unlabelled.info(video), label="") for video in ("v04", "v09")}
-    unlabelled.infos = {**unlabelled.infos, **bare}
+    labels = unlabelled.annotated.labels.copy()
+    labels[[4, 9]] = -1
+    unlabelled.annotated = dataclasses.replace(unlabelled.annotated, labels=labels)
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, order={"balanced": True})
     with pytest.raises(Refusal, match="(?s)2 videos have no class to balance by, the first of them is 'v04'.*false"):
         runs.run(recipe, unlabelled, tmp_path / "run")

@@ -19,10 +19,11 @@ from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
-from train import methods, stages
+from train import methods, provenance, stages
 from train.checkpoints import METADATA
 from train.hardware import Hardware
 from train.methods.infonce import InfoNCESettings
+from train.planning import PLANS
 from train.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,20 @@ def test_run_is_not_continued_with_other_batches(
     with pytest.raises(Refusal, match="(?s)made with another recipe.*last.ckpt"):
         stages.run_stage(other, other.stages[0], store, tmp_path / "run", runs.HARDWARE)
     stages.prepare(tmp_path / "run", recipe)
+
+
+def test_runs_of_other_plans_are_not_continued(
+    stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, source = stopped
+    shutil.copytree(source, tmp_path / "run")
+    monkeypatch.setattr(provenance, "PLANS", PLANS + 1)
+    with pytest.raises(Refusal, match=f"(?s)plans of version {PLANS}: .*version {PLANS + 1} draws other.*last.ckpt"):
+        stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE)
+    older = tmp_path / "run" / "recipe.yaml"
+    older.write_text(older.read_text().replace("sampling:\n  name: random\n  short: pad\n", ""))
+    with pytest.raises(Refusal, match="(?s)older costream.*no `sampling`.*recipe.yaml.*costream that began it"):
+        stages.prepare(tmp_path / "run", recipe)
 
 
 def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
@@ -181,14 +196,14 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
         assert not (tmp_path / "run").exists()
 
     clips = {"length": 5, "stride": 2, "size": [16, 16]}
-    refused("(?s)a clip spans 10 frames.*the longest video has 8.*shorter clips", IN_BATCH, clips=clips)
+    refused("(?s)a clip needs 10 frames.*the longest video has 8.*shorter clips", IN_BATCH, clips=clips)
     refused("13 videos for training are fewer than one batch of 14", IN_BATCH, batch=14)
     refused("(?s)no video of the splits.*its videos are of the splits train", IN_BATCH, splits=["test"])
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)
     refused("batch of 4 cannot be shared evenly by 3", IN_BATCH, hardware=several)
     with mock.patch.object(InfoNCESettings, "reads", {"rgb": (0, 1, 2)}):
-        refused("(?s)draws 2 clips of a video and the method takes 3", IN_BATCH, augmentation={"name": "coclr"})
+        refused("(?s)draws 2 clips of a video and a sample has 3", IN_BATCH, augmentation={"name": "coclr"})
     without_flow = open_store(store.root)
     del without_flow.settings["flow"]
     refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE, on=without_flow)

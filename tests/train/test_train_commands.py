@@ -56,13 +56,18 @@ def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[obj
 @pytest.mark.parametrize(
     ("short", "told"),
     [
-        ("pad", "5 of 13 videos are shorter than a clip: their first frame is repeated in front (clips.short: pad)\n"),
-        ("drop", "5 of 13 videos are shorter than a clip: they are left out (clips.short: drop)\n"),
+        (
+            "pad",
+            "5 of 13 videos are shorter than a clip: their first frame is repeated in front (sampling.short: pad)\n",
+        ),
+        ("drop", "5 of 13 videos are shorter than a clip: they are left out (sampling.short: drop)\n"),
     ],
 )
 def test_short_videos_are_told_once(store: VideoStore, tmp_path: Path, call: Run, short: str, told: str) -> None:
-    clips = {"length": 7, "stride": 1, "size": [16, 16], "short": short}
-    stages_of_both = runs.settings(IN_BATCH | {"steps": 1}, INFONCE | {"epochs": 1}, clips=clips)
+    clips = {"length": 7, "stride": 1, "size": [16, 16]}
+    stages_of_both = runs.settings(
+        IN_BATCH | {"steps": 1}, INFONCE | {"epochs": 1}, clips=clips, sampling={"short": short}
+    )
     recipe = runs.write(tmp_path / "recipe.yaml", stages_of_both)
     code, _, errors = call(*pretrain(store.root, tmp_path / "run", recipe))
     assert code == 0
@@ -156,7 +161,7 @@ def test_work_that_is_refused_fails_with_one(store: VideoStore, tmp_path: Path, 
     refused(pretrain(store.root, tmp_path / "file", recipe), "the run's path is a file")
     refused(pretrain(store.root, store.root, recipe), "not empty and not a run")
     long = runs.write(tmp_path / "long.yaml", runs.settings(IN_BATCH, clips={"length": 9, "stride": 3, "size": [8, 8]}))
-    refused(pretrain(store.root, run, long), "a clip spans 27 frames (9 x stride 3)", str(store.root))
+    refused(pretrain(store.root, run, long), "a clip needs 27 frames (clips of 9, 3 apart)", str(store.root))
     assert not run.exists()
 
     assert call(*pretrain(store.root, run, recipe))[0] == 0

@@ -11,43 +11,28 @@ linear (see `colour.jitter`), because colour is one affine map here, which the t
 
 from __future__ import annotations
 
-from pipeline.views.flow import FLOW_SCALE
-from train.augment.colour import IMAGENET_MEAN, IMAGENET_STD, base_affine
-from train.augment.plans import (
-    ClipPlan,
-    Pixels,
-    Policy,
-    blur_taps,
-    clip_length,
-    colour_maps,
-    generator,
-    plan,
-    sample_plans,
-    window_plans,
-)
+from train.augment.colour import IMAGENET_MEAN, IMAGENET_STD
+from train.augment.draws import Draws
+from train.augment.plans import ClipPlan, Pixels, blur_taps, clip_length, colour_maps
+from train.augment.policy import Policy
 from train.augment.windows import WHOLE, Window, pixel_window
 from train.registry import Registry
 
 __all__ = [
-    "FLOW_SCALE",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "POLICIES",
     "WHOLE",
     "ClipPlan",
+    "Draws",
     "Pixels",
     "Policy",
     "Window",
-    "base_affine",
     "blur_taps",
     "clip_length",
     "colour_maps",
-    "generator",
     "pixel_window",
-    "plan",
     "policy",
-    "sample_plans",
-    "window_plans",
 ]
 
 POLICIES = Registry(

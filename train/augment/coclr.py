@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from train.augment.draws import Draws
 from train.augment.plans import Pixels
+from train.augment.policy import Size
 from train.augment.standard import RandomResized
 from train.settings import check_number
+
+if TYPE_CHECKING:
+    from train.sampling import Clip
+    from train.streams import StoreStreams
 
 
 @dataclass(frozen=True)
@@ -17,8 +22,8 @@ class CoCLR(RandomResized):
     """Half of the samples show one clip twice, once strongly and once weakly changed; the other half shows two clips.
 
     Weak is window and mirror alone. Two clips are strongly changed with probability `strong`, each for itself. Published,
-    by CoCLR and ViCC alike: `retry: false`, `gray_kind: channel`, `flow: image`, `flow_flip: plain`. With `one_clip: 0` any
-    number of clips is drawn.
+    by CoCLR and ViCC alike: `retry: false`, `gray_kind: channel`, and for the clips `streams: {flow: {input: image, mirror:
+    plain}}`. With `one_clip: 0` a sample may have any number of clips.
 
     Args:
         one_clip: Probability that both views show the same clip.
@@ -35,18 +40,19 @@ class CoCLR(RandomResized):
         check_number("strong", self.strong, least=0, most=1)
 
     @property
-    def views(self) -> int | None:
+    def clips(self) -> int | None:
         return 2 if self.one_clip else None
 
     def sample(
-        self, clip: Callable[[], np.ndarray], count: int, frame_size: tuple[int, int], rng: np.random.Generator
-    ) -> list[tuple[np.ndarray, dict[str, Pixels]]]:
-        frames = [clip() for _ in range(count)]
+        self, clips: Sequence[Clip], streams: StoreStreams, frame_size: Callable[[int], Size], draws: Draws
+    ) -> list[tuple[Clip, dict[str, Pixels]]]:
+        chosen, rng = clips, draws.shared
         same, which, order = rng.random() < self.one_clip, rng.integers(2), rng.integers(2)
-        strong = (rng.random(count) < self.strong).tolist()
+        strong = (rng.random(len(chosen)) < self.strong).tolist()
         if same:
-            frames, strong = [frames[which]] * 2, [order == 0, order == 1]
-        return [
-            (shown, self.drawn(frame_size, len(shown), rng, changed))
-            for shown, changed in zip(frames, strong, strict=True)
-        ]
+            chosen, strong = [chosen[int(which)]] * 2, [order == 0, order == 1]
+        made = []
+        for number, clip in enumerate(chosen):
+            size, length = frame_size(clip.video), len(clip.frames)
+            made.append((clip, self.drawn(streams.of(clip), size, length, draws.clip(number), strong[number])))
+        return made

@@ -1,4 +1,4 @@
-"""Colour as one affine map a pixel: jitter, gray, the sign of flow and normalisation, multiplied into one matrix.
+"""Colour as one affine map a pixel: jitter, gray and normalisation, multiplied into one matrix.
 
 A map is float64 (D, C + 1): `map[:, :C] @ pixel + map[:, C]` with the C bytes of a pixel in 0..255; several are
 (..., D, C + 1). Nothing is cut to 0..255 on the way, as the published operations on images do after every step.
@@ -11,9 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.views.flow import FLOW, FLOW_SCALE
-
-FlowInput = Literal["pixels", "image", "u", "signed"]
 Statistics = Literal["imagenet", "kinetics"]
 Gray = Literal["luminance", "channel"]
 
@@ -24,7 +21,6 @@ KINETICS_STD = np.array([0.2768, 0.2713, 0.2737])
 _MOMENTS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "kinetics": (KINETICS_MEAN, KINETICS_STD)}
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 MIDDLE = 255 * LUMA @ IMAGENET_MEAN  # the gray level about which contrast is changed
-IDENTITY = np.eye(3, 4)
 
 # RGB -> YIQ, in which the rows I and Q hold what is not gray.
 YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -34,25 +30,13 @@ QUARTER = np.linalg.inv(YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ YI
 PARTS = np.stack([GRAY, np.eye(3) - GRAY, QUARTER]).reshape(3, 9)
 
 
-def base_affine(flow_bound: float = 20.0) -> dict[str, np.ndarray]:
-    """Normalisation without jitter, per view, float64 (C, C + 1).
-
-    rgb: `(v / 255 - mean) / std` with ImageNet's mean and std. flow: bytes to pixels of the stored flow, `v * 2 bound /
-    255 - bound` (as `pipeline.flow.dequantise`; 20 in all published systems), then divided by FLOW_SCALE.
-    """
-    return {"rgb": normalisation("imagenet"), "flow": flow_input("pixels", flow_bound)}
-
-
-def is_image(flow: FlowInput) -> bool:
-    """Whether flow is given to the network as if it were an RGB image, with its jitter and normalisation."""
-    return FLOW.inputs[flow].image
-
-
 @functools.cache
 def normalisation(statistics: Statistics) -> np.ndarray:
     """`(v / 255 - mean) / std` of RGB bytes."""
     mean, std = _MOMENTS[statistics]
-    return _constant(np.column_stack([np.diag(1 / 255 / std), -mean / std]))
+    map_ = np.column_stack([np.diag(1 / 255 / std), -mean / std])
+    map_.setflags(write=False)
+    return map_
 
 
 def denormalisation(statistics: Statistics) -> np.ndarray:
@@ -61,16 +45,9 @@ def denormalisation(statistics: Statistics) -> np.ndarray:
     return np.column_stack([np.diag(255 * std), 255 * mean])
 
 
-@functools.cache
-def flow_input(kind: FlowInput, flow_bound: float = 20.0) -> np.ndarray:
-    """From the bytes (u, v) of flow to what networks are given in its place, see `pipeline.views.flow.FlowView`."""
-    return _constant(FLOW.inputs[kind].affine({"bound": flow_bound}))
-
-
-def flow_output(kind: FlowInput, flow_bound: float = 20.0) -> np.ndarray:
-    """The inverse of `flow_input` for "pixels" and "signed": from the network's input back to pixels of the stored flow."""
-    scale = {"pixels": FLOW_SCALE, "signed": 2 * flow_bound}[kind]
-    return scale * np.eye(2, 3)
+def identity(channels: int) -> np.ndarray:
+    """The map that changes nothing."""
+    return np.eye(channels, channels + 1)
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -104,8 +81,3 @@ def gray(kind: Gray, channels: np.ndarray) -> np.ndarray:
     maps = np.zeros((len(weights), 3, 4))
     maps[:, :, :3] = weights[:, None]
     return maps
-
-
-def _constant(map_: np.ndarray) -> np.ndarray:
-    map_.setflags(write=False)
-    return map_

@@ -15,8 +15,8 @@ from train.settings import check_number, check_range
 class GOCA(Standard):
     """The frame's short side is scaled to a random length, and a square of `crop` is cut from it at a random place.
 
-    Published: `together: false` (the two streams of a clip are changed by separate draws), `flow: image`,
-    `flow_flip: plain`; with R(2+1)D `scale: [128, 160]` and `crop: 112`. No blur: the released code builds one and never
+    Published: `together: false` (the two streams of a clip are changed by separate draws), and for the clips `streams:
+    {flow: {input: image, mirror: plain}}`; with R(2+1)D `scale: [128, 160]` and `crop: 112`. No blur: the released code builds one and never
     applies it.
 
     Args:

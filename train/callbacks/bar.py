@@ -8,10 +8,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
+from train.batch import Batch
 from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
 from train.console import tell
-from train.loader import Batch
 from train.methods.meters import Meter
 from train.methods.method import Method
 
@@ -35,7 +35,7 @@ class Bar(Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Method)
-        self.meters = pl_module.meters(loader_of(trainer).batch) | self.also
+        self.meters = pl_module.meters(loader_of(trainer).order.batch) | self.also
         for meter in self.meters.values():
             tell(f'{self.title}: "{meter.label}" is {meter.meaning}')
         live = sys.stderr.isatty()
@@ -58,7 +58,7 @@ class Bar(Callback):
         line = self.metrics.latest
         if line.get("step") == trainer.global_step:
             loader = loader_of(trainer)
-            clips = loader.batch * trainer.accumulate_grad_batches * loader.views_per_video
+            clips = loader.order.batch * trainer.accumulate_grad_batches * loader.planner.reading.count
             shown = {"loss": f"{line['loss']:.3g}"}
             self.known |= line
             found = {meter: self.known[name] for name, meter in self.meters.items() if name in self.known}

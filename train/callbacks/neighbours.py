@@ -7,7 +7,7 @@ does not touch what evaluation measures.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,58 +15,33 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
-from pipeline.errors import Refusal
-from pipeline.store import VideoStore
-from train.augment import ClipPlan, Policy
+from train import augment
+from train.augment import ClipPlan, Draws
 from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
-from train.clips import sliding_windows
+from train.clip_spec import ClipSpec
 from train.collectives import gather_rows, world_size
 from train.inference import unit_features
-from train.loader import ClipSettings, usable_frames
 from train.methods.meters import Meter
 from train.methods.method import Method
 from train.networks.network import Network
 from train.reader import Executor
 from train.recipe import NeighbourSettings
+from train.sampling import Sampling
+from train.streams import StoreStreams
+from train.training_set import TrainingSet, Videos
 
 DOMAIN = 0x6E6E  # keeps these random numbers apart from those of other users of the same seed
-
-
-def hold_out(store: VideoStore, videos: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """(videos to train on, videos held out), each in the order given; which follows from the seed.
-
-    share: of the videos to hold out, whole recordings; 0: none.
-
-    Raises Refusal where there are too few recordings to do without one.
-    """
-    if not share:
-        return list(videos), []
-    recordings: dict[str, list[str]] = {}
-    for video in videos:
-        recordings.setdefault(store.info(video).source, []).append(video)
-    names = sorted(recordings)
-    held: set[str] = set()
-    for place in np.random.default_rng((DOMAIN, seed)).permutation(len(names))[:-1]:
-        held.update(recordings[names[place]])
-        if len(held) >= max(2, share * len(videos)):
-            break
-    if len(held) < 2:
-        raise Refusal(
-            f"{len(names)} recordings are too few to hold some out of training",
-            where=str(store.root),
-            remedy="neighbours: {every: 0} in the recipe",
-        )
-    return [video for video in videos if video not in held], [video for video in videos if video in held]
 
 
 class Neighbours(Callback):
     """Looks every so many steps and at the end; training goes on as if it had not. Ranks share the clips.
 
     Args:
-        videos, held_out: what `hold_out` gave.
-        policy: cuts the frames, as evaluation does.
+        training_set: whose held-out videos are looked at.
+        spec, sampling: of the clips; frames are cut as evaluation does.
         streams: of the method's networks.
+        store_settings: `VideoStore.settings`.
         layer: of theirs, by whose rows videos are compared.
         metrics: is told of the numbers, whose names and meaning are `meters`.
     """
@@ -74,21 +49,22 @@ class Neighbours(Callback):
     def __init__(
         self,
         settings: NeighbourSettings,
-        store: VideoStore,
-        videos: Sequence[str],
-        held_out: Sequence[str],
-        clips: ClipSettings,
-        policy: Policy,
+        training_set: TrainingSet,
+        spec: ClipSpec,
+        sampling: Sampling,
         seed: int,
         streams: Sequence[str],
+        store_settings: Mapping[str, Any],
         layer: str,
         metrics: Metrics,
     ) -> None:
-        self.settings, self.store, self.clips, self.policy, self.metrics = settings, store, clips, policy, metrics
-        self.held_out, self.layer = list(held_out), layer
-        drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(videos))[: settings.gallery]
-        self.gallery = [videos[place] for place in sorted(drawn)]
-        self.labelled = all(store.info(video).label for video in [*self.held_out, *self.gallery])
+        self.settings, self.spec, self.sampling, self.metrics = settings, spec, sampling, metrics
+        self.streams = StoreStreams([spec.stream(name) for name in streams], store_settings)
+        self.policy, self.layer = augment.policy("evaluate", crop=spec.crop), layer
+        self.held_out = training_set.held_out
+        drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(training_set))[: settings.gallery]
+        self.gallery = training_set.videos.take(np.sort(drawn))
+        self.labelled = all((np.asarray(part.labels) >= 0).all() for part in (self.held_out, self.gallery))
         name, meter = self._meter()
         self.meters = {name if len(streams) == 1 else f"{name}_{stream}": meter for stream in streams}
 
@@ -100,8 +76,8 @@ class Neighbours(Callback):
                 f" guessing gives {100 / queries:.3g} %"
             )
             return "same_video_top1", Meter("finds itself", meaning)
-        classes = [self.store.info(video).label for video in self.gallery]
-        chances = [classes.count(self.store.info(video).label) / len(classes) for video in self.held_out]
+        classes = np.asarray(self.gallery.labels)
+        chances = [float((classes == label).mean()) for label in np.asarray(self.held_out.labels)]
         meaning = (
             f"the share of {queries} videos held out of training whose nearest of {len(classes)} training videos is of"
             f" their class; guessing gives {100 * sum(chances) / queries:.3g} %"
@@ -122,28 +98,30 @@ class Neighbours(Callback):
     def look(self, network: Network, stream: str, reader: Executor) -> float:
         """The fraction of the held-out videos that were right."""
         if self.labelled:
-            queries, gallery = ([self._plan(video, 0.5) for video in part] for part in (self.held_out, self.gallery))
-            wanted, found = ([self.store.info(video).label for video in part] for part in (self.held_out, self.gallery))
+            queries, gallery = (self._plans(part, stream, 0.5) for part in (self.held_out, self.gallery))
+            wanted, found = np.asarray(self.held_out.labels), np.asarray(self.gallery.labels)
         else:
-            queries, gallery = ([self._plan(video, place) for video in self.held_out] for place in (1.0, 0.0))
-            wanted = found = self.held_out
-        features = _of_all_ranks(network, stream, [*queries, *gallery], reader, self.layer)
-        nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).tolist()
-        right = [found[place] == label for place, label in zip(nearest, wanted, strict=True)]
-        return sum(right) / len(right)
+            queries, gallery = (self._plans(self.held_out, stream, place) for place in (1.0, 0.0))
+            wanted = found = np.arange(len(self.held_out))
+        features = _of_all_ranks(network, [*queries, *gallery], reader, self.layer)
+        nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).numpy(force=True)
+        return float((found[nearest] == wanted).mean())
 
-    def _plan(self, video: str, place: float) -> ClipPlan:
-        """The sliding window at this place of the video, 0 for the first and 1 for the last."""
-        info = self.store.info(video)
-        windows = sliding_windows(usable_frames(info), self.clips.length, self.clips.stride)
-        pixels = self.policy.pixels((info.height, info.width), self.clips.length, np.random.default_rng(0))
-        return ClipPlan(video, windows[round(place * (len(windows) - 1))], pixels)
+    def _plans(self, videos: Videos, stream: str, place: float) -> list[ClipPlan]:
+        """Of each video the window at this place, 0 for the first and 1 for the last."""
+        bound, plans = self.streams.own[stream], []
+        for number in range(len(videos)):
+            windows = self.sampling.windows(self.spec, int(videos.frames[number]))
+            frames = windows[round(place * (len(windows) - 1))]
+            pixels = self.policy.pixels({stream: bound}, videos.frame_size(number), len(frames), Draws(0))
+            plans.append(ClipPlan(videos.id(number), frames, bound.stream, pixels[stream]))
+        return plans
 
 
-def _of_all_ranks(network: Network, stream: str, plans: list[ClipPlan], reader: Executor, layer: str) -> Tensor:
+def _of_all_ranks(network: Network, plans: list[ClipPlan], reader: Executor, layer: str) -> Tensor:
     """Unit rows (N, D) of a layer, of the plans, of which each rank computes every so many."""
     ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
     share = -(-len(plans) // ranks)
     mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
-    own = torch.cat([features for _, (features,) in unit_features([network], stream, mine, reader, layer)])
+    own = torch.cat([features for _, (features,) in unit_features([network], mine, reader, layer)])
     return gather_rows(own.to(next(network.parameters()).device))[: len(plans)]

@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from pipeline import storage
 from train import checkpoints
+from train.batch import Batch
 from train.callbacks import ends_step
 from train.console import tell
-from train.loader import Batch
 from train.networks.network import Network
 
 WARM_UP = 3  # steps before the profile begins: the first ones choose algorithms and fill the loader

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import distributed
 
+from train.batch import Batch
 from train.callbacks import ends_step
-from train.loader import Batch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TIME_IS_UP = 124  # as `timeout` has it

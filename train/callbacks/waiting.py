@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from train.batch import Batch
 from train.callbacks import ends_step, loader_of
 from train.console import tell
-from train.loader import Batch, ClipLoader
+from train.loader import ClipLoader
 from train.reader.opencv import OpenCVExecutor
+from train.training_set import Videos
 
 FILLING = 10  # steps in which the loader gets ahead and libraries tune themselves
 WINDOW = 50  # steps that are looked at together
 TOO_MUCH = 0.1  # of the time
 IDLE = 0.5  # of the threads: less than this at work means that they wait for the disk themselves
 LARGE = 1.5  # stored short side over that of the clip, from which decoding mostly makes pixels that nobody sees
+SOME = 1000  # videos whose size is looked at
 
 
 class Waiting(Callback):
@@ -64,13 +67,16 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
         busy: cores that this process kept at work on average.
     """
     cores = len(os.sched_getaffinity(0)) // devices
+    training_set, reading = loader.planner.training_set, loader.planner.reading
     on_cpu = isinstance(loader.executor, OpenCVExecutor)
-    stored, needed = statistics.median(min(size) for size in loader.frame_sizes), min(loader.clips.size)
+    stored, needed = _short_side(training_set.videos), min(reading.spec.size)
     todo = []
     if on_cpu and torch.cuda.is_available():
         todo.append("--hardware.reader dali decodes on the GPU")
     if busy < IDLE * min(threads, cores):
-        todo.append(f"a faster disk for {loader.store.root}: only {busy:.1f} cores are at work, the others wait for it")
+        todo.append(
+            f"a faster disk for {training_set.where}: only {busy:.1f} cores are at work, the others wait for it"
+        )
     if threads < cores:
         todo.append(f"--hardware.threads {cores}")
     if stored > LARGE * needed:
@@ -85,3 +91,9 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
         f"the network waits for data {100 * min(waiting, 1):.0f} % of the time (reader {reader}, {threads} threads,"
         f" {cores} cores a device)\n  to do: " + "; ".join(todo)
     )
+
+
+def _short_side(videos: Videos) -> float:
+    """Of the stored frames of most videos, in pixels."""
+    some = range(0, len(videos), max(1, len(videos) // SOME))
+    return float(np.median([min(videos.frame_size(number)) for number in some]))

@@ -22,7 +22,7 @@ from train.optim import configured
 from train.settings import cannot_be, told_as_setting
 
 if TYPE_CHECKING:
-    from train.loader import Batch
+    from train.batch import Batch
 
 
 class CMCSettings(ContrastiveSettings):

@@ -21,7 +21,7 @@ from train.networks.settings import Differing
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
-    from train.loader import Batch
+    from train.batch import Batch
 
 
 class SamplerSettings(Differing):

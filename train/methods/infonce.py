@@ -14,7 +14,7 @@ from train.methods import meters
 from train.methods.contrastive import OneStream, OneStreamSettings, own_key_values
 
 if TYPE_CHECKING:
-    from train.loader import Batch
+    from train.batch import Batch
 
 
 class InfoNCESettings(OneStreamSettings):

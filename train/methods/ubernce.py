@@ -13,7 +13,7 @@ from train.methods import meters
 from train.methods.contrastive import OneStream, OneStreamSettings, coin, own_key_values
 
 if TYPE_CHECKING:
-    from train.loader import Batch
+    from train.batch import Batch
 
 
 class UberNCESettings(OneStreamSettings):

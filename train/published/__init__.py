@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.errors import Refusal, refuse_unknown
+from train.clip_spec import ClipSpec, StreamSettings
 from train.published import files
 from train.published.contents import State
 
@@ -23,22 +24,9 @@ LAYOUTS = {
     "dpc": "train.published.dpc",
     "cocon": "train.published.cocon",
 }
-FLOW_AS_IMAGE = {"retry": False, "gray_kind": "channel", "flow": "image", "flow_flip": "plain"}
-
-
-@dataclass(frozen=True)
-class Input:
-    """What the published networks were trained on, so that evaluation shows them the same; by default CoCLR's and ViCC's.
-
-    length, stride, size: of clips. crop: as in a recipe's `evaluation`. policy, settings: of `train.augment`.
-    """
-
-    length: int = 32
-    stride: int = 1
-    size: tuple[int, int] = (128, 128)
-    crop: float = 0.9333  # 224 of 240 pixels
-    policy: str = "coclr"
-    settings: Mapping[str, Any] = field(default_factory=lambda: FLOW_AS_IMAGE)
+FLOW_AS_IMAGE = {"flow": StreamSettings(input="image", mirror="plain")}
+CROP = 0.9333  # 224 of 240 pixels
+CLIPS = ClipSpec(length=32, stride=1, size=(128, 128), crop=CROP, streams=FLOW_AS_IMAGE)  # CoCLR's and ViCC's
 
 
 @dataclass(frozen=True)
@@ -48,8 +36,8 @@ class Published:
     layout: of the file. network: what `train.networks.network.Network` is made with beside `in_channels`, alike for all
     roles. backbones: role -> state dict of our backbone. heads: role -> tensors of what is behind it, head and aggregation,
     by their names in our network's state dict. layer: whose rows the paper compares videos by. prototypes: (K, D), or None.
-    queue: name -> tensor, features as (K, D). extra: tensors that belong to none of these, by their published names. input:
-    what the networks were trained on.
+    queue: name -> tensor, features as (K, D). extra: tensors that belong to none of these, by their published names. clips:
+    what the networks were trained on, so that evaluation shows them the same.
     """
 
     layout: str
@@ -60,7 +48,7 @@ class Published:
     prototypes: Tensor | None = None
     queue: State = field(default_factory=dict)
     extra: tuple[str, ...] = ()
-    input: Input = Input()
+    clips: ClipSpec = CLIPS
 
     def role(self, stream: str) -> str:
         """Whose network is a stream's: its own where the file tells streams apart, else the query's. Raises Refusal."""

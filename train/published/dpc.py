@@ -6,8 +6,9 @@ file differs from CoCon's in nothing, so that its layout must be named.
 
 from __future__ import annotations
 
+from train.clip_spec import ClipSpec, StreamSettings
 from train.networks.aggregations.gru import Between
-from train.published import Input, Published
+from train.published import CROP, Published
 from train.published.contents import Contents, Shapes, State, with_copies
 from train.published.networks import PROBED, backbone, classifier, refuse_without, renamed
 
@@ -17,7 +18,7 @@ NAMES = {CELL: "aggregation.gru", "network_pred": "aggregation.predictor"}
 SIZE = 256  # of features, hidden state and predictions
 DROPPED = 0.5  # share of the context that fine-tuning zeroes
 WRAPPED = "module."  # DataParallel
-POLICY = {"together": False, "flow_flip": "never"}
+STREAMS = {"flow": StreamSettings(input="signed", mirror="never")}
 
 
 def recognises(state: State) -> bool:
@@ -61,8 +62,8 @@ def read_as(
     else:
         network["aggregation_settings"] = {"between": pre_trained}
         head = renamed(head | contents.take("", _predictor()), NAMES)
-    seen = Input(5, 3, (side, side), policy="cocon", settings=POLICY)
-    return Published(layout, network, {"query": made}, {"query": head}, extra=contents.left, input=seen)
+    clips = ClipSpec(length=5, stride=3, size=(side, side), crop=CROP, streams=STREAMS)
+    return Published(layout, network, {"query": made}, {"query": head}, extra=contents.left, clips=clips)
 
 
 def write(published: Published) -> State:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from train.published import Input, Published
+from train.clip_spec import ClipSpec
+from train.published import FLOW_AS_IMAGE, Published
 from train.published.contents import Contents, State, with_copies
 from train.published.networks import COPIES, backbone, batch_norm, feature_size, refuse_without, renamed
 
@@ -12,10 +11,9 @@ NETWORKS = {"rgb": "video_network.", "flow": "video_network_flow."}
 HEADS = {"rgb": "projection_head", "flow": "projection_head_flow"}
 WRAPPED = "module."  # DistributedDataParallel
 POOLS = {1: "global", 4: "1x2x2"}  # by how many numbers the head takes of each feature
-POLICY: dict[str, Any] = {"together": False, "flow": "image", "flow_flip": "plain"}
-INPUTS = {
-    "r2plus1d-18": Input(32, 2, (112, 112), 1.0, "goca", {**POLICY, "scale": [128, 160], "crop": 112}),
-    "s3d": Input(32, 2, (128, 128), 1.0, "goca", POLICY),
+CLIPS = {
+    "r2plus1d-18": ClipSpec(length=32, stride=2, size=(112, 112), crop=1.0, streams=FLOW_AS_IMAGE),
+    "s3d": ClipSpec(length=32, stride=2, size=(128, 128), crop=1.0, streams=FLOW_AS_IMAGE),
 }
 
 
@@ -41,7 +39,7 @@ def read(state: State, where: str) -> Published:
     prototypes = contents.take("", {"prototypes.weight": (contents.side("prototypes.weight"), dim)})[
         "prototypes.weight"
     ]
-    return Published("goca", network, made, heads, prototypes=prototypes, extra=contents.left, input=INPUTS[name])
+    return Published("goca", network, made, heads, prototypes=prototypes, extra=contents.left, clips=CLIPS[name])
 
 
 def write(published: Published) -> State:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.published import Input, Published
+from train.clip_spec import ClipSpec, StreamSettings
+from train.published import Published
 from train.published.contents import Contents, State
 from train.published.networks import backbone, batch_norm, classifier, feature_size, refuse_without, renamed
 
 BACKBONE = "r3d-18"
 HEAD = {"fc1": "head.0", "bn_proj": "head.1", "fc2": "head.3"}
-INPUT = Input(16, 1, (128, 128), 1.0, "slic", {"flow": "u", "flow_flip": "plain"})
+CLIPS = ClipSpec(
+    length=16, stride=1, size=(128, 128), crop=1.0, streams={"flow": StreamSettings(input="u", mirror="plain")}
+)
 
 
 def recognises(state: State) -> bool:
@@ -29,7 +32,7 @@ def read(state: State, where: str) -> Published:
     head, network = _head(contents)
     layer = "head" if network["head"] == "slic" else "backbone"
     network |= {"backbone": BACKBONE}
-    return Published("slic", network, {"query": made}, {"query": head}, layer, extra=contents.left, input=INPUT)
+    return Published("slic", network, {"query": made}, {"query": head}, layer, extra=contents.left, clips=CLIPS)
 
 
 def write(published: Published) -> State:

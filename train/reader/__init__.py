@@ -1,6 +1,6 @@
 """Executors of clip plans: the same pixels from a thread pool with OpenCV or from DALI.
 
-An executor is one module here and one line in EXECUTORS: a class of (store, size, threads) with `run` and `close`.
+An executor is one module here and one line in EXECUTORS: a class of (store, threads) with `run` and `close`.
 All cut exactly the window of `train.augment.pixel_window` and resize it bilinearly without a smoothing filter: `opencv` with
 the pixels of cv2.resize, `dali` within one gray level of them (mean below 0.2; on a GPU nvJPEG decodes otherwise, too: within
 eight, mean below one).
@@ -29,8 +29,8 @@ EXECUTORS = Registry(
 class Executor(Protocol):
     """Turns plans into clips."""
 
-    def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
-        """Clips of `view`, logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, the planes of every other view
+    def run(self, view: str, plans: list[ClipPlan], size: tuple[int, int]) -> torch.Tensor:
+        """Clips of `view` of `size` = (h, w), logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, the planes of every other view
         (flow: u, v).
 
         uint8; float32 in 0..255 for flow whose bytes are not even steps (`VideoStore.linear_values`).
@@ -43,17 +43,16 @@ class Executor(Protocol):
         """Let go of threads, files and memory."""
 
 
-def create(name: str, store: VideoStore, size: tuple[int, int], threads: int) -> Executor:
+def create(name: str, store: VideoStore, threads: int) -> Executor:
     """The named executor ("opencv", "dali", or "auto": dali with a CUDA device, opencv without).
 
-    size: (height, width) of the clips. threads: of this executor, for reading and decoding. On a CPU the OpenCV pool is
+    threads: of this executor, for reading and decoding. On a CPU the OpenCV pool is
     2.3 times as fast per core as DALI, whose resize takes ten times OpenCV's time there; on a GPU DALI decodes and
     resizes beside the training step.
 
-    Raises UsageError for an unknown name or a size or thread count below 1.
+    Raises UsageError for an unknown name or a thread count below 1.
     """
-    for what, value in (("height", size[0]), ("width", size[1]), ("threads", threads)):
-        check_number(f"reader {what}", value, whole=True, least=1)
+    check_number("reader threads", threads, whole=True, least=1)
     if name == "auto":
         name = "dali" if torch.cuda.is_available() else "opencv"
-    return EXECUTORS.create(name, store=store, size=size, threads=threads)
+    return EXECUTORS.create(name, store=store, threads=threads)

@@ -23,30 +23,31 @@ from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.reader.planes import Planes, planes_of
 from train.reader.shard import ShardReader
 
+Kind = tuple[str, tuple[int, int], bool]  # of a pipeline: view, size of the clips, whether it blurs
 Streams = list[dict[int, np.ndarray]]  # of each clip: frame number -> its stream, or the frame itself if it is no JPEG
 
 
 class DaliExecutor:
     """See `train.reader.Executor`. On a GPU the clips come back there: the CUDA device current when this was made.
 
-    One DALI pipeline per view, made when the view is first read and again for a batch larger than any before. An item
+    One DALI pipeline per view and size, made when it is first needed and again for a batch larger than any before. An item
     is a frame: clips differ in how many distinct frames they have, and DALI decodes one image an item. Nothing is
     prefetched and no process is started; the loader reads ahead.
 
     Memory, on the device: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), and
-    in DALI's pipeline of each view the decoded frames, B * T * C * H * W bytes at most (on a CPU of rgb only the windows),
+    in each pipeline the decoded frames, B * T * C * H * W bytes at most (on a CPU of rgb only the windows),
     and the clips again. On the host: the streams of the batch.
     """
 
-    def __init__(self, store: VideoStore, size: tuple[int, int], threads: int) -> None:
-        self.store, self.size, self.threads = store, size, threads
+    def __init__(self, store: VideoStore, threads: int) -> None:
+        self.store, self.threads = store, threads
         self.device_id = torch.cuda.current_device() if torch.cuda.is_available() else None
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
-        self._pipelines: dict[tuple[str, bool], Pipeline] = {}  # by view, and whether it blurs
+        self._pipelines: dict[Kind, Pipeline] = {}
         self._lock = threading.Lock()  # a DALI pipeline serves one thread at a time
 
-    def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
+    def run(self, view: str, plans: list[ClipPlan], size: tuple[int, int]) -> torch.Tensor:
         capacity = len(plans) * clip_length(plans)
         planes = planes_of(self.store, view, plans)
         streams: Streams = list(
@@ -54,14 +55,15 @@ class DaliExecutor:
         )
         if not self._is_jpeg(view):
             streams = self._decompressed(view, plans, streams)
-        inputs = _inputs(view, plans, streams, planes)
+        inputs = _inputs(plans, streams, planes)
+        kind = (view, size, "taps" in inputs)
         heights, widths = np.repeat(planes.sizes, [len(found) for found in streams], axis=0).T
         images = np.stack([planes.count * heights, widths], axis=1)
         with self._lock:
             try:
-                items = self._execute(view, planes, inputs, images, capacity)
+                items = self._execute(kind, planes, inputs, images, capacity)
             except RuntimeError as error:
-                self._pipelines.pop((view, "taps" in inputs), None)  # DALI says that it is no longer valid
+                self._pipelines.pop(kind, None)  # DALI says that it is no longer valid
                 raise self._refusal(view, plans, streams, error) from error
         places = _places(plans, streams)
         if not np.array_equal(places, np.arange(len(items))):  # a short video repeats its first frame
@@ -80,16 +82,16 @@ class DaliExecutor:
         self._pipelines.clear()
 
     def _execute(
-        self, view: str, planes: Planes, inputs: Mapping[str, object], images: np.ndarray, capacity: int
+        self, kind: Kind, planes: Planes, inputs: Mapping[str, object], images: np.ndarray, capacity: int
     ) -> torch.Tensor:
         """Frames of the distinct items, with the dtype of `Executor.run`, in memory of DALI's own: rgb (N, h, w, 3), others
         (N, P, h, w, 1). images: heights and widths that the streams should have, int (N, 2).
         """
-        kind = (view, "taps" in inputs)
+        view, size, blurs = kind
         pipeline = self._pipelines.get(kind)
         if pipeline is None or pipeline.max_batch_size < capacity:
             made = Pipeline(capacity, self.threads, self.device_id, prefetch_queue_depth=1, seed=0)
-            _define(made, planes, kind[1], self.size, self._is_jpeg(view), self.store.linear_values(view))
+            _define(made, planes, blurs, size, self._is_jpeg(view), self.store.linear_values(view))
             pipeline = self._pipelines[kind] = made
         outputs: Any = pipeline.run(**inputs)  # declared as on either device; the second is always on the CPU
         frames, found = outputs
@@ -130,10 +132,10 @@ class DaliExecutor:
         )
 
 
-def _inputs(view: str, plans: list[ClipPlan], streams: Streams, planes: Planes) -> Mapping[str, object]:
+def _inputs(plans: list[ClipPlan], streams: Streams, planes: Planes) -> Mapping[str, object]:
     """A batch for the pipeline, an item a distinct frame: streams, integer windows, flips and blurs."""
     counts = [len(found) for found in streams]
-    drawn = [plan.pixels[view] for plan in plans]
+    drawn = [plan.pixels for plan in plans]
     windows = [pixel_window(pixels.window, *size) for pixels, size in zip(drawn, planes.sizes, strict=True)]
     inputs: dict[str, object] = {
         "streams": [stream for found in streams for stream in found.values()],

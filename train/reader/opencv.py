@@ -29,32 +29,31 @@ class OpenCVExecutor:
     reused, up to `memory.KEPT` of them.
     """
 
-    def __init__(self, store: VideoStore, size: tuple[int, int], threads: int) -> None:
+    def __init__(self, store: VideoStore, threads: int) -> None:
         cv2.setNumThreads(1)
         with preparing():
             prepare()
-        self.store, self.size = store, size
+        self.store = store
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._memory = BatchMemory(pinned=torch.cuda.is_available())
 
-    def run(self, view: str, plans: list[ClipPlan]) -> torch.Tensor:
+    def run(self, view: str, plans: list[ClipPlan], size: Size) -> torch.Tensor:
         frames, planes = clip_length(plans), planes_of(self.store, view, plans)
         values = self.store.linear_values(view)
-        height, width = self.size
-        shape = (len(plans), planes.count, frames, height, width * planes.channels)
+        shape = (len(plans), planes.count, frames, size[0], size[1] * planes.channels)
         clips = self._memory.tensor(shape, torch.uint8 if values is None else torch.float32)
 
         def fill(plan: ClipPlan, frame: Size, clip: np.ndarray) -> None:
-            pixels = plan.pixels[view]
+            pixels = plan.pixels
             window = pixel_window(pixels.window, *frame)
             if values is None:
-                resize: WindowResize = ByteResize(frame, planes.channels, window, pixels.flip, self.size)
+                resize: WindowResize = ByteResize(frame, planes.channels, window, pixels.flip, size)
             else:
-                resize = ValueResize(values, window, pixels.flip, self.size)
+                resize = ValueResize(values, window, pixels.flip, size)
             self._fill(view, plan, resize, clip)
             if pixels.blur:
-                _blur(clip.reshape(-1, *self.size, planes.channels), pixels.blur)
+                _blur(clip.reshape(-1, *size, planes.channels), pixels.blur)
 
         list(self._pool.map(fill, plans, planes.sizes, clips.numpy()))
         return planes.shown(clips)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,21 @@ import numpy as np
 from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.store import VideoStore
-from pipeline.views.colour import colour_code, full_colour, key
+from pipeline.views import VIEWS
 from train import checkpoints, stages
 from train.augment import ClipPlan, Policy, pixel_window
-from train.augment.colour import compose, denormalisation, flow_output, is_image
+from train.augment.colour import compose, denormalisation
 from train.hardware import Hardware
 from train.loader import ClipLoader
-from train.reader.affine import normalise
 from train.recipe import Recipe, StageSettings
 from train.show import pages
-from train.videos import training_videos
+from train.streams import Stream
+from train.training_set import TrainingSet
 
 FRAMES = 16  # of a strip at most, evenly over the clip
 GAP = 2  # transparent pixels behind every frame
-CHANNELS = {2: ("u", "v"), 3: ("R", "G", "B")}
+KEY = 96  # pixels of what explains colours
+COLOURS = ("R", "G", "B")
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,15 @@ def write_preview(
         Refusal: what training would refuse, or a page that cannot be written.
     """
     chosen = _find_stage(recipe, stage)
-    loader = stages.make_loader(recipe, chosen, store, training_videos(recipe, store), Hardware())
+    training_set = TrainingSet.of(recipe, chosen, store)
+    loader = stages.make_loader(recipe, chosen, store, training_set, Hardware())
     try:
-        shown = shown_videos(loader, epoch, batch, videos)
+        shown = shown_videos(loader, store, epoch, batch, videos)
     finally:
         loader.close()
+    reading = loader.planner.reading
+    views = {stream.view: VIEWS[stream.view] for stream in reading.streams.values() if not stream.image}
+    keys = {view.title: view.key(KEY) for view in views.values()}
     content = {
         "recipe": recipe,
         "stage": chosen,
@@ -86,11 +92,11 @@ def write_preview(
         "batch": batch,
         "batches": len(loader),
         "shown": shown,
-        "policy": loader.policy,
-        "settings": _settings(loader.policy),
-        "has_images": "rgb" in loader.reads or is_image(loader.policy.flow),
-        "has_motion": "flow" in loader.reads and not is_image(loader.policy.flow),
-        "key": _png(key(96)),
+        "settings": _settings(reading.policy),
+        "has_images": any(stream.image for stream in reading.streams.values()),
+        "measured": [view.title for view in views.values()],
+        "keys": {title: _png(key) for title, key in keys.items() if key is not None},
+        "key_size": KEY,
         "gap": GAP,
     }
     with checkpoints.writing("the preview", out):
@@ -99,100 +105,127 @@ def write_preview(
     return chosen.name, len(shown)
 
 
-def shown_videos(loader: ClipLoader, epoch: int, batch: int, videos: int) -> list[Shown]:
+def shown_videos(loader: ClipLoader, store: VideoStore, epoch: int, batch: int, videos: int) -> list[Shown]:
     """The first `videos` of a batch of an epoch. Raises UsageError for an epoch or batch that there is not."""
     if epoch < 0 or not 0 <= batch < len(loader):
         raise UsageError(
             f"there is no batch {batch} of epoch {epoch}",
-            where=str(loader.store.root),
+            where=str(store.root),
             remedy=f"an epoch from 0, and a batch from 0 to {len(loader) - 1}",
         )
     if videos < 1:
         raise UsageError(f"{videos} videos cannot be shown", remedy="--videos is at least 1")
     number = epoch * len(loader) + batch
-    made = loader.load(number)
-    inputs = {
-        # A reader on a GPU leaves clips there; the colours are on the CPU until a trainer moves a batch.
-        stream: {number: normalise(clips.cpu(), made.affine[stream][number]).numpy() for number, clips in read.items()}
-        for stream, read in made.clips.items()
-    }
+    # A reader on a GPU leaves clips there; the colours are on the CPU until a trainer moves a batch.
+    made = loader.load(number).mapped(lambda tensor: tensor.cpu())
+    inputs = {stream: {clip: made.view(stream, clip).numpy() for clip in parts} for stream, parts in made.parts.items()}
     shown = []
     _, samples = loader.order.share(number)
     for row, (sample, index) in enumerate(zip(samples.tolist()[:videos], made.index.tolist(), strict=False)):
-        plans = loader.plans(sample, epoch)
+        plans = loader.planner.plans(sample, epoch)
         pictures = {
-            stream: dict(zip(read, displayed(stream, [clips[row] for clips in read.values()], loader), strict=True))
+            stream: dict(
+                zip(
+                    read,
+                    displayed([plans[clip][stream] for clip in read], [seen[row] for seen in read.values()], store),
+                    strict=True,
+                )
+            )
             for stream, read in inputs.items()
         }
+        video = loader.planner.training_set.videos.id(index)
         clips = [
             Clip(
-                _frames_in_words(plan, number, plans),
-                [_strip(stream, plan, *read[number], loader) for stream, read in pictures.items() if number in read],
+                _frames_in_words(video, clip, [next(iter(streams.values())) for streams in plans]),
+                [_strip(planned[stream], *read[clip], store) for stream, read in pictures.items() if clip in read],
             )
-            for number, plan in enumerate(plans)
+            for clip, planned in enumerate(plans)
         ]
-        video = loader.videos[index]
-        shown.append(Shown(video, loader.store.info(video).label, clips))
+        shown.append(Shown(video, store.info(video).label, clips))
     return shown
 
 
-def displayed(stream: str, clips: list[np.ndarray], loader: ClipLoader) -> list[tuple[np.ndarray, str]]:
-    """The network's inputs of one video, each (D, T, H, W), as RGB uint8 (T, H, W, 3), and what that could not show.
+def displayed(plans: list[ClipPlan], clips: list[np.ndarray], store: VideoStore) -> list[tuple[np.ndarray, str]]:
+    """One stream's inputs of one video, each (D, T, h, w), as RGB uint8 (T, h, w, 3), and what that could not show.
 
-    RGB, and flow that is given as an image: the normalisation is undone, `(mean + std * input) * 255`, rounded and cut to
-    0..255. Other flow: back to pixels of motion, as colours on one scale for all the clips. The augmentation stays.
+    Images: the normalisation is undone, `(mean + std * input) * 255`, rounded and cut to 0..255. Others: back to what the
+    view measures, in the view's own colours, on one scale for all the clips. The augmentation stays.
     """
-    undo = _undone(stream, loader)
-    values = [np.tensordot(undo[:, :-1], clip, axes=1) + undo[:, -1, None, None, None] for clip in clips]
-    if len(undo) == 3:
-        outside = [100 * np.mean((np.rint(clip) < 0) | (np.rint(clip) > 255)) for clip in values]
-        pictures = [np.rint(clip).clip(0, 255).astype(np.uint8).transpose(1, 2, 3, 0) for clip in values]
-        return [(*made,) for made in zip(pictures, [f"{share:.2g} % of values cut" for share in outside], strict=True)]
-    flows = [clip.swapaxes(0, 1) for clip in values]
-    longest = full_colour(np.concatenate(flows))
-    return [(colour_code(flow, longest), f"full colour at {longest:.1f} px") for flow in flows]
+    measured: dict[int, np.ndarray] = {}
+    for place, (plan, clip) in enumerate(zip(plans, clips, strict=True)):
+        stream = plan.stream
+        if not stream.image:
+            view = VIEWS[stream.view]
+            measured[place] = view.measured_input(clip, stream.input, store.settings[stream.view])
+    shown = []
+    for place, (plan, clip) in enumerate(zip(plans, clips, strict=True)):
+        view = VIEWS[plan.stream.view]
+        if place in measured:
+            alike = [found for other, found in measured.items() if plans[other].stream.view == plan.stream.view]
+            scale = view.scale(np.concatenate(alike))
+            shown.append((view.coloured(measured[place], scale), view.scale_in_words(scale)))
+            continue
+        undo = denormalisation(plan.stream.statistics)
+        levels = np.rint(np.tensordot(undo[:, :-1], clip, axes=1) + undo[:, -1, None, None, None])
+        share = 100 * np.mean((levels < 0) | (levels > 255))
+        shown.append((levels.clip(0, 255).astype(np.uint8).transpose(1, 2, 3, 0), f"{share:.2g} % of values cut"))
+    return shown
 
 
-def _strip(stream: str, plan: ClipPlan, pictures: np.ndarray, note: str, loader: ClipLoader) -> Strip:
+def _strip(plan: ClipPlan, pictures: np.ndarray, note: str, store: VideoStore) -> Strip:
     """All frames of a clip, or FRAMES of them."""
     chosen = np.unique(np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures))).round().astype(int))
     height, width = pictures.shape[1:3]
     opaque = np.concatenate([pictures[chosen], np.full((len(chosen), height, width, 1), 255, np.uint8)], axis=-1)
     uri = _png(np.hstack(list(np.pad(opaque, ((0, 0), (0, 0), (0, GAP), (0, 0))))))
-    facts = [*_facts(stream, plan, loader), note]
-    return Strip(stream, uri, len(chosen), width, height, facts, _colours(stream, plan, loader))
+    facts = [fact for fact in (*_facts(plan, store), note) if fact]
+    return Strip(plan.stream.name, uri, len(chosen), width, height, facts, _colours(plan, store))
 
 
-def _facts(stream: str, plan: ClipPlan, loader: ClipLoader) -> list[str]:
-    """Window, mirror and blur, in words."""
-    pixels = plan.pixels[stream]
-    shape = loader.store.info(plan.video_id).shapes[stream]
-    frame_height, frame_width = shape[1:3] if stream == "rgb" else shape[2:]
+def _facts(plan: ClipPlan, store: VideoStore) -> list[str]:
+    """Another view in the stream's place, window, mirror and blur, in words."""
+    pixels, view = plan.pixels, plan.stream.view
+    frame_height, frame_width = VIEWS[view].frame_size(store.shape(plan.video_id, view))
     top, left, height, width = pixel_window(pixels.window, frame_height, frame_width)
     share = height * width / (frame_height * frame_width)
     return [
+        f"showing {view}" if view != plan.stream.name else "",
         f"window {width}x{height} of {frame_width}x{frame_height} ({share:.0%}), {left} from the left, {top} from the top",
         "mirrored" if pixels.flip else "not mirrored",
         f"blur {pixels.blur:.2f} px" if pixels.blur else "no blur",
     ]
 
 
-def _colours(stream: str, plan: ClipPlan, loader: ClipLoader) -> list[str]:
-    """What colour does to what is stored, as formulas in 0..255, or in pixels for flow that is no image."""
-    policy, affine = loader.policy, plan.pixels[stream].colour.astype(float)
-    stored = np.eye(3, 4) if stream == "rgb" else np.eye(2, 3)
-    if stream == "flow" and not is_image(policy.flow):
-        bound = loader.store.settings["flow"]["bound"]
-        stored = np.column_stack([255 / 2 / bound * np.eye(2), np.full(2, 127.5)])
-    first = compose(compose(_undone(stream, loader), affine[0]), stored)
-    inputs, outputs = CHANNELS[first.shape[1] - 1], CHANNELS[len(first)]
+def _colours(plan: ClipPlan, store: VideoStore) -> list[str]:
+    """What colour does to what is stored, as formulas in 0..255, or in the unit of a view that is no image."""
+    stream, settings = plan.stream, store.settings[plan.stream.view]
+    affine, names = plan.pixels.colour.astype(float), VIEWS[stream.view].plane_names
+    if stream.image:
+        undo, stored = denormalisation(stream.statistics), np.eye(len(names), len(names) + 1)
+        outputs: tuple[str, ...] = COLOURS
+    else:
+        undo, outputs = _measured(stream, settings), names
+        stored = _inverse(compose(undo, stream.bound(store.settings).given))
+    first = compose(compose(undo, affine[0]), stored)
     if first.shape == stored.shape and np.allclose(first, np.eye(*first.shape), atol=0.005):
         lines = ["as stored"]
-    elif len(first) == 3 and np.allclose(first, first[0], atol=0.005):
-        lines = [f"{' = '.join(outputs)} = {_sum(first[0], inputs)}"]
+    elif stream.image and np.allclose(first, first[0], atol=0.005):
+        lines = [f"{' = '.join(outputs)} = {_sum(first[0], names)}"]
     else:
-        lines = [f"{name} = {_sum(row, inputs)}" for name, row in zip(outputs, first, strict=True)]
+        lines = [f"{name} = {_sum(row, names)}" for name, row in zip(outputs, first, strict=True)]
     return lines if len(affine) == 1 else ["of each frame its own, of the first " + lines[0], *lines[1:]]
+
+
+def _measured(stream: Stream, settings: Mapping[str, Any]) -> np.ndarray:
+    """From the network's input to what the view measures, (P, D + 1)."""
+    basis = np.eye(stream.channels, stream.channels + 1, k=1)[:, :, None, None]  # nothing, and one of each channel
+    found = VIEWS[stream.view].measured_input(basis, stream.input, settings)[:, :, 0, 0]
+    return np.column_stack([(found[1:] - found[0]).T, found[0]])
+
+
+def _inverse(affine: np.ndarray) -> np.ndarray:
+    matrix = np.linalg.inv(affine[:, :-1])
+    return np.column_stack([matrix, -matrix @ affine[:, -1]])
 
 
 def _sum(row: np.ndarray, names: tuple[str, ...]) -> str:
@@ -206,22 +239,20 @@ def _sum(row: np.ndarray, names: tuple[str, ...]) -> str:
     return "".join(seen).removeprefix(" + ").replace(" - ", "-", 1 if seen[:1] and seen[0][1] == "-" else 0) or "0"
 
 
-def _frames_in_words(plan: ClipPlan, number: int, plans: list[ClipPlan]) -> str:
-    frames = plan.frames
+def _frames_in_words(video: str, number: int, plans: list[ClipPlan]) -> str:
+    plan, frames = plans[number], plans[number].frames
     words = f"clip {number + 1}: frames {frames[0]} to {frames[-1]}"
-    step, padded = frames[-1] - frames[-2] if len(frames) > 1 else 1, int(np.sum(frames == frames[0])) - 1
-    words += f", {step} apart" if step > 1 else ""
+    words += f" of {plan.video_id}" if plan.video_id != video else ""
+    padded = int(np.sum(frames == frames[0])) - 1
+    steps = np.unique(np.diff(frames[padded:])).tolist()
+    words += f", {' or '.join(map(str, steps))} apart" if steps not in ([], [1]) else ""
     words += f", frame {frames[0]} repeated {padded} times in front because the video is short" if padded else ""
-    same = [other for other in range(number) if np.array_equal(plans[other].frames, frames)]
+    same = [
+        other
+        for other in range(number)
+        if plans[other].video_id == plan.video_id and np.array_equal(plans[other].frames, frames)
+    ]
     return words + (f", the same as clip {same[0] + 1}" if same else "")
-
-
-def _undone(stream: str, loader: ClipLoader) -> np.ndarray:
-    """From the network's input to RGB in 0..255, or to pixels of motion."""
-    policy = loader.policy
-    if stream == "rgb" or is_image(policy.flow):
-        return denormalisation(policy.statistics)
-    return flow_output(policy.flow, loader.store.settings["flow"]["bound"])
 
 
 def _find_stage(recipe: Recipe, name: str) -> StageSettings:

@@ -1,0 +1,54 @@
+"""What every policy has: it draws what is done to the pixels of clips."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from train.augment.draws import Draws
+from train.augment.plans import Pixels
+
+if TYPE_CHECKING:
+    from train.sampling import Clip
+    from train.streams import BoundStream, StoreStreams
+
+Size = tuple[int, int]  # height and width
+Streams = Mapping[str, "BoundStream"]
+
+
+class Policy(ABC):
+    """Draws what is done to clips. It draws the same numbers in the same order whatever its settings, so that a setting
+    changes only what it names; and what views do not share from numbers of each view, so that others may be read beside it.
+    """
+
+    @property
+    def clips(self) -> int | None:
+        """Of how many clips a sample must be; None: of any number."""
+        return None
+
+    def check_count(self, count: int) -> None:
+        """Raises UsageError for a number of clips of a sample that the policy has no draws for."""
+        if self.clips not in (None, count):
+            raise UsageError(
+                f"the augmentation draws {self.clips} clips of a video and a sample has {count}",
+                where=f"augmentation: {type(self).__name__}",
+                remedy="settings with which it draws any number (train/augment), or another augmentation",
+            )
+
+    @abstractmethod
+    def pixels(self, streams: Streams, frame_size: Size, length: int, draws: Draws) -> dict[str, Pixels]:
+        """The pixels, by stream, of one clip of `length` frames of `frame_size`."""
+
+    def sample(
+        self, clips: Sequence[Clip], streams: StoreStreams, frame_size: Callable[[int], Size], draws: Draws
+    ) -> list[tuple[Clip, dict[str, Pixels]]]:
+        """The clips of one sample of training with the pixels of each; here each drawn for itself.
+
+        frame_size: of a video, by its number.
+        """
+        return [
+            (clip, self.pixels(streams.of(clip), frame_size(clip.video), len(clip.frames), draws.clip(number)))
+            for number, clip in enumerate(clips)
+        ]

@@ -1,0 +1,43 @@
+"""Clips at random places of one video, each drawn for itself: CoCLR's sampling, which ViCC took over."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from train.clip_spec import ClipSpec
+from train.clips import random_clip
+from train.columns import Column
+from train.groups import Groups
+from train.sampling.sampling import Clip, Sampling
+
+Short = Literal["pad", "drop"]
+
+
+class Random(Sampling):
+    """As many clips as the method reads, see `train.clips.random_clip`. Evaluation: sliding windows.
+
+    Args:
+        short: What becomes of videos with fewer frames than a clip spans: "pad" repeats their first frame in front, as
+            CoCLR does, "drop" leaves them out of training.
+    """
+
+    name: Literal["random"] = "random"
+    short: Short = "pad"
+
+    fates: ClassVar[dict[str, str]] = {"pad": "their first frame is repeated in front", "drop": "they are left out"}
+
+    def least(self, spec: ClipSpec) -> int:
+        return spec.span
+
+    def draw(
+        self,
+        spec: ClipSpec,
+        video: int,
+        frames: np.ndarray | Column,
+        count: int,
+        rng: np.random.Generator,
+        groups: Groups | None = None,
+    ) -> list[Clip]:
+        return [Clip(video, random_clip(int(frames[video]), spec.length, spec.stride, rng)) for _ in range(count)]

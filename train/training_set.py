@@ -1,0 +1,175 @@
+"""Which videos are trained on, and what is known of each: one owner, in arrays."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import Refusal, UsageError
+from pipeline.manifest import SPLITS
+from pipeline.store import VideoStore
+from pipeline.store.annotated import Annotated
+from train.columns import Column
+from train.groups import Groups
+from train.order import Order, OrderSettings
+from train.sampling import Sampling
+
+if TYPE_CHECKING:
+    from train.recipe import Recipe, StageSettings
+
+HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users of the same seed
+
+
+class Videos:
+    """N videos of a store. A number of a video is a place in `rows`, int32 (N,), which are those of the store's listing.
+
+    frames: that all stored views have. labels: class index, -1 without. sources: number of the recording, in the order of
+    their names.
+    """
+
+    def __init__(self, annotated: Annotated, rows: np.ndarray) -> None:
+        self.annotated, self.rows = annotated, rows.astype(np.int32, copy=False)
+        self.frames = Column(annotated.table.frames, self.rows)
+        self.labels, self.sources = (Column(values, self.rows) for values in (annotated.labels, annotated.sources))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def id(self, number: int) -> str:
+        return self.annotated.table.id(int(self.rows[number]))
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all of them: text that takes more memory than all else."""
+        return self.annotated.table.names(self.rows)
+
+    def frame_size(self, number: int) -> tuple[int, int]:
+        """Height and width of a video's frames."""
+        return self.annotated.table.kind(int(self.rows[number])).frame_size
+
+    def take(self, numbers: np.ndarray) -> Videos:
+        return Videos(self.annotated, self.rows[numbers])
+
+    def digest(self) -> str:
+        """Tells these videos, byte for byte and with what is said of them, from all others."""
+        return self.annotated.digest_of(self.rows)
+
+
+def of_splits(store: VideoStore, splits: Sequence[str]) -> Videos:
+    """All videos of these splits. Raises Refusal when there are none."""
+    chosen = np.flatnonzero(np.isin(store.annotated.splits, [SPLITS.index(split) for split in splits]))
+    if not chosen.size:
+        present = sorted(name or '""' for name in (SPLITS[place] for place in np.unique(store.annotated.splits)))
+        raise Refusal(
+            f"no video of the splits {list(splits)} is in the store",
+            where=str(store.root),
+            remedy=f"its videos are of the splits {', '.join(present) or 'none at all'}; see `splits` in the recipe",
+        )
+    return Videos(store.annotated, chosen)
+
+
+class TrainingSet:
+    """The videos that a stage trains on, and those that are held out.
+
+    videos: trained on; a number of a video is a place in them. held_out: whole recordings that `share` keeps from training.
+    groups: such as pseudo-labels make, of `videos`; None until someone sets them. short: how many of all videos have fewer
+    than `least` frames. Constructed from all videos of the recipe's splits.
+
+    Raises Refusal where no video is left.
+    """
+
+    def __init__(
+        self, videos: Videos, where: str, *, least: int = 1, drop: bool = False, share: float = 0.0, seed: int = 0
+    ) -> None:
+        self.all, self.where, self.least = videos, where, least
+        short = np.asarray(videos.frames) < least
+        self.short = int(short.sum())
+        if drop and self.short:
+            videos = self._without(videos, short)
+        held = _held_out(np.asarray(videos.sources), share, seed, where) if share else np.zeros(len(videos), bool)
+        self.videos, self.held_out = (videos.take(~held) if share else videos, videos.take(held))
+        self.groups: Groups | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, stage: StageSettings, store: VideoStore) -> TrainingSet:
+        """Of a stage of a recipe."""
+        sampling = recipe.sampling_of(stage)
+        return cls(
+            of_splits(store, recipe.splits),
+            str(store.root),
+            least=sampling.least(recipe.clips),
+            drop=sampling.short == "drop",
+            share=recipe.held_out_share,
+            seed=recipe.seed,
+        )
+
+    def of_held_out(self) -> TrainingSet:
+        """The held-out videos, to be read as the others are."""
+        return TrainingSet(self.held_out, self.where, least=self.least)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all videos of the recipe's splits."""
+        return self.all.digest()
+
+    def order(self, settings: OrderSettings, batch: int, seed: int, accumulate: int = 1) -> Order:
+        """The order in which they are trained on. Raises Refusal and UsageError where the settings do not suit them."""
+        if settings.limit > len(self):
+            raise UsageError(
+                f"{settings.limit} videos cannot be drawn from {len(self)}",
+                where="order.limit",
+                remedy="a smaller limit, or 0 for all of them",
+            )
+        labels = np.asarray(self.videos.labels) if settings.balanced else None
+        if labels is not None and labels.min(initial=0) < 0:
+            unlabelled = np.flatnonzero(labels < 0)
+            first = self.videos.id(int(unlabelled[0]))
+            raise Refusal(
+                f"{unlabelled.size} videos have no class to balance by, the first of them is {first!r}",
+                where=self.where,
+                remedy="order.balanced: false in the recipe, or a manifest with labels (`--overwrite true` stores them)",
+            )
+        return Order(settings, len(self), batch, seed, accumulate, labels)
+
+    def told_of_short(self, sampling: Sampling) -> str:
+        """What becomes of the videos that have fewer frames than `sampling` needs, in a sentence."""
+        fate = f"{sampling.fates[sampling.short]} (sampling.short: {sampling.short})"
+        return f"{self.short} of {len(self.all)} videos are shorter than a clip: {fate}"
+
+    def _without(self, videos: Videos, short: np.ndarray) -> Videos:
+        if short.all():
+            raise Refusal(
+                f"all {len(videos)} videos are dropped: they have fewer than the {self.least} frames that a clip needs",
+                where=self.where,
+                remedy="shorter clips or a smaller stride in the recipe, or another choice for sampling.short",
+            )
+        return videos.take(~short)
+
+
+def _held_out(sources: np.ndarray, share: float, seed: int, where: str) -> np.ndarray:
+    """Which videos are held out, bool (N,), whole recordings; which follows from the seed.
+
+    Raises Refusal where there are too few recordings to do without one.
+    """
+    sizes = np.bincount(sources).astype(np.int32)  # by recording; the videos of other splits leave gaps
+    names = np.flatnonzero(sizes).astype(np.int32)
+    recordings, enough = len(names), max(2, share * len(sources))
+    order = np.random.default_rng((HELD_OUT, seed)).permutation(len(names))
+    drawn = names[order[: min(len(names) - 1, math.ceil(enough))]]
+    chosen = drawn[: np.searchsorted(sizes[drawn].cumsum(), enough) + 1]
+    del sizes, names, order  # of ten million videos 160 MB
+    held = np.isin(sources, chosen, kind="table")
+    if held.sum() < 2:
+        raise Refusal(
+            f"{recordings} recordings are too few to hold some out of training",
+            where=where,
+            remedy="neighbours: {every: 0} in the recipe",
+        )
+    return held
