@@ -32,7 +32,7 @@ from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.figures import write_figures
-from train import checkpoints, stages
+from train import checkpoints, stage_data
 from train import recipe as recipes
 from train.batch import Batch
 from train.hardware import Hardware
@@ -124,7 +124,7 @@ def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: 
     videos = TrainingSet(listed.videos.take(rows), str(store.root))
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     hardware = Hardware(reader=arguments.reader, threads=arguments.threads)
-    loader = stages.make_loader(recipe, stage, module, store, videos, hardware)
+    loader = stage_data.make_loader(recipe, stage, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)
     trainer = Trainer(
         devices=1,

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.store import VideoStore
 from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
-from train import stages
+from train import stage_data
 from train.batch import Batch
 from train.hardware import Hardware
 from train.loader import ClipLoader
@@ -78,7 +78,7 @@ def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
     recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
     [stage] = recipe.stages
     videos = TrainingSet.of(recipe, stage, store)
-    return stages.make_loader(recipe, stage, store, videos, runs.HARDWARE, pin=pin)
+    return stage_data.make_loader(recipe, stage, store, videos, runs.HARDWARE, pin=pin)
 
 
 def tensors(batch: Batch) -> list[Tensor]:

@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.views import VIEWS
-from train import checkpoints, stages
+from train import checkpoints, stage_data
 from train.augment import ClipPlan, Policy, pixel_window
 from train.augment.colour import compose, denormalisation
 from train.hardware import Hardware
@@ -76,7 +76,7 @@ def write_preview(
     """
     chosen = _find_stage(recipe, stage)
     training_set = TrainingSet.of(recipe, chosen, store)
-    loader = stages.make_loader(recipe, chosen, store, training_set, Hardware())
+    loader = stage_data.make_loader(recipe, chosen, store, training_set, Hardware())
     try:
         shown = shown_videos(loader, store, epoch, batch, videos)
     finally:
