@@ -21,7 +21,7 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import augment
 from train.augment import ClipPlan, Draws
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
 from train.inference import BATCH, clips_ahead, unit_features
 from train.networks.network import Network
 from train.reader import Executor

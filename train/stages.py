@@ -17,7 +17,8 @@ from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
-from train import checkpoints, convolutions, provenance
+from train import checkpoints, provenance
+from train.batches.stage_data import StageData, held_out_loader, make_loader
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
@@ -29,11 +30,10 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.console import tell
-from train.hardware import Hardware, device
+from train.hardware import Hardware, convolutions, device
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.recipe import Precision, Recipe, StageSettings
-from train.stage_data import StageData, held_out_loader, make_loader
 from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
@@ -73,7 +73,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
 
 
 def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:
-    """See `train.convolutions.right_as_they_are`."""
+    """See `train.hardware.convolutions.right_as_they_are`."""
     precision = recipe.precision_of(stage)
     return convolutions.right_as_they_are(precision, device(hardware, precision, recipe.sync_batchnorm))
 

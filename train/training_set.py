@@ -13,10 +13,10 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import SPLITS
 from pipeline.store import VideoStore
 from pipeline.store.annotated import Annotated
-from train.columns import Column
-from train.groups import Groups
-from train.order import Order, OrderSettings
+from train.batches.order import Order, OrderSettings
 from train.sampling import Sampling
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
 
 if TYPE_CHECKING:
     from train.recipe import Recipe, StageSettings

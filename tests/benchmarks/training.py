@@ -32,11 +32,12 @@ from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.figures import write_figures
-from train import checkpoints, stage_data
+from train import checkpoints
 from train import recipe as recipes
-from train.batch import Batch
+from train.batches import stage_data
+from train.batches.batch import Batch
+from train.batches.loader import AHEAD, ClipLoader
 from train.hardware import Hardware
-from train.loader import AHEAD, ClipLoader
 from train.recipe import Recipe, StageSettings
 from train.training_set import TrainingSet
 

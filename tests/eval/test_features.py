@@ -19,8 +19,8 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import reader
 from train.augment import ClipPlan
-from train.clip_spec import ClipSpec
 from train.clips import sliding_windows
+from train.clips.spec import ClipSpec
 from train.networks.network import Network
 from train.reader import Executor
 from train.sampling.blocks import Blocks

@@ -17,10 +17,10 @@ from torch import Tensor
 from pipeline.store import VideoStore
 from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
-from train import stage_data
-from train.batch import Batch
+from train.batches import stage_data
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
 from train.hardware import Hardware
-from train.loader import ClipLoader
 from train.methods.infonce import InfoNCE
 from train.training_set import TrainingSet
 

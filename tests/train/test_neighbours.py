@@ -25,7 +25,7 @@ from train import reader
 from train.callbacks import neighbours
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
 from train.networks.network import Network
 from train.recipe import NeighbourSettings
 from train.sampling.random import Random

@@ -22,9 +22,9 @@ from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train.__main__ import COMMANDS
 from train.augment import policy
-from train.batch import Batch
-from train.clip_spec import ClipSpec
-from train.loader import ClipLoader
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
+from train.clips.spec import ClipSpec
 from train.show import preview
 from train.show.preview import GAP, Shown, Strip, shown_videos
 

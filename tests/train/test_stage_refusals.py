@@ -20,10 +20,10 @@ from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
 from train import methods, provenance, stages
+from train.batches.planning import PLANS
 from train.checkpoints import METADATA
 from train.hardware import Hardware
 from train.methods.infonce import InfoNCESettings
-from train.planning import PLANS
 from train.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]

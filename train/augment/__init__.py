@@ -16,7 +16,7 @@ from train.augment.draws import Draws
 from train.augment.plans import ClipPlan, Pixels, blur_taps, clip_length, colour_maps
 from train.augment.policy import Policy
 from train.augment.windows import WHOLE, Window, pixel_window
-from train.registry import Registry
+from train.settings.registry import Registry
 
 __all__ = [
     "IMAGENET_MEAN",

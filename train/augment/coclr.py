@@ -13,8 +13,8 @@ from train.augment.standard import RandomResized
 from train.settings import check_number
 
 if TYPE_CHECKING:
+    from train.clips.streams import StoreStreams
     from train.sampling import Clip
-    from train.streams import StoreStreams
 
 
 @dataclass(frozen=True)

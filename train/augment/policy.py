@@ -11,8 +11,8 @@ from train.augment.draws import Draws
 from train.augment.plans import Pixels
 
 if TYPE_CHECKING:
+    from train.clips.streams import BoundStream, StoreStreams
     from train.sampling import Clip
-    from train.streams import BoundStream, StoreStreams
 
 Size = tuple[int, int]  # height and width
 Streams = Mapping[str, "BoundStream"]

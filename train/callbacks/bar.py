@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from train.batch import Batch
+from train.batches.batch import Batch
 from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
 from train.console import tell

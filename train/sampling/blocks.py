@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.errors import UsageError
-from train.clip_spec import ClipSpec
 from train.clips import predictive_blocks
-from train.columns import Column
-from train.groups import Groups
+from train.clips.spec import ClipSpec
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
 from train.sampling.sampling import Clip, Sampling
 
 Short = Literal["spread", "drop"]

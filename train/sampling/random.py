@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from train.clip_spec import ClipSpec
 from train.clips import random_clip
-from train.columns import Column
-from train.groups import Groups
+from train.clips.spec import ClipSpec
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
 from train.sampling.sampling import Clip, Sampling
 
 Short = Literal["pad", "drop"]

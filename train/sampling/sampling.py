@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.errors import UsageError
-from train.clip_spec import ClipSpec
 from train.clips import sliding_windows
-from train.columns import Column
-from train.groups import Groups
+from train.clips.spec import ClipSpec
+from train.clips.streams import Stream
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
 from train.settings import Settings
-from train.streams import Stream
 
 
 @dataclass(frozen=True, eq=False)

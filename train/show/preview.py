@@ -16,14 +16,15 @@ from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.views import VIEWS
-from train import checkpoints, stage_data
+from train import checkpoints
 from train.augment import ClipPlan, Policy, pixel_window
 from train.augment.colour import compose, denormalisation
+from train.batches import stage_data
+from train.batches.loader import ClipLoader
+from train.clips.streams import Stream
 from train.hardware import Hardware
-from train.loader import ClipLoader
 from train.recipe import Recipe, StageSettings
 from train.show import pages
-from train.streams import Stream
 from train.training_set import TrainingSet
 
 FRAMES = 16  # of a strip at most, evenly over the clip

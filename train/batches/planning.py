@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.errors import Refusal
 from train.augment import ClipPlan, Draws, Policy
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
+from train.clips.streams import StoreStreams, Stream
 from train.sampling import Sampling
-from train.streams import StoreStreams, Stream
 from train.training_set import TrainingSet
 
 PLANS = 2  # raised whenever the same recipe draws other frames or pixels than before
@@ -64,7 +64,7 @@ class Planner:
         self._streams = StoreStreams(reading.streams.values(), store_settings)
 
     def plans(self, sample: int, epoch: int) -> list[dict[str, ClipPlan]]:
-        """By clip of a sample (see `train.order`) and by stream, as it is read in that epoch."""
+        """By clip of a sample (see `train.batches.order`) and by stream, as it is read in that epoch."""
         reading, training_set = self.reading, self.training_set
         videos, draws = training_set.videos, Draws(reading.seed, epoch, sample)
         clips = reading.sampling.draw(

@@ -23,7 +23,7 @@ Mirror = Literal["turned", "plain", "never"]
 
 @dataclass(frozen=True)
 class Stream:
-    """A network's input. size: height and width of its clips; the rest as in `train.clip_spec`."""
+    """A network's input. size: height and width of its clips; the rest as in `train.clips.spec`."""
 
     name: str
     view: str

@@ -8,11 +8,11 @@ from lightning.pytorch import LightningDataModule
 
 from pipeline.store import VideoStore
 from train import augment, reader
-from train.batch import Batch
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
+from train.batches.order import OrderSettings
+from train.batches.planning import Planner, Reading
 from train.hardware import Hardware
-from train.loader import ClipLoader
-from train.order import OrderSettings
-from train.planning import Planner, Reading
 from train.recipe import Recipe, StageSettings
 from train.training_set import TrainingSet
 
