@@ -17,6 +17,7 @@ from train.hardware import Hardware
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
+from train.stage_data import training_set_of
 from train.training_set import TrainingSet
 
 
@@ -55,7 +56,7 @@ def pretrain(
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
-    training_set = TrainingSet.of(loaded, loaded.stages[0], opened)
+    training_set = training_set_of(loaded, loaded.stages[0], opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)
     _tell_of_beginning(loaded, opened, training_set, run)

@@ -18,7 +18,6 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
 from train import checkpoints, provenance
-from train.batches.stage_data import StageData, held_out_loader, make_loader
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
@@ -34,6 +33,7 @@ from train.hardware import Hardware, convolutions, device
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.recipe import Precision, Recipe, StageSettings
+from train.stage_data import StageData, held_out_loader, make_loader, training_set_of
 from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
@@ -64,7 +64,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """
     for stage in recipe.stages:
         _convolutions_are_right(recipe, stage, hardware)
-        training_set = TrainingSet.of(recipe, stage, store)
+        training_set = training_set_of(recipe, stage, store)
         loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(stage, loader.order.last)
@@ -130,7 +130,7 @@ def run_stage(
     cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
     optimisers and loops are in it, are of the same major version.
     """
-    training_set = TrainingSet.of(recipe, stage, store)
+    training_set = training_set_of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from train.batches.order import Order, OrderSettings
 from train.sampling import Sampling
 from train.sampling.columns import Column
 from train.sampling.groups import Groups
-
-if TYPE_CHECKING:
-    from train.recipe import Recipe, StageSettings
 
 HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users of the same seed
 
@@ -93,19 +89,6 @@ class TrainingSet:
         held = _held_out(np.asarray(videos.sources), share, seed, where) if share else np.zeros(len(videos), bool)
         self.videos, self.held_out = (videos.take(~held) if share else videos, videos.take(held))
         self.groups: Groups | None = None
-
-    @classmethod
-    def of(cls, recipe: Recipe, stage: StageSettings, store: VideoStore) -> TrainingSet:
-        """Of a stage of a recipe."""
-        sampling = recipe.sampling_of(stage)
-        return cls(
-            of_splits(store, recipe.splits),
-            str(store.root),
-            least=sampling.least(recipe.clips),
-            drop=sampling.short == "drop",
-            share=recipe.held_out_share,
-            seed=recipe.seed,
-        )
 
     def of_held_out(self) -> TrainingSet:
         """The held-out videos, to be read as the others are."""

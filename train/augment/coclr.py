@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
 from train.augment.policy import Size
 from train.augment.standard import RandomResized
+from train.clips.streams import Clip, StoreStreams
 from train.settings import check_number
-
-if TYPE_CHECKING:
-    from train.clips.streams import StoreStreams
-    from train.sampling import Clip
 
 
 @dataclass(frozen=True)

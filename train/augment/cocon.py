@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from train.augment.colour import Gray
 from train.augment.standard import Standard
 from train.augment.windows import Window, square
+from train.clips.colour import Gray
 from train.settings import check_number
 
 

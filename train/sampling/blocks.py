@@ -10,9 +10,10 @@ from pydantic import Field
 from pipeline.errors import UsageError
 from train.clips import predictive_blocks
 from train.clips.spec import ClipSpec
+from train.clips.streams import Clip
 from train.sampling.columns import Column
 from train.sampling.groups import Groups
-from train.sampling.sampling import Clip, Sampling
+from train.sampling.sampling import Sampling
 
 Short = Literal["spread", "drop"]
 COVERED = 0.9  # of a short video, as in `predictive_blocks`

@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from train.clips.spec import ClipSpec, StreamSettings
-from train.clips.streams import Stream
+from train.clips.streams import Clip, Stream
 from train.sampling.columns import Column
 from train.sampling.groups import Groups
-from train.sampling.sampling import Clip, Sampling
+from train.sampling.sampling import Sampling
 
 Short = Literal["pad", "drop"]
 

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from train.clips import random_clip, sliding_windows
 from train.clips.spec import ClipSpec
+from train.clips.streams import Clip
 from train.sampling.columns import Column
 from train.sampling.groups import Groups
-from train.sampling.sampling import Clip, Sampling
+from train.sampling.sampling import Sampling
 
 Short = Literal["pad", "drop"]
 

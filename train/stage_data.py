@@ -14,7 +14,7 @@ from train.batches.order import OrderSettings
 from train.batches.planning import Planner, Reading
 from train.hardware import Hardware
 from train.recipe import Recipe, StageSettings
-from train.training_set import TrainingSet
+from train.training_set import TrainingSet, of_splits
 
 
 class StageData(LightningDataModule):
@@ -50,6 +50,19 @@ class StageData(LightningDataModule):
         assert self.trainer is not None
         pin = self.trainer.strategy.root_device.type == "cuda"
         return self.trainer.global_rank, self.trainer.world_size, pin
+
+
+def training_set_of(recipe: Recipe, stage: StageSettings, store: VideoStore) -> TrainingSet:
+    """The videos of a stage of a recipe. Raises Refusal where there are none."""
+    sampling = recipe.sampling_of(stage)
+    return TrainingSet(
+        of_splits(store, recipe.splits),
+        str(store.root),
+        least=sampling.least(recipe.clips),
+        drop=sampling.short == "drop",
+        share=recipe.held_out_share,
+        seed=recipe.seed,
+    )
 
 
 def make_loader(
