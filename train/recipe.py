@@ -13,9 +13,9 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, mod
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
-from train.batches.order import OrderSettings
 from train.clips.spec import ClipSpec
 from train.methods.method import MethodSettings, Start
+from train.order import OrderSettings
 from train.sampling import AnySampling, Sampling
 from train.sampling.random import Random
 from train.settings import Settings, cannot_be, read, told_as_setting
@@ -145,7 +145,7 @@ class Recipe(Settings):
         sync_batchnorm: Batch norm over the clips of all devices instead of each device's own. Needs GPUs.
         seed: Of weights, order, frames and pixels.
         splits: Which videos are trained on; "" are those without a split.
-        order: Which videos an epoch holds, and in which order: see `train.batches.order.OrderSettings`.
+        order: Which videos an epoch holds, and in which order: see `train.order.OrderSettings`.
         precision: As Lightning names it. A stage may have its own.
         checkpoint_every: Steps between checkpoints, of which the last one stays.
         keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.

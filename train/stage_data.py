@@ -10,9 +10,9 @@ from pipeline.store import VideoStore
 from train import augment, reader
 from train.batches.batch import Batch
 from train.batches.loader import ClipLoader
-from train.batches.order import OrderSettings
 from train.batches.planning import Planner, Reading
 from train.hardware import Hardware
+from train.order import OrderSettings
 from train.recipe import Recipe, StageSettings
 from train.training_set import TrainingSet, of_splits
 

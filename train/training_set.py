@@ -12,7 +12,7 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import SPLITS
 from pipeline.store import VideoStore
 from pipeline.store.annotated import Annotated
-from train.batches.order import Order, OrderSettings
+from train.order import Order, OrderSettings
 from train.sampling import Sampling
 from train.sampling.columns import Column
 from train.sampling.groups import Groups

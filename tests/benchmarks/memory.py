@@ -136,9 +136,9 @@ def measure(root: Path, count: int, listing: bool) -> dict[str, float]:
     import train.stages  # noqa: F401  (Lightning and all else that a process which trains has loaded)
     from pipeline.store import open_store
     from train.augment import policy
-    from train.batches.order import OrderSettings
     from train.batches.planning import Planner, Reading
     from train.clips.spec import ClipSpec
+    from train.order import OrderSettings
     from train.sampling.random import Random
     from train.training_set import TrainingSet, of_splits
 

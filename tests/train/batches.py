@@ -14,9 +14,9 @@ from train import reader
 from train.augment import policy
 from train.batches.batch import Batch, Part
 from train.batches.loader import ClipLoader
-from train.batches.order import OrderSettings
 from train.batches.planning import Planner, Reading
 from train.clips.spec import ClipSpec
+from train.order import OrderSettings
 from train.sampling.random import Random
 from train.training_set import TrainingSet, Videos
 

@@ -17,10 +17,10 @@ from tests.train.stores import write_store
 from train.augment import ClipPlan, Draws, policy
 from train.batches.batch import Batch
 from train.batches.loader import AHEAD, ClipLoader
-from train.batches.order import OrderSettings
 from train.clips.spec import ClipSpec
 from train.clips.streams import StoreStreams
 from train.methods.coclr import CoCLRSettings
+from train.order import OrderSettings
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
 

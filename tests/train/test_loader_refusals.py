@@ -19,8 +19,8 @@ from pipeline.views.rgb import RgbSettings
 from tests.train import runs
 from tests.train.batches import make, threads
 from tests.train.stores import write_store
-from train.batches.order import OrderSettings
 from train.clips.spec import ClipSpec
+from train.order import OrderSettings
 from train.sampling.random import Random
 
 

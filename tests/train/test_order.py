@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from train.batches.order import WINDOW, Order, OrderSettings
+from train.order import WINDOW, Order, OrderSettings
 from train.settings import read
 
 counts = st.integers(1, 200)

@@ -14,7 +14,7 @@ from pipeline.errors import Refusal, UsageError
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from train import methods, recipe
-from train.batches.order import OrderSettings
+from train.order import OrderSettings
 from train.recipe import FOLDER, Recipe
 
 

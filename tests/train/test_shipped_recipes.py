@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from train import methods, recipe
-from train.batches.order import Order
 from train.networks.settings import NetworkSettings
+from train.order import Order
 from train.recipe import FOLDER, Recipe, StageSettings
 
 VIDEOS = {"ucf101": 9537, "kinetics400": 232_422}  # for training: of split 1, and of the authors'

@@ -17,8 +17,8 @@ import torch
 from pipeline.errors import Refusal, UsageError
 from train.augment import ClipPlan, colour_maps
 from train.batches.batch import Batch, Part
-from train.batches.order import Order
 from train.batches.planning import Planner
+from train.order import Order
 from train.reader import Executor
 
 AHEAD = 2  # batches made while the network works; more would only hold memory

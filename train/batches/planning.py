@@ -64,7 +64,7 @@ class Planner:
         self._streams = StoreStreams(reading.streams.values(), store_settings)
 
     def plans(self, sample: int, epoch: int) -> list[dict[str, ClipPlan]]:
-        """By clip of a sample (see `train.batches.order`) and by stream, as it is read in that epoch."""
+        """By clip of a sample (see `train.order`) and by stream, as it is read in that epoch."""
         reading, training_set = self.reading, self.training_set
         videos, draws = training_set.videos, Draws(reading.seed, epoch, sample)
         clips = reading.sampling.draw(
