@@ -68,6 +68,12 @@ def _decode(jpeg: bytes, flags: int, what: str) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
     if image is None:
         raise Undecodable(f"{what} cannot be decoded", "decode")
+    from pipeline.existing.huffman import (
+        damage,
+    )  # numba takes half a second to import, which other commands need not wait for
+
+    if damaged := damage(jpeg):
+        raise Undecodable(f"{what} is damaged: {damaged}", "decode")
     return image
 
 

@@ -36,6 +36,7 @@ from tests.pipeline.existing import (
 )
 
 Run = Callable[..., tuple[int, str, str]]
+HALF = frame_jpegs(1)[0][:-300] + b"\xff\xd9"  # cut off, and an end marker put back
 
 
 def bring_all(frames: Path, flow: Path | None, store: Path, listed: Manifest | None = None) -> Summary:
@@ -180,6 +181,7 @@ def test_as_many_flow_pictures_as_frames_lose_the_last_and_other_numbers_are_ref
         ({b"000000001": [frame_jpegs(1)[0][:-40]] * 4}, "frame 0 is cut off"),
         ({b"000000001": [*frame_jpegs(3), b""]}, "frame 3 is empty"),
         ({b"000000001": [*frame_jpegs(3), b"\xff\xd8 no picture \xff\xd9"]}, "frame 3 cannot be decoded"),
+        ({b"000000001": [*frame_jpegs(3), HALF]}, "frame 3 is damaged: its data end before the picture does"),
     ],
 )
 def test_a_broken_video_is_reported_and_the_others_are_stored(
@@ -210,6 +212,13 @@ def test_flow_of_another_make_is_refused(frames: Videos, tmp_path: Path) -> None
     summary = bring_all(pack(tmp_path / "a.lmdb", frames), pack(tmp_path / "b.lmdb", flow), tmp_path / "store")
     assert "its red channel is not 128" in summary.quarantined[NAMES[0]]
     assert "flow 2 is 64x40, those before it are 64x48" in summary.quarantined[NAMES[1]]
+
+
+def test_damaged_flow_is_refused_by_its_place(frames: Videos, planes: dict[str, np.ndarray], tmp_path: Path) -> None:
+    flow = {name: coclr_flow(values) for name, values in planes.items()}
+    flow[NAMES[1]][1] = flow[NAMES[1]][1][:-400] + b"\xff\xd9"
+    summary = bring_all(pack(tmp_path / "a.lmdb", frames), pack(tmp_path / "b.lmdb", flow), tmp_path / "store")
+    assert summary.quarantined == {NAMES[1]: "flow 1 is damaged: its data end before the picture does"}
 
 
 def test_a_gap_in_the_numbers_of_a_folder_and_lone_planes_are_reported(
