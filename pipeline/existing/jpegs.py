@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -38,6 +40,16 @@ def is_plain(jpeg: bytes) -> bool:
             three = True
         at += 2 + length
     return False
+
+
+def load(jpeg: bytes | Path) -> bytes:
+    """A JPEG, read where it is a file. Raises Undecodable."""
+    if isinstance(jpeg, bytes):
+        return jpeg
+    try:
+        return jpeg.read_bytes()
+    except OSError as error:
+        raise Undecodable(f"{jpeg.name} cannot be read: {error.strerror}", "open") from error
 
 
 def frame(jpeg: bytes, what: str) -> np.ndarray:
