@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 from pathlib import Path
+from typing import Literal
 
 from rich.markup import escape
 
@@ -24,6 +25,7 @@ def bring(
     store: str,
     flow: Path | None = None,
     manifest: Path | None = None,
+    alignment: Literal["auto", "first", "second"] = "auto",
     bound: float = 20.0,
     fps: float = 0.0,
     workers: int = 0,
@@ -48,6 +50,9 @@ def bring(
         flow: LMDB of flow, or folder of frame folders; without it the store has frames alone.
         manifest: Labels, recordings and splits of the videos, by their ids `<class>/<video>`, and which of them to bring.
             Without it, all of them, labelled with their folders, in no split.
+        alignment: Of flow, where videos have as many flow pictures as frames. first: flow picture k leads from frame k to
+            the next, and the last one is left out; second: it leads to frame k, as TSN's dense_flow has it, and the first
+            one is left out; auto: what the pictures of some videos tell, or a refusal.
         bound: Pixels at which the flow was clipped when it was made.
         fps: Frame rate of the videos, where it is known.
         workers: Threads; 0 takes all cores.
@@ -63,11 +68,18 @@ def bring(
     with contextlib.ExitStack() as stack:
         with errors.status("checking what is there"):
             opened = stack.enter_context(open_source(frames))
-            existing = Existing(opened, stack.enter_context(_flow_source(flow, opened)) if flow else None, bound, fps)
+            flows = stack.enter_context(_flow_source(flow, opened)) if flow else None
+            existing = Existing(opened, flows, bound, fps, alignment)
+            aligned = existing.aligned
         rows = manifest_of(existing, listed)
         for source in dict.fromkeys([existing.frames, existing.flow]):
             for note in source.notes if source else ():
                 errors.print(f"[yellow]note[/yellow] {escape(note)}")
+        if aligned and alignment == "auto":
+            leads = {"first": "leads from its frame to the next", "second": "leads to its frame from the one before"}
+            errors.print(
+                f"[yellow]note[/yellow] as the pictures tell, each flow picture {leads[aligned]} (--alignment {aligned})"
+            )
         print_notes(rows)
         count = workers or len(os.sched_getaffinity(0))
         told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")

@@ -14,10 +14,11 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import Refusal
-from pipeline.existing import Jpeg, Source
+from pipeline.existing import Jpeg, Source, alignment, jpegs
+from pipeline.existing.alignment import Alignment
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
 from pipeline.extraction.job import Outcome, attempt
 from pipeline.extraction.journal import Summary, journal
@@ -34,17 +35,31 @@ from pipeline.views.rgb import RGB, ImportedRgbSettings
 
 FRAMES_AT_ONCE = 64  # encoded and handed to the writer together
 LAST_FLOW = "the flow of the last frame leads to no frame and is left out"
+FIRST_FLOW = (
+    "the flow of the first frame comes from no frame and is left out; all other flow leads to the frame of its number"
+)
 REENCODED = "frames that are no plain baseline colour JPEG of the video's size are encoded again"
 
 
 @dataclass(frozen=True)
 class Existing:
-    """What to bring. fps: of the videos, for pictures know no time; 0 where it is not known. bound: see `settings`."""
+    """What to bring. fps: of the videos, for pictures know no time; 0 where it is not known. bound: see `settings`.
+
+    alignment: of flow, where a video has as many flow pictures as frames; by default the pictures tell.
+    """
 
     frames: Source
     flow: Source | None
     bound: float = 20.0
     fps: float = 0.0
+    alignment: Alignment | Literal["auto"] = "auto"
+
+    @functools.cached_property
+    def aligned(self) -> Alignment | None:
+        """The alignment that is taken; None where it makes no difference. Raises Refusal where it is not known."""
+        if self.flow is None or self.alignment != "auto":
+            return None if self.alignment == "auto" else self.alignment
+        return alignment.find(self.frames, self.flow, list(self.videos), self.bound)
 
     @functools.cached_property
     def settings(self) -> ExtractionSettings:
@@ -52,7 +67,8 @@ class Existing:
         rgb = ImportedRgbSettings(short_side=0, quality=95, imported=self.frames.kind)
         if self.flow is None:
             return ExtractionSettings({RGB.name: rgb})
-        parameters = {"source": self.flow.kind}
+        # Nothing is said of the usual alignment, so that stores stay as they were.
+        parameters = {"source": self.flow.kind} | ({"alignment": "second"} if self.aligned == "second" else {})
         flow = FlowSettings(IMPORTED, parameters, short_side=0, bound=self.bound, mapping="linear", quality=95)
         return ExtractionSettings({RGB.name: rgb, FLOW.name: flow})
 
@@ -206,10 +222,15 @@ def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list
     if existing.flow is None:
         return frames, []
     if len(pairs) == len(frames):
-        # Some tools give every frame a flow. The pictures are numbered like the first frame of their pair, so that the
-        # last one has no second frame.
-        notes[LAST_FLOW] += 1
-        pairs.pop()
+        if existing.aligned is None and len(frames) > 1:
+            raise Undecodable(
+                f"it has {len(frames)} frames and as many flow pictures, other videos one less: `--alignment` tells which"
+                " pair of frames each picture is of",
+                "open",
+            )
+        second = existing.aligned == "second"
+        notes[FIRST_FLOW if second else LAST_FLOW] += 1
+        del pairs[0 if second else -1]
     if len(pairs) != len(frames) - 1:
         raise Undecodable(
             f"{len(pairs)} flow pictures do not fit {len(frames)} frames: one less is right, and as many will do",
@@ -221,7 +242,7 @@ def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list
 def _add(writer: VideoWriter, view: BroughtFrames | BroughtFlow, pictures: Iterable[tuple[Jpeg, ...]]) -> None:
     encoded = []
     for picture in pictures:
-        encoded.append(view.add(tuple(_load(jpeg) for jpeg in picture)))
+        encoded.append(view.add(tuple(jpegs.load(jpeg) for jpeg in picture)))
         if len(encoded) == FRAMES_AT_ONCE:
             writer.add(view, encoded)
             encoded = []
@@ -233,14 +254,5 @@ def _identity(pictures: Iterable[tuple[Jpeg, ...]]) -> dict[str, Any]:
     origin = Origin()
     for picture in pictures:
         for jpeg in picture:
-            origin.add(_load(jpeg))
+            origin.add(jpegs.load(jpeg))
     return origin.facts
-
-
-def _load(jpeg: Jpeg) -> bytes:
-    if isinstance(jpeg, bytes):
-        return jpeg
-    try:
-        return jpeg.read_bytes()
-    except OSError as error:
-        raise Undecodable(f"{jpeg.name} cannot be read: {error.strerror}", "open") from error

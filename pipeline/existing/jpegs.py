@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -40,6 +42,16 @@ def is_plain(jpeg: bytes) -> bool:
     return False
 
 
+def load(jpeg: bytes | Path) -> bytes:
+    """A JPEG, read where it is a file. Raises Undecodable."""
+    if isinstance(jpeg, bytes):
+        return jpeg
+    try:
+        return jpeg.read_bytes()
+    except OSError as error:
+        raise Undecodable(f"{jpeg.name} cannot be read: {error.strerror}", "open") from error
+
+
 def frame(jpeg: bytes, what: str) -> np.ndarray:
     """The frame in a JPEG, uint8 RGB (H, W, 3); a gray one has three equal channels. Raises Undecodable, naming `what`."""
     return _decode(jpeg, cv2.IMREAD_COLOR_RGB, what)
@@ -68,6 +80,12 @@ def _decode(jpeg: bytes, flags: int, what: str) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
     if image is None:
         raise Undecodable(f"{what} cannot be decoded", "decode")
+    from pipeline.existing.huffman import (
+        damage,
+    )  # numba takes half a second to import, which other commands need not wait for
+
+    if damaged := damage(jpeg):
+        raise Undecodable(f"{what} is damaged: {damaged}", "decode")
     return image
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.storage.entry import Entry
 
 ASIDE = ".partial"
+TRIES = 100  # of making a folder that other writers remove
 
 
 class Disk:
@@ -29,8 +32,8 @@ class Disk:
         return path.stat().st_mtime_ns
 
     def write(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with _created(path) as file:
+            file.write(data)
 
     def write_atomically(self, path: Path, data: bytes) -> None:
         _write_and_rename(path, data, os.fsync)
@@ -63,10 +66,15 @@ class Disk:
             shutil.rmtree(path)
 
     def remove_empty(self, path: Path) -> bool:
-        if self.entries(path):
-            return False
-        with contextlib.suppress(FileNotFoundError):
+        # Not looked at first: the video `a/b` may come into the folder of `a` meanwhile.
+        try:
             path.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
         return True
 
 
@@ -128,10 +136,9 @@ def flush_file_system(folder: Path) -> None:
 
 def _write_and_rename(path: Path, data: bytes, flush: Callable[[int], None]) -> None:
     """flush: what makes durable at least the open file whose descriptor it is given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ASIDE)
     try:
-        with open(aside, "wb") as file:
+        with _created(aside) as file:
             file.write(data)
             file.flush()
             flush(file.fileno())
@@ -139,6 +146,15 @@ def _write_and_rename(path: Path, data: bytes, flush: Callable[[int], None]) -> 
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file to write to. Folders above it are made, and again where the writer of a video above has just removed one."""
+    for _ in range(TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return open(path, "wb")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def _files_below(root: Path, below: str, skip: frozenset[str]) -> Iterator[Entry]:

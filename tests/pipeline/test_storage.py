@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import cv2
@@ -138,6 +139,38 @@ def test_files_come_and_go(anywhere: Path) -> None:
     assert not storage.remove_empty(anywhere)
     with pytest.raises(FileNotFoundError):
         storage.read(path)
+
+
+def test_a_folder_that_another_writer_fills_stays_and_one_that_it_removes_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above, video, looked = tmp_path / "a", tmp_path / "a" / "b" / "zarr.json", os.scandir
+
+    def filled_meanwhile(folder: Path) -> Any:
+        entries = list(looked(folder))
+        video.parent.mkdir(parents=True)
+        return iter(entries)
+
+    above.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", filled_meanwhile)
+        if storage.remove_empty(above):  # what it looked at, if it looked, is no longer so
+            video.parent.mkdir(parents=True)
+    assert not storage.remove_empty(above)
+    make, removed = Path.mkdir, []
+
+    def removed_at_once(folder: Path, *arguments: Any, **options: Any) -> None:
+        make(folder, *arguments, **options)
+        if folder == video.parent and len(removed) < 6:
+            removed.append(folder)
+            shutil.rmtree(above)
+
+    monkeypatch.setattr(Path, "mkdir", removed_at_once)
+    storage.write(video, b"1")
+    assert (video.read_bytes(), len(removed)) == (b"1", 6)
+    removed.clear()
+    storage.commit(video, b"2")
+    assert (video.read_bytes(), len(removed)) == (b"2", 6)
 
 
 def test_of_two_that_write_the_same_file_exclusively_one_succeeds(elsewhere: Path) -> None:
