@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from eval import features, fusion, linear, results, retrieval, streams
 from eval.features import PROTOCOLS, FeatureBank, Request, Seen
@@ -23,11 +22,12 @@ from eval.results import NETWORKS, Record
 from eval.runs import Stage, stages, trained_on
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
+from pipeline.terminal import Terminal
 from train import checkpoints, provenance, reader
 from train.networks.network import Network
 
 TESTED, GALLERY = "test", "train"
-errors = Console(stderr=True, highlight=False)
+errors = Terminal(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,7 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
     values["linear_top1"] = (accuracy, chance[1])
     errors.print(
         f"{subject.stage}, {subject.stream}, {subject.network}, protocol {subject.protocol}: R@1 {100 * recall[1]:.1f} %,"
-        f" linear {100 * accuracy:.1f} % (guessing {100 * chance[1]:.1f} %)",
-        soft_wrap=True,
+        f" linear {100 * accuracy:.1f} % (guessing {100 * chance[1]:.1f} %)"
     )
     data = store.root.resolve().name
     # The papers' linear probes are trained otherwise, so only retrieval has a counterpart.

@@ -12,13 +12,13 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor, nn
 
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
+from pipeline.terminal import Terminal
 from train import augment
 from train.augment import ClipPlan, Draws
 from train.clips.spec import ClipSpec
@@ -321,11 +321,11 @@ class _ClipRate(ProgressColumn):
 def _progress() -> Progress:
     count, left = MofNCompleteColumn(), TimeRemainingColumn()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         count,
         TextColumn("videos"),
         _ClipRate(),
         left,
     )
-    return Progress(*columns, TextColumn("left"), console=Console(stderr=True))
+    return Progress(*columns, TextColumn("left"), console=Terminal(stderr=True))

@@ -9,8 +9,6 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from rich.markup import escape
-
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
 from pipeline.errors import UsageError
 from pipeline.existing import Source, open_source
@@ -18,6 +16,7 @@ from pipeline.existing.bring import Existing, manifest_of
 from pipeline.existing.bring import bring as run_bringing
 from pipeline.manifest import Manifest
 from pipeline.storage import location
+from pipeline.terminal import marked
 
 
 def bring(
@@ -74,20 +73,19 @@ def bring(
         rows = manifest_of(existing, listed)
         for source in dict.fromkeys([existing.frames, existing.flow]):
             for note in source.notes if source else ():
-                errors.print(f"[yellow]note[/yellow] {escape(note)}")
+                errors.print(marked("note", "yellow", note))
         if aligned and alignment == "auto":
             leads = {"first": "leads from its frame to the next", "second": "leads to its frame from the one before"}
-            errors.print(
-                f"[yellow]note[/yellow] as the pictures tell, each flow picture {leads[aligned]} (--alignment {aligned})"
-            )
+            told_by = f"as the pictures tell, each flow picture {leads[aligned]} (--alignment {aligned})"
+            errors.print(marked("note", "yellow", told_by))
         print_notes(rows)
         count = workers or len(os.sched_getaffinity(0))
         told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")
-        errors.print(f"bringing {len(rows.rows)} videos: {escape(told)}, {count} threads, into {escape(store)}")
+        errors.print(f"bringing {len(rows.rows)} videos: {told}, {count} threads, into {store}")
         again = _command(frames, flow, store, manifest)
         brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
     for note, (number, first) in sorted(brought.noted.items()):
-        errors.print(f"[yellow]note[/yellow] {escape(note)}: in {number} videos, the first is {escape(first)}")
+        errors.print(marked("note", "yellow", f"{note}: in {number} videos, the first is {first}"))
     summary = brought.summary
     print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
