@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
@@ -241,6 +242,6 @@ def _load(jpeg: Jpeg) -> bytes:
     if isinstance(jpeg, bytes):
         return jpeg
     try:
-        return jpeg.read_bytes()
+        return storage.read_regular(jpeg)
     except OSError as error:
         raise Undecodable(f"{jpeg.name} cannot be read: {error.strerror}", "open") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from pipeline.video.conversion import ToRgb
 BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes through in as little memory as a clip
 MAX_BLOCK_FRAMES = 64
 LONGEST_STILL = 600  # seconds between two frames; a broken time beyond it would repeat a frame without end
+MOST_FPS = 1000  # that are taken: each frame of the file is given that often in a second
 LATE_ENDS = Fraction(
     2, 100
 )  # of the declared duration, and two frames' time, may lack at the end before a file counts as cut off
@@ -73,8 +73,10 @@ class DecodeSettings:
 
     def resolved(self) -> DecodeSettings:
         """Checked, numbers in one spelling. Raises UsageError."""
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise UsageError(f"decode fps {self.fps} is not a positive number", remedy="null keeps the file's own rate")
+        if self.fps is not None and not 0 < self.fps <= MOST_FPS:
+            raise UsageError(
+                f"decode fps {self.fps} is not above 0 and at most {MOST_FPS}", remedy="null keeps the file's own rate"
+            )
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"decode max_frames {self.max_frames} is below 1", remedy="null takes all frames")
         return replace(self, fps=None if self.fps is None else float(self.fps))
