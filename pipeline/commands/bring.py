@@ -17,6 +17,7 @@ from pipeline.existing.bring import bring as run_bringing
 from pipeline.manifest import Manifest
 from pipeline.storage import location
 from pipeline.terminal import marked
+from pipeline.video.decode import MOST_FPS
 
 
 def bring(
@@ -61,8 +62,10 @@ def bring(
     """
     if not (math.isfinite(bound) and bound > 0):
         raise UsageError(f"flow bound {bound} is not positive")
-    if not (math.isfinite(fps) and fps >= 0):
-        raise UsageError(f"{fps} frames a second cannot be meant", remedy="0 stands for unknown")
+    if not 0 <= fps <= MOST_FPS:
+        raise UsageError(
+            f"{fps} frames a second cannot be meant: at most {MOST_FPS} can", remedy="0 stands for unknown"
+        )
     listed = Manifest.load(manifest) if manifest else None
     with contextlib.ExitStack() as stack:
         with errors.status("checking what is there"):

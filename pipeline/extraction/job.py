@@ -163,7 +163,7 @@ def _store(
                 writer.add(view, added)
             mark = _lap(seconds, "write", mark)
         _lap(seconds, "decode", mark)
-    identity = _identity(file, began)
+    identity = _identity(file, began, guard)
     if before := writer.record():
         _refuse_another(before, frames, identity)
     facts = {
@@ -222,10 +222,10 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _identity(file: Path, began: tuple[int, int]) -> dict[str, Any]:
+def _identity(file: Path, began: tuple[int, int], guard: AbstractContextManager[None]) -> dict[str, Any]:
     """What was decoded. began: its stamp before. Raises Undecodable."""
     try:
-        identity = {"bytes": began[0], "sha256": storage.file_digest(file)}
+        identity = {"bytes": began[0], "sha256": storage.file_digest(file, guard)}
     except OSError as error:
         raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
     if _stamp(file) != began:

@@ -95,6 +95,9 @@ def _check(store: VideoStore, folder: Path, labels: frozenset[str] | None) -> tu
     read = 0
     for name, expected in record["files"].items():
         path = folder / name
+        if not layout.is_inside(name):
+            damage.append(Damage(video_id, str(path), "its record names a file outside its folder"))
+            continue
         try:
             content = storage.read(path)
             read += len(content)
