@@ -73,6 +73,10 @@ def catalogue_path(store: Path) -> Path:
     return store / "catalogue.parquet"
 
 
+def stamps_path(store: Path) -> Path:
+    return store / "catalogue.stamps"
+
+
 def group(attributes: dict[str, Any] | None = None) -> bytes:
     """The zarr.json of a Zarr v3 group."""
     content = {"zarr_format": 3, "node_type": "group", "attributes": attributes or {}}
