@@ -17,6 +17,7 @@ import msgpack
 from lmdb import verify
 
 from pipeline.errors import Refusal
+from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
 ORDER, KEYS, LENGTHS = b"__order__", b"__keys__", b"__vlen__"
@@ -47,8 +48,8 @@ class CoclrLmdb(AbstractContextManager):
     def place(self, video: str) -> str:
         return f"{self.path.name}: {self._keys[video].decode()}"
 
-    def changed(self, video: str) -> int:
-        return self.path.stat().st_mtime_ns
+    def stamp(self, video: str) -> int:
+        return stamp_of([self.path])
 
     def frames(self, video: str) -> list[bytes]:
         """The JPEGs of a video. Raises Undecodable."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import Refusal
 from pipeline.importers.inventory import leads_back
+from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
 PICTURE = re.compile(r"(img|flow_x|flow_y)_(\d+)\.jpe?g", re.IGNORECASE)
@@ -49,12 +50,9 @@ class FrameFolders(AbstractContextManager):
             raise Undecodable(f"there are {len(u)} pictures flow_x and {len(v)} pictures flow_y", "open")
         return list(zip(u, v, strict=True))
 
-    def changed(self, video: str) -> int:
+    def stamp(self, video: str) -> int:
         folder = self.path / video
-        try:
-            return max(path.stat().st_mtime_ns for path in (folder, *folder.iterdir()))  # itself: a picture may be gone
-        except FileNotFoundError:
-            return 0
+        return stamp_of(sorted(folder.iterdir())) if folder.is_dir() else 0
 
     def close(self) -> None:
         """There is nothing to close."""

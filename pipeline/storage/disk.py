@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
@@ -132,6 +132,15 @@ def _open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
+def stamp_of(paths: Iterable[Path]) -> int:
+    """Another number, of 63 bits, where one of these local files was written again, renamed, or is gone."""
+    found = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        facts = path.stat()
+        found.update(f"{path.name}/{facts.st_size}/{facts.st_mtime_ns}/".encode(errors="surrogateescape"))
+    return int.from_bytes(found.digest()) >> 1
+
+
 @contextlib.contextmanager
 def writing_aside(path: Path) -> Iterator[Path]:
     """For what is written piece by piece, a local file or folder: a path to write to, renamed when the block ends well.
@@ -196,5 +205,8 @@ def _files_below(root: Path, below: str, skip: frozenset[str]) -> Iterator[Entry
             if entry.name not in skip:
                 yield from _files_below(root, f"{below}{entry.name}/", skip)
         else:
-            facts = entry.stat()
+            try:
+                facts = entry.stat()
+            except FileNotFoundError:  # it went while the folder was listed
+                continue
             yield Entry(root, below + entry.name, facts.st_size, facts.st_mtime_ns)

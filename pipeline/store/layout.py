@@ -79,6 +79,10 @@ def is_inside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
+def stamps_path(store: Path) -> Path:
+    return store / "catalogue.stamps"
+
+
 def group(attributes: dict[str, Any] | None = None) -> bytes:
     """The zarr.json of a Zarr v3 group."""
     content = {"zarr_format": 3, "node_type": "group", "attributes": attributes or {}}

@@ -115,6 +115,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
         # The file is written from its attributes alone: whatever else is in it was changed later.
         written = layout.group(None if record is None else {layout.ATTRIBUTE: record})
         return record, [] if content == written else [CHANGED]
+    except FileNotFoundError:  # it went while the store was verified
+        return None, []
     except Refusal as refusal:
         return None, [refusal.what]
 
