@@ -1,4 +1,4 @@
-"""The two-view policy of CoCLR, which ViCC took over (specs/coclr.md section 5.2)."""
+"""The two-view policy of CoCLR, which ViCC took over (docs/methods.md 2.2)."""
 
 from __future__ import annotations
 

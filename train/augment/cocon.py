@@ -1,4 +1,4 @@
-"""The policy of CoCon, which is mostly DPC's (specs/cocon.md section 4)."""
+"""The policy of CoCon, which is mostly DPC's (docs/methods.md 2.5)."""
 
 from __future__ import annotations
 
