@@ -216,7 +216,7 @@ class _Partial:
 def _decoded(
     source: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
 ) -> Iterator[np.ndarray]:
-    """The video's blocks. Where a part of the video is welcome, damage ends them and is told in `partial`."""
+    """The video's blocks. Where what is readable of a damaged video is wanted, they end at the damage, and `partial` says why."""
     try:
         yield from source.blocks(settings, guard=guard)
     except Undecodable as error:
