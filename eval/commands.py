@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval import compare as comparing
 from eval.evaluate import evaluate as run_evaluation
-from eval.features import PROTOCOLS
+from eval.protocols import PROTOCOLS
 from eval.report import write_report
 from eval.runs import stages
 from pipeline import environment

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from eval import features, fusion, linear, results, retrieval, streams
-from eval.features import PROTOCOLS, FeatureBank, Request, Seen
+from eval.features import FeatureBank, Request, Seen
+from eval.protocols import PROTOCOLS
 from eval.published import counterpart
 from eval.report import bank_path, write_report
 from eval.results import NETWORKS, Record
@@ -63,7 +64,7 @@ def evaluate(
     Args:
         run: folder of a run, finished or not.
         store: labelled training and test videos; also another store than the one trained on.
-        protocols: names in `eval.features.PROTOCOLS`.
+        protocols: names in `eval.protocols.PROTOCOLS`.
         reader_name, threads: of `train.reader.create`; 0 threads: one for each core, eight at most.
 
     Returns:

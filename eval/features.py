@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from torch import Tensor, nn
 
+from eval.protocols import Protocol
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
@@ -30,24 +31,6 @@ from train.sampling.random import Random
 
 log = logging.getLogger(__name__)
 REFRESH_BATCHES = 16
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a video's feature is made of. Test videos always give all their sliding windows.
-
-    gallery_windows: training videos give all their windows as well; else one random clip, drawn from the seed.
-    jitter: probability of the colour jitter, drawn once per video.
-    """
-
-    name: str
-    gallery_windows: bool
-    jitter: float
-
-
-# "coclr" is what the published retrieval numbers were made with, colour jitter at test time included (CoCLR's code);
-# "clean" treats both sides alike and alters no pixel.
-PROTOCOLS = {p.name: p for p in (Protocol("clean", True, 0.0), Protocol("coclr", False, 0.3))}
 
 
 @dataclass(frozen=True)

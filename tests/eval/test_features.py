@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from eval import features
-from eval.features import PROTOCOLS, FeatureBank, Request, Seen
+from eval.features import FeatureBank, Request, Seen
+from eval.protocols import PROTOCOLS
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import reader
