@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import synthetic
+from pipeline import pictures, synthetic
 from pipeline.errors import Refusal
 from pipeline.flow.estimator import FlowEstimator
 from pipeline.importers import folder as plain_folder
@@ -185,7 +185,11 @@ def _read_image(path: Path) -> np.ndarray:
         raise Refusal(
             f"the image cannot be read: {error.strerror}", where=str(path), remedy="give another file"
         ) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+    try:
+        image = pictures.decoded(data, cv2.IMREAD_COLOR_RGB)
+    except ValueError as error:
+        remedy = "give a smaller image"
+        raise Refusal(f"the image cannot be decoded: {error}", where=str(path), remedy=remedy) from error
     if image is None:
         raise Refusal(
             "this is no image that can be decoded", where=str(path), remedy="give two images, or one video alone"

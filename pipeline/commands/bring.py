@@ -63,9 +63,7 @@ def bring(
     if not (math.isfinite(bound) and bound > 0):
         raise UsageError(f"flow bound {bound} is not positive")
     if not 0 <= fps <= MOST_FPS:
-        raise UsageError(
-            f"{fps} frames a second cannot be meant: at most {MOST_FPS} can", remedy="0 stands for unknown"
-        )
+        raise UsageError(f"{fps} frames a second are not in 0 to {MOST_FPS}", remedy="0 stands for unknown")
     listed = Manifest.load(manifest) if manifest else None
     with contextlib.ExitStack() as stack:
         with errors.status("checking what is there"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import storage
+from pipeline import pictures, storage
 from pipeline.video.decode import Undecodable
 
 END = b"\xff\xd9"
@@ -78,7 +78,10 @@ def _decode(jpeg: bytes, flags: int, what: str) -> np.ndarray:
     # Decoders make up the rest of a picture that was cut off, without a word.
     if not jpeg.rstrip(b"\0").endswith(END):
         raise Undecodable(f"{what} is cut off" if jpeg else f"{what} is empty", "decode")
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
+    try:
+        image = pictures.decoded(jpeg, flags)
+    except ValueError as error:
+        raise Undecodable(f"{what} cannot be decoded: {error}", "decode") from error
     if image is None:
         raise Undecodable(f"{what} cannot be decoded", "decode")
     from pipeline.existing.huffman import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import storage
+from pipeline import pictures, storage
 from pipeline.errors import Refusal, UsageError
 
 MAGIC = b"PIEH"  # the float 202021.25, little-endian: a reader with the other byte order notices
@@ -111,7 +111,7 @@ def _decode_kitti(data: bytes) -> np.ndarray:
         raise ValueError("it is no PNG")
     if not data.endswith(_PNG_END):  # OpenCV fills what is missing with zeros
         raise ValueError("it is cut off")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = pictures.decoded(data, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("it cannot be decoded")
     if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] != 3:

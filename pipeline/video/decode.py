@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.video.conversion import ToRgb
+from pipeline.video.opening import Undecodable, declared_duration, in_words, open_container, refuse_huge, video_stream
 
 BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes through in as little memory as a clip
 MAX_BLOCK_FRAMES = 64
@@ -24,21 +25,7 @@ MOST_FPS = 1000  # that are taken: each frame of the file is given that often in
 LATE_ENDS = Fraction(
     2, 100
 )  # of the declared duration, and two frames' time, may lack at the end before a file counts as cut off
-# Decoders that pass off what they could not read as a whole frame, without a mark, unless they are told to fail.
-UNMARKED = {"mjpeg": {"err_detect": "explode"}}
-
 UNGUARDED: AbstractContextManager[None] = contextlib.nullcontext()
-
-
-class Undecodable(Exception):
-    """A video that cannot be stored whole. `stage` is open, decode or end; `readable` counts the frames before it."""
-
-    def __init__(self, reason: str, stage: str, readable: int = 0) -> None:
-        super().__init__(reason, stage, readable)
-        self.reason, self.stage, self.readable = reason, stage, readable
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 @dataclass(frozen=True)
@@ -87,9 +74,10 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.container = _open(path)
+        self.container = open_container(path)
         try:
-            self.stream = _video_stream(self.container)
+            self.stream = video_stream(self.container)
+            refuse_huge(path, self.stream)
         except Undecodable:
             self.container.close()
             raise
@@ -205,7 +193,7 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
 
     def _missing_at_end(self, reach: _Reach) -> str:
         """Where the frames stop and how long the file says that they are, if that is well before; or empty."""
-        declared, base = _declared_duration(self.container, self.stream), self.stream.time_base
+        declared, base = declared_duration(self.container, self.stream), self.stream.time_base
         if not declared or not base or reach.last is None:
             return ""
         start = self.stream.start_time or 0
@@ -302,49 +290,6 @@ class _Clock:
         return time
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    try:
-        if not path.is_file():
-            raise Undecodable("there is no such file" if not path.exists() else "it is not a file", "open")
-        if path.stat().st_size == 0:
-            raise Undecodable("the file is empty (0 bytes)", "open")
-        # An absolute path: FFmpeg takes what stands before a colon in another one for a protocol.
-        return av.open(str(path.absolute()), metadata_errors="ignore")
-    except (av.FFmpegError, OSError) as error:
-        raise Undecodable(
-            f"it cannot be opened as a video: {_said_at_opening(path) or _short(error)}", "open"
-        ) from error
-
-
-def _said_at_opening(path: Path) -> str:
-    """FFmpeg's last word on a file that it does not open; codes of its own may read as errors of the system, as that a
-    device is busy for a picture that is too large."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as said, contextlib.suppress(av.FFmpegError, OSError):
-            av.open(str(path.absolute()), metadata_errors="ignore").close()
-    finally:
-        av.logging.set_level(level)
-    return said[-1][2].strip() if said else ""
-
-
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream, as OpenCV and PyAV's own readers take; cover art is not video."""
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        covers = container.streams.video
-        others = {str(stream.type) for stream in container.streams if stream not in covers}
-        kinds = " and ".join(sorted(others | ({"cover art"} if covers else set())))
-        raise Undecodable(f"it holds no video stream (only {kinds})" if kinds else "it holds no stream at all", "open")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise Undecodable("its video codec is not known to FFmpeg", "open")
-    stream.thread_type = "NONE"  # extraction runs one process per core; more threads would only fight
-    stream.codec_context.options = UNMARKED.get(stream.codec_context.name, {})
-    return stream
-
-
 def _header(container: av.container.InputContainer, stream: av.VideoStream) -> Probe:
     rate = stream.average_rate or stream.guessed_rate
     return Probe(
@@ -352,20 +297,9 @@ def _header(container: av.container.InputContainer, stream: av.VideoStream) -> P
         height=stream.codec_context.height,
         fps=float(rate) if rate else 0.0,
         codec=stream.codec_context.name,
-        duration=float(_declared_duration(container, stream)),
+        duration=float(declared_duration(container, stream)),
         frames=stream.frames,
     )
-
-
-def _declared_duration(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
-    """Seconds that the video stream should last, 0 when unknown; the container's word counts only for a lone stream."""
-    alone = len(container.streams) == 1
-    # FFmpeg hands ASF's one duration, that of the file, to every stream.
-    if stream.duration is not None and stream.time_base is not None and (alone or container.format.name != "asf"):
-        return stream.duration * stream.time_base
-    if alone and container.duration is not None:
-        return Fraction(container.duration, av.time_base)
-    return Fraction(0)
 
 
 def _undamaged(frame: av.VideoFrame) -> av.VideoFrame:
@@ -379,5 +313,4 @@ def _damaged(readable: int, how: str) -> Undecodable:
 
 
 def _short(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return text if isinstance(error, _Passed) else f"{text} ({type(error).__name__})"
+    return str(error) if isinstance(error, _Passed) else in_words(error)

@@ -17,6 +17,8 @@ from numcodecs.zstd import Zstd
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.registry import register_codec
 
+from pipeline import pictures
+
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
@@ -36,6 +38,7 @@ _FLAGS = {
     "rgb": cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
     "stacked": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
 }
+_ZSTD_MAGIC, _ZSTD_HEADER = b"\x28\xb5\x2f\xfd", 18  # bytes of the longest header
 
 
 class FrameCodec(Protocol):
@@ -74,10 +77,11 @@ def decode(encoded: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.nd
 
     Raises ValueError when the bytes do not hold an image of that shape.
     """
-    image = cv2.imdecode(encoded, _FLAGS[layout]) if encoded.size else None
     wanted = shape if layout == "rgb" else (shape[0] * shape[1], shape[2])
+    announced = pictures.jpeg_size(encoded)  # decoding takes memory for what is announced, whatever is there
+    image = cv2.imdecode(encoded, _FLAGS[layout]) if announced == wanted[:2] else None
     if image is None or image.shape != wanted:
-        found = "nothing" if image is None else f"an image of {image.shape[0]} x {image.shape[1]}"
+        found = f"an image of {announced[0]} x {announced[1]}" if announced else "nothing"
         raise ValueError(f"a JPEG should hold a frame of shape {shape} and holds {found}")
     return image.reshape(shape)
 
@@ -142,16 +146,30 @@ class ZstdFrames:
         return np.frombuffer(Zstd(self.level).encode(np.ascontiguousarray(frame)), np.uint8)
 
     def decode_frame(self, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        announced = _content_size(encoded[:_ZSTD_HEADER].tobytes())
+        if announced != math.prod(shape):  # decompressing takes memory for what is announced
+            raise ValueError(f"zstd bytes should hold a frame of shape {shape} and hold {announced} bytes")
         try:
             values = np.frombuffer(Zstd().decode(np.ascontiguousarray(encoded)), np.uint8)
         except RuntimeError as error:
             raise ValueError(f"zstd bytes cannot be decompressed: {error}") from error
-        if values.size != math.prod(shape):
-            raise ValueError(f"zstd bytes should hold a frame of shape {shape} and hold {values.size} bytes")
         return values.reshape(shape)
 
     def chain(self) -> list[dict[str, Any]]:
         return [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": self.level, "checksum": False}}]
+
+
+def _content_size(header: bytes) -> int | None:
+    """Bytes that a frame of zstd says that it holds (RFC 8878, 3.1.1.1); None where it does not say, as ours always do."""
+    if len(header) < 5 or header[:4] != _ZSTD_MAGIC:
+        return None
+    flags = header[4]
+    whole = bool(flags & 32)  # a single segment: no byte tells the size of a window
+    start = 5 + (not whole) + (0, 1, 2, 4)[flags & 3]
+    length = (1 if whole else 0, 2, 4, 8)[flags >> 6]
+    if not length:
+        return None
+    return int.from_bytes(header[start : start + length], "little") + (256 if length == 2 else 0)
 
 
 register_codec(NAME, JpegCodec)

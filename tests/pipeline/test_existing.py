@@ -348,7 +348,7 @@ def test_a_picture_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "a" / "b" / "img_00001.jpg")
     existing = Existing(FrameFolders(tmp_path), None)
     summary = bring(manifest_of(existing), existing, tmp_path / "store", 1, "again").summary
-    assert summary.quarantined == 1
+    assert summary.quarantined == {"a/b": "img_00001.jpg cannot be read: it is not a regular file"}
     assert open_store(tmp_path / "store").quarantine == {
         "a/b": "img_00001.jpg cannot be read: it is not a regular file"
     }

@@ -17,6 +17,7 @@ from nvidia.dali import Pipeline, fn
 from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 
 from pipeline.errors import Refusal
+from pipeline.pictures import jpeg_size
 from pipeline.store import VideoStore, corrupt
 from pipeline.views.codec import JpegCodec
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
@@ -59,6 +60,10 @@ class DaliExecutor:
         kind = (view, size, "taps" in inputs)
         heights, widths = np.repeat(planes.sizes, [len(found) for found in streams], axis=0).T
         images = np.stack([planes.count * heights, widths], axis=1)
+        if self._is_jpeg(view):  # decoding takes memory for what is announced
+            announced = [jpeg_size(stream) for found in streams for stream in found.values()]
+            if announced != list(map(tuple, images.tolist())):
+                raise self._refusal(view, plans, streams, ValueError("a frame announces another size"))
         with self._lock:
             try:
                 items = self._execute(kind, planes, inputs, images, capacity)
