@@ -26,6 +26,14 @@ LATE_ENDS = Fraction(
 )  # of the declared duration, and two frames' time, may lack at the end before a file counts as cut off
 # Decoders that pass off what they could not read as a whole frame, without a mark, unless they are told to fail.
 UNMARKED = {"mjpeg": {"err_detect": "explode"}}
+# Of FFmpeg's some 350 readers of files, those of video and sound, and of a photograph. The others read text or raw bytes as video,
+# or open other files, as playlists do; a name does not keep a file from being one.
+DEMUXERS = (
+    "3g2,3gp,4xm,aac,ac3,aiff,amv,ape,apng,apv,asf,asf_o,av1,avi,avs,avs2,avs3,bink,caf,cavsvideo,dirac,dnxhd,dts,dv,eac3,ea,evc,"
+    "film_cpk,flac,flic,flv,gif,gxf,h261,h263,h264,hevc,ipmovie,ivf,jpeg_pipe,kux,live_flv,lxf,m4v,matroska,mj2,mjpeg,mjpeg_2000,mlv,"
+    "mov,mp3,mp4,m4a,mpeg,mpegts,mpegvideo,mxf,nsv,nut,nuv,obu,ogg,pva,r3d,rm,roq,rpl,smjpeg,smk,swf,thp,vc1,vc1test,vivo,"
+    "vvc,w64,wav,webm,wtv,wv,xmv,yuv4mpegpipe"
+)
 
 UNGUARDED: AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -308,12 +316,18 @@ def _open(path: Path) -> av.container.InputContainer:
             raise Undecodable("there is no such file" if not path.exists() else "it is not a file", "open")
         if path.stat().st_size == 0:
             raise Undecodable("the file is empty (0 bytes)", "open")
-        # An absolute path: FFmpeg takes what stands before a colon in another one for a protocol.
-        return av.open(str(path.absolute()), metadata_errors="ignore")
+        return _container(path)
     except (av.FFmpegError, OSError) as error:
-        raise Undecodable(
-            f"it cannot be opened as a video: {_said_at_opening(path) or _short(error)}", "open"
-        ) from error
+        said = _said_at_opening(path) or _short(error)
+        if "whitelist" in said:  # none of the DEMUXERS reads it
+            said = "its content is no video's, but text, a picture, a playlist or the like"
+        raise Undecodable(f"it cannot be opened as a video: {said}", "open") from error
+
+
+def _container(path: Path) -> av.container.InputContainer:
+    # An absolute path: FFmpeg takes what stands before a colon in another one for a protocol.
+    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    return av.open(str(path.absolute()), metadata_errors="ignore", options=options)
 
 
 def _said_at_opening(path: Path) -> str:
@@ -323,7 +337,7 @@ def _said_at_opening(path: Path) -> str:
     av.logging.set_level(av.logging.ERROR)
     try:
         with av.logging.Capture() as said, contextlib.suppress(av.FFmpegError, OSError):
-            av.open(str(path.absolute()), metadata_errors="ignore").close()
+            _container(path).close()
     finally:
         av.logging.set_level(level)
     return said[-1][2].strip() if said else ""
