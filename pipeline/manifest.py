@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.errors import Refusal
 
+DEEPEST, LONGEST = 100, 1000  # of an id: folders and bytes, so that its path in a store is one that systems take
 SPLITS = ("train", "val", "test", "")
 
 
@@ -132,6 +133,10 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
             problem = "a row without video_id or path"
         elif any(part in ("", ".", "..") for part in row.video_id.split("/")) or "\0" in row.video_id:
             problem = f"video_id {row.video_id!r} is not a plain relative path"
+        elif row.video_id.count("/") > DEEPEST or len(row.video_id.encode(errors="replace")) > LONGEST:
+            problem = (
+                f"video_id {row.video_id[:40]!r}... lies in more than {DEEPEST} folders or has over {LONGEST:,} bytes"
+            )
         elif not _is_unicode(row.video_id + row.path):
             problem = f"the name {row.path!r} is not valid UTF-8"
         elif row.video_id in seen:
