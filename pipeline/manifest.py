@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
@@ -120,7 +121,7 @@ def _row(path: Path, line: int, record: dict) -> Video:
 
 
 def _validate(rows: list[Video], classes: list[str], where: str) -> None:
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # as ids look: those that differ in bytes alone could not be told apart
     known = set(classes)
     if len(known) != len(classes):
         raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
@@ -139,15 +140,17 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
             )
         elif not _is_unicode(row.video_id + row.path):
             problem = f"the name {row.path!r} is not valid UTF-8"
-        elif row.video_id in seen:
+        elif (other := seen.get(unicodedata.normalize("NFC", row.video_id))) is not None:
             problem = f"video_id {row.video_id!r} stands in two rows"
+            if other != row.video_id:
+                problem = f"video_ids {ascii(other)} and {ascii(row.video_id)} look alike (Unicode's NFC and NFD)"
         elif row.split not in SPLITS:
             problem = f"split {row.split!r} of {row.video_id!r} is none of train, val, test or empty"
         elif row.label and row.label not in known:
             problem = f"label {row.label!r} of {row.video_id!r} is not in the class list"
         if problem:
             raise Refusal(problem, where=where, remedy="correct the row, or rename the file; nothing was started")
-        seen.add(row.video_id)
+        seen[unicodedata.normalize("NFC", row.video_id)] = row.video_id
 
 
 def _is_unicode(text: str) -> bool:

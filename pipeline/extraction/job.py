@@ -124,10 +124,12 @@ def _write_quarantine(
 ) -> None:
     path = layout.quarantine_path(store, video.video_id)
     storage.make_folder(path.parent)
-    storage.write_atomically(path, _quarantine_file(video, reproduce, reason, stage, trace))
+    storage.write_atomically(path, _quarantine_file(video, stamp, reproduce, reason, stage, trace))
 
 
-def _quarantine_file(video: Video, reproduce: str, reason: str, stage: str, trace: str) -> bytes:
+def _quarantine_file(
+    video: Video, stamp: tuple[int, ...], reproduce: str, reason: str, stage: str, trace: str = ""
+) -> bytes:
     entry = {
         **asdict(video),
         "reason": reason,
@@ -143,8 +145,9 @@ def missing(store: Path, root: Path, videos: Sequence[Video]) -> list[Outcome]:
     """Quarantine videos whose files are not there, for which no worker is needed."""
     files = {}
     for video in videos:
-        path = layout.quarantine_path(store, video.video_id)
-        files[path] = _quarantine_file(video, _probe_command(root / video.path), NO_FILE, "open", "")
+        file = root / video.path
+        content = _quarantine_file(video, file_stamp(file), _probe_command(file), NO_FILE, "open")
+        files[layout.quarantine_path(store, video.video_id)] = content
     with writing_to(store):
         storage.write_together(files)
     return [Outcome(video.video_id, "quarantined", NO_FILE, "open") for video in videos]

@@ -7,6 +7,7 @@ import functools
 import os
 import posixpath
 import re
+import unicodedata
 from pathlib import Path
 
 from pipeline.errors import Refusal, named
@@ -140,7 +141,7 @@ def stem(path: str) -> str:
 
 def spelling(name: str) -> str:
     """The name of a class or folder as it is compared: `Playing Guitar` and `playing_guitar` are one class."""
-    return name.casefold().replace(" ", "_")
+    return unicodedata.normalize("NFC", name.casefold()).replace(" ", "_")
 
 
 def split_folder(path: str) -> str:

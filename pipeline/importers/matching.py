@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def _found(entries: list[Entry], files: list[str], case_matters: bool) -> dict[E
         if path in free:
             found[entry] = path
             del free[path]
-    cases: tuple[Callable[[str], str], ...] = (str,) if case_matters else (str, str.casefold)
+    # To the byte, then as it looks (`é` is one letter or two, as a system writes it), then in any case.
+    cases: tuple[Callable[[str], str], ...] = (str, _looks) if case_matters else (str, _looks, _folded)
     for (file_keys, entry_key), case in itertools.product(((_tails, _tail), (_flat, _name)), cases):
         index = defaultdict(list)
         for file in free:
@@ -127,6 +129,14 @@ def _found(entries: list[Entry], files: list[str], case_matters: bool) -> dict[E
                 found[entry] = min(candidates, key=lambda file: _unlikeness(entry, file))
                 del free[found[entry]]
     return found
+
+
+def _looks(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _looks(_looks(name).casefold())
 
 
 def _unlikeness(entry: Entry, file: str) -> tuple:
