@@ -12,7 +12,7 @@ import io
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
@@ -125,6 +125,9 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
     known = set(classes)
     if len(known) != len(classes):
         raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
+    for name, like in _alike(classes):
+        what = f"class names {ascii(name)} and {ascii(like)} look alike (Unicode's NFC and NFD)"
+        raise Refusal(what, where=where, remedy="give both the same name")
     for name in classes:
         if name.splitlines() != [name]:
             raise Refusal(f"class name {name!r} is not one line", where=where, remedy="rename the class")
@@ -151,6 +154,14 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
         if problem:
             raise Refusal(problem, where=where, remedy="correct the row, or rename the file; nothing was started")
         seen[unicodedata.normalize("NFC", row.video_id)] = row.video_id
+
+
+def _alike(names: list[str]) -> Iterator[tuple[str, str]]:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            yield other, name
 
 
 def _is_unicode(text: str) -> bool:
