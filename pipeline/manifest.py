@@ -10,14 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal
 
+DEEPEST, LONGEST = 100, 1000  # of an id: folders and bytes, so that its path in a store is one that systems take
 SPLITS = ("train", "val", "test", "")
 
 
@@ -119,10 +121,13 @@ def _row(path: Path, line: int, record: dict) -> Video:
 
 
 def _validate(rows: list[Video], classes: list[str], where: str) -> None:
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # as ids look: those that differ in bytes alone could not be told apart
     known = set(classes)
     if len(known) != len(classes):
         raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
+    for name, like in _alike(classes):
+        what = f"class names {ascii(name)} and {ascii(like)} look alike (Unicode's NFC and NFD)"
+        raise Refusal(what, where=where, remedy="give both the same name")
     for name in classes:
         if name.splitlines() != [name]:
             raise Refusal(f"class name {name!r} is not one line", where=where, remedy="rename the class")
@@ -132,17 +137,31 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
             problem = "a row without video_id or path"
         elif any(part in ("", ".", "..") for part in row.video_id.split("/")) or "\0" in row.video_id:
             problem = f"video_id {row.video_id!r} is not a plain relative path"
+        elif row.video_id.count("/") > DEEPEST or len(row.video_id.encode(errors="replace")) > LONGEST:
+            problem = (
+                f"video_id {row.video_id[:40]!r}... lies in more than {DEEPEST} folders or has over {LONGEST:,} bytes"
+            )
         elif not _is_unicode(row.video_id + row.path):
             problem = f"the name {row.path!r} is not valid UTF-8"
-        elif row.video_id in seen:
+        elif (other := seen.get(unicodedata.normalize("NFC", row.video_id))) is not None:
             problem = f"video_id {row.video_id!r} stands in two rows"
+            if other != row.video_id:
+                problem = f"video_ids {ascii(other)} and {ascii(row.video_id)} look alike (Unicode's NFC and NFD)"
         elif row.split not in SPLITS:
             problem = f"split {row.split!r} of {row.video_id!r} is none of train, val, test or empty"
         elif row.label and row.label not in known:
             problem = f"label {row.label!r} of {row.video_id!r} is not in the class list"
         if problem:
             raise Refusal(problem, where=where, remedy="correct the row, or rename the file; nothing was started")
-        seen.add(row.video_id)
+        seen[unicodedata.normalize("NFC", row.video_id)] = row.video_id
+
+
+def _alike(names: list[str]) -> Iterator[tuple[str, str]]:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            yield other, name
 
 
 def _is_unicode(text: str) -> bool:

@@ -8,7 +8,7 @@ import os
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,12 +22,13 @@ from pipeline.errors import Refusal
 from pipeline.manifest import Video
 from pipeline.store import layout
 from pipeline.store.settings import ExtractionSettings, settings_hash
-from pipeline.store.writing import VideoWriter
+from pipeline.store.writing import VideoWriter, writing_to
 from pipeline.video.decode import DecodeSettings, OpenVideo, Undecodable
 from pipeline.video.watchdog import watching
 from pipeline.views import Extractor
 
 TRACEBACK_LINES = 12
+NO_FILE = "there is no such file"
 TIME = "time"  # the stage of a video that was given up
 RECORD_DIGITS = 32  # of a record's digest, as many as `VideoTable.digests` has
 
@@ -123,6 +124,12 @@ def _write_quarantine(
 ) -> None:
     path = layout.quarantine_path(store, video.video_id)
     storage.make_folder(path.parent)
+    storage.write_atomically(path, _quarantine_file(video, stamp, reproduce, reason, stage, trace))
+
+
+def _quarantine_file(
+    video: Video, stamp: tuple[int, ...], reproduce: str, reason: str, stage: str, trace: str = ""
+) -> bytes:
     entry = {
         **asdict(video),
         "reason": reason,
@@ -131,7 +138,19 @@ def _write_quarantine(
         "reproduce": reproduce,
         "stamp": list(stamp),
     }
-    storage.write_atomically(path, layout.quarantine_file(entry))
+    return layout.quarantine_file(entry)
+
+
+def missing(store: Path, root: Path, videos: Sequence[Video]) -> list[Outcome]:
+    """Quarantine videos whose files are not there, for which no worker is needed."""
+    files = {}
+    for video in videos:
+        file = root / video.path
+        content = _quarantine_file(video, file_stamp(file), _probe_command(file), NO_FILE, "open")
+        files[layout.quarantine_path(store, video.video_id)] = content
+    with writing_to(store):
+        storage.write_together(files)
+    return [Outcome(video.video_id, "quarantined", NO_FILE, "open") for video in videos]
 
 
 def _probe_command(file: Path) -> str:

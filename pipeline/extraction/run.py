@@ -12,6 +12,7 @@ from distributed import Client
 
 from pipeline import storage
 from pipeline.errors import Interrupted, Refusal
+from pipeline.extraction import job
 from pipeline.extraction.job import Outcome
 from pipeline.extraction.journal import Journal, Summary, journal
 from pipeline.extraction.opening import joined, run_into
@@ -26,6 +27,8 @@ from pipeline.manifest import Manifest, Video
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import writing_to
 from pipeline.views import VIEWS
+
+TOGETHER = 1000  # missing files that are told at once
 
 
 class Unfinished(Interrupted):
@@ -124,23 +127,30 @@ def _work_off(
 ) -> None:
     """Take out of `todo` what was brought into the store or into quarantine."""
     sizes = {row.video_id: size_of(task.root / row.path) for row in todo.values()}
-    # The largest first: a long video that starts last would keep one worker busy alone.
-    ordered = sorted(todo.values(), key=lambda row: (-sizes[row.video_id], row.video_id))
+    missing = [row for row in todo.values() if not sizes[row.video_id] and not (task.root / row.path).exists()]
     bar = ExtractionBar(sizes, summary.in_quarantine, pairs=any(VIEWS[name].per_pair for name in task.settings.views))
-    with stop.deferred(), chosen as client:
-        if task.elsewhere:
-            with stop.at_once():
-                wait_for_workers(client, bar.say)
-                admit(client, task.root, task.store, bar.say)
-        bar.say(f"dashboard: {client.dashboard_link}")
-        with (
-            bar,
-            journal(task.store, len(ordered)) as kept,
-            contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes,
-        ):
-            for outcome in noted(outcomes, task.store, kept, bar):
-                summary.count(outcome)
-                todo.pop(outcome.video_id)
+
+    def settle(outcomes: Iterable[Outcome], kept: Journal) -> None:
+        for outcome in noted(outcomes, task.store, kept, bar):
+            summary.count(outcome)
+            todo.pop(outcome.video_id)
+
+    with stop.deferred(), journal(task.store, len(todo)) as kept:
+        with stop.at_once(), bar:
+            for first in range(0, len(missing), TOGETHER):
+                settle(job.missing(task.store, task.root, missing[first : first + TOGETHER]), kept)
+        if not todo:
+            return
+        # The largest first: a long video that starts last would keep one worker busy alone.
+        ordered = sorted(todo.values(), key=lambda row: (-sizes[row.video_id], row.video_id))
+        with chosen as client:
+            if task.elsewhere:
+                with stop.at_once():
+                    wait_for_workers(client, bar.say)
+                    admit(client, task.root, task.store, bar.say)
+            bar.say(f"dashboard: {client.dashboard_link}")
+            with bar, contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes:
+                settle(outcomes, kept)
 
 
 def size_of(path: Path) -> int:

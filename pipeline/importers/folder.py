@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import Refusal
-from pipeline.importers.inventory import EXTENSIONS, split_folder, videos_below
+from pipeline.importers.inventory import Inventory, split_folder
 from pipeline.manifest import Manifest, Video, unique_ids
 
 
@@ -13,18 +13,21 @@ def read(videos: Path) -> Manifest:
     """One row for every video below `videos`, in sorted order.
 
     The label is the folder directly above the file, below the split folder; files that lie flat have none. A leading
-    `train/`, `val/` or `test/` folder gives the split. Raises Refusal when there is no such folder or no video in it.
+    `train/`, `val/` or `test/` folder gives the split. Notes tell what is left out. Raises Refusal when there is no such folder or no video in it.
     """
-    paths = videos_below(videos)
+    inventory = Inventory(videos)
+    paths, notes = inventory.videos(), inventory.notes()
     if not paths:
         raise Refusal(
-            "no video was found",
+            "; ".join(["no video was found", *notes]),
             where=str(videos),
-            remedy=f"videos are files that end in {' '.join(EXTENSIONS)}, or have no extension",
+            remedy="give the folder that holds your videos: files as .mp4 .mkv .avi .webm .mov, or without an extension",
         )
     ids = unique_ids(paths)
     rows = [_video(path, ids[path]) for path in paths]
-    return Manifest(rows, sorted({row.label for row in rows if row.label}, key=lambda name: (name.lower(), name)))
+    return Manifest(
+        rows, sorted({row.label for row in rows if row.label}, key=lambda name: (name.lower(), name)), tuple(notes)
+    )
 
 
 def _video(path: str, video_id: str) -> Video:

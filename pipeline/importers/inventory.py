@@ -2,37 +2,132 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import os
+import posixpath
+import re
+import unicodedata
 from pathlib import Path
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, named
 from pipeline.store import layout
 
-# What people have; named in messages. A file with another extension, or none, is taken too unless it is surely no video:
-# what cannot be decoded lands in quarantine with its reason, which is better than being passed over in silence.
+# Containers of videos. A file without an extension is taken too: decoding tells whether it is a video. Any other is left
+# out and told: text beside a video, pictures, playlists and archives would be decoded as something, or open other files.
 EXTENSIONS = tuple(
-    ".3gp .avi .flv .gif .h264 .h265 .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+    ".3g2 .3gp .264 .265 .amv .asf .av1 .avc .avi .divx .dv .f4v .flv .gif .h261 .h263 .h264 .h265 .hevc .ivf .m1v .m2t .m2ts"
+    " .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogg .ogm .ogv .qt .rm .rmvb"
+    " .swf .trp .ts .vob .webm .wmv .wtv .y4m".split()
 )
-NOT_VIDEOS = frozenset(
-    ".csv .txt .md .json .yaml .yml .xml .html .htm .pdf .zip .tar .gz .rar .7z .jpg .jpeg .png .bmp .srt .vtt .py .sh"
-    " .npy .npz .pkl .mat .partial".split()
-)
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".rar", ".7z", ".lmdb", ".mdb")
+KIND = re.compile(r"\.(?=\w*[a-z])\w{1,12}", re.IGNORECASE | re.ASCII)  # `.2` and `. Bean` belong to names
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+SHOWN = 3
 
 
-def videos_below(top: Path) -> list[str]:
-    """Relative paths of all files below `top` that may be videos, sorted.
+class Inventory:
+    """What lies below a folder, each folder once however many links lead to it; hidden files and stores are passed over.
 
-    Links to folders are followed; hidden files, and stores that lie among the videos, are passed over. Raises Refusal
-    when there is no such folder or it cannot be listed.
+    paths: of all files, relative and sorted. Raises Refusal when there is no such folder or it cannot be listed.
     """
-    if not top.is_dir():
-        raise Refusal(
-            "there is no such folder of videos" if not top.exists() else "this is a file, not a folder of videos",
-            where=str(top),
-            remedy="give the folder that holds your videos: VIDEOS=/path/to/folder",
-        )
-    return sorted(path for path in _files(top) if os.path.splitext(path)[1].lower() not in NOT_VIDEOS)
+
+    def __init__(self, top: Path) -> None:
+        if not top.is_dir():
+            raise Refusal(
+                "there is no such folder of videos" if not top.exists() else "this is a file, not a folder of videos",
+                where=str(top),
+                remedy="give the folder that holds your videos: VIDEOS=/path/to/folder",
+            )
+        self.top = top
+        self.same_folders: list[str] = []
+        self.identities: dict[str, tuple[int, int]] = {}
+        # Links after all else: what can be reached without one has the path that has none.
+        seen: set[tuple[int, int]] = set()
+        waiting = [""]
+        while waiting:
+            waiting = sorted([*waiting[1:], *self._walk(waiting[0], seen)], key=lambda path: (path.count("/"), path))
+        self.paths = sorted(self.identities)
+
+    def videos(self) -> list[str]:
+        """Paths of what may be a video by its name; of several that are one file, the one that is no link, or the first."""
+        return [path for path in self.paths if may_be_video(path) and path not in self.same_files]
+
+    @functools.cached_property
+    def same_files(self) -> dict[str, str]:
+        """Files that are one with another, which is taken in their place."""
+        first: dict[tuple[int, int], str] = {}
+        linked = {path: os.path.islink(self.top / path) for path in self.paths}
+        for path in sorted(self.paths, key=lambda path: (linked[path], path)):
+            if may_be_video(path):
+                first.setdefault(self.identities[path], path)
+        return {
+            path: first[self.identities[path]]
+            for path in self.paths
+            if may_be_video(path) and first[self.identities[path]] != path
+        }
+
+    def notes(self) -> list[str]:
+        """What is left out, by kind."""
+        kinds = collections.defaultdict(list)
+        for path in self.paths:
+            if not may_be_video(path):
+                kinds[_kind(path)].append(path)
+        told = []
+        if kinds:
+            ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+            counts = "; ".join(f"{len(paths):,} {kind} ({named(paths, SHOWN)})" for kind, paths in ordered)
+            told.append(f"files that are no videos by their names are left out: {counts}")
+        told += self.of_archives()
+        if self.same_folders:
+            told.append(f"links to folders that are listed already are left out: {named(self.same_folders, SHOWN)}")
+        if self.same_files:
+            pairs = [f"{path} is {other}" for path, other in self.same_files.items()]
+            told.append(
+                f"{len(pairs):,} names of files that have another here are left out: {named(pairs, SHOWN)};"
+                " a manifest that lists them takes them"
+            )
+        return [printable(text) for text in told]
+
+    def of_archives(self) -> list[str]:
+        """That there are archives, if any."""
+        archives = sorted({_kind(path) for path in self.paths} & set(ARCHIVES))
+        if not archives:
+            return []
+        return [f"archives ({' '.join(archives)}) are not opened: unpack them into folders to have their videos"]
+
+    def _walk(self, start: str, seen: set[tuple[int, int]]) -> list[str]:
+        """Add the files below a folder, and return the links to folders there."""
+        links, below = [], [start]
+        while below:
+            folder = below.pop()
+            identity = _identity(self.top / folder)
+            if identity in seen:
+                self.same_folders.append(folder)
+                continue
+            seen.add(identity)
+            entries = _entries(self.top / folder)
+            if any(entry.name == layout.RECORD for entry in entries):
+                continue
+            for entry in entries:
+                path = posixpath.join(folder, entry.name)
+                if entry.name.startswith("."):
+                    continue
+                if not os.path.isdir(entry.path):
+                    self.identities[path] = _identity(self.top / path)
+                elif not entry.is_symlink():
+                    below.append(path)
+                elif leads_back(entry.path):
+                    self.same_folders.append(path)
+                else:
+                    links.append(path)
+        return links
+
+
+def may_be_video(path: str) -> bool:
+    """Whether it has the extension of a video, or none."""
+    kind = os.path.splitext(path)[1]
+    return not KIND.fullmatch(kind) or kind.lower() in EXTENSIONS
 
 
 def is_surely_video(path: str) -> bool:
@@ -46,24 +141,13 @@ def stem(path: str) -> str:
 
 def spelling(name: str) -> str:
     """The name of a class or folder as it is compared: `Playing Guitar` and `playing_guitar` are one class."""
-    return name.casefold().replace(" ", "_")
+    return unicodedata.normalize("NFC", name.casefold()).replace(" ", "_")
 
 
 def split_folder(path: str) -> str:
     """The split that a leading `train/`, `val/` or `test/` of a relative path gives, or empty."""
     first, below, _ = path.partition("/")
     return SPLIT_FOLDERS.get(first.lower(), "") if below else ""
-
-
-def _files(top: Path) -> list[str]:
-    found = []
-    for folder, folders, names in os.walk(top, onerror=_unreadable, followlinks=True):
-        if layout.RECORD in names:
-            folders.clear()
-            continue
-        folders[:] = [n for n in folders if not n.startswith(".") and not leads_back(os.path.join(folder, n))]
-        found += [os.path.relpath(os.path.join(folder, name), top) for name in names if not name.startswith(".")]
-    return found
 
 
 def leads_back(folder: str) -> bool:
@@ -73,9 +157,31 @@ def leads_back(folder: str) -> bool:
     return os.path.commonpath([target, parent]) == target
 
 
-def _unreadable(error: OSError) -> None:
-    raise Refusal(
-        f"a folder cannot be listed: {error.strerror}",
-        where=str(error.filename),
-        remedy="make it readable, or move it out of the folder of videos",
-    )
+def printable(names: str) -> str:
+    """Names of files for a text, whatever bytes they hold."""
+    return names.encode("utf-8", "backslashreplace").decode()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What file or folder a path leads to; of a link that leads nowhere, the link."""
+    try:
+        status = path.stat()
+    except OSError:
+        status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise Refusal(
+            f"a folder cannot be listed: {error.strerror}",
+            where=str(error.filename),
+            remedy="make it readable, or move it out of the folder of videos",
+        ) from error
+
+
+def _kind(path: str) -> str:
+    return os.path.splitext(path)[1].lower()

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import Refusal, named
-from pipeline.importers.inventory import is_surely_video, spelling, split_folder, stem, videos_below
+from pipeline.importers.inventory import (
+    Inventory,
+    is_surely_video,
+    may_be_video,
+    printable,
+    spelling,
+    split_folder,
+    stem,
+)
 from pipeline.manifest import SPLITS, Manifest, Video, unique_ids
 
 NAMED = 5  # of many missing files, these are named
@@ -56,14 +65,15 @@ def match(
     none is found.
     """
     wanted = _merged(entries)
-    files = videos_below(videos)
+    inventory = Inventory(videos)
+    files = [path for path in inventory.paths if may_be_video(path)]
     found = _found(wanted, files, case_matters)
     if not found:
         raise Refusal(
-            f"none of the {len(wanted):,} listed videos is there, the first is {_text(wanted[0].path)}"
+            f"none of the {len(wanted):,} listed videos is there, the first is {printable(wanted[0].path)}"
             if wanted
             else "the lists name no video",
-            where=f"{videos} ({len(files):,} files that may be videos)",
+            where="; ".join([f"{videos} ({len(files):,} files that may be videos)", *inventory.of_archives()]),
             remedy="give the folder that holds the videos themselves, not frames of them: VIDEOS=/path/to/folder",
         )
     ids = unique_ids(found.values())
@@ -71,7 +81,7 @@ def match(
     taken = set(found.values())
     missing = [entry.path for entry in wanted if entry not in found]
     unlisted = [file for file in files if file not in taken and is_surely_video(file)]
-    notes = list(notes)
+    notes = [*notes, *inventory.of_archives()]
     if missing:
         notes.append(f"{len(missing):,} of {len(wanted):,} listed videos are not there: {_some(missing)}")
     if unlisted:
@@ -90,7 +100,7 @@ def _merged(entries: Iterable[Entry]) -> list[Entry]:
             raise Refusal(
                 "the lists contradict each other: "
                 + " and ".join(f"({item.label or 'no label'}, {item.split or 'no split'})" for item in (other, entry)),
-                where=_text(entry.path),
+                where=printable(entry.path),
                 remedy="list every video once, or give one list instead of a folder of them as LISTS=",
             )
     return list(by_path.values())
@@ -105,7 +115,8 @@ def _found(entries: list[Entry], files: list[str], case_matters: bool) -> dict[E
         if path in free:
             found[entry] = path
             del free[path]
-    cases: tuple[Callable[[str], str], ...] = (str,) if case_matters else (str, str.casefold)
+    # To the byte, then as it looks (`é` is one letter or two, as a system writes it), then in any case.
+    cases: tuple[Callable[[str], str], ...] = (str, _looks) if case_matters else (str, _looks, _folded)
     for (file_keys, entry_key), case in itertools.product(((_tails, _tail), (_flat, _name)), cases):
         index = defaultdict(list)
         for file in free:
@@ -118,6 +129,14 @@ def _found(entries: list[Entry], files: list[str], case_matters: bool) -> dict[E
                 found[entry] = min(candidates, key=lambda file: _unlikeness(entry, file))
                 del free[found[entry]]
     return found
+
+
+def _looks(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _looks(_looks(name).casefold())
 
 
 def _unlikeness(entry: Entry, file: str) -> tuple:
@@ -168,9 +187,4 @@ def _counts(splits: Mapping[str, int], classes: int) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return _text(named(names, NAMED))
-
-
-def _text(names: str) -> str:
-    """Names of files for a terminal, whatever bytes they hold."""
-    return names.encode("utf-8", "backslashreplace").decode()
+    return printable(named(names, NAMED))

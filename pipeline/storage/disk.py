@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
@@ -43,6 +43,20 @@ class Disk:
     def write_atomically(self, path: Path, data: bytes) -> None:
         _write_and_rename(path, data, os.fsync)
 
+    def write_together(self, files: Mapping[Path, bytes]) -> None:
+        aside = {path: path.with_name(path.name + ASIDE) for path in files}
+        try:
+            for path, data in files.items():
+                with _created(aside[path]) as file:
+                    file.write(data)
+            flush_file_system(next(iter(files)).parent)
+            for path, written in aside.items():
+                os.replace(written, path)
+        except BaseException:
+            for written in aside.values():
+                written.unlink(missing_ok=True)
+            raise
+
     def commit(self, path: Path, data: bytes) -> None:
         _write_and_rename(path, data, lambda _: flush_file_system(path.parent))
 
@@ -52,7 +66,7 @@ class Disk:
             below[:] = [name for name in below if name not in skip and not name.endswith(ASIDE)]
 
     def files_below(self, folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Entry]:
-        return _files_below(folder, "", skip)
+        return _files_below(folder, skip)
 
     def entries(self, folder: Path) -> list[tuple[Path, bool]]:
         try:
@@ -195,18 +209,18 @@ def _created(path: Path) -> BinaryIO:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
-def _files_below(root: Path, below: str, skip: frozenset[str]) -> Iterator[Entry]:
-    try:
-        entries = sorted(os.scandir(f"{root}/{below}"), key=lambda entry: (entry.is_dir(), entry.name))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_dir():
-            if entry.name not in skip:
-                yield from _files_below(root, f"{below}{entry.name}/", skip)
-        else:
-            try:
-                facts = entry.stat()
-            except FileNotFoundError:  # it went while the folder was listed
-                continue
-            yield Entry(root, below + entry.name, facts.st_size, facts.st_mtime_ns)
+def _files_below(root: Path, skip: frozenset[str]) -> Iterator[Entry]:
+    """Without recursion, for folders may lie deeper than it may go; a link that leads nowhere is no file."""
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with contextlib.suppress(FileNotFoundError):
+            folders = []
+            for entry in sorted(os.scandir(f"{root}/{below}"), key=lambda entry: entry.name):
+                if entry.is_dir():
+                    folders.append(f"{below}{entry.name}/")
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    facts = entry.stat()
+                    yield Entry(root, below + entry.name, facts.st_size, facts.st_mtime_ns)
+            waiting += [path for path in reversed(folders) if path.split("/")[-2] not in skip]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -33,6 +33,10 @@ class ObjectStore:
             system.pipe_file(name, data)
 
     write_atomically = commit = write
+
+    def write_together(self, files: Mapping[Path, bytes]) -> None:
+        for path, data in files.items():
+            self.write(path, data)
 
     def left_aside(self, folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:
         return iter(())

@@ -15,6 +15,15 @@ from pipeline import pictures
 # Decoders that pass off what they could not read as a whole frame, without a mark, unless they are told to fail.
 UNMARKED = {"mjpeg": {"err_detect": "explode"}}
 
+# Of FFmpeg's some 350 readers of files, those of video and sound, and of a photograph. The others read text or raw bytes
+# as video, or open other files, as playlists do; a name does not keep a file from being one.
+DEMUXERS = (
+    "3g2,3gp,4xm,aac,ac3,aiff,amv,ape,apng,apv,asf,asf_o,av1,avi,avs,avs2,avs3,bink,caf,cavsvideo,dirac,dnxhd,dts,dv,eac3,"
+    "ea,evc,film_cpk,flac,flic,flv,gif,gxf,h261,h263,h264,hevc,ipmovie,ivf,jpeg_pipe,kux,live_flv,lxf,m4v,matroska,mj2,"
+    "mjpeg,mjpeg_2000,mlv,mov,mp3,mp4,m4a,mpeg,mpegts,mpegvideo,mxf,nsv,nut,nuv,obu,ogg,pva,r3d,rm,roq,rpl,smjpeg,smk,swf,"
+    "thp,vc1,vc1test,vivo,vvc,w64,wav,webm,wtv,wv,xmv,yuv4mpegpipe"
+)
+
 LIMITS = {"max_pixels": str(pipeline.LARGEST)}  # of decoders; they take memory by what a header announces
 _EXCEEDS = re.compile(r"Picture size (\d+)x(\d+) exceeds")  # FFmpeg's words for it
 
@@ -37,11 +46,18 @@ def open_container(path: Path) -> av.container.InputContainer:
             raise Undecodable("there is no such file" if not path.exists() else "it is not a file", "open")
         if path.stat().st_size == 0:
             raise Undecodable("the file is empty (0 bytes)", "open")
-        # An absolute path: FFmpeg takes what stands before a colon in another one for a protocol.
-        return av.open(str(path.absolute()), metadata_errors="ignore", options=LIMITS)
+        return _container(path)
     except (av.FFmpegError, OSError) as error:
         reason = (_said_at_opening(path) or [in_words(error)])[-1]
+        if "whitelist" in reason:  # none of the DEMUXERS reads it
+            reason = "its content is no video's, but text, a picture, a playlist or the like"
         raise Undecodable(f"it cannot be opened as a video: {reason}", "open") from error
+
+
+def _container(path: Path) -> av.container.InputContainer:
+    # An absolute path: FFmpeg takes what stands before a colon in another one for a protocol.
+    options = {**LIMITS, "format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    return av.open(str(path.absolute()), metadata_errors="ignore", options=options)
 
 
 def _said_at_opening(path: Path) -> list[str]:
@@ -54,7 +70,7 @@ def _said_at_opening(path: Path) -> list[str]:
     av.logging.set_skip_repeated(False)
     try:
         with av.logging.Capture() as said, contextlib.suppress(av.FFmpegError, OSError):
-            av.open(str(path.absolute()), metadata_errors="ignore", options=LIMITS).close()
+            _container(path).close()
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(once)

@@ -306,3 +306,33 @@ def test_doing_a_video_again_sweeps_what_was_left(one_video: Callable[[], job.Ou
     assert open_store(tmp_path / "store").videos == []
     assert one_video().status == "stored"
     assert content(tmp_path / "store") == before
+
+
+def test_files_that_are_missing_are_found_before_any_worker_starts(
+    tmp_path: Path, extraction_settings: ExtractionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.extraction import run as running
+
+    monkeypatch.setattr(running, "dispatch", None)
+    monkeypatch.setattr(running, "workers_for_extraction", lambda *_: None)
+    (tmp_path / "videos").mkdir()
+    rows = [Video(f"c/{number}", f"c/{number}.mp4") for number in range(200)]
+    summary = extract(Manifest(rows, []), tmp_path / "videos", tmp_path / "store", extraction_settings, workers=1)
+    assert summary.quarantined == {row.video_id: "there is no such file" for row in rows}
+    assert len(open_store(tmp_path / "store").quarantine) == 200
+
+
+def test_a_store_with_links_that_lead_nowhere_and_a_very_deep_id_is_listed(
+    tmp_path: Path, extraction_settings: ExtractionSettings
+) -> None:
+    video_id = "/".join(["a"] * 101)
+    with pytest.raises(Refusal, match="more than 100 folders"):
+        Manifest([Video(f"a/{video_id}", "a.mp4")], [])
+    (tmp_path / "videos").mkdir()
+    manifest = Manifest([Video(video_id, "a.mp4")], [])
+    extract(manifest, tmp_path / "videos", tmp_path / "store", extraction_settings, workers=1)
+    (tmp_path / "store" / "videos").mkdir(exist_ok=True)
+    (tmp_path / "store" / "videos" / "dangling").symlink_to(tmp_path / "nowhere")
+    opened = open_store(tmp_path / "store")
+    assert list(opened.quarantine) == [video_id]
+    assert len(opened.videos) == 0

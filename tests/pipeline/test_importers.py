@@ -69,8 +69,10 @@ def test_one_stem_with_two_extensions_makes_two_videos(tmp_path: Path) -> None:
 
 
 def test_what_is_surely_no_video_and_what_is_hidden_is_left_out(tmp_path: Path) -> None:
-    manifest = read(tmp_path, "a.mp4", "notes.txt", "list.CSV", ".hidden.mp4", ".git/b.mp4", "a.mp4.partial", "odd.xyz")
-    assert [row.path for row in manifest.rows] == ["a.mp4", "odd.xyz"]
+    manifest = read(
+        tmp_path, "a.mp4", "notes.txt", "list.CSV", ".hidden.mp4", ".git/b.mp4", "a.mp4.partial", "odd.2", "b"
+    )
+    assert [row.path for row in manifest.rows] == ["a.mp4", "b", "odd.2"]
 
 
 def test_a_store_among_the_videos_is_passed_over(tmp_path: Path) -> None:
@@ -140,3 +142,52 @@ def test_every_description_is_whole(path: Path) -> None:
     description = importers.describe(path.stem)
     assert description["title"]
     assert description["importer"] in importers.IMPORTERS
+
+
+def test_pictures_text_playlists_and_archives_are_left_out_and_told_by_kind(tmp_path: Path) -> None:
+    others = "nfo asc webp THM m3u8 ffconcat tif pgm wav mp3 tar srt sdp mpd concat txt csv json apng svg xyz".split()
+    manifest = read(tmp_path, "a.mp4", "b.nfo", "c/take.2", "Mr. Bean", *(f"a.{kind}" for kind in others))
+    assert [row.path for row in manifest.rows] == ["Mr. Bean", "a.mp4", "c/take.2"]
+    assert [row.video_id for row in manifest.rows if row.path == "a.mp4"] == ["a"]
+    told, archives = manifest.notes
+    assert told.startswith(
+        "files that are no videos by their names are left out: 2 .nfo (a.nfo, b.nfo); 1 .apng (a.apng)"
+    )
+    assert all(f".{kind.lower()} (a.{kind})" in told for kind in others if kind != "nfo")
+    assert archives.startswith("archives (.tar) are not opened: unpack them")
+
+
+def test_a_folder_of_shards_is_refused_with_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"no video was found; .* 2 \.tar \(0\.tar, 1\.tar\); archives .* unpack"):
+        read(tmp_path, "0.tar", "1.tar")
+
+
+def test_each_folder_and_file_is_taken_once_where_links_cross(tmp_path: Path) -> None:
+    for path in ("train/walk/a.mp4", "test/walk/b.mp4"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"video")
+    (tmp_path / "train" / "held_out").symlink_to("../test")
+    (tmp_path / "test" / "all").symlink_to("../train")
+    (tmp_path / "test" / "c.mp4").symlink_to("walk/b.mp4")
+    os.link(tmp_path / "train" / "walk" / "a.mp4", tmp_path / "train" / "walk" / "z.mp4")
+    manifest = importers.read("folder", tmp_path)
+    assert facts(manifest) == [("test/walk/b", "walk", "test"), ("train/walk/a", "walk", "train")]
+    folders, files = manifest.notes
+    assert folders.endswith("left out: test/all, train/held_out")
+    assert "2 names of files" in files
+    assert "test/c.mp4 is test/walk/b.mp4, train/walk/z.mp4 is train/walk/a.mp4" in files
+
+
+def test_three_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    outside = [tmp_path / "outside" / name for name in "xyz"]
+    for folder in outside:
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}.mp4").write_bytes(b"video")
+    for folder in outside:
+        for other in outside:
+            (folder / f"to_{other.name}").symlink_to(other)
+    (tmp_path / "videos").mkdir()
+    for folder in outside:
+        (tmp_path / "videos" / folder.name).symlink_to(folder)
+    manifest = importers.read("folder", tmp_path / "videos")
+    assert [row.path for row in manifest.rows] == ["x/x.mp4", "y/y.mp4", "z/z.mp4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,38 @@ def test_times_that_are_no_times_are_refused_by_their_line(tmp_path: Path) -> No
     (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,split\na,b,inf,1,train\n")
     with pytest.raises(Refusal, match="the times are not numbers of seconds"):
         importers.read("kinetics400", tmp_path)
+
+
+@pytest.mark.parametrize(("listed", "there"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC")])
+@pytest.mark.parametrize("dataset", ["mmaction", "coclr"])
+def test_names_that_look_alike_are_one_in_lists_and_folders(
+    tmp_path: Path, dataset: str, listed: str, there: str
+) -> None:
+    folder, name = "caf\u00e9 \u1e69", "\u00e9t\u00e9 \uac00"
+    file = tmp_path / "videos" / unicodedata.normalize(there, folder) / unicodedata.normalize(there, f"{name}.avi")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"video")
+    path = unicodedata.normalize(listed, f"{folder}/{name}")
+    line, list_name = (
+        (f"{path}.avi 0\n", "train.txt") if dataset == "mmaction" else (f"{path},9\n", "train_split01.csv")
+    )
+    (tmp_path / "videos" / list_name).write_text(line, encoding="utf-8")
+    manifest = importers.read(dataset, tmp_path / "videos")
+    assert [row.path for row in manifest.rows] == [file.relative_to(tmp_path / "videos").as_posix()]
+    assert not [note for note in manifest.notes if "not there" in note]
+
+
+def test_the_file_that_has_the_listed_bytes_comes_first(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        (tmp_path / unicodedata.normalize(form, "\u00e9.avi")).write_bytes(form.encode())
+    for form in ("NFC", "NFD"):
+        (tmp_path / "train.txt").write_text(unicodedata.normalize(form, "\u00e9.avi 0\n"), encoding="utf-8")
+        [row] = importers.read("mmaction", tmp_path).rows
+        assert (tmp_path / row.path).read_bytes() == form.encode()
+
+
+def test_two_ids_that_look_alike_are_named_fails(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        (tmp_path / unicodedata.normalize(form, "\u00e9.avi")).write_bytes(b"video")
+    with pytest.raises(Refusal, match=r"'e\\u0301' and '\\xe9' look alike"):
+        importers.read("folder", tmp_path)

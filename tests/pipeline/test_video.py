@@ -338,3 +338,39 @@ def test_times_that_cannot_be_right_are_refused() -> None:
         with pytest.raises(Undecodable, match=f"it cannot be resampled: {message}") as refused:
             list(resample(frames, 1.0))
         assert refused.value.readable == len(times) - 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n",
+        b"ffconcat version 1.0\nfile other.mp4\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        b"1\n00:00:00,000 --> 00:00:01,000\nHello\n\n",
+        b"P5\n4 4\n255\n" + bytes(16),
+        b"II*\0\x08\0\0\0" + bytes(64),
+    ],
+    ids=["m3u8", "ffconcat", "sdp", "srt", "pgm", "tiff"],
+)
+@pytest.mark.parametrize("name", ["v.mp4", "v", "v.m3u8", "v.txt"])
+def test_playlists_text_and_pictures_are_no_videos_whatever_their_name(
+    tmp_path: Path, name: str, content: bytes, synthetic_videos: Path
+) -> None:
+    (tmp_path / "other.mp4").write_bytes(next(synthetic_videos.rglob("*.mp4")).read_bytes())
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Undecodable, match="no video|cannot be opened|no stream"):
+        list(decode(tmp_path / name))
+
+
+def test_cover_art_is_called_so(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as container:
+        audio, art = container.add_stream("aac", rate=48000, layout="stereo"), container.add_stream("mjpeg", rate=1)
+        art.width, art.height, art.pix_fmt = 16, 16, "yuvj420p"
+        art.disposition = av.stream.Disposition.attached_pic
+        for packet in art.encode(av.VideoFrame(16, 16, "yuvj420p")):
+            container.mux(packet)
+        sound = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        sound.sample_rate = 48000
+        container.mux([*audio.encode(sound), *audio.encode(None)])
+    with pytest.raises(Undecodable, match=r"it holds no video stream \(only audio and cover art\)"):
+        list(decode(tmp_path / "a.m4a"))
