@@ -58,7 +58,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify preview preview-clips export pretrain evaluate compare bench-methods
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate compare bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -148,6 +148,10 @@ status: setup ## What is in a store: STORE=
 verify: setup ## Check every byte of a store: STORE=
 	$(call need,STORE,STORE=/path/to/store)
 	$(RUN_MODULE) pipeline verify --store="$$STORE"
+
+remove: setup ## One video out of a store or its quarantine: STORE= VIDEO=
+	$(call need,STORE,STORE=/path/to/store VIDEO=class/name)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name)
+	$(PY) -m pipeline remove --store "$(STORE)" --videos+ "$(VIDEO)" $(ARGS)
 
 preview: setup ## Contact sheets of a store as PNG: STORE= [OUT=preview]
 	$(call need,STORE,STORE=/path/to/store)

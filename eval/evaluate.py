@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from eval.published import counterpart
 from eval.report import bank_path, write_report
 from eval.results import NETWORKS, Record
 from eval.runs import Stage, stages, trained_on
-from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.errors import Refusal, UsageError, named, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
 from train import checkpoints, provenance, reader
 from train.networks.network import Network
 
+log = logging.getLogger(__name__)
+SHOWN = 5  # videos that a message names
 TESTED, GALLERY = "test", "train"
 errors = Terminal(stderr=True)
 
@@ -79,7 +82,11 @@ def evaluate(
     if not protocols:
         raise UsageError("no protocol is asked for", remedy=f"there are {', '.join(PROTOCOLS)}")
     trained_stages = stages(run)
-    videos = evaluated_videos(store)
+    empty = store.table.names(np.flatnonzero(store.table.frames < 1))
+    if empty:
+        first = named([repr(video) for video in empty], SHOWN)
+        log.warning("%d videos have no frame that all views have, and are left out: %s", len(empty), first)
+    videos = evaluated_videos(store, set(empty))
     threads = threads or min(8, len(os.sched_getaffinity(0)))
     # Published numbers stand beside ours only for networks trained on the data set that they are tested on.
     home = all(trained_on(stage, run, store) for stage in trained_stages)
@@ -100,13 +107,13 @@ def evaluate(
     return write_report(run, store), records
 
 
-def evaluated_videos(store: VideoStore) -> list[str]:
-    """The labelled training and test videos of a store.
+def evaluated_videos(store: VideoStore, left_out: Collection[str] = ()) -> list[str]:
+    """The labelled training and test videos of a store, without those that are left out.
 
     Raises:
         Refusal: retrieval or a linear probe would be impossible, with what is missing.
     """
-    labelled = {video: info for video, info in store.infos.items() if info.label}
+    labelled = {video: info for video, info in store.infos.items() if info.label and video not in left_out}
     chosen = [video for video, info in labelled.items() if info.split in (GALLERY, TESTED)]
     counts = {split: [info.label for info in labelled.values() if info.split == split] for split in (GALLERY, TESTED)}
     remedy = (

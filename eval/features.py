@@ -52,7 +52,7 @@ class Seen:
             raise Refusal(
                 f"no frame of {stream.view} is there to make a clip of",
                 where=video,
-                remedy="leave it out of the manifest; flow has one frame less than its video",
+                remedy="`python -m pipeline remove` takes it out of the store; flow has one frame less than its video",
             )
         draws = Draws(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
         policy = augment.policy("evaluate", crop=self.clips.crop, jitter=protocol.jitter)

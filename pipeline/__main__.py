@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from pipeline.commands import annotate, bring, console, export, extract, stores
+from pipeline.commands import annotate, bring, console, export, extract, remove, stores
 from pipeline.commands import flow as flow_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
@@ -14,6 +14,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "annotate": annotate.annotate,
     "status": stores.status,
     "verify": stores.verify,
+    "remove": remove.remove,
     "preview": stores.preview,
     "export": export.export,
     "probe": stores.probe,

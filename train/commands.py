@@ -87,6 +87,8 @@ def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: Training
     tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
     if told := store.annotated.told():
         tell(told)
+    if training_set.empty:
+        tell(training_set.told_of_empty())
     if training_set.short:
         tell(training_set.told_of_short(recipe.sampling_of(recipe.stages[0])))
 

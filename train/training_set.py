@@ -17,6 +17,7 @@ from train.sampling import Sampling
 from train.sampling.columns import Column
 from train.sampling.groups import Groups
 
+SHOWN = 5  # videos that a message names
 HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users of the same seed
 
 
@@ -72,7 +73,8 @@ class TrainingSet:
     """The videos that a stage trains on, and those that are held out.
 
     videos: trained on; a number of a video is a place in them. held_out: whole recordings that `share` keeps from training.
-    groups: such as pseudo-labels make, of `videos`; None until someone sets them. short: how many of all videos have fewer
+    groups: such as pseudo-labels make, of `videos`; None until someone sets them. empty: how many of all videos have no
+    frame that all views have, as a video of one frame has no flow: they are left out. short: how many others have fewer
     than `least` frames. Constructed from all videos of the recipe's splits.
 
     Raises Refusal where no video is left.
@@ -82,10 +84,19 @@ class TrainingSet:
         self, videos: Videos, where: str, *, least: int = 1, drop: bool = False, share: float = 0.0, seed: int = 0
     ) -> None:
         self.all, self.where, self.least = videos, where, least
-        short = np.asarray(videos.frames) < least
-        self.short = int(short.sum())
+        frames = np.asarray(videos.frames)
+        empty, short = frames < 1, frames < least
+        self.empty, self.short = int(empty.sum()), int((short & ~empty).sum())
+        if empty.size and empty.all():
+            raise Refusal(
+                f"none of {len(videos)} videos has a frame that all its views have",
+                where=where,
+                remedy="extract videos of two frames or more: flow has one frame less than its video",
+            )
         if drop and self.short:
             videos = self._without(videos, short)
+        elif self.empty:
+            videos = videos.take(~empty)
         held = _held_out(np.asarray(videos.sources), share, seed, where) if share else np.zeros(len(videos), bool)
         self.videos, self.held_out = (videos.take(~held) if share else videos, videos.take(held))
         self.groups: Groups | None = None
@@ -120,6 +131,15 @@ class TrainingSet:
                 remedy="order.balanced: false in the recipe, or a manifest with labels (`--overwrite true` stores them)",
             )
         return Order(settings, len(self), batch, seed, accumulate, labels)
+
+    def told_of_empty(self) -> str:
+        """What becomes of the videos that have no frame to show, in a sentence."""
+        rows = np.flatnonzero(np.asarray(self.all.frames) < 1)[:SHOWN]
+        first = ", ".join(repr(self.all.id(int(row))) for row in rows)
+        more = ", ..." if self.empty > SHOWN else ""
+        return (
+            f"{self.empty} of {len(self.all)} videos have no frame that all views have, and are left out: {first}{more}"
+        )
 
     def told_of_short(self, sampling: Sampling) -> str:
         """What becomes of the videos that have fewer frames than `sampling` needs, in a sentence."""

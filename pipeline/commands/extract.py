@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from rich.filesize import decimal
 from rich.table import Table
 
-from pipeline import importers
+from pipeline import importers, storage
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
-from pipeline.errors import UsageError, refuse_unknown
+from pipeline.errors import UsageError, named, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
 from pipeline.extraction.progress import counting_bar
 from pipeline.extraction.run import Unfinished
@@ -23,6 +23,7 @@ from pipeline.extraction.workers.cluster import check_scheduler
 from pipeline.extraction.workers.slurm import SlurmSettings, job_script
 from pipeline.manifest import Manifest
 from pipeline.storage import location
+from pipeline.store import layout, open_store, removal
 from pipeline.store.settings import ExtractionSettings
 from pipeline.terminal import marked
 from pipeline.video.decode import DecodeSettings
@@ -30,6 +31,7 @@ from pipeline.views import VIEWS, ViewSettings
 from pipeline.views.flow import FLOW
 from pipeline.views.rgb import RGB
 
+SHOWN = 5  # removed videos that are named
 DEFAULT_VIEWS = (RGB.name, FLOW.name)
 
 
@@ -71,6 +73,7 @@ def extract(
     time_limit: float = 600.0,
     retry_quarantined: bool = False,
     overwrite: bool = False,
+    prune: bool = False,
     **settings: ViewSettings,
 ) -> int:
     """Decode videos and compute their views, as flow, into a store. Safe to repeat: only what is missing is done.
@@ -105,11 +108,15 @@ def extract(
         retry_quarantined: Try the videos again that earlier runs refused.
         overwrite: Redo stored videos whose file has changed since, and the whole store where it was
             made with other settings or by another major version of the software. Without it, that is refused and told.
+        prune: When all else is done, remove the stored and quarantined videos that the manifest (or the folder) does not list.
     """
     listed = _listed(videos, dataset, split, lists, classes, manifest)
     asked, count = _asked(views, decode, settings), _workers(scheduler, workers, slurm, time_limit)
     work = _Work(listed, videos, location(store), asked, retry_quarantined, time_limit, overwrite, bool(views))
-    return (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
+    code = (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
+    if prune:
+        _prune(work, dry_run)
+    return code
 
 
 class _Work(NamedTuple):
@@ -170,6 +177,18 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
         raise
     print_summary(summary, store)
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
+
+
+def _prune(work: _Work, dry_run: bool) -> None:
+    if dry_run and storage.read_if_there(work.store / layout.RECORD) is None:
+        return
+    unlisted = sorted(removal.known(open_store(work.store)) - {row.video_id for row in work.manifest.rows})
+    if unlisted and not dry_run:
+        removal.remove(work.store, unlisted)
+    shown = f": {named([repr(name) for name in unlisted], SHOWN)}" if unlisted else ""
+    console.print(
+        f"{'would remove' if dry_run else 'removed'} {len(unlisted)} videos that are not listed{escape(shown)}"
+    )
 
 
 def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:

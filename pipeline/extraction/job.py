@@ -49,20 +49,26 @@ class Outcome:
 
 
 def extract_video(
-    root: str, store: str, video: Video, settings: dict[str, Any], time_limit: float = 0.0, adding: bool = False
+    root: str,
+    store: str,
+    video: Video,
+    settings: dict[str, Any],
+    time_limit: float = 0.0,
+    adding: bool = False,
+    run: str = "",
 ) -> Outcome:
     """Decode, compute, encode and commit one video, or quarantine it with its reason.
 
     root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video that
-    is done again is taken out of the store first. time_limit: seconds that one frame may take to decode before the video is
+    is done again stays as it was until the new one is whole. time_limit: seconds that one frame may take to decode before the video is
     quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. adding: where the
-    video is stored, only the views that it lacks are computed, and what it has stays as it is. `seconds` of the outcome:
+    video is stored, only the views that it lacks are computed, and what it has stays as it is. run: see `fence.inside`. `seconds` of the outcome:
     decode, flow, encode, write, total.
     """
     cv2.setNumThreads(1)
     file = Path(root) / video.path
     stamp = file_stamp(file)
-    writer = VideoWriter(storage.location(store), video.video_id, adding)
+    writer = VideoWriter(storage.location(store), video.video_id, adding, run)
     settled = ExtractionSettings.from_dict(settings)
     before = writer.record()
     lacking = settled.only(settled.views.keys() - before["shapes"].keys()) if before else settled
@@ -76,7 +82,8 @@ def extract_video(
     def give_up() -> None:
         try:
             reason = f"it gave no further frame for {time_limit:g} s"
-            _write_quarantine(writer.root, video, stamp, _probe_command(file), reason, TIME)
+            with writer.owned():
+                _write_quarantine(writer.root, video, stamp, _probe_command(file), reason, TIME)
         finally:
             os._exit(1)
 
@@ -97,14 +104,15 @@ def attempt(
     began = time.perf_counter()
     try:
         # Before the commit, so that no kill leaves a video both stored and refused.
-        storage.remove(layout.quarantine_path(writer.root, video.video_id))
+        with writer.owned():
+            storage.remove(layout.quarantine_path(writer.root, video.video_id))
         stored = store_video()
     except Undecodable as error:
         return _quarantine(writer, video, stamp, reproduce, error.reason, error.stage)
     except OSError as error:
         # A full or vanished disk is not the video's fault: no record, no quarantine, and the run stops.
         with contextlib.suppress(OSError):  # what stays has no commit record, so it does not exist; a rerun sweeps it
-            writer.discard()
+            writer.abandon()
         return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or writer.root}", "write")
     except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
         text = traceback.format_exc()
@@ -289,8 +297,9 @@ def _quarantine(
     trace: str = "",
 ) -> Outcome:
     try:
-        writer.discard()
-        _write_quarantine(writer.root, video, stamp, reproduce, reason, stage, trace)
+        with writer.owned():
+            writer.discard()
+            _write_quarantine(writer.root, video, stamp, reproduce, reason, stage, trace)
     except OSError as error:
         return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename}", "write")
     return Outcome(video.video_id, "quarantined", reason, stage)

@@ -121,8 +121,9 @@ def start_over(store: VideoStore, settings: ExtractionSettings) -> VideoStore:
     the store's own record. The journal stays.
     """
     root = store.root
-    for record in list(catalogue.record_files(root)):
-        storage.remove(record.path)
+    for file in list(catalogue.record_files(root)):
+        if file.size != catalogue.PLAIN_GROUP:
+            storage.remove(file.path)
     storage.remove(layout.catalogue_path(root))
     for folder in (root / "videos", root / "quarantine"):
         storage.remove_folder(folder)

@@ -24,6 +24,7 @@ from pipeline.extraction.workers.dispatch import Task, dispatch
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import Stopping
 from pipeline.manifest import Manifest, Video
+from pipeline.store import fence
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import writing_to
 from pipeline.views import VIEWS
@@ -77,7 +78,8 @@ def extract(
             todo, summary = found.todo, found.summary
             if todo:
                 kind = "processes" if scheduler else _prepared(found.views(settings), store)
-                task = Task(root, store, settings, found.adding, time_limit, elsewhere=bool(scheduler))
+                run = fence.holder(store)
+                task = Task(root, store, settings, found.adding, time_limit, elsewhere=bool(scheduler), run=run)
                 chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
                 try:
                     _work_off(todo, summary, task, chosen, stop)

@@ -69,6 +69,10 @@ def lock_path(store: Path) -> Path:
     return store / ".lock"
 
 
+def fence_path(store: Path) -> Path:
+    return store / ".fence"
+
+
 def catalogue_path(store: Path) -> Path:
     return store / "catalogue.parquet"
 

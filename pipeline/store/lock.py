@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import layout
+from pipeline.store import fence, layout
 from pipeline.store.writing import writing_to
 
 BEAT = 30.0  # seconds between two signs of life of the writer of a remote store
@@ -43,9 +43,9 @@ def _local_lock(store: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise _held(store, file.read(), "wait for it, or stop it") from error
-        with writing_to(store):
+        with writing_to(store), fence.closed(store):
             file.truncate(0)
-            file.write(_this_process())
+            file.write(_mine())
             file.flush()
         yield
 
@@ -53,7 +53,7 @@ def _local_lock(store: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _remote_lock(store: Path) -> Iterator[None]:
     path = layout.lock_path(store)
-    mine = f"{_this_process()}\n{uuid.uuid4().hex}".encode()
+    mine = _mine().encode()
     with writing_to(store):
         _take(store, path, mine)
     ended = threading.Event()
@@ -109,8 +109,9 @@ def _now(path: Path) -> int:
         storage.remove(probe)
 
 
-def _this_process() -> str:
-    return f"pid {os.getpid()} on {socket.gethostname()}"
+def _mine() -> str:
+    """No other run has the same."""
+    return f"pid {os.getpid()} on {socket.gethostname()}\n{uuid.uuid4().hex}"
 
 
 def _held(store: Path, holder: str, remedy: str) -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import catalogue, compatibility, layout, shard
+from pipeline.store import catalogue, compatibility, fence, layout, shard
 from pipeline.store.reading import VideoStore, open_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.views import VIEWS, StoredView
@@ -64,26 +65,35 @@ def writing_to(root: Path) -> AbstractContextManager[None]:
     return storage.writing("the store", root, remedy)
 
 
-class VideoWriter:
-    """The only writer of one video's folder. Use: `begin`, `add` blocks of each view, `commit`; on failure `discard`.
+STAGED = ".writing."
 
-    adding: the video is committed and gets more views. Its record and what that names stay as they are until `commit`
-    replaces the record; so do they after `discard`.
+
+class VideoWriter:
+    """Writes one video. Use: `begin`, `add` blocks of each view, `commit`; on failure `discard` or `abandon`.
+
+    What is written lies apart, in a folder with a name of its own, until `commit` moves it in: readers see the old video
+    or the new one. Objects cannot be moved: there, `begin` takes the old video away. adding: the video is committed and
+    gets more views. Its record and what that names stay as they are until `commit` replaces the record; so do they after
+    `discard`. run: see `fence.inside`.
     """
 
-    def __init__(self, root: Path, video_id: str, adding: bool = False) -> None:
-        self.root, self.video_id, self.adding = root, video_id, adding
+    def __init__(self, root: Path, video_id: str, adding: bool = False, run: str = "") -> None:
+        self.root, self.video_id, self.adding, self.run = root, video_id, adding, run
         self.folder = layout.video_folder(root, video_id)
+        self.apart = storage.is_local(root)
+        self.staged = self.folder / f"{STAGED}{uuid.uuid4().hex}.partial" if self.apart else self.folder
         self.pending: dict[str, list[np.ndarray]] = {}
         self.lengths: dict[str, int] = {}
         self.files: dict[str, str] = {}  # path below the folder -> digest
 
     def begin(self) -> None:
-        """Take the record away first, so that readers never see new frames under an old record; then old arrays.
+        """Where nothing can lie apart, take the old video away: first its record, for readers; then its arrays."""
+        if not self.apart:
+            self.discard()
 
-        Where views are added, only what another try may have left of them.
-        """
-        self.discard()
+    def owned(self) -> AbstractContextManager[None]:
+        """See `fence.inside`."""
+        return fence.inside(self.root, self.run)
 
     def add(self, view: StoredView, encoded: list[np.ndarray]) -> None:
         """Take the next encoded frames of a view; full shards go to the disk."""
@@ -108,8 +118,23 @@ class VideoWriter:
             facts, shapes = {**before, **facts}, {**before["shapes"], **shapes}
             files = {**before["files"], **files}
         record = layout.seal({**facts, "video_id": self.video_id, "shapes": shapes, "files": files})
-        storage.commit(self.folder / layout.RECORD, layout.group({layout.ATTRIBUTE: record}))
+        if self.apart:
+            storage.flush_file_system(self.staged)  # so that the old video is away for a moment only
+        with self.owned():
+            if self.apart:
+                self._move_in()
+            storage.commit(self.folder / layout.RECORD, layout.group({layout.ATTRIBUTE: record}))
         return record
+
+    def _move_in(self) -> None:
+        """Put what lies apart in the place of what is there. Raises OSError."""
+        for name in self.files:
+            (self.staged / name).stat()  # the same run, which took this process for dead, may have cleared it away
+        clearing = self._clear(keep=self.staged)
+        for path, _ in storage.entries(self.staged):
+            path.rename(self.folder / path.name)
+        for path in [*clearing, self.staged]:
+            storage.remove_folder(path)
 
     def record(self) -> dict[str, Any] | None:
         """The commit record of the video that views are added to, without its digest."""
@@ -126,19 +151,41 @@ class VideoWriter:
         Where views are added, only what the record does not name. It is read anew: were this called after all was well,
         nothing would be lost.
         """
-        if before := self.record():
-            for path, is_folder in storage.entries(self.folder):
-                if is_folder and path.name in VIEWS and path.name not in before["shapes"]:
-                    storage.remove_folder(path)
+        with self.owned():
+            self._discard()
+
+    def abandon(self) -> None:
+        """Remove what was written; what was there before stays, where it lies apart."""
+        if self.apart:
+            storage.remove_folder(self.staged)
+            storage.remove_empty(self.folder)
+        else:
+            self.discard()
+
+    def _discard(self) -> None:
+        for path in self._clear():
+            storage.remove_folder(path)
+        if self.record():
             return
-        storage.remove(self.folder / layout.RECORD)
-        for path, is_folder in storage.entries(self.folder):
-            if not is_folder:
-                storage.remove(path)
-            elif path.name in layout.reserved():
-                storage.remove_folder(path)
         if not storage.remove_empty(self.folder):  # other videos lie below
             storage.write_atomically(self.folder / layout.RECORD, layout.group())
+
+    def _clear(self, keep: Path | None = None) -> list[Path]:
+        """Remove what `discard` removes, and tell which folders of other tries lie here."""
+        if before := self.record():
+            lost = {name for name in VIEWS if name not in before["shapes"]}
+        else:
+            lost = set(layout.reserved())
+            storage.remove(self.folder / layout.RECORD)
+        tries = []
+        for path, is_folder in storage.entries(self.folder):
+            if is_folder and path.name in lost:
+                storage.remove_folder(path)
+            elif is_folder and path.name.startswith(STAGED) and path != keep:
+                tries.append(path)
+            elif not is_folder and not before:
+                storage.remove(path)
+        return tries
 
     def _write_shard(self, view: str, encoded: list[np.ndarray], slots: int) -> None:
         number = self.lengths.get(view, 0) // shard.FRAMES_PER_SHARD
@@ -146,7 +193,11 @@ class VideoWriter:
         self.lengths[view] = self.lengths.get(view, 0) + len(encoded)
 
     def _write(self, name: str, data: bytes) -> None:
-        storage.write(self.folder / name, data)
+        if not self.apart:
+            with self.owned():
+                storage.write(self.staged / name, data)
+        else:
+            storage.write(self.staged / name, data)
         self.files[name] = storage.digest(data)
 
 

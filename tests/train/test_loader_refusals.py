@@ -112,11 +112,22 @@ def test_store_of_two_flow_encodings_fails_by_name(tmp_path: Path) -> None:
     assert open_store(mixed.root).videos == ["v1"]
 
 
-def test_video_without_flow_fails_by_name(tmp_path: Path) -> None:
-    single = write_store(tmp_path / "store", {"a": (8, 20, 24), "b": (8, 20, 24), "still": (2, 20, 24)})
-    single.table = dataclasses.replace(single.table, lengths=np.array([8, 8, 1], np.int32))
-    with pytest.raises(Refusal, match="(?s)video 'still' has no frame that all its views have.*one frame less"):
-        make(single, batch=2)
+@pytest.mark.parametrize("short", ["pad", "drop"])
+def test_a_video_without_flow_is_left_out_and_told(tmp_path: Path, short: str) -> None:
+    single = write_store(tmp_path / "store", {"a": (9, 20, 24), "b": (8, 20, 24), "still": (2, 20, 24)})
+    single.table = dataclasses.replace(single.table, lengths=np.array([9, 8, 1], np.int32))
+    loader = make(single, clips=ClipSpec(length=4, stride=2, size=(16, 16)), sampling=Random(short=short), batch=1)
+    training_set = loader.planner.training_set
+    assert training_set.videos.ids == ["a", "b"][: 1 if short == "drop" else 2]
+    assert (training_set.empty, training_set.short) == (1, 1)
+    assert training_set.told_of_empty() == (
+        "1 of 3 videos have no frame that all views have, and are left out: 'still'"
+    )
+    loader.close()
+    single.table = dataclasses.replace(single.table, lengths=np.array([1, 1, 1], np.int32))
+    del single.annotated
+    with pytest.raises(Refusal, match="none of 3 videos has a frame that all its views have"):
+        make(single, batch=1)
 
 
 def test_short_videos_are_trained_on_beside_long_ones(store: VideoStore, tmp_path: Path) -> None:

@@ -154,12 +154,6 @@ def _check(planner: Planner, order: Order, world_size: int) -> None:
             where="order.last",
             remedy="order.last: drop in the recipe, or another batch or number of devices",
         )
-    if frames.min() < 1:
-        raise Refusal(
-            f"video {training_set.videos.id(int(frames.argmin()))!r} has no frame that all its views have",
-            where=where,
-            remedy="leave it out of the manifest and extract again; flow has one frame less than its video",
-        )
     if frames.max() < training_set.least:
         raise Refusal(
             f"a clip needs {training_set.least} frames (clips of {spec.length}, {spec.stride} apart); the longest video has"

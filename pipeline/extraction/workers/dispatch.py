@@ -39,7 +39,7 @@ NEWS_SECONDS = 30.0  # without any until a look at whether there are workers at 
 @dataclass(frozen=True)
 class Task:
     """What is to be done with each video. adding: see `plan.Plan`. elsewhere: by workers that others started, who are to
-    show that they can.
+    show that they can. run: see `fence.inside`.
     """
 
     root: Path
@@ -48,12 +48,13 @@ class Task:
     adding: Mapping[str, tuple[str, ...]]
     time_limit: float
     elsewhere: bool
+    run: str
 
     def submit(self, client: Client, run: str, video: Video) -> Future:
         """Has as its result the Outcome of the video, or None if the run was stopped before it began."""
         needs, settings = self._constant
         adding = video.video_id in self.adding
-        arguments = (str(self.root), str(self.store), video, settings, self.time_limit, adding)
+        arguments = (str(self.root), str(self.store), video, settings, self.time_limit, adding, self.run)
         work: tuple[Any, ...] = (unless_stopped, run, video.video_id, job.extract_video, *arguments)
         if self.elsewhere:
             work = (when_fit, needs, *work)

@@ -1,0 +1,44 @@
+"""Videos taken out of a store, or out of its quarantine."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import Refusal, named
+from pipeline.store import catalogue, layout
+from pipeline.store.lock import only_writer
+from pipeline.store.reading import VideoStore, open_store
+from pipeline.store.writing import VideoWriter, writing_to
+
+SHOWN = 5  # videos that a refusal names
+
+
+def remove(root: Path, video_ids: Collection[str]) -> None:
+    """Remove these videos with all that is stored of them, and what quarantine says of them; others stay.
+
+    What annotation sets say of them stays too. Raises Refusal, and removes nothing, where one is neither stored nor in
+    quarantine, or another process writes to the store.
+    """
+    with only_writer(root):
+        there = known(open_store(root))
+        if strange := sorted(set(video_ids) - there):
+            near = difflib.get_close_matches(strange[0], there, n=1)
+            raise Refusal(
+                f"{len(strange)} of the videos are neither in the store nor in its quarantine: "
+                + named([repr(name) for name in strange], SHOWN),
+                where=str(root),
+                remedy=(f"nearest is {near[0]!r}; " if near else "") + "nothing was removed",
+            )
+        with writing_to(root):
+            for video_id in video_ids:
+                VideoWriter(root, video_id).discard()
+                storage.remove(layout.quarantine_path(root, video_id))
+            catalogue.save(root)
+
+
+def known(store: VideoStore) -> set[str]:
+    """Every video that is stored or in quarantine."""
+    return {*store.listing.table.ids.to_pylist(), *store.quarantine}
