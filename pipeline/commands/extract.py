@@ -186,9 +186,7 @@ def _prune(work: _Work, dry_run: bool) -> None:
     if unlisted and not dry_run:
         removal.remove(work.store, unlisted)
     shown = f": {named([repr(name) for name in unlisted], SHOWN)}" if unlisted else ""
-    console.print(
-        f"{'would remove' if dry_run else 'removed'} {len(unlisted)} videos that are not listed{escape(shown)}"
-    )
+    console.print(f"{'would remove' if dry_run else 'removed'} {len(unlisted)} videos that are not listed{shown}")
 
 
 def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
 from pipeline.commands.stores import console
 from pipeline.errors import UsageError
 from pipeline.storage import location
@@ -24,4 +22,4 @@ def remove(store: str, videos: list[str]) -> None:
     open_store(store)
     chosen = list(dict.fromkeys(videos))
     removal.remove(location(store), chosen)
-    console.print(f"removed {len(chosen)} videos: {escape(store)}")
+    console.print(f"removed {len(chosen)} videos: {store}")

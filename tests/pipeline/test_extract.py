@@ -98,6 +98,7 @@ def test_quarantine_tells_how_to_see_it_again(messy_videos: Path, messy: tuple[P
         "stage": "open",
         "traceback": [],
         "reproduce": f"python -m pipeline probe --file={messy_videos}/empty.mp4",
+        "stamp": storage.stamp_of([messy_videos / "empty.mp4"]),
     }
     assert entry == layout.seal(expected)
 
