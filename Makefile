@@ -95,9 +95,9 @@ bench: setup ## Measure against the limits: extraction, store, flow, reader, mem
 bench-methods: setup ## What each method learns at an equal budget, three seeds, hours on two cores [STORE= OUT=runs/bench/methods]
 	$(PY) -m tests.benchmarks.methods $(if $(STORE),--store "$(STORE)") --out "$(or $(OUT),runs/bench/methods)" $(ARGS)
 
-manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
-	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
-	$(PY) -m pipeline manifest --videos "$(VIDEOS)" --out "$(OUT)" --dataset "$(DATASET)" $(from_lists) $(ARGS)
+manifest: setup ## List a data set: VIDEOS= (or FRAMES=) OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
+	$(if $(FRAMES),,$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv))$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
+	$(PY) -m pipeline manifest $(if $(FRAMES),--frames "$(FRAMES)",--videos "$(VIDEOS)") --out "$(OUT)" --dataset "$(DATASET)" $(from_lists) $(ARGS)
 
 extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW=tvl1 WORKERS= SCHEDULER=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
@@ -105,10 +105,10 @@ extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATA
 	    $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) \
 	    $(if $(SCHEDULER),--scheduler "$(SCHEDULER)") $(ARGS)
 
-bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs, into a store: FRAMES= STORE= [FLOWS= MANIFEST= WORKERS=]
+bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs, into a store: FRAMES= STORE= [FLOWS= DATASET=folder SPLIT= LISTS= MANIFEST= WORKERS=]
 	$(call need,FRAMES,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)$(call need,STORE,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)
 	$(PY) -m pipeline bring --frames "$(FRAMES)" --store "$(STORE)" $(if $(FLOWS),--flow "$(FLOWS)") \
-	    $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+	    --dataset "$(DATASET)" $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
 
 annotate: setup ## Labels and splits of a manifest for a store, in seconds, no video is touched: STORE= [MANIFEST= NAME=extraction TEST_SHARE= SEED=]
 	$(call need,STORE,STORE=/path/to/store MANIFEST=list.csv)

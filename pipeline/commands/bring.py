@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import shlex
@@ -11,19 +12,24 @@ from typing import Literal
 
 from rich.markup import escape
 
+from pipeline import importers
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
 from pipeline.errors import UsageError
 from pipeline.existing import Source, open_source
 from pipeline.existing.bring import Existing, manifest_of
 from pipeline.existing.bring import bring as run_bringing
-from pipeline.manifest import Manifest
 from pipeline.storage import location
+from pipeline.store import open_store
 
 
 def bring(
     frames: Path,
     store: str,
     flow: Path | None = None,
+    dataset: str = "folder",
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
     manifest: Path | None = None,
     alignment: Literal["auto", "first", "second"] = "auto",
     bound: float = 20.0,
@@ -48,8 +54,13 @@ def bring(
         frames: LMDB of frames, or folder of frame folders.
         store: Folder of the store, or its URL; made if it is not there.
         flow: LMDB of flow, or folder of frame folders; without it the store has frames alone.
-        manifest: Labels, recordings and splits of the videos, by their ids `<class>/<video>`, and which of them to bring.
-            Without it, all of them, labelled with their folders, in no split.
+        dataset: Whose labels, recordings and splits the videos have: a name in data_manifests/, such as coclr for the CSVs
+            and video_source.json of CoCLR or ucf101 for the official lists, or the path of a file like those. By default all
+            videos, labelled with their folders, below `train/`, `val/` or `test/` in that split, or else in none.
+        split: Which of the official splits, for data sets that have several.
+        lists: Folder of the lists; by default they are looked for in and beside `frames`.
+        classes: Class list, one class a line, where its order is not official or not in the lists.
+        manifest: Use this manifest instead (`manifest --frames` makes one); videos are found by their ids.
         alignment: Of flow, where videos have as many flow pictures as frames. first: flow picture k leads from frame k to
             the next, and the last one is left out; second: it leads to frame k, as TSN's dense_flow has it, and the first
             one is left out; auto: what the pictures of some videos tell, or a refusal.
@@ -64,14 +75,14 @@ def bring(
         raise UsageError(f"flow bound {bound} is not positive")
     if not (math.isfinite(fps) and fps >= 0):
         raise UsageError(f"{fps} frames a second cannot be meant", remedy="0 stands for unknown")
-    listed = Manifest.load(manifest) if manifest else None
     with contextlib.ExitStack() as stack:
         with errors.status("checking what is there"):
             opened = stack.enter_context(open_source(frames))
             flows = stack.enter_context(_flow_source(flow, opened)) if flow else None
             existing = Existing(opened, flows, bound, fps, alignment)
             aligned = existing.aligned
-        rows = manifest_of(existing, listed)
+        said = importers.listed(dataset, existing.place, split=split, lists=lists, classes=classes, manifest=manifest)
+        rows = manifest_of(existing, said)
         for source in dict.fromkeys([existing.frames, existing.flow]):
             for note in source.notes if source else ():
                 errors.print(f"[yellow]note[/yellow] {escape(note)}")
@@ -84,12 +95,17 @@ def bring(
         count = workers or len(os.sched_getaffinity(0))
         told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")
         errors.print(f"bringing {len(rows.rows)} videos: {escape(told)}, {count} threads, into {escape(store)}")
-        again = _command(frames, flow, store, manifest)
+        given: dict[str, object] = {"frames": frames, "flow": flow, "store": store, "dataset": dataset, "split": split, "lists": lists}
+        given |= {"classes": classes, "manifest": manifest, "bound": bound, "fps": fps, "alignment": alignment}
+        again = _command(given)
         brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
     for note, (number, first) in sorted(brought.noted.items()):
         errors.print(f"[yellow]note[/yellow] {escape(note)}: in {number} videos, the first is {escape(first)}")
     summary = brought.summary
     print_summary(summary, store)
+    said_of_all = open_store(store).annotated
+    for lack in filter(None, [said_of_all.without_split(), said_of_all.without_recordings()]):
+        errors.print(f"[bold yellow]note[/bold yellow] {escape(lack)}")
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
 
@@ -102,7 +118,8 @@ def _flow_source(flow: Path, frames: Source) -> Source:
     return open_source(flow)
 
 
-def _command(frames: Path, flow: Path | None, store: str, manifest: Path | None) -> str:
-    options = {"frames": frames, "flow": flow, "store": store, "manifest": manifest}
-    given = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items() if value]
-    return f"python -m pipeline bring {' '.join(given)} --retry_quarantined=true"
+def _command(given: dict[str, object]) -> str:
+    """The command that shows again what is in quarantine: with all that was not as it is by default."""
+    usual = {name: parameter.default for name, parameter in inspect.signature(bring).parameters.items()}
+    options = [f"--{name}={shlex.quote(str(value))}" for name, value in given.items() if value != usual[name]]
+    return f"python -m pipeline bring {' '.join(options)} --retry_quarantined=true"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.errors import Refusal
-from pipeline.importers.inventory import EXTENSIONS, split_folder, videos_below
-from pipeline.manifest import Manifest, Video, unique_ids
+from pipeline.importers.inventory import EXTENSIONS, Place, folder_of, ids_of, split_folder, videos_below
+from pipeline.manifest import Manifest, Video
 
 
-def read(videos: Path) -> Manifest:
-    """One row for every video below `videos`, in sorted order.
+def read(videos: Place) -> Manifest:
+    """One row for every video below `videos`, in sorted order (that of frames is their own).
 
     The label is the folder directly above the file, below the split folder; files that lie flat have none. A leading
     `train/`, `val/` or `test/` folder gives the split. Raises Refusal when there is no such folder or no video in it.
@@ -19,10 +17,10 @@ def read(videos: Path) -> Manifest:
     if not paths:
         raise Refusal(
             "no video was found",
-            where=str(videos),
+            where=str(folder_of(videos)),
             remedy=f"videos are files that end in {' '.join(EXTENSIONS)}, or have no extension",
         )
-    ids = unique_ids(paths)
+    ids = ids_of(videos, paths)
     rows = [_video(path, ids[path]) for path in paths]
     return Manifest(rows, sorted({row.label for row in rows if row.label}, key=lambda name: (name.lower(), name)))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import Refusal
+from pipeline.manifest import unique_ids
 from pipeline.store import layout
 
 # What people have; named in messages. A file with another extension, or none, is taken too unless it is surely no video:
@@ -20,12 +23,35 @@ NOT_VIDEOS = frozenset(
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
-def videos_below(top: Path) -> list[str]:
-    """Relative paths of all files below `top` that may be videos, sorted.
+@dataclass(frozen=True)
+class Extracted:
+    """Videos whose frames lie in an LMDB or in folders of pictures. videos: their ids there, which stand for paths."""
+
+    path: Path
+    videos: Sequence[str]
+
+
+Place = Path | Extracted  # where videos lie: as files below a folder, or as frames
+
+
+def folder_of(place: Place) -> Path:
+    """The folder, or the LMDB."""
+    return place.path if isinstance(place, Extracted) else place
+
+
+def ids_of(place: Place, paths: Iterable[str]) -> dict[str, str]:
+    """The id of each video by its path: frames have theirs already, whatever dots it holds."""
+    return {path: path for path in paths} if isinstance(place, Extracted) else unique_ids(paths)
+
+
+def videos_below(top: Place) -> list[str]:
+    """Relative paths of all files below `top` that may be videos, sorted; of frames the ids, as they come.
 
     Links to folders are followed; hidden files, and stores that lie among the videos, are passed over. Raises Refusal
     when there is no such folder or it cannot be listed.
     """
+    if isinstance(top, Extracted):
+        return list(top.videos)
     if not top.is_dir():
         raise Refusal(
             "there is no such folder of videos" if not top.exists() else "this is a file, not a folder of videos",

@@ -7,11 +7,20 @@ import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.errors import Refusal, named
-from pipeline.importers.inventory import is_surely_video, spelling, split_folder, stem, videos_below
-from pipeline.manifest import SPLITS, Manifest, Video, unique_ids
+from pipeline.importers.inventory import (
+    Extracted,
+    Place,
+    folder_of,
+    ids_of,
+    is_surely_video,
+    spelling,
+    split_folder,
+    stem,
+    videos_below,
+)
+from pipeline.manifest import SPLITS, Manifest, Video
 
 NAMED = 5  # of many missing files, these are named
 
@@ -41,7 +50,7 @@ class Known:
 
 
 def match(
-    videos: Path,
+    videos: Place,
     entries: Iterable[Entry],
     classes: list[str],
     notes: Iterable[str] = (),
@@ -56,21 +65,23 @@ def match(
     none is found.
     """
     wanted = _merged(entries)
-    files = videos_below(videos)
+    files, extracted = videos_below(videos), isinstance(videos, Extracted)
     found = _found(wanted, files, case_matters)
     if not found:
         raise Refusal(
             f"none of the {len(wanted):,} listed videos is there, the first is {_text(wanted[0].path)}"
             if wanted
             else "the lists name no video",
-            where=f"{videos} ({len(files):,} files that may be videos)",
-            remedy="give the folder that holds the videos themselves, not frames of them: VIDEOS=/path/to/folder",
+            where=f"{folder_of(videos)} ({len(files):,} {'videos' if extracted else 'files that may be videos'})",
+            remedy="give the frames that belong to these lists, or the lists that belong to these frames"
+            if extracted
+            else "give the folder that holds the videos themselves, or their frames as FRAMES= (--frames): VIDEOS=/path/to/folder",
         )
-    ids = unique_ids(found.values())
+    ids = ids_of(videos, found.values())
     rows = [_row(entry, path, ids[path]) for entry, path in sorted(found.items(), key=lambda item: item[1])]
     taken = set(found.values())
     missing = [entry.path for entry in wanted if entry not in found]
-    unlisted = [file for file in files if file not in taken and is_surely_video(file)]
+    unlisted = [file for file in files if file not in taken and (extracted or is_surely_video(file))]
     notes = list(notes)
     if missing:
         notes.append(f"{len(missing):,} of {len(wanted):,} listed videos are not there: {_some(missing)}")
