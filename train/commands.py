@@ -17,7 +17,7 @@ from train.hardware import Hardware
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
-from train.training_set import TrainingSet
+from train.training_set import TrainingSet, refuse_without_split
 
 
 def pretrain(
@@ -30,6 +30,7 @@ def pretrain(
     time_limit: str | None = None,
     profile: int = 0,
     annotations: str = "",
+    use_all: bool = False,
 ) -> int:
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
 
@@ -50,11 +51,14 @@ def pretrain(
             ui.perfetto.dev, and the dearest operators as a table.
         annotations: The annotation set of the store whose labels, recordings and splits count; by default that of
             extraction, or the only one.
+        use_all: Train on all videos of a store that has labels and no split, though none is then left to test with.
     """
     deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
+    if not use_all:
+        refuse_without_split(opened, loaded)
     training_set = TrainingSet.of(loaded, loaded.stages[0], opened)
     stages.check(loaded, opened, hardware)
     stages.prepare(run, loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,21 @@ def of_splits(store: VideoStore, splits: Sequence[str]) -> Videos:
             remedy=f"its videos are of the splits {', '.join(present) or 'none at all'}; see `splits` in the recipe",
         )
     return Videos(store.annotated, chosen)
+
+
+def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
+    """Raises Refusal where videos have labels and no split, and the recipe does not say which `splits` it means.
+
+    Such is a data set whose test videos nobody told apart: a network that has seen them cannot be tested fairly any more.
+    """
+    if "splits" not in recipe.model_fields_set and (lack := store.annotated.without_split()):
+        root = shlex.quote(str(store.root))
+        raise Refusal(
+            lack,
+            where=str(store.root),
+            remedy=f"`python -m pipeline annotate --store {root} --test_share .2` keeps a fifth for the test, `--manifest` in"
+            " its place gives the official split; or train on all of them: `--use_all true`, or `splits` in the recipe",
+        )
 
 
 class TrainingSet:

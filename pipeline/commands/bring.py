@@ -95,7 +95,14 @@ def bring(
         count = workers or len(os.sched_getaffinity(0))
         told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")
         errors.print(f"bringing {len(rows.rows)} videos: {escape(told)}, {count} threads, into {escape(store)}")
-        given: dict[str, object] = {"frames": frames, "flow": flow, "store": store, "dataset": dataset, "split": split, "lists": lists}
+        given: dict[str, object] = {
+            "frames": frames,
+            "flow": flow,
+            "store": store,
+            "dataset": dataset,
+            "split": split,
+            "lists": lists,
+        }
         given |= {"classes": classes, "manifest": manifest, "bound": bound, "fps": fps, "alignment": alignment}
         again = _command(given)
         brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)

@@ -91,8 +91,8 @@ class Annotated:
         if not (self.labels != NO_LABEL).any() or (self.splits != SPLITS.index("")).any():
             return ""
         return (
-            f"no video has a split, though there are labels: of {len(self.table)} videos none is kept for a test;"
-            " `make annotate STORE= MANIFEST=` gives them one, TEST_SHARE=.2 makes one"
+            f"no video has a split, though there are labels: of {len(self.table)} videos none is kept for a test"
+            " (`annotate` gives or makes a split)"
         )
 
     def without_recordings(self) -> str:
