@@ -57,12 +57,7 @@ def pretrain(
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
-    if not use_all:
-        refuse_without_split(opened, loaded)
-    training_set = TrainingSet.of(loaded, loaded.stages[0], opened)
-    stages.check(loaded, opened, hardware)
-    stages.prepare(run, loaded)
-    _tell_of_beginning(loaded, opened, training_set, run)
+    _begin(loaded, opened, run, hardware, use_all)
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
@@ -85,7 +80,13 @@ def pretrain(
     return 0
 
 
-def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
+def _begin(recipe: Recipe, store: VideoStore, run: Path, hardware: Hardware, use_all: bool) -> None:
+    """Refuse what cannot be meant before anything is written, make the run's folder and tell what is to come."""
+    if not use_all:
+        refuse_without_split(store, recipe)
+    training_set = TrainingSet.of(recipe, recipe.stages[0], store)
+    stages.check(recipe, store, hardware)
+    stages.prepare(run, recipe)
     names = ", ".join(stage.name for stage in recipe.stages)
     tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
     if told := store.annotated.told():

@@ -75,7 +75,7 @@ def match(
             where=f"{folder_of(videos)} ({len(files):,} {'videos' if extracted else 'files that may be videos'})",
             remedy="give the frames that belong to these lists, or the lists that belong to these frames"
             if extracted
-            else "give the folder that holds the videos themselves, or their frames as FRAMES= (--frames): VIDEOS=/path/to/folder",
+            else "give the folder that holds the videos themselves, not frames of them, which `bring` takes: VIDEOS=/path/to/folder",
         )
     ids = ids_of(videos, found.values())
     rows = [_row(entry, path, ids[path]) for entry, path in sorted(found.items(), key=lambda item: item[1])]

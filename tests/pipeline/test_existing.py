@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pipeline import synthetic
-from pipeline.errors import Refusal
 from pipeline.existing import jpegs, open_source
 from pipeline.existing.bring import Existing, bring, manifest_of
 from pipeline.extraction.journal import Summary
-from pipeline.flow.quantisation import quantise
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore, catalogue, layout, open_store
 from pipeline.store.verify import verify
@@ -181,96 +177,6 @@ def test_as_many_flow_pictures_as_frames_lose_the_last_and_other_numbers_are_ref
     assert list(record_of(store, NAMES[0])["notes"].values()) == [1]
 
 
-def moving(steps: list[int], seed: int = 0) -> tuple[list[bytes], np.ndarray]:
-    """Frames of a texture that moves so many px to the right from each frame to the next, and bytes of that flow."""
-    noise = np.random.default_rng(seed).uniform(0, 255, (HEIGHT, 200)).astype(np.float32)
-    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.0), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    starts = 100 - np.cumsum([0, *steps])
-    frames = [encoded(cv2.cvtColor(texture[:, at : at + WIDTH], cv2.COLOR_GRAY2BGR)) for at in starts]
-    flow = np.zeros((len(steps), 2, HEIGHT, WIDTH), np.float32)
-    flow[:, 0] = np.array(steps)[:, None, None]
-    return frames, quantise(flow)
-
-
-def mean_steps(store: Path, video: str) -> list[int]:
-    """The flow of each pair, in whole px."""
-    return np.rint(open_store(store).flow(video, slice(None))[:, 0].mean(axis=(1, 2))).astype(int).tolist()
-
-
-STEPS = [1, 2, 3, 4, 5, 6, 7]
-
-
-@pytest.mark.parametrize("convention", ["first", "second"])
-@pytest.mark.parametrize("layout_of", ["folders", "lmdb"])
-def test_the_pictures_tell_which_pair_flow_is_of(convention: str, layout_of: str, run: Run, tmp_path: Path) -> None:
-    # Flow of a last frame leads nowhere; TSN's dense_flow leaves the first frame out.
-    whole, flow = moving(STEPS)
-    frames, expected = (whole[:-1], STEPS[:6]) if convention == "first" else (whole[1:], STEPS[1:])
-    assert len(frames) == len(flow) == 7
-    if layout_of == "folders":
-        sources: tuple[object, ...] = (write_folder(tmp_path / "raw", {"Walk/a": frames}, {"Walk/a": flow}),) * 2
-    else:
-        sources = (
-            pack(tmp_path / "frame.lmdb", {"Walk/a": frames}),
-            pack(tmp_path / "flow.lmdb", {"Walk/a": coclr_flow(flow)}),
-        )
-    command = ("bring", "--frames", sources[0], "--flow", sources[1], "--store", tmp_path / "store")
-    code, _, err = run(*command)
-    assert code == 0
-    assert f"(--alignment {convention})" in err
-    assert mean_steps(tmp_path / "store", "Walk/a") == expected
-    store = open_store(tmp_path / "store")
-    assert store.settings["flow"]["parameters"].get("alignment", "first") == convention
-    assert any(("first" if convention == "second" else "last") in note for note in record_of(store, "Walk/a")["notes"])
-    other = {"first": "second", "second": "first"}[convention]
-    assert run(*command, "--alignment", convention)[0] == 0
-    assert run(*command, "--alignment", other)[0] == 1  # the store has the one
-    assert run(*command, "--alignment", other, "--overwrite", "true")[0] == 0
-    assert mean_steps(tmp_path / "store", "Walk/a") == (STEPS[1:] if other == "second" else STEPS[:6])
-
-
-@pytest.mark.parametrize("steps", [[0] * 7, [3] * 7], ids=["still", "even"])
-def test_pictures_that_do_not_tell_are_asked_about_and_both_remedies_work(
-    steps: list[int], run: Run, tmp_path: Path
-) -> None:
-    frames, flow = moving(steps)
-    root = write_folder(tmp_path / "raw", {"Walk/a": frames[:-1]}, {"Walk/a": flow})
-    command = ("bring", "--frames", root, "--flow", root, "--store")
-    code, _, err = run(*command, tmp_path / "store")
-    assert code == 1
-    assert not (tmp_path / "store").exists()
-    remedies = re.findall(r"`(--alignment \w+)`", err)
-    assert remedies == ["--alignment first", "--alignment second"]
-    for remedy in remedies:
-        assert run(*command, tmp_path / remedy, *remedy.split())[0] == 0
-        assert mean_steps(tmp_path / remedy, "Walk/a") == steps[:6]
-
-
-def test_one_less_flow_picture_than_frames_is_no_question(run: Run, tmp_path: Path) -> None:
-    frames, flow = moving([0] * 4)
-    root = write_folder(tmp_path / "raw", {"Walk/a": frames}, {"Walk/a": flow})
-    code, _, err = run("bring", "--frames", root, "--flow", root, "--store", tmp_path / "store")
-    assert code == 0
-    assert "--alignment" not in err
-
-
-@pytest.mark.parametrize("convention", ["first", "second"])
-def test_a_few_misleading_videos_do_not_decide_and_many_leave_it_open(convention: str, tmp_path: Path) -> None:
-    def source(honest: int, misleading: int) -> Existing:
-        videos, planes = {}, {}
-        for number in range(honest + misleading):
-            whole, flow = moving(STEPS, number)
-            of_first = (convention == "first") == (number < honest)
-            videos[f"a/{number}"], planes[f"a/{number}"] = (whole[:-1] if of_first else whole[1:]), flow
-        top = tmp_path / f"{honest}-{misleading}"
-        opened = open_source(write_folder(top, videos, planes))
-        return Existing(opened, opened)
-
-    assert source(6, 1).aligned == convention
-    with pytest.raises(Refusal, match="do not tell"):
-        source(2, 2).aligned
-
-
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
@@ -374,103 +280,6 @@ def test_a_manifest_chooses_and_labels(packed: tuple[Path, Path], frames: Videos
     assert "1 have another label, source or split now" in out
     info = open_store(tmp_path / "store").info(NAMES[0])
     assert (info.label, info.source, info.split) == ("Walk", NAMES[0], "")
-
-
-UCF = {
-    "Hammering/v_Hammering_g01_c01": ("train", "Hammering_g01"),
-    "Hammering/v_Hammering_g01_c02": ("train", "Hammering_g01"),
-    "HandstandPushups/v_HandStandPushups_g02_c01": ("test", "HandstandPushups_g02"),
-    "Hammering/v_Hammering_g03_v1.5": ("", "Hammering/v_Hammering_g03_v1.5"),  # in no list
-}
-
-
-def coclr_lists(top: Path) -> tuple[object, ...]:
-    rows = {
-        split: [f"/root/x/{name}/,3" for name, (of, _) in UCF.items() if of == split] for split in ("train", "test")
-    }
-    for split, lines in rows.items():
-        (top / f"{split}_split01.csv").write_text("".join(f"{line}\r\n" for line in lines))
-    (top / "ClassInd.txt").write_text("Hammering\nHandstandPushups\n")
-    (top / "video_source.json").write_text(json.dumps({"v_Hammering_g01": 5, "v_HandStandPushups_g02": 6}))
-    return "--dataset", "coclr", "--lists", top
-
-
-def official_lists(top: Path) -> tuple[object, ...]:
-    (top / "classInd.txt").write_text("1 Hammering\n2 HandstandPushups\n")
-    train = [f"{name}.avi 1" for name, (split, _) in UCF.items() if split == "train"]
-    (top / "trainlist01.txt").write_text("\n".join(train))
-    (top / "testlist01.txt").write_text("".join(f"{name}.avi\n" for name, (split, _) in UCF.items() if split == "test"))
-    return "--dataset", "ucf101", "--lists", top
-
-
-@pytest.mark.parametrize("lists", [coclr_lists, official_lists])
-@pytest.mark.parametrize("kind", ["lmdb", "folders"])
-@pytest.mark.parametrize("by", ["bring", "manifest"])
-def test_frames_get_recordings_and_splits_of_the_data_sets_own_lists(
-    lists: Callable[[Path], tuple[object, ...]], kind: str, by: str, run: Run, tmp_path: Path
-) -> None:
-    videos = {name: frame_jpegs(2, number) for number, name in enumerate(UCF)}
-    (tmp_path / "lists").mkdir()
-    given = lists(tmp_path / "lists")
-    frames = pack(tmp_path / "f.lmdb", videos) if kind == "lmdb" else write_folder(tmp_path / "raw", videos, {})
-    if by == "manifest":
-        code, out, _ = run("manifest", "--frames", frames, "--out", tmp_path / "m.csv", *given)
-        assert code == 0
-        assert "listed 3 videos (1 test, 2 train) of 2 classes" in out
-        given = ("--manifest", tmp_path / "m.csv")
-    code, _, err = run("bring", "--frames", frames, "--store", tmp_path / "store", *given)
-    assert code == 0
-    assert "1 videos" in err
-    assert "v_Hammering_g03_v1.5" in err
-    assert "no video has a split" not in err
-    assert "its own recording" not in err
-    store = open_store(tmp_path / "store")
-    assert {name: info.split for name, info in store.infos.items()} == {n: s for n, (s, _) in UCF.items() if s}
-    first, second, third = (store.info(name).source for name in list(UCF)[:3])
-    assert first == second != third
-    assert {info.label for info in store.infos.values()} == {"Hammering", "HandstandPushups"}
-
-
-def test_without_lists_what_is_missing_is_told_loudly(run: Run, tmp_path: Path) -> None:
-    frames = pack(tmp_path / "f.lmdb", {name: frame_jpegs(2, number) for number, name in enumerate(UCF)})
-    code, _, err = run("bring", "--frames", frames, "--store", tmp_path / "store")
-    assert code == 0
-    told = ("no video has a split, though there are labels: of 4 videos", "each video is its own recording")
-    assert all(sentence in err for sentence in told)
-    _, out, _ = run("status", "--store", tmp_path / "store")
-    assert all(sentence in out for sentence in told)
-    assert open_store(tmp_path / "store").videos == sorted(UCF)
-
-
-def test_frames_below_folders_of_splits_are_in_these(run: Run, tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "raw", {"train/Walk/a.1": frame_jpegs(2), "test/Walk/b": frame_jpegs(2, 1)}, {})
-    assert run("bring", "--frames", root, "--store", tmp_path / "store")[0] == 0
-    infos = open_store(tmp_path / "store").infos
-    assert {name: (info.label, info.split) for name, info in infos.items()} == {
-        "train/Walk/a.1": ("Walk", "train"),
-        "test/Walk/b": ("Walk", "test"),
-    }
-
-
-def test_the_command_of_a_quarantined_video_has_all_options(run: Run, tmp_path: Path) -> None:
-    pictures = {"Walk/a": frame_jpegs(2), "Walk/odd": [*frame_jpegs(2), b""]}
-    frames = pack(tmp_path / "f [1].lmdb", pictures)
-    flow = pack(tmp_path / "g.lmdb", {"Walk/a": coclr_flow(flow_planes(1)), "Walk/odd": coclr_flow(flow_planes(2))})
-    command = ("bring", "--frames", frames, "--flow", flow, "--store", tmp_path / "store", "--bound", 10, "--fps", 12)
-    assert run(*command)[0] == 3
-    (entry,) = open_store(tmp_path / "store").quarantine_entries()
-    words = shlex.split(entry["reproduce"])
-    assert words[:3] == ["python", "-m", "pipeline"]
-    code, _, err = run(*words[3:])
-    assert code == 3
-    assert "frame 2 is empty" in err
-
-
-@pytest.mark.parametrize("given", [(), ("--videos", ".", "--frames", ".")])
-def test_a_manifest_is_of_videos_or_of_frames(given: tuple[str, ...], run: Run, tmp_path: Path) -> None:
-    code, _, err = run("manifest", "--out", tmp_path / "m.csv", *given)
-    assert code == 2
-    assert "give --videos, or --frames" in err
 
 
 def test_extraction_does_not_mix_with_what_was_brought(packed: tuple[Path, Path], run: Run, tmp_path: Path) -> None:
