@@ -1,35 +1,61 @@
 # costream: `make help` lists the commands, `make demo` shows it at work.
 # Variables in capitals can be set: make extract-flow VIDEOS=/path/to/videos STORE=/path/to/store
 
-VENV   ?= .venv
-PYTHON ?= python3
-PY     := $(VENV)/bin/python
-# faiss-gpu where an NVIDIA driver is present, faiss-cpu otherwise; they own the same module, so never both.
-FAISS  := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu)
-OTHER_FAISS := $(if $(filter gpu,$(FAISS)),faiss-cpu,faiss-gpu)
-STAMP  := $(VENV)/.installed-$(FAISS)
-
+VENV    ?= .venv
+PYTHON  ?= python3
 DATASET ?= folder
-# How its official lists are read; empty leaves it to data_manifests/.
-SPLIT   ?=
-LISTS   ?=
-CLASSES ?=
-from_lists = $(if $(SPLIT),--split $(SPLIT)) $(if $(LISTS),--lists "$(LISTS)") $(if $(CLASSES),--classes "$(CLASSES)")
 FLOW    ?= tvl1
-VIEWS   ?=
 METHOD  ?= infonce
 RECIPE  ?= small
-SEED    ?=
-ARGS    ?=
+
+# What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
+# environment's "$$NAME" alone.
+override DATA := ARGS CLASSES DATASET FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PYTHON RECIPE RUN RUNS SCHEDULER SEED \
+    SPLIT STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WORKERS
+override literal = $(eval override $(1) := $$(value $(1)))
+$(foreach name,$(DATA),$(call literal,$(name)))
+export $(DATA)
+
+# faiss-gpu where an NVIDIA driver is present, faiss-cpu otherwise; they own the same module, so never both.
+override FAISS := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu)
+override OTHER_FAISS := $(if $(filter gpu,$(FAISS)),faiss-cpu,faiss-gpu)
+$(if $(or $(findstring :,$(VENV)),$(findstring %,$(VENV)),$(word 2,$(VENV))),$(error VENV= cannot hold a blank, a colon or %))
+override STAMP := $(VENV)/.installed-$(FAISS)
+override PY := "$$VENV/bin/python"
+
+# Runs a module with the words of ARGS behind the options, as a shell would split them, but nothing in them is run.
+override define words
+import json, os, shlex, sys
+
+def split(name):
+    try:
+        return shlex.split(os.environ[name])
+    except ValueError as error:
+        sys.exit(f"{name}= cannot be split into words: {error}\n  to do: close every quotation mark")
+
+given = sys.argv[1:]
+place = given.index("--") if "--" in given else len(given)
+given[place:place] = split("ARGS")
+if given[:2] == ["eval", "compare"]:
+    given.append("--runs=" + json.dumps(split("RUNS"), ensure_ascii=False))
+print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
+os.execv(sys.executable, [sys.executable, "-m", *given])
+endef
+override export WITH_ARGS := $(value words)
+override RUN_MODULE := @$(PY) -c "$$WITH_ARGS"
+
+# The option $(1) with the variable $(2), where that is set.
+override given = $(if $($(2)),--$(1)="$$$(2)")
+override from_lists = $(call given,split,SPLIT) $(call given,lists,LISTS) $(call given,classes,CLASSES)
 
 # Spinning OpenMP threads make small torch loops ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUNBUFFERED = 1
 
 # Two test processes (each takes up to 1.5 GB), files whole: their fixtures are made once.
-side_by_side = -n 2 --dist loadfile
+override side_by_side := -n 2 --dist loadfile
 
-need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
+override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify preview preview-clips export pretrain evaluate compare bench-methods
@@ -37,26 +63,26 @@ need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Every command's own options: $(PY) -m pipeline|train|eval COMMAND --help; pass them with ARGS='--option value'"
+	@echo "Every command's own options: $$VENV/bin/python -m pipeline|train|eval COMMAND --help; pass them with ARGS='--option value'"
 
 setup: $(STAMP) ## Make the virtual environment and install what is pinned (a second when nothing changed)
 
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
+	test -x $(PY) || "$$PYTHON" -m venv "$$VENV"
 	$(PY) -m pip uninstall --quiet --yes $(OTHER_FAISS)
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(FAISS),dev]'
 	@# ptlflow brings opencv-python, which owns the same folder as contrib: contrib goes in last.
 	$(PY) -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(sed -n 's/.*"\(opencv-contrib-python==[^"]*\)".*/\1/p' pyproject.toml)"
 	$(PY) -c 'from pipeline import environment as e; e.require_optflow(); e.require_one_faiss()'
-	@rm -f $(VENV)/.installed-*
-	@touch $@
+	@rm -f "$$VENV"/.installed-*
+	@touch "$$VENV/.installed-$(FAISS)"
 
 repair: ## Put mixed-up packages right (OpenCV, faiss) by installing again
-	rm -f $(VENV)/.installed-*
+	rm -f "$$VENV"/.installed-*
 	$(MAKE) setup
 
 demo: setup ## Synthetic videos -> store -> pre-training -> report, on a CPU in minutes: runs/demo/report.html
@@ -64,14 +90,14 @@ demo: setup ## Synthetic videos -> store -> pre-training -> report, on a CPU in 
 	@# DIS flow keeps the demo short; real work takes TV-L1 (the default of extract-flow). These videos have full chroma.
 	$(PY) -m pipeline extract --videos data/synthetic/videos --store data/synthetic/store --dataset synthetic \
 	    --flow.estimator dis --flow.short_side 64 --rgb.short_side 64 --rgb.chroma 4:4:4
-	$(PY) -m train pretrain --method coclr --recipe demo --store data/synthetic/store --run runs/demo $(if $(SEED),--seed $(SEED))
+	$(PY) -m train pretrain --method coclr --recipe demo --store data/synthetic/store --run runs/demo $(call given,seed,SEED)
 	$(PY) -m eval evaluate --run runs/demo --store data/synthetic/store --protocols '[clean]'
 
 test: setup ## Run the tests (without the slow ones)
-	$(PY) -m pytest -q -m "not slow" $(side_by_side) $(ARGS)
+	$(RUN_MODULE) pytest -q -m "not slow" $(side_by_side)
 
 test-slow: setup ## Run the slow tests
-	$(PY) -m pytest -q -m slow $(side_by_side) $(ARGS)
+	$(RUN_MODULE) pytest -q -m slow $(side_by_side)
 
 check: setup ## Format, lint and types, as CI checks them
 	$(PY) -m ruff format --check .
@@ -93,58 +119,58 @@ bench: setup ## Measure against the limits: extraction, store, flow, reader, mem
 	test ! -e /proc/driver/nvidia/version || $(PY) -m tests.benchmarks.flow_gpu --json runs/bench/flow_gpu.json
 
 bench-methods: setup ## What each method learns at an equal budget, three seeds, hours on two cores [STORE= OUT=runs/bench/methods]
-	$(PY) -m tests.benchmarks.methods $(if $(STORE),--store "$(STORE)") --out "$(or $(OUT),runs/bench/methods)" $(ARGS)
+	$(RUN_MODULE) tests.benchmarks.methods $(call given,store,STORE) --out="$${OUT:-runs/bench/methods}"
 
 manifest: setup ## List a data set: VIDEOS= (or FRAMES=) OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
 	$(if $(FRAMES),,$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv))$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
-	$(PY) -m pipeline manifest $(if $(FRAMES),--frames "$(FRAMES)",--videos "$(VIDEOS)") --out "$(OUT)" --dataset "$(DATASET)" $(from_lists) $(ARGS)
+	$(RUN_MODULE) pipeline manifest $(if $(FRAMES),--frames="$$FRAMES",--videos="$$VIDEOS") --out="$$OUT" --dataset="$$DATASET" $(from_lists)
 
 extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW=tvl1 WORKERS= SCHEDULER=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
-	$(PY) -m pipeline extract --videos "$(VIDEOS)" --store "$(STORE)" --dataset "$(DATASET)" $(if $(VIEWS),--views "$(VIEWS)") --flow.estimator "$(FLOW)" \
-	    $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) \
-	    $(if $(SCHEDULER),--scheduler "$(SCHEDULER)") $(ARGS)
+	$(RUN_MODULE) pipeline extract --videos="$$VIDEOS" --store="$$STORE" --dataset="$$DATASET" $(call given,views,VIEWS) --flow.estimator="$$FLOW" \
+	    $(from_lists) $(call given,manifest,MANIFEST) $(call given,workers,WORKERS) \
+	    $(call given,scheduler,SCHEDULER)
 
 bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs, into a store: FRAMES= STORE= [FLOWS= DATASET=folder SPLIT= LISTS= MANIFEST= WORKERS=]
 	$(call need,FRAMES,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)$(call need,STORE,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)
-	$(PY) -m pipeline bring --frames "$(FRAMES)" --store "$(STORE)" $(if $(FLOWS),--flow "$(FLOWS)") \
-	    --dataset "$(DATASET)" $(from_lists) $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+	$(RUN_MODULE) pipeline bring --frames="$$FRAMES" --store="$$STORE" $(call given,flow,FLOWS) --dataset="$$DATASET" $(from_lists) \
+	    $(call given,manifest,MANIFEST) $(call given,workers,WORKERS)
 
 annotate: setup ## Labels and splits of a manifest for a store, in seconds, no video is touched: STORE= [MANIFEST= NAME=extraction TEST_SHARE= SEED=]
 	$(call need,STORE,STORE=/path/to/store MANIFEST=list.csv)
-	$(PY) -m pipeline annotate --store "$(STORE)" $(if $(MANIFEST),--manifest "$(MANIFEST)") $(if $(NAME),--name "$(NAME)") \
-	    $(if $(TEST_SHARE),--test_share $(TEST_SHARE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(RUN_MODULE) pipeline annotate --store="$$STORE" $(call given,manifest,MANIFEST) $(call given,name,NAME) \
+	    $(call given,test_share,TEST_SHARE) $(call given,seed,SEED)
 
 status: setup ## What is in a store: STORE=
 	$(call need,STORE,STORE=/path/to/store)
-	$(PY) -m pipeline status --store "$(STORE)" $(ARGS)
+	$(RUN_MODULE) pipeline status --store="$$STORE"
 
 verify: setup ## Check every byte of a store: STORE=
 	$(call need,STORE,STORE=/path/to/store)
-	$(PY) -m pipeline verify --store "$(STORE)" $(ARGS)
+	$(RUN_MODULE) pipeline verify --store="$$STORE"
 
 preview: setup ## Contact sheets of a store as PNG: STORE= [OUT=preview]
 	$(call need,STORE,STORE=/path/to/store)
-	$(PY) -m pipeline preview --store "$(STORE)" --out "$(or $(OUT),preview)" $(ARGS)
+	$(RUN_MODULE) pipeline preview --store="$$STORE" --out="$${OUT:-preview}"
 
 preview-clips: setup ## What the network will see, as film strips of an augmented batch (HTML): STORE= [METHOD=infonce RECIPE=small SEED= OUT=preview.html]
 	$(call need,STORE,STORE=/path/to/store)
-	$(PY) -m train preview --method "$(METHOD)" --recipe "$(RECIPE)" --store "$(STORE)" --out "$(or $(OUT),preview.html)" \
-	    $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(RUN_MODULE) train preview --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --out="$${OUT:-preview.html}" \
+	    $(call given,seed,SEED)
 
 export: setup ## One stored video for other tools, as .mp4, .npy or a folder of JPEGs: STORE= VIDEO= OUT= [VIEW=rgb]
 	$(call need,STORE,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,OUT,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)
-	$(PY) -m pipeline export "$(STORE)" "$(VIDEO)" --out "$(OUT)" $(if $(VIEW),--view "$(VIEW)") $(ARGS)
+	$(RUN_MODULE) pipeline export --out="$$OUT" $(call given,view,VIEW) -- "$$STORE" "$$VIDEO"
 
 pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=infonce RECIPE=small SEED=]
 	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)
-	$(PY) -m train pretrain --method "$(METHOD)" --recipe "$(RECIPE)" --store "$(STORE)" --run "$(RUN)" \
-	    $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(RUN_MODULE) train pretrain --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --run="$$RUN" \
+	    $(call given,seed,SEED)
 
 evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
 	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
-	$(PY) -m eval evaluate --run "$(RUN)" --store "$(STORE)" $(ARGS)
+	$(RUN_MODULE) eval evaluate --run="$$RUN" --store="$$STORE"
 
 compare: setup ## Evaluated runs side by side, seeds as mean and spread: RUNS="runs/a runs/b" [OUT=comparison.html]
 	$(call need,RUNS,RUNS="runs/a-0 runs/a-1 runs/b-0")
-	$(PY) -m eval compare $(foreach run,$(RUNS),--runs+ "$(run)") --out "$(or $(OUT),comparison.html)" $(ARGS)
+	$(RUN_MODULE) eval compare --out="$${OUT:-comparison.html}"

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from eval import compare as comparing
 from eval.evaluate import evaluate as run_evaluation
-from eval.features import PROTOCOLS
+from eval.protocols import PROTOCOLS
 from eval.report import write_report
 from eval.runs import stages
 from pipeline import environment
 from pipeline.store import open_store
+from pipeline.terminal import Terminal
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+console = Terminal()
+errors = Terminal(stderr=True)
 
 
 def evaluate(
@@ -48,7 +46,7 @@ def evaluate(
     names = protocols or list(PROTOCOLS)
     errors.print(f"evaluating {run} on {store}, protocols {' and '.join(names)}")
     page, records = run_evaluation(run, open_store(store, annotations), names, reader, threads)
-    console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}", soft_wrap=True)
+    console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}")
 
 
 def report(run: Path, store: str, annotations: str = "") -> None:
@@ -60,7 +58,7 @@ def report(run: Path, store: str, annotations: str = "") -> None:
         annotations: The annotation set that the run was evaluated with.
     """
     environment.require_one_faiss()
-    console.print(f"wrote {write_report(run, open_store(store, annotations))}", soft_wrap=True)
+    console.print(f"wrote {write_report(run, open_store(store, annotations))}")
 
 
 def compare(runs: list[Path], out: Path = Path("comparison.html"), protocol: str = "clean") -> None:
@@ -77,13 +75,18 @@ def compare(runs: list[Path], out: Path = Path("comparison.html"), protocol: str
     """
     comparison = comparing.compare(runs, protocol)
     comparing.write_page(comparison, out)
-    print(comparison.table())
-    console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}", soft_wrap=True)
+    console.print(comparison.table())
+    console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")
 
 
 def _show_log() -> None:
     """Messages of this package, such as why features are computed again, go to the terminal."""
     logger = logging.getLogger("eval")
     logger.setLevel(logging.INFO)
-    logger.handlers = [RichHandler(console=errors, show_time=False, show_level=False, show_path=False)]
+    logger.handlers = [_Log()]
     logger.propagate = False
+
+
+class _Log(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        errors.print(self.format(record))

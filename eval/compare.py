@@ -13,7 +13,8 @@ import yaml
 
 from eval import results, streams
 from eval.charts import Bar
-from eval.report import PROTOCOLS, render
+from eval.protocols import IN_WORDS, PROTOCOLS
+from eval.report import render
 from eval.results import Record
 from eval.retrieval import KS
 from eval.runs import recipe_text
@@ -125,7 +126,7 @@ def write_page(comparison: Comparison, out: Path) -> None:
     recipes = {name: yaml.safe_dump(recipe, sort_keys=False) for name, recipe in comparison.recipes.items()}
     content = {
         "comparison": comparison, "chart": chart, "metrics": METRICS, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
-        "protocol_words": PROTOCOLS[comparison.protocol],
+        "protocol_words": IN_WORDS[comparison.protocol],
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     storage.write_atomically(out, render("comparison.html", content).encode())

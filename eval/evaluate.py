@@ -13,21 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from eval import features, fusion, linear, results, retrieval, streams
-from eval.features import PROTOCOLS, FeatureBank, Request, Seen
+from eval.features import FeatureBank, Request, Seen
+from eval.protocols import PROTOCOLS
 from eval.published import counterpart
 from eval.report import bank_path, write_report
 from eval.results import NETWORKS, Record
 from eval.runs import Stage, stages, trained_on
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
+from pipeline.terminal import Terminal
 from train import checkpoints, provenance, reader
 from train.networks.network import Network
 
 TESTED, GALLERY = "test", "train"
-errors = Console(stderr=True, highlight=False)
+errors = Terminal(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def evaluate(
     Args:
         run: folder of a run, finished or not.
         store: labelled training and test videos; also another store than the one trained on.
-        protocols: names in `eval.features.PROTOCOLS`.
+        protocols: names in `eval.protocols.PROTOCOLS`.
         reader_name, threads: of `train.reader.create`; 0 threads: one for each core, eight at most.
 
     Returns:
@@ -159,8 +160,7 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
     values["linear_top1"] = (accuracy, chance[1])
     errors.print(
         f"{subject.stage}, {subject.stream}, {subject.network}, protocol {subject.protocol}: R@1 {100 * recall[1]:.1f} %,"
-        f" linear {100 * accuracy:.1f} % (guessing {100 * chance[1]:.1f} %)",
-        soft_wrap=True,
+        f" linear {100 * accuracy:.1f} % (guessing {100 * chance[1]:.1f} %)"
     )
     data = store.root.resolve().name
     # The papers' linear probes are trained otherwise, so only retrieval has a counterpart.

@@ -12,16 +12,17 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor, nn
 
+from eval.protocols import Protocol
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
+from pipeline.terminal import Terminal
 from train import augment
 from train.augment import ClipPlan, Draws
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
 from train.inference import BATCH, clips_ahead, unit_features
 from train.networks.network import Network
 from train.reader import Executor
@@ -30,24 +31,6 @@ from train.sampling.random import Random
 
 log = logging.getLogger(__name__)
 REFRESH_BATCHES = 16
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a video's feature is made of. Test videos always give all their sliding windows.
-
-    gallery_windows: training videos give all their windows as well; else one random clip, drawn from the seed.
-    jitter: probability of the colour jitter, drawn once per video.
-    """
-
-    name: str
-    gallery_windows: bool
-    jitter: float
-
-
-# "coclr" is what the published retrieval numbers were made with, colour jitter at test time included (CoCLR's code);
-# "clean" treats both sides alike and alters no pixel.
-PROTOCOLS = {p.name: p for p in (Protocol("clean", True, 0.0), Protocol("coclr", False, 0.3))}
 
 
 @dataclass(frozen=True)
@@ -321,11 +304,11 @@ class _ClipRate(ProgressColumn):
 def _progress() -> Progress:
     count, left = MofNCompleteColumn(), TimeRemainingColumn()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         count,
         TextColumn("videos"),
         _ClipRate(),
         left,
     )
-    return Progress(*columns, TextColumn("left"), console=Console(stderr=True))
+    return Progress(*columns, TextColumn("left"), console=Terminal(stderr=True))

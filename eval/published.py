@@ -13,7 +13,7 @@ UNSTATED = "not stated"
 
 
 @dataclass(frozen=True)
-class Published:
+class Quoted:
     """One published number: `value` is a fraction 0..1, `pretraining` and `data` name data sets, `metric` is "R@k" or "linear_top1"."""
 
     model: str
@@ -74,14 +74,14 @@ _TABLE: list[tuple[str, str, str, str, str, dict[str, float], str, str]] = [
     ("CPR on CoCLR", "cpr", "ucf101", UNSTATED, "ucf101", _recalls({1: 56.7}), "abstract", ""),
     ("CPR on CoCLR", "cpr", "ucf101", UNSTATED, "hmdb51", _recalls({1: 24.4}), "abstract", ""),
 ]
-TABLE: tuple[Published, ...] = tuple(
-    Published(model, method, pretraining, stream, data, metric, round(percent / 100, 4), source, note)
+TABLE: tuple[Quoted, ...] = tuple(
+    Quoted(model, method, pretraining, stream, data, metric, round(percent / 100, 4), source, note)
     for model, method, pretraining, stream, data, numbers, source, note in _TABLE
     for metric, percent in numbers.items()
 )
 
 
-def about(data: str) -> list[Published]:
+def about(data: str) -> list[Quoted]:
     """The published numbers measured on `data` ("ucf101", "hmdb51"); empty for any other data set."""
     return [row for row in TABLE if row.data == data]
 

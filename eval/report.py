@@ -12,6 +12,7 @@ from eval import charts, filmstrips, published, results, streams
 from eval.charts import Bar
 from eval.features import FeatureBank, videos_digest
 from eval.filmstrips import Strip
+from eval.protocols import IN_WORDS
 from eval.results import NETWORKS, Record
 from eval.retrieval import KS
 from eval.runs import Stage, recipe_text, stages, trained_on
@@ -22,10 +23,6 @@ from pipeline.views import VIEWS
 from train.show import pages
 
 QUERIES = 4
-PROTOCOLS = {
-    "clean": "All windows of every video on both sides, no pixel altered.",
-    "coclr": "As the CoCLR paper's code does it: training videos give one random clip, and colours are jittered in 3 of 10 videos, test videos included.",
-}
 METHODS_WITH_LABELS = frozenset({"ubernce"})
 
 
@@ -89,7 +86,7 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "below": {name: VIEWS[name].colours_in_words for name in banks if name in VIEWS and name != store.views[0]},
         "strips": _strips(banks, store),
         "tables": _tables(records),
-        "protocol_words": PROTOCOLS,
+        "protocol_words": IN_WORDS,
         "ks": [f"R@{k}" for k in KS],
         "curves": _curves(trained_stages),
         "recipe": recipe_text(run),

@@ -19,10 +19,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from train.batch import Batch
-from train.collectives import mean_over_ranks
-from train.groups import Groups
-from train.loader import ClipLoader
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
+from train.hardware.collectives import mean_over_ranks
+from train.sampling.groups import Groups
 
 HELD_OUT_LOSS = "held_out_loss"  # in metrics.jsonl
 THRESHOLD = 1e-4  # a loss that is not lower by this share of the best one is no better, as in torch's ReduceLROnPlateau

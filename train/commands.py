@@ -17,7 +17,7 @@ from train.hardware import Hardware
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
-from train.training_set import TrainingSet, refuse_without_split
+from train.stage_data import refuse_without_split, training_set_of
 
 
 def pretrain(
@@ -84,7 +84,7 @@ def _begin(recipe: Recipe, store: VideoStore, run: Path, hardware: Hardware, use
     """Refuse what cannot be meant before anything is written, make the run's folder and tell what is to come."""
     if not use_all:
         refuse_without_split(store, recipe)
-    training_set = TrainingSet.of(recipe, recipe.stages[0], store)
+    training_set = training_set_of(recipe, recipe.stages[0], store)
     stages.check(recipe, store, hardware)
     stages.prepare(run, recipe)
     names = ", ".join(stage.name for stage in recipe.stages)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.status import Status
 from tqdm import tqdm
 
+from pipeline.terminal import Terminal, visible
+
 # Lightning starts the same command once for each further device.
 LEADER = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-# Paths come as they are: no colours, no markup in brackets, no line breaks.
-console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not LEADER)
+console = Terminal(quiet=not LEADER)
 
 
 def preparing() -> Status:
     """A line that is there while the reader prepares itself: its first use on a machine compiles for some seconds."""
-    return Console(stderr=True, quiet=not LEADER).status(
+    return Terminal(stderr=True, quiet=not LEADER).status(
         "preparing the reader; the first time on a machine it is compiled"
     )
 
@@ -25,4 +25,4 @@ def preparing() -> Status:
 def tell(text: str) -> None:
     """A line on standard error, above a progress bar where there is one."""
     if LEADER:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(visible(text), file=sys.stderr)

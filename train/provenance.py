@@ -11,9 +11,9 @@ from pipeline import environment
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import sampling
-from train.clip_spec import ClipSpec
+from train.batches.planning import PLANS
+from train.clips.spec import ClipSpec
 from train.console import tell
-from train.planning import PLANS
 from train.recipe import Recipe, StageSettings
 from train.sampling import Sampling
 from train.settings import read
@@ -35,7 +35,7 @@ def facts(
 
     Args:
         start: Digest of the weights that each role starts from.
-        onednn: Whether torch may use it: see `train.convolutions`.
+        onednn: Whether torch may use it: see `train.hardware.convolutions`.
     """
     return described(recipe, stage) | {
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),

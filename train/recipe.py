@@ -13,7 +13,7 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, mod
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from train import augment, methods
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
 from train.methods.method import MethodSettings, Start
 from train.order import OrderSettings
 from train.sampling import AnySampling, Sampling

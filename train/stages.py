@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
-from train import augment, checkpoints, convolutions, provenance, reader
-from train.batch import Batch
+from train import checkpoints, provenance
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
@@ -32,13 +29,11 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.console import tell
-from train.hardware import Hardware, device
-from train.loader import ClipLoader
+from train.hardware import Hardware, convolutions, device
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
-from train.order import OrderSettings
-from train.planning import Planner, Reading
 from train.recipe import Precision, Recipe, StageSettings
+from train.stage_data import StageData, held_out_loader, make_loader, training_set_of
 from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
@@ -69,17 +64,16 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """
     for stage in recipe.stages:
         _convolutions_are_right(recipe, stage, hardware)
-        training_set = TrainingSet.of(recipe, stage, store)
+        training_set = training_set_of(recipe, stage, store)
         loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices)
         loader.close()
         _check_last_batch(stage, loader.order.last)
         if stage.settings.optimiser.schedule == "plateau":
-            watched = training_set.of_held_out()
-            make_loader(_in_order(recipe), stage, store, watched, hardware, world_size=hardware.devices).close()
+            held_out_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices).close()
 
 
 def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:
-    """See `train.convolutions.right_as_they_are`."""
+    """See `train.hardware.convolutions.right_as_they_are`."""
     precision = recipe.precision_of(stage)
     return convolutions.right_as_they_are(precision, device(hardware, precision, recipe.sync_batchnorm))
 
@@ -136,7 +130,7 @@ def run_stage(
     cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
     optimisers and loops are in it, are of the same major version.
     """
-    training_set = TrainingSet.of(recipe, stage, store)
+    training_set = training_set_of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
@@ -153,9 +147,7 @@ def run_stage(
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
     else:
         _start(module, start, stage, recipe.seed)
-    training = functools.partial(make_loader, recipe, stage, store, training_set, hardware)
-    watched = functools.partial(make_loader, _in_order(recipe), stage, store, training_set.of_held_out(), hardware)
-    data = _StageData(training, watched)
+    data = StageData(recipe, stage, store, training_set, hardware)
     stopping, ranges = Stopping(deadline), Ranges() if profile else None
     callbacks = _callbacks(recipe, stage, store, training_set, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
@@ -206,63 +198,6 @@ def _start(
                 tell(f"stage {stage.name}: {lacks}: {role} starts with a fresh one, from the seed {seed}")
         for parts in module.starting[role]:
             checkpoints.start_from(parts, found, given)
-
-
-def make_loader(
-    recipe: Recipe,
-    stage: StageSettings,
-    store: VideoStore,
-    training_set: TrainingSet,
-    hardware: Hardware,
-    rank: int = 0,
-    world_size: int = 1,
-    pin: bool = False,
-) -> ClipLoader:
-    """What a stage of the recipe reads on one rank. Raises Refusal as `ClipLoader` does."""
-    policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
-    reading = Reading(recipe.clips, recipe.sampling_of(stage), policy, stage.settings.reads, recipe.seed)
-    planner = Planner(reading, training_set, store.settings)
-    order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
-    executor = reader.create(hardware.reader, store, hardware.threads)
-    return ClipLoader(planner, order, executor, rank, world_size, pin)
-
-
-def _in_order(recipe: Recipe) -> Recipe:
-    """The recipe as held-out videos are read: each once."""
-    return recipe.changed(order=OrderSettings(), accumulate=1)
-
-
-class _StageData(LightningDataModule):
-    """Gives Lightning the loader of each rank. training, watching: of (rank, world_size, pin), see `make_loader`."""
-
-    def __init__(
-        self, training: Callable[[int, int, bool], ClipLoader], watching: Callable[[int, int, bool], ClipLoader]
-    ) -> None:
-        super().__init__()
-        self.training, self.watching = training, watching
-        self.opened: list[ClipLoader] = []
-
-    def train_dataloader(self) -> ClipLoader:
-        loader = self._made(self.training)
-        self.opened.append(loader)
-        return loader
-
-    def held_out(self) -> Iterator[Batch]:
-        """This rank's share of whole batches of the held-out videos, the same every time."""
-        loader = self._made(self.watching)
-        try:
-            yield from loader
-        finally:
-            loader.close()
-
-    def close(self) -> None:
-        for loader in self.opened:
-            loader.close()
-
-    def _made(self, make: Callable[[int, int, bool], ClipLoader]) -> ClipLoader:
-        assert self.trainer is not None
-        pin = self.trainer.strategy.root_device.type == "cuda"
-        return make(self.trainer.global_rank, self.trainer.world_size, pin)
 
 
 def _callbacks(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,13 +12,10 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import SPLITS
 from pipeline.store import VideoStore
 from pipeline.store.annotated import Annotated
-from train.columns import Column
-from train.groups import Groups
 from train.order import Order, OrderSettings
 from train.sampling import Sampling
-
-if TYPE_CHECKING:
-    from train.recipe import Recipe, StageSettings
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
 
 HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users of the same seed
 
@@ -73,21 +68,6 @@ def of_splits(store: VideoStore, splits: Sequence[str]) -> Videos:
     return Videos(store.annotated, chosen)
 
 
-def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
-    """Raises Refusal where videos have labels and no split, and the recipe does not say which `splits` it means.
-
-    Such is a data set whose test videos nobody told apart: a network that has seen them cannot be tested fairly any more.
-    """
-    if "splits" not in recipe.model_fields_set and (lack := store.annotated.without_split()):
-        root = shlex.quote(str(store.root))
-        raise Refusal(
-            lack,
-            where=str(store.root),
-            remedy=f"`python -m pipeline annotate --store {root} --test_share .2` keeps a fifth for the test, `--manifest` in"
-            " its place gives the official split; or train on all of them: `--use_all true`, or `splits` in the recipe",
-        )
-
-
 class TrainingSet:
     """The videos that a stage trains on, and those that are held out.
 
@@ -109,19 +89,6 @@ class TrainingSet:
         held = _held_out(np.asarray(videos.sources), share, seed, where) if share else np.zeros(len(videos), bool)
         self.videos, self.held_out = (videos.take(~held) if share else videos, videos.take(held))
         self.groups: Groups | None = None
-
-    @classmethod
-    def of(cls, recipe: Recipe, stage: StageSettings, store: VideoStore) -> TrainingSet:
-        """Of a stage of a recipe."""
-        sampling = recipe.sampling_of(stage)
-        return cls(
-            of_splits(store, recipe.splits),
-            str(store.root),
-            least=sampling.least(recipe.clips),
-            drop=sampling.short == "drop",
-            share=recipe.held_out_share,
-            seed=recipe.seed,
-        )
 
     def of_held_out(self) -> TrainingSet:
         """The held-out videos, to be read as the others are."""

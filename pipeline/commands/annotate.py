@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
-
 from pipeline.commands.stores import console, errors
 from pipeline.errors import UsageError
 from pipeline.manifest import Manifest
 from pipeline.store import annotation, open_store
 from pipeline.store.annotation import AnnotationSet, with_test_share
 from pipeline.store.writing import writing_to
+from pipeline.terminal import marked
 
 
 def annotate(
@@ -49,9 +48,9 @@ def annotate(
         annotation.save(opened.root, name, content)
     written = open_store(store, name).annotated
     if told := written.told():
-        errors.print(f"[yellow]note[/yellow] {escape(told)}")
+        errors.print(marked("note", "yellow", told))
     splits = ", ".join(f"{number} {split}" for split, number in written.count_splits().items())
     console.print(
         f"annotated {len(written.table) - written.left_out} videos ({splits}) of {len(written.classes)} classes as"
-        f" {escape(name)}, digest {written.digest[:16]}, in {escape(store)}"
+        f" {name}, digest {written.digest[:16]}, in {store}"
     )

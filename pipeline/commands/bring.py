@@ -10,8 +10,6 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.markup import escape
-
 from pipeline import importers
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
 from pipeline.errors import UsageError
@@ -21,6 +19,8 @@ from pipeline.existing.bring import bring as run_bringing
 from pipeline.manifest import Manifest
 from pipeline.storage import location
 from pipeline.store import open_store
+from pipeline.terminal import marked
+from pipeline.video.decode import MOST_FPS
 
 
 def bring(
@@ -72,7 +72,7 @@ def bring(
         said = importers.listed(dataset, existing.place, split=split, lists=lists, classes=classes, manifest=manifest)
         rows, count = manifest_of(existing, said), workers or len(os.sched_getaffinity(0))
         _tell_of_beginning(existing, rows)
-        errors.print(f"bringing {len(rows.rows)} videos, {count} threads, into {escape(store)}")
+        errors.print(f"bringing {len(rows.rows)} videos, {count} threads, into {store}")
         brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
     _tell_of_end(brought, store)
     return QUARANTINE_EXIT_CODE if brought.summary.quarantined or brought.summary.in_quarantine else 0
@@ -89,8 +89,10 @@ def _opened(
     """The sources, until the stack closes them. Raises UsageError and Refusal."""
     if not (math.isfinite(bound) and bound > 0):
         raise UsageError(f"flow bound {bound} is not positive")
-    if not (math.isfinite(fps) and fps >= 0):
-        raise UsageError(f"{fps} frames a second cannot be meant", remedy="0 stands for unknown")
+    if not 0 <= fps <= MOST_FPS:
+        raise UsageError(
+            f"{fps} frames a second cannot be meant: at most {MOST_FPS} can", remedy="0 stands for unknown"
+        )
     with errors.status("checking what is there"):
         opened = stack.enter_context(open_source(frames))
         flows = stack.enter_context(_flow_source(flow, opened)) if flow else None
@@ -102,24 +104,26 @@ def _opened(
 def _tell_of_beginning(existing: Existing, rows: Manifest) -> None:
     for source in dict.fromkeys([existing.frames, existing.flow]):
         for note in source.notes if source else ():
-            errors.print(f"[yellow]note[/yellow] {escape(note)}")
+            errors.print(marked("note", "yellow", note))
     if existing.alignment == "auto" and (aligned := existing.aligned):
         leads = {"first": "leads from its frame to the next", "second": "leads to its frame from the one before"}[
             aligned
         ]
-        errors.print(f"[yellow]note[/yellow] as the pictures tell, each flow picture {leads} (--alignment {aligned})")
+        errors.print(
+            marked("note", "yellow", f"as the pictures tell, each flow picture {leads} (--alignment {aligned})")
+        )
     print_notes(rows)
     told = f"frames of {existing.frames.path}" + (f", flow of {existing.flow.path}" if existing.flow else "")
-    errors.print(escape(told))
+    errors.print(told)
 
 
 def _tell_of_end(brought: Brought, store: str) -> None:
     for note, (number, first) in sorted(brought.noted.items()):
-        errors.print(f"[yellow]note[/yellow] {escape(note)}: in {number} videos, the first is {escape(first)}")
+        errors.print(marked("note", "yellow", f"{note}: in {number} videos, the first is {first}"))
     print_summary(brought.summary, store)
     said = open_store(store).annotated
     for lack in filter(None, [said.without_split(), said.without_recordings()]):
-        errors.print(f"[bold yellow]note[/bold yellow] {escape(lack)}")
+        errors.print(marked("note", "bold yellow", lack))
 
 
 def _flow_source(flow: Path, frames: Source) -> Source:

@@ -8,12 +8,15 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import docstring_parser
 import jsonargparse
+import yaml
 
 from pipeline.errors import Interrupted, Refusal
+from pipeline.terminal import escape_unknown_letters, visible
 
 
 def main(commands: Mapping[str, Callable[..., int | None]], description: str, program: str) -> int:
@@ -23,13 +26,14 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
     positional-only parameters are given by their place. A command returns an exit code, or None for 0. A Refusal is
     printed without a traceback.
     """
-    parser = jsonargparse.ArgumentParser(prog=program, description=description, formatter_class=_HelpFormatter)
+    parser = _parser(prog=program, description=description, formatter_class=_HelpFormatter)
     subcommands = parser.add_subcommands(required=True, dest="command")
     for name, function in commands.items():
         described = docstring_parser.parse(function.__doc__ or "")
-        sub = jsonargparse.ArgumentParser(description=_paragraphs(described))
+        sub = _parser(description=_paragraphs(described))
         _add_arguments(sub, function, {p.arg_name: p.description or "" for p in described.params})
         subcommands.add_subcommand(name, sub, help=described.short_description)
+    escape_unknown_letters()
     chosen = parser.parse_args()
     try:
         options = parser.instantiate(chosen)[chosen.command].as_dict()
@@ -37,12 +41,32 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         by_place = [options.pop(parameter.name) for parameter in _by_place(commands[chosen.command])]
         return commands[chosen.command](*by_place, **options) or 0
     except Refusal as refusal:
-        print(f"{program} {chosen.command}: {refusal}", file=sys.stderr)
+        print(visible(f"{program} {chosen.command}: {refusal}"), file=sys.stderr)
         return refusal.exit_code
     except KeyboardInterrupt as interrupt:
         told = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
-        print(f"{program} {chosen.command}: {told}", file=sys.stderr)
+        print(visible(f"{program} {chosen.command}: {told}"), file=sys.stderr)
         return told.exit_code
+
+
+def _structured(text: str) -> Any:
+    """The list or mapping that an option's value spells out; all else stays the text that was given.
+
+    YAML would take `#a`, `~`, `&a` or `1e3` for something else than a name; numbers and truth values are read by the types
+    of their options.
+    """
+    try:
+        value = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, TypeError):  # TypeError: PyYAML's own, of a lone `?`
+        return text
+    return value if isinstance(value, list | dict) else text
+
+
+jsonargparse.set_loader("structured", _structured)
+
+
+def _parser(**options: Any) -> jsonargparse.ArgumentParser:
+    return jsonargparse.ArgumentParser(parser_mode="structured", **options)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):
@@ -60,11 +84,22 @@ def _by_place(function: Callable) -> list[inspect.Parameter]:
 
 
 def _add_arguments(parser: jsonargparse.ArgumentParser, function: Callable, described: Mapping[str, str]) -> None:
-    """jsonargparse would give a place to every option without a default, and no default to what has a place."""
-    by_place, types = _by_place(function), get_type_hints(function)
-    for parameter in by_place:
-        optional: dict[str, Any] = {}
-        if parameter.default is not parameter.empty:
-            optional = {"nargs": "?", "default": parameter.default}
-        parser.add_argument(parameter.name, type=types[parameter.name], help=described[parameter.name], **optional)
-    parser.add_function_arguments(function, as_group=False, skip={parameter.name for parameter in by_place})
+    """jsonargparse would give a place to every option without a default, and no default to what has a place.
+
+    Of a text or path that may be left out it would also take `null` for None.
+    """
+    types, own = get_type_hints(function), set[str | int]()
+    for parameter in inspect.signature(function).parameters.values():
+        name, text = parameter.name, _OPTIONAL_TEXT.get(types.get(parameter.name))
+        place = parameter.kind is parameter.POSITIONAL_ONLY
+        if place or text:
+            own.add(name)
+            optional: dict[str, Any] = {} if parameter.default is parameter.empty else {"default": parameter.default}
+            if place and optional:
+                optional["nargs"] = "?"
+            flag = name if place else f"--{name}"
+            parser.add_argument(flag, type=text or types[name], help=described.get(name), **optional)
+    parser.add_function_arguments(function, as_group=False, skip=own)
+
+
+_OPTIONAL_TEXT: dict[Any, type] = {Path | None: Path, str | None: str}

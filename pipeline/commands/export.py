@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rich.markup import escape
-
 from pipeline.commands.stores import console, errors
 from pipeline.extraction.progress import counting_bar
 from pipeline.show.export import export as run_export
@@ -42,4 +40,4 @@ def export(store: str, video: str, /, *, out: Path, view: str = "") -> None:
             bar.update(task, advance=frames, rate=f"{done / max(time.perf_counter() - began, 1e-9):.0f} frames/s")
 
         told = run_export(opened, video, out, view, advance)
-    console.print(f"exported {escape(video)}: {escape(told)}: {escape(str(out))}")
+    console.print(f"exported {video}: {told}: {out}")

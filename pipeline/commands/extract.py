@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline import importers
@@ -25,6 +24,7 @@ from pipeline.extraction.workers.slurm import SlurmSettings, job_script
 from pipeline.manifest import Manifest
 from pipeline.storage import location
 from pipeline.store.settings import ExtractionSettings
+from pipeline.terminal import marked
 from pipeline.video.decode import DecodeSettings
 from pipeline.views import VIEWS, ViewSettings
 from pipeline.views.flow import FLOW
@@ -147,7 +147,7 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
     views = " and ".join(VIEWS[name].described(settings[name]) for name in work.settings.views)
     where = {"": f"{workers} workers", "slurm": f"{workers} workers in jobs of slurm"}.get(scheduler, scheduler)
     count = len(work.manifest.rows)
-    errors.print(f"extracting {count} videos: {escape(views)}, {escape(where)}, into {escape(store)}")
+    errors.print(f"extracting {count} videos: {views}, {where}, into {store}")
     try:
         summary = run_extraction(**work._asdict(), workers=workers, scheduler=scheduler, jobs=slurm)
     except Unfinished as stopped:
@@ -164,8 +164,8 @@ def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -
         plan = estimate(**work._asdict(), progress=lambda done, total: bar.update(task, completed=done, total=total))
     print_estimate(plan, 0 if scheduler not in ("", "slurm") else workers)
     if job:
-        console.print(f"\n{escape(job)}")
-    console.print(f"nothing was written; without --dry_run the run begins: {escape(str(work.store))}")
+        console.print(f"\n{job}")
+    console.print(f"nothing was written; without --dry_run the run begins: {work.store}")
     return 0
 
 
@@ -188,7 +188,7 @@ def print_estimate(plan: Estimate, workers: int) -> None:
         )
     console.print(table)
     for refused in (one.refused for one in plan.sample if one.refused):
-        console.print(f"[yellow]would land in quarantine[/yellow] {escape(refused)}")
+        console.print(marked("would land in quarantine", "yellow", refused))
     if plan.sample and not plan.frames:
         console.print("no video of the sample can be decoded, so there is nothing to estimate from")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
-from rich.progress import Progress, TimeElapsedColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pipeline import environment, storage
@@ -33,6 +32,7 @@ from pipeline.flow import ESTIMATORS, create
 from pipeline.flow.estimator import FlowEstimator
 from pipeline.show.flow_files import unwritable
 from pipeline.show.flow_output import PICTURE, Output
+from pipeline.terminal import marked
 from pipeline.video.decode import Undecodable, probe
 
 SMALLEST = 16  # pixels: below that TV-L1 has no pyramid
@@ -82,7 +82,7 @@ def flow(
             output.add(values)
         output.finish()
     colours = f", full colour at {output.longest:.1f} px" if output.ending == PICTURE else ""
-    console.print(f"{tally.told(chosen.name)}{colours}: {escape(str(output.path))}")
+    console.print(f"{tally.told(chosen.name)}{colours}: {output.path}")
 
 
 def bench_flow(
@@ -127,7 +127,7 @@ def bench_flow(
     figures = {}
     for name, (chosen, left_out) in sets.items():
         for line in left_out:
-            errors.print(f"[yellow]left out[/yellow] {escape(line)}")
+            errors.print(marked("left out", "yellow", line))
         if not chosen:
             raise Refusal("no video gave a pair of frames", where=source, remedy="give a folder of whole videos")
         results = _measure(chosen, names)
@@ -139,7 +139,7 @@ def bench_flow(
         figures[name] = {result.name: result.figures(results[0]) for result in results}
     if json:
         _write_figures(json, source, figures)
-    told = f", figures in {escape(str(json))}" if json else ""
+    told = f", figures in {json}" if json else ""
     total = _counted(sum(len(chosen) for chosen, _ in sets.values()))
     console.print(f"measured {len(results)} estimators on {total}{told}")
 
@@ -209,7 +209,8 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 def _measure(pairs: list[Pair], names: list[str]) -> list[measuring.Result]:
     steps = len({measuring.REFERENCE, *names}) * (1 + len(pairs))
     with Progress(
-        *Progress.get_default_columns(),
+        TextColumn("{task.description}", style="progress.description", markup=False),
+        *Progress.get_default_columns()[1:],
         TimeElapsedColumn(),
         console=errors,
         transient=True,
@@ -218,13 +219,13 @@ def _measure(pairs: list[Pair], names: list[str]) -> list[measuring.Result]:
         task = bar.add_task("", total=steps)
 
         def begin(doing: str) -> None:
-            bar.update(task, advance=1, description=escape(doing))
+            bar.update(task, advance=1, description=doing)
 
         return measuring.measure(pairs, names, begin)
 
 
 def _print_results(title: str, results: list[measuring.Result], with_cost: bool) -> None:
-    table = Table(title=escape(title), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     names = {result.name: f"{result.name} (GPU)" if result.gpu else result.name for result in results}
     table.add_column("estimator", no_wrap=True, min_width=max(map(len, names.values())))
     headings = ["ms a pair", "pairs/s", "times as fast", "apart, px", "bytes equal", "within one"]
@@ -247,9 +248,9 @@ def _print_results(title: str, results: list[measuring.Result], with_cost: bool)
     console.print(table)
     for result in results:
         if result.problem:  # a sentence would squeeze the columns of the others
-            console.print(f"{result.name}  cannot run here: {escape(result.problem)}")
+            console.print(f"{result.name}  cannot run here: {result.problem}")
         for pair, reason in result.failures.items():
-            errors.print(f"[yellow]failed[/yellow] {escape(f'{result.name}, {pair}: {reason}')}")
+            errors.print(marked("failed", "yellow", f"{result.name}, {pair}: {reason}"))
 
 
 def _print_errors(pairs: list[Pair], results: list[measuring.Result]) -> None:
@@ -262,7 +263,7 @@ def _print_errors(pairs: list[Pair], results: list[measuring.Result]) -> None:
     for pair in pairs:
         truth = pair.truth if pair.truth is not None else np.full((2, 1, 1), np.nan)
         table.add_row(
-            escape(pair.name),
+            pair.name,
             f"{truth.shape[1]}x{truth.shape[2]}",
             f"{np.isfinite(truth[0]).mean():.0%}",
             f"{np.nanmean(np.hypot(*truth)):.3f}",

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
@@ -24,14 +22,15 @@ from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
 from pipeline.store import VideoStore, annotation, catalogue, compatibility, open_store
 from pipeline.store import verify as verification
+from pipeline.terminal import Terminal, marked
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
 from pipeline.video.decode import probe as probe_video
 from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Terminal()
+errors = Terminal(stderr=True)
 
 
 def manifest(
@@ -59,7 +58,7 @@ def manifest(
     print_notes(listed)
     splits = Counter(row.split or "no split" for row in listed.rows)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
-    console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {escape(str(out))}")
+    console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {out}")
 
 
 def _place(videos: Path | None, frames: Path | None) -> Place:
@@ -87,11 +86,11 @@ def status(store: str, annotations: str = "") -> None:
     table.add_row("classes", str(len(opened.classes)))
     if said := opened.annotated.name:
         told = "; ".join(filter(None, [f"{said}, digest {opened.annotated.digest[:16]}", opened.annotated.told()]))
-        table.add_row("annotations", escape(told))
+        table.add_row("annotations", told)
     for lack in filter(None, [opened.annotated.without_split(), opened.annotated.without_recordings()]):
-        table.add_row("", f"[yellow]{escape(lack)}[/yellow]")
+        table.add_row("", marked(lack, "yellow"))
     if others := [name for name in annotation.names(opened.root) if name != said]:
-        table.add_row("", escape(f"others are {', '.join(others)}"))
+        table.add_row("", f"others are {', '.join(others)}")
     cuts = pc.list_value_length(videos.cuts).to_numpy()
     if cuts.any():
         table.add_row("cuts", f"{cuts.sum()} between shots, in {np.count_nonzero(cuts)} videos")
@@ -102,17 +101,17 @@ def status(store: str, annotations: str = "") -> None:
         table.add_row(name, f"in {there} of {len(videos)} videos; `extract --views {name}` goes on")
     size = sum(file.size for file in storage.files_below(opened.root / "videos"))
     table.add_row("size", f"{size / 2**20:.1f} MiB")
-    table.add_row("last run", escape(_told_of_last_run(opened.root)))
+    table.add_row("last run", _told_of_last_run(opened.root))
     for name, settings in opened.settings.items():
-        table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in settings.items())))
+        table.add_row(name, ", ".join(f"{key} {value}" for key, value in settings.items()))
     table.add_row("settings", opened.settings_hash)
-    table.add_row("software", escape(", ".join(f"{name} {version}" for name, version in opened.software.items())))
+    table.add_row("software", ", ".join(f"{name} {version}" for name, version in opened.software.items()))
     for difference in compatibility.version_differences(opened):
-        table.add_row("", f"[yellow]{escape(difference)}[/yellow]")
+        table.add_row("", marked(difference, "yellow"))
     console.print(table)
     refused = list(opened.quarantine_entries())
     if refused:
-        console.print(f"[bold]{len(refused)} videos in quarantine[/bold]")
+        console.print(marked(f"{len(refused)} videos in quarantine", "bold"))
         reasons = {entry["video_id"]: entry["reason"] for entry in refused}
         for line in quarantine.lines(reasons, {entry["video_id"]: entry["reproduce"] for entry in refused}):
             console.print(line)
@@ -134,12 +133,11 @@ def verify(store: str, threads: int = 0) -> int:
         videos, read = videos + 1, read + size
         damage += found
     for item in damage:
-        console.print(
-            f"[red]damaged[/red] {escape(item.video_id)}: {escape(item.what)}\n  [dim]{escape(item.path)}[/dim]"
-        )
+        console.print(marked("damaged", "red", f"{item.video_id}: {item.what}"))
+        console.print(marked(f"  {item.path}", "dim"))
     rate = read / max(time.perf_counter() - began, 1e-9) / 2**20
     verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
-    console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({escape(store)})")
+    console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({store})")
     return 1 if damage else 0
 
 
@@ -169,9 +167,7 @@ def preview(
         raise Refusal("the store holds no videos", where=store, remedy="run `make extract-flow` first")
     written = write_contact_sheets(opened, videos, out)
     clips = f" and {len(write_clips(opened, videos, out))} clips" if clip else ""
-    console.print(
-        f"wrote {len(written)} contact sheets{clips} below {escape(str(out))}, the first is {escape(str(written[0]))}"
-    )
+    console.print(f"wrote {len(written)} contact sheets{clips} below {out}, the first is {written[0]}")
 
 
 def probe(file: Path) -> int:
@@ -188,7 +184,7 @@ def probe(file: Path) -> int:
             frames, (height, width) = frames + len(block), block.shape[1:3]
     except Undecodable as error:
         raise Refusal(error.reason, where=str(file), remedy="repair or replace the file") from error
-    console.print(f"decoded {frames} frames of {width}x{height} from {escape(str(file))}")
+    console.print(f"decoded {frames} frames of {width}x{height} from {file}")
     return 0
 
 
@@ -216,13 +212,13 @@ def make_synthetic(
             count,
             progress=lambda done, _: bar.update(task, completed=done),
         )
-    console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {escape(str(out))}")
+    console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {out}")
 
 
 def print_notes(listed: Manifest) -> None:
     """What an importer noticed."""
     for note in listed.notes:
-        errors.print(f"[yellow]note[/yellow] {escape(note)}")
+        errors.print(marked("note", "yellow", note))
 
 
 def _open_for_verification(path: str) -> VideoStore:
@@ -252,14 +248,12 @@ def print_summary(summary: Summary, store: str) -> None:
     """The end of a run that wrote into a store: what it refused, and one line of what it did."""
     for what, videos in (("quarantined", summary.quarantined), ("stored in part", summary.partial)):
         if videos:
-            errors.print(f"[yellow]{what}[/yellow] {len(videos)} videos")
+            errors.print(marked(what, "yellow", f"{len(videos)} videos"))
         for line in quarantine.lines(videos, {}):
             errors.print(line)
     if summary.stored:
         for difference in compatibility.version_differences(open_store(store)):
-            errors.print(
-                f"[yellow]note[/yellow] {escape(difference)}: videos of this run may differ in their last bits"
-            )
+            errors.print(marked("note", "yellow", f"{difference}: videos of this run may differ in their last bits"))
     parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]
     if summary.partial:
         parts.append(f"{len(summary.partial)} of them in part")
@@ -269,4 +263,4 @@ def print_summary(summary: Summary, store: str) -> None:
         parts.append(f"{summary.annotated} have another label, source or split now")
     if summary.quarantined or summary.in_quarantine:
         parts.append(f"{len(summary.quarantined) + summary.in_quarantine} in quarantine")
-    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {escape(store)}")
+    console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {store}")

@@ -34,8 +34,8 @@ class Source(Protocol):
     def flow(self, video: str) -> Sequence[tuple[Jpeg, ...]]:
         """Of each frame pair its flow, in order: one three-channel JPEG, or two gray ones, u and v. Raises Undecodable."""
 
-    def changed(self, video: str) -> int:
-        """When the video's pictures, or all that lie with them, were changed last, in nanoseconds since 1970."""
+    def stamp(self, video: str) -> int:
+        """Another number where one of the video's pictures, or what lies with them, was written again."""
 
     def close(self) -> None: ...
 

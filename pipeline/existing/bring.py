@@ -20,7 +20,7 @@ from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source, alignment, jpegs
 from pipeline.existing.alignment import Alignment
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
-from pipeline.extraction.job import Outcome, attempt
+from pipeline.extraction.job import RECORD_DIGITS, Outcome, attempt
 from pipeline.extraction.journal import Summary, journal
 from pipeline.extraction.opening import run_into
 from pipeline.extraction.plan import Stored, changes
@@ -87,10 +87,11 @@ class Existing:
     def has(self, video: Video) -> bool:
         return video.video_id in self.videos
 
+    def stamp(self, video: Video) -> tuple[int, ...]:
+        return tuple(source.stamp(video.video_id) for source in (self.frames, self.flow) if source)
+
     def differences(self, video: Video, stored: Stored) -> list[str]:
-        """As `plan.Sources` says: pictures that are not older than what was made of them are read and compared."""
-        sources = [source for source in (self.frames, self.flow) if source]
-        if not self.has(video) or max(source.changed(video.video_id) for source in sources) < stored.committed:
+        if not self.has(video):
             return []
         try:
             pictures, pairs = _pictures(self, video.video_id, Counter())
@@ -186,9 +187,10 @@ def _count(brought: Brought, outcome: Outcome) -> None:
 def _one(existing: Existing, store: Path, reproduce: str, video: Video) -> Outcome:
     writer = VideoWriter(store, video.video_id)
     notes: Counter[str] = Counter()
-    outcome = attempt(lambda: _store(existing, writer, video, notes), writer, video, reproduce)
-    if outcome.status == "stored" and notes:
-        return dataclasses.replace(outcome, note="; ".join(sorted(notes)))
+    stamp = existing.stamp(video)
+    outcome = attempt(lambda: _store(existing, writer, video, notes), writer, video, stamp, reproduce)
+    if outcome.status == "stored":
+        return dataclasses.replace(outcome, stamp=stamp, note="; ".join(sorted(notes)))
     return outcome
 
 
@@ -215,8 +217,8 @@ def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter
         facts["cuts"] = frames.cuts.found()
         stored.append(flow)
     facts["notes"] = dict(sorted(notes.items()))
-    writer.commit(stored, facts)
-    return Outcome(video.video_id, "stored", frames=len(pictures))
+    record = writer.commit(stored, facts)
+    return Outcome(video.video_id, "stored", frames=len(pictures), record=record["digest"][:RECORD_DIGITS])
 
 
 def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list[Jpeg], list[tuple[Jpeg, ...]]]:

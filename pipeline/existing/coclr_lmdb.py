@@ -7,6 +7,7 @@ of today takes for broken text unless it is told to leave bytes alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import msgpack
 from lmdb import verify
 
 from pipeline.errors import Refusal
+from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
 ORDER, KEYS, LENGTHS = b"__order__", b"__keys__", b"__vlen__"
@@ -46,8 +48,8 @@ class CoclrLmdb(AbstractContextManager):
     def place(self, video: str) -> str:
         return f"{self.path.name}: {self._keys[video].decode()}"
 
-    def changed(self, video: str) -> int:
-        return self.path.stat().st_mtime_ns
+    def stamp(self, video: str) -> int:
+        return stamp_of([self.path])
 
     def frames(self, video: str) -> list[bytes]:
         """The JPEGs of a video. Raises Undecodable."""
@@ -83,7 +85,7 @@ class CoclrLmdb(AbstractContextManager):
         try:
             lines = beside.read_bytes().splitlines() if beside.is_file() else None
             names = [name.decode().strip("/") for name in (lines if listed is None else listed) or []]
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, AttributeError) as error:
             raise Refusal(
                 f"the names of its videos cannot be read: {error}", where=str(self.path), remedy=REMEDY
             ) from error
@@ -96,7 +98,7 @@ class CoclrLmdb(AbstractContextManager):
         if listed is not None and lines is not None and lines != listed:
             self.notes.append(f"{beside.name} has other videos than the LMDB's own list, which counts")
         if len(set(names)) != len(names):
-            double = next(name for name in names if names.count(name) > 1)
+            double, _ = Counter(names).most_common(1)[0]
             raise Refusal(f"the LMDB lists {double!r} twice", where=str(self.path), remedy="pack it again")
         return names
 
@@ -104,6 +106,8 @@ class CoclrLmdb(AbstractContextManager):
         keys, lengths = self._listing(KEYS), self._listing(LENGTHS)
         if keys is None or lengths is None:
             return {}
+        if not all(isinstance(key, bytes) for key in keys):
+            raise Refusal(f"an entry of {KEYS.decode()} is no key", where=str(self.path), remedy=REMEDY)
         if len(keys) != len(lengths):
             raise Refusal(
                 f"the LMDB has {len(lengths)} lengths for {len(keys)} keys",

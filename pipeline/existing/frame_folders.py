@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import Refusal
 from pipeline.importers.inventory import leads_back
+from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
 PICTURE = re.compile(r"(img|flow_x|flow_y)_(\d+)\.jpe?g", re.IGNORECASE)
@@ -48,12 +50,9 @@ class FrameFolders(AbstractContextManager):
             raise Undecodable(f"there are {len(u)} pictures flow_x and {len(v)} pictures flow_y", "open")
         return list(zip(u, v, strict=True))
 
-    def changed(self, video: str) -> int:
+    def stamp(self, video: str) -> int:
         folder = self.path / video
-        try:
-            return max(path.stat().st_mtime_ns for path in (folder, *folder.iterdir()))  # itself: a picture may be gone
-        except FileNotFoundError:
-            return 0
+        return stamp_of(sorted(folder.iterdir())) if folder.is_dir() else 0
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -86,14 +85,19 @@ class FrameFolders(AbstractContextManager):
         except OSError as error:
             raise Undecodable(f"its folder cannot be read: {error.strerror}", "open") from error
         numbers = sorted(numbered)
-        missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers else []
-        if numbers and numbers[0] > 1:
-            missing = [1]
-        if missing:
-            raise Undecodable(f"picture {kind} number {missing[0]} is missing", "open")
+        missing = _first_missing(numbers)
+        if missing is not None:
+            raise Undecodable(f"picture {kind} number {missing} is missing", "open")
         return [numbered[number] for number in numbers]
 
     def _unreadable(self, error: OSError) -> None:
         raise Refusal(
             f"the folder cannot be read: {error.strerror}", where=str(error.filename), remedy="mend its permissions"
         ) from error
+
+
+def _first_missing(numbers: list[int]) -> int | None:
+    """Of sorted numbers that should follow each other from 0 or 1 on; it takes as long as there are pictures."""
+    if numbers and numbers[0] > 1:
+        return 1
+    return next((before + 1 for before, after in pairwise(numbers) if after != before + 1), None)

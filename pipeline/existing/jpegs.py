@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline import storage
 from pipeline.video.decode import Undecodable
 
 END = b"\xff\xd9"
@@ -47,7 +48,7 @@ def load(jpeg: bytes | Path) -> bytes:
     if isinstance(jpeg, bytes):
         return jpeg
     try:
-        return jpeg.read_bytes()
+        return storage.read_regular(jpeg)
     except OSError as error:
         raise Undecodable(f"{jpeg.name} cannot be read: {error.strerror}", "open") from error
 

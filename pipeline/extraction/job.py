@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from pipeline.views import Extractor
 
 TRACEBACK_LINES = 12
 TIME = "time"  # the stage of a video that was given up
+RECORD_DIGITS = 32  # of a record's digest, as many as `VideoTable.digests` has
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Outcome:
     frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     note: str = ""  # of a stored video: what was done beyond the usual
+    stamp: tuple[int, ...] = ()  # of a stored video: what its source's was, see `plan.Sources`
+    record: str = ""  # of a stored video: its record's digest, as `VideoTable.digests` has it
 
 
 def extract_video(
@@ -57,6 +60,7 @@ def extract_video(
     """
     cv2.setNumThreads(1)
     file = Path(root) / video.path
+    stamp = file_stamp(file)
     writer = VideoWriter(storage.location(store), video.video_id, adding)
     settled = ExtractionSettings.from_dict(settings)
     before = writer.record()
@@ -70,7 +74,8 @@ def extract_video(
 
     def give_up() -> None:
         try:
-            quarantine(writer.root, Path(root), video, f"it gave no further frame for {time_limit:g} s", TIME)
+            reason = f"it gave no further frame for {time_limit:g} s"
+            _write_quarantine(writer.root, video, stamp, _probe_command(file), reason, TIME)
         finally:
             os._exit(1)
 
@@ -78,11 +83,13 @@ def extract_video(
         with watching(time_limit, give_up) as guard:
             return _store(file, writer, video, settled, views, guard)
 
-    return attempt(store_video, writer, video, _probe_command(file))
+    return attempt(store_video, writer, video, stamp, _probe_command(file))
 
 
-def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Video, reproduce: str) -> Outcome:
-    """Call `store_video`, which commits a video, and tell what became of it.
+def attempt(
+    store_video: Callable[[], Outcome], writer: VideoWriter, video: Video, stamp: tuple[int, ...], reproduce: str
+) -> Outcome:
+    """Call `store_video`, which commits a video, and tell what became of it. stamp: of its source, see `plan.Sources`.
 
     Undecodable, or an error in our own code, puts the video in quarantine with `reproduce`, the command that shows it again.
     """
@@ -92,7 +99,7 @@ def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Vide
         storage.remove(layout.quarantine_path(writer.root, video.video_id))
         stored = store_video()
     except Undecodable as error:
-        return _quarantine(writer, video, reproduce, error.reason, error.stage)
+        return _quarantine(writer, video, stamp, reproduce, error.reason, error.stage)
     except OSError as error:
         # A full or vanished disk is not the video's fault: no record, no quarantine, and the run stops.
         with contextlib.suppress(OSError):  # what stays has no commit record, so it does not exist; a rerun sweeps it
@@ -100,17 +107,20 @@ def attempt(store_video: Callable[[], Outcome], writer: VideoWriter, video: Vide
         return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename or writer.root}", "write")
     except Exception:  # noqa: BLE001  any estimator, codec or decoder bug blames this video and lets the run go on
         text = traceback.format_exc()
-        return _quarantine(writer, video, reproduce, text.strip().splitlines()[-1], "extract", text)
+        return _quarantine(writer, video, stamp, reproduce, text.strip().splitlines()[-1], "extract", text)
     stored.seconds["total"] = time.perf_counter() - began
     return stored
 
 
 def quarantine(store: Path, root: Path, video: Video, reason: str, stage: str, trace: str = "") -> None:
     """Write the quarantine file of a video: why, where it failed, and the command that shows it again."""
-    _write_quarantine(store, video, _probe_command(root / video.path), reason, stage, trace)
+    file = root / video.path
+    _write_quarantine(store, video, file_stamp(file), _probe_command(file), reason, stage, trace)
 
 
-def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, stage: str, trace: str) -> None:
+def _write_quarantine(
+    store: Path, video: Video, stamp: tuple[int, ...], reproduce: str, reason: str, stage: str, trace: str = ""
+) -> None:
     path = layout.quarantine_path(store, video.video_id)
     storage.make_folder(path.parent)
     entry = {
@@ -119,6 +129,7 @@ def _write_quarantine(store: Path, video: Video, reproduce: str, reason: str, st
         "stage": stage,
         "traceback": trace.strip().splitlines()[-TRACEBACK_LINES:],
         "reproduce": reproduce,
+        "stamp": list(stamp),
     }
     storage.write_atomically(path, layout.quarantine_file(entry))
 
@@ -163,7 +174,7 @@ def _store(
                 writer.add(view, added)
             mark = _lap(seconds, "write", mark)
         _lap(seconds, "decode", mark)
-    identity = _identity(file, began)
+    identity = _identity(file, began, guard)
     if before := writer.record():
         _refuse_another(before, frames, identity)
     facts = {
@@ -177,12 +188,13 @@ def _store(
     for view in views:
         facts.update(view.facts)
     mark = time.perf_counter()
-    writer.commit(views, facts)
+    record = writer.commit(views, facts)
     _lap(seconds, "write", mark)
     for view in views:
         for kind, spent in view.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent
-    return Outcome(video.video_id, "stored", partial.reason, frames=frames, seconds=seconds)
+    told = Outcome(video.video_id, "stored", partial.reason, frames=frames, seconds=seconds)
+    return replace(told, stamp=began, record=record["digest"][:RECORD_DIGITS])
 
 
 def _refuse_another(before: dict[str, Any], frames: int, identity: dict[str, Any]) -> None:
@@ -204,13 +216,22 @@ class _Partial:
 def _decoded(
     source: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
 ) -> Iterator[np.ndarray]:
-    """The video's blocks. Where a part of the video is welcome, damage ends them and is told in `partial`."""
+    """The video's blocks. Where what is readable of a damaged video is wanted, they end at the damage, and `partial` says why."""
     try:
         yield from source.blocks(settings, guard=guard)
     except Undecodable as error:
         if not (settings.accept_partial and error.readable):
             raise
         partial.reason, partial.readable = error.reason, error.readable
+
+
+def file_stamp(file: Path) -> tuple[int, ...]:
+    """Size and time of change (nanoseconds since 1970) of a file; nothing where it cannot be told."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -222,10 +243,10 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _identity(file: Path, began: tuple[int, int]) -> dict[str, Any]:
+def _identity(file: Path, began: tuple[int, int], guard: AbstractContextManager[None]) -> dict[str, Any]:
     """What was decoded. began: its stamp before. Raises Undecodable."""
     try:
-        identity = {"bytes": began[0], "sha256": storage.file_digest(file)}
+        identity = {"bytes": began[0], "sha256": storage.file_digest(file, guard)}
     except OSError as error:
         raise Undecodable(f"it could not be read to its end: {error.strerror}", "end") from error
     if _stamp(file) != began:
@@ -239,10 +260,18 @@ def _lap(seconds: dict[str, float], kind: str, since: float) -> float:
     return now
 
 
-def _quarantine(writer: VideoWriter, video: Video, reproduce: str, reason: str, stage: str, trace: str = "") -> Outcome:
+def _quarantine(
+    writer: VideoWriter,
+    video: Video,
+    stamp: tuple[int, ...],
+    reproduce: str,
+    reason: str,
+    stage: str,
+    trace: str = "",
+) -> Outcome:
     try:
         writer.discard()
-        _write_quarantine(writer.root, video, reproduce, reason, stage, trace)
+        _write_quarantine(writer.root, video, stamp, reproduce, reason, stage, trace)
     except OSError as error:
         return Outcome(video.video_id, "failed", f"{error.strerror or error}: {error.filename}", "write")
     return Outcome(video.video_id, "quarantined", reason, stage)

@@ -138,5 +138,19 @@ def last_run(store: Path) -> Run | None:
         ) from error
 
 
+def origins(store: Path) -> dict[tuple[str, str], tuple[int, ...]]:
+    """(Video id, digest of its record) -> stamp of the source that it was made of, as the journals tell.
+
+    A line that cannot be read tells nothing, and what a run did that left no journal is not known.
+    """
+    found: dict[tuple[str, str], tuple[int, ...]] = {}
+    for file in storage.files_below(_folder(store)):
+        for line in (storage.read_if_there(file.path) or b"").splitlines():
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                told = json.loads(line)
+                found[told["video_id"], told["record"]] = tuple(told["stamp"])
+    return found
+
+
 def _folder(store: Path) -> Path:
     return store / "journal"

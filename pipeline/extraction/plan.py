@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal, spelled_out
-from pipeline.extraction.journal import Summary
+from pipeline.extraction.job import file_stamp
+from pipeline.extraction.journal import Summary, origins
 from pipeline.extraction.progress import comparing
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore, catalogue, layout
@@ -27,18 +28,19 @@ class Sources(Protocol):
     def has(self, video: Video) -> bool:
         """Whether the video's source is there."""
 
+    def stamp(self, video: Video) -> tuple[int, ...]:
+        """Other numbers where the video's source was written again, older or newer; () where there is none."""
+
     def differences(self, video: Video, stored: Stored) -> list[str]:
-        """What is not as it was when the video was stored; [] where no source is there."""
+        """What is not as it was when the video was stored, by the bytes of its source; [] where no source is there."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored video. bytes: of its file, -1 where that is not known. committed: when, in nanoseconds since 1970."""
+    """A stored video."""
 
     store: VideoStore
     video_id: str
-    bytes: int
-    committed: int
 
     @property
     def record(self) -> dict[str, Any]:
@@ -47,11 +49,7 @@ class Stored:
 
 
 class VideoFiles:
-    """Files below a folder.
-
-    As with make, a file that is older than what was made of it is taken to be unchanged; what is not, or has another
-    size, is read. No times are stored, so that stores are equal from machine to machine.
-    """
+    """Files below a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,13 +57,14 @@ class VideoFiles:
     def has(self, video: Video) -> bool:
         return (self.root / video.path).is_file()
 
+    def stamp(self, video: Video) -> tuple[int, ...]:
+        return file_stamp(self.root / video.path)
+
     def differences(self, video: Video, stored: Stored) -> list[str]:
         file = self.root / video.path
         try:
             status = file.stat()
             if not stat.S_ISREG(status.st_mode):
-                return []
-            if status.st_size == stored.bytes and status.st_mtime_ns < stored.committed:
                 return []
             now = {"bytes": status.st_size, "sha256": storage.file_digest(file)}
         except OSError:
@@ -119,13 +118,25 @@ def plan(
     refuse_loss([row for row in manifest.rows if row.video_id in changed], sources, store)
     adding = {name: views for name, views in _lacking(settings, store).items() if name not in changed}
     done = stored - changed.keys() - adding.keys()
-    refused = set() if retry_quarantined else store.quarantine.keys() - done - changed.keys()
+    refused = set() if retry_quarantined else _still_refused(manifest, store, sources) - done - changed.keys()
     todo = {row.video_id: row for row in manifest.rows if row.video_id not in done and row.video_id not in refused}
     summary = Summary(
         skipped=sum(row.video_id in done for row in manifest.rows),
         in_quarantine=sum(row.video_id in refused for row in manifest.rows),
     )
     return Plan(todo, {name: adding[name] for name in todo if name in adding}, summary)
+
+
+def _still_refused(manifest: Manifest, store: VideoStore, sources: Sources) -> set[str]:
+    """The videos in quarantine, without those whose source was written again since."""
+    listed = {row.video_id: row for row in manifest.rows}
+    return {
+        entry["video_id"]
+        for entry in store.quarantine_entries()
+        if (row := listed.get(entry["video_id"])) is None
+        or "stamp" not in entry  # written before stamps were
+        or tuple(entry["stamp"]) == sources.stamp(row)
+    }
 
 
 def _lacking(settings: ExtractionSettings, store: VideoStore) -> dict[str, tuple[str, ...]]:
@@ -154,16 +165,22 @@ def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, un
 
 
 def _changed(manifest: Manifest, store: VideoStore, sources: Sources) -> dict[str, list[str]]:
-    """Video id -> what differs, of the manifest's stored videos."""
-    found, listing, table = {}, store.listing, store.listing.table
+    """Video id -> what differs, of the manifest's stored videos.
+
+    A source that has the stamp which it had when its record was made is taken to be unchanged. Any other is read: no
+    clock is compared with another. Stamps are in the journals, so that stores are equal from machine to machine.
+    """
+    found, table, known = {}, store.listing.table, origins(store.root)
     rows = {video_id: row for row, video_id in enumerate(table.ids.to_pylist())}
-    with comparing():  # what is newer than its record is read whole
+    with comparing():  # what has another stamp is read whole
         for video in manifest.rows:
             if (row := rows.get(video.video_id)) is not None:
-                stored = Stored(store, video.video_id, int(listing.bytes[row]), int(listing.committed[row]))
+                digest = table.digests[row].tobytes().hex()
+                same = known.get((video.video_id, digest), ()) == sources.stamp(video) != ()
+                stored = Stored(store, video.video_id)
                 recorded = {"settings_hash": table.kind(row).settings_hash}  # other in a folder from another store
                 differing = changes(recorded, {"settings_hash": store.settings_hash_of(table.kind(row).shapes)})
-                found[video.video_id] = [*differing, *sources.differences(video, stored)]
+                found[video.video_id] = [*differing, *([] if same else sources.differences(video, stored))]
     return {video_id: differing for video_id, differing in found.items() if differing}
 
 

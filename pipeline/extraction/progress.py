@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column
 
 from pipeline.extraction.job import Outcome
+from pipeline.terminal import Terminal
 
 LINE_SECONDS = 10  # between two lines where the line cannot be redrawn
 
@@ -19,7 +19,7 @@ LINE_SECONDS = 10  # between two lines where the line cannot be redrawn
 def counting_bar(unit: str, console: Console) -> Progress:
     """A line with count, rate (the task's field `rate`) and time left; nothing where the console is no terminal."""
     return Progress(
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit}  {{task.fields[rate]}}"),
@@ -40,14 +40,14 @@ class ExtractionBar:
     """
 
     def __init__(self, sizes: Mapping[str, int], quarantined: int, doing: str = "extract", pairs: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Terminal(stderr=True)
         self.sizes, self.quarantined, self.doing = sizes, quarantined, doing
         self.with_pairs = pairs
         self.videos = self.frames = self.pairs = 0
         self.through = self.stored = 0  # bytes
         self.total = sum(sizes.values())
         self.progress = Progress(
-            TextColumn(f"[bold]{doing}", table_column=Column(no_wrap=True, min_width=len(doing))),
+            TextColumn(doing, style="bold", table_column=Column(no_wrap=True, min_width=len(doing))),
             BarColumn(bar_width=16),
             TextColumn("{task.fields[told]}", table_column=Column(no_wrap=False)),  # two lines on a narrow terminal
             TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len("0:00:00 left"))),
@@ -67,7 +67,7 @@ class ExtractionBar:
 
     def say(self, line: str) -> None:
         """A line above the bar."""
-        self.console.print(escape(line))
+        self.console.print(line)
 
     def advance(self, outcome: Outcome) -> None:
         """Count one video that is through."""
@@ -120,9 +120,9 @@ def _duration(seconds: float) -> str:
 
 def preparing() -> Status:
     """A line that is there while the views prepare themselves: a first use on a machine may compile for half a minute."""
-    return Console(stderr=True).status("preparing; the first time on a machine takes half a minute")
+    return Terminal(stderr=True).status("preparing; the first time on a machine takes half a minute")
 
 
 def comparing() -> Status:
     """A line that is there while source files are compared with what is stored of them."""
-    return Console(stderr=True).status("comparing the videos with the store")
+    return Terminal(stderr=True).status("comparing the videos with the store")

@@ -6,7 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from rich.markup import escape
+from rich.text import Text
+
+from pipeline.terminal import marked
 
 SHOWN = 5  # of each reason; a data set of thousands has hundreds that fail alike
 
@@ -20,13 +22,13 @@ def by_reason(reasons: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     return [(reasons[ids[0]] if len(ids) == 1 else reason, ids) for reason, ids in groups]
 
 
-def lines(reasons: Mapping[str, str], reproduce: Mapping[str, str]) -> Iterator[str]:
-    """Lines of rich markup. reproduce: video id -> the command that shows the failure again, where that is to be told."""
+def lines(reasons: Mapping[str, str], reproduce: Mapping[str, str]) -> Iterator[str | Text]:
+    """Lines for a Terminal. reproduce: video id -> the command that shows the failure again, where that is to be told."""
     for reason, ids in by_reason(reasons):
-        yield f"  {len(ids)} x {escape(reason)}"
+        yield f"  {len(ids)} x {reason}"
         for video_id in ids[:SHOWN]:
-            yield f"    {escape(video_id)}" + (f": {escape(reasons[video_id])}" if len(ids) > 1 else "")
+            yield f"    {video_id}" + (f": {reasons[video_id]}" if len(ids) > 1 else "")
             if video_id in reproduce:
-                yield f"      [dim]{escape(reproduce[video_id])}[/dim]"
+                yield marked(f"      {reproduce[video_id]}", "dim")
         if len(ids) > SHOWN:
             yield f"    and {len(ids) - SHOWN} more; the store's folder quarantine has a file for each"

@@ -27,7 +27,7 @@ class _Row:
     number: int
     folder: str
     video: str
-    frames: int
+    has_frames: bool
 
 
 def read(videos: Place, split: int | None = None, lists: Path | None = None, classes: Path | None = None) -> Manifest:
@@ -56,7 +56,7 @@ def read(videos: Place, split: int | None = None, lists: Path | None = None, cla
             label, row.video
         )
         entries.append(Entry(f"{row.folder}/{row.video}", label, official.split_in_name(row.list), source))
-    empty = sum(row.frames == 0 for row in rows)
+    empty = sum(not row.has_frames for row in rows)
     if empty:
         notes.append(
             f"{empty:,} videos are kept that CoCLR drops: the lists give them 0 frames, as [ ] in names misled its count"
@@ -80,7 +80,7 @@ def _rows(path: Path) -> Iterator[_Row]:
         parts = [part for part in ",".join(before).split("/") if part]  # an unquoted path may hold commas
         if len(parts) < 2 or not frames.isdecimal():
             raise official.bad_line(path, number, f"{line!r} is not a path and a number of frames", SHAPE)
-        yield _Row(path, number, parts[-2], parts[-1], int(frames))
+        yield _Row(path, number, parts[-2], parts[-1], bool(frames.strip("0")))
 
 
 def _sources(path: Path) -> dict[str, str]:

@@ -70,6 +70,6 @@ def _entry(path: Path, number: int, row: dict[str, str], by_spelling: dict[str, 
     if row.get("time_start") and row.get("time_end"):
         try:
             name += "".join(f"_{int(float(row[key])):06d}" for key in ("time_start", "time_end"))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise official.bad_line(path, number, "the times are not numbers of seconds", SHAPE) from error
     return Entry(f"{folder}{name}.mp4", label, split, source=video, other_name=f"{folder}{video}.mp4")

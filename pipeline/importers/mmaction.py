@@ -18,6 +18,7 @@ from pipeline.manifest import Manifest
 
 SHAPE = "path label, or path total_frames label; the label is a number from 0"
 NUMBERED = re.compile(r"split_?0?(\d)(?!\d)")
+LARGEST_LABEL = 99_999  # every number up to the largest is a class; the largest data sets have some thousands
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def _lines(path: Path) -> Iterator[_Line]:
         *before, label = line.rsplit(None, 2 if of_frames else 1)
         if not before or not label.isdecimal():
             raise official.bad_line(path, number, f"{line!r} does not end in a label", SHAPE)
+        if len(label) > len(str(LARGEST_LABEL)):
+            raise official.bad_line(path, number, f"label {label} is beyond {LARGEST_LABEL:,}", SHAPE)
         video = before[0]
         if any(is_surely_video(part) for part in (video.split() if of_frames else video.split()[:-1])):
             raise official.bad_line(path, number, f"{line!r} has several labels, and a video here has one", SHAPE)

@@ -131,7 +131,7 @@ def _encode_npy(flow: np.ndarray, known: np.ndarray) -> bytes:
 def _decode_npy(data: bytes) -> np.ndarray:
     try:
         flow = np.load(io.BytesIO(data), allow_pickle=False)
-    except (EOFError, SyntaxError) as error:
+    except (EOFError, SyntaxError, MemoryError, OverflowError) as error:  # a header may claim any size
         raise ValueError(str(error)) from error
     if not isinstance(flow, np.ndarray) or not np.issubdtype(flow.dtype, np.floating):
         raise ValueError("it holds no array of floating-point numbers")

@@ -19,11 +19,27 @@ from fsspec.registry import get_filesystem_class
 from upath import UPath
 
 from pipeline.errors import Refusal, UsageError
-from pipeline.storage.disk import Disk, DiskFile, file_digest, flush_file_system, writing_aside
+from pipeline.storage.disk import (
+    Disk,
+    DiskFile,
+    file_digest,
+    flush_file_system,
+    read_regular,
+    stamp_of,
+    writing_aside,
+)
 from pipeline.storage.entry import Entry
 from pipeline.storage.objects import ObjectFile, ObjectStore, create_exclusively
 
-__all__ = ["Entry", "create_exclusively", "file_digest", "flush_file_system", "writing_aside"]
+__all__ = [
+    "Entry",
+    "create_exclusively",
+    "file_digest",
+    "flush_file_system",
+    "read_regular",
+    "stamp_of",
+    "writing_aside",
+]
 
 MAKE_ROOM = "make room (or mend the disk, or its permissions)"
 LOCAL_PROTOCOLS = (None, "file", "local")

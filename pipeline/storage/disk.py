@@ -8,8 +8,10 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +19,9 @@ from pipeline.storage.entry import Entry
 
 ASIDE = ".partial"
 TRIES = 100  # of making a folder that other writers remove
+CHECKED_BYTES = 2**24  # that are read without asking how large the file is; clips have a tenth
+HASHED_BYTES = 2**20  # at once
+UNGUARDED: AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class Disk:
@@ -26,7 +31,7 @@ class Disk:
         return DiskFile(path)
 
     def read(self, path: Path) -> bytes:
-        return path.read_bytes()
+        return read_regular(path)
 
     def changed(self, path: Path) -> int:
         return path.stat().st_mtime_ns
@@ -82,11 +87,13 @@ class DiskFile:
     """A descriptor, closed when the last thread that holds this object lets go of it."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = _open_regular(path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer at the end of the file."""
-        return os.pread(self.descriptor, length, offset)
+        if length > CHECKED_BYTES:  # memory for them would be taken first
+            length = max(0, min(length, os.fstat(self.descriptor).st_size - offset))
+        return os.pread(self.descriptor, length, offset) if length else b""
 
     def tail(self, length: int) -> bytes:
         """The last `length` bytes; all of a file that is shorter."""
@@ -97,10 +104,41 @@ class DiskFile:
             os.close(self.descriptor)
 
 
-def file_digest(path: Path) -> str:
-    """What `digest` says of the whole of a local file's bytes, in little memory."""
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_regular(path: Path) -> bytes:
+    """All bytes of a local file. Raises OSError; also for what is no regular file, whose bytes may never come or never end."""
+    with open(path, "rb", opener=_open_regular) as file:
+        return file.read()
+
+
+def file_digest(path: Path, guard: AbstractContextManager[None] = UNGUARDED) -> str:
+    """What `digest` says of the whole of a local file's bytes, in little memory. `guard` is entered around each read, and
+    each takes a moment. Raises OSError as `read_regular` does."""
+    hashed = hashlib.sha256()
+    with open(path, "rb", buffering=0, opener=_open_regular) as file:
+        while True:
+            with guard:
+                part = file.read(HASHED_BYTES)
+            if not part:
+                return hashed.hexdigest()
+            hashed.update(part)
+
+
+def _open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor. Opening does not wait, as it would for who writes into a FIFO."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return descriptor
+
+
+def stamp_of(paths: Iterable[Path]) -> int:
+    """Another number, of 63 bits, where one of these local files was written again, renamed, or is gone."""
+    found = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        facts = path.stat()
+        found.update(f"{path.name}/{facts.st_size}/{facts.st_mtime_ns}/".encode(errors="surrogateescape"))
+    return int.from_bytes(found.digest()) >> 1
 
 
 @contextlib.contextmanager
@@ -167,5 +205,8 @@ def _files_below(root: Path, below: str, skip: frozenset[str]) -> Iterator[Entry
             if entry.name not in skip:
                 yield from _files_below(root, f"{below}{entry.name}/", skip)
         else:
-            facts = entry.stat()
+            try:
+                facts = entry.stat()
+            except FileNotFoundError:  # it went while the folder was listed
+                continue
             yield Entry(root, below + entry.name, facts.st_size, facts.st_mtime_ns)

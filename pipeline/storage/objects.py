@@ -43,7 +43,7 @@ class ObjectStore:
         below = {os.path.relpath(name, root): facts for name, facts in found.items()}
         for name, facts in sorted(below.items(), key=lambda file: _order(file[0])):
             if not skip.intersection(name.split("/")[:-1]):
-                yield Entry(folder, name, facts["size"], _changed(facts))
+                yield Entry(folder, name, facts["size"], _changed(facts), str(facts.get("ETag", "")))
 
     def entries(self, folder: Path) -> list[tuple[Path, bool]]:
         with contextlib.suppress(FileNotFoundError), _client(folder) as (system, root):

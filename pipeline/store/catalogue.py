@@ -1,8 +1,8 @@
 """The listing of committed videos: a scan of the commit records, helped by `catalogue.parquet`.
 
 The catalogue is derived and may be deleted at any time. It is never believed about what exists: the scan asks the file
-system for every record, and takes what a record says from the catalogue only if the record is older than it. Both come
-in one order, so that the two are merged as they are read, and nothing is kept of a video but its place in the columns.
+system for every record, and takes what a record says from the catalogue only if its stamp is the one that it had when the
+catalogue was made (`pipeline.store.stamps`): no clock is compared with another. Both come in one order, so that the two are merged as they are read, and nothing is kept of a video but its place in the columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import columns, layout
+from pipeline.store import columns, layout, stamps
 from pipeline.store.table import Form, VideoTable
 
 Result = TypeVar("Result")
@@ -42,10 +42,11 @@ COLUMNS = pa.schema(
         ("bytes", pa.int64()),  # of the video's file; -1 where the record does not tell
     ]
 )
-FOUND = COLUMNS.append(pa.field("committed", pa.int64())).append(pa.field("cached", pa.bool_()))
+FOUND = COLUMNS.append(pa.field("stamp", pa.int64())).append(pa.field("cached", pa.bool_()))
 FORMS = b"costream.forms"
 DIGEST = b"costream.digest"  # of the forms and all columns: the checksums of pages leave out the file's footer
 
+STEP = 0.02  # seconds: file systems tell times in steps of up to 10 ms
 ROWS = 65_536  # of a row group, 8 MB
 
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
@@ -55,13 +56,10 @@ PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commi
 class Listing:
     """All committed videos, for who is going to write.
 
-    committed: when each record was written, in nanoseconds since 1970, int64 (N,). bytes: of each video's file, -1
-    where its record does not tell, int64 (N,). current: whether the catalogue holds exactly these videos.
+    current: whether the catalogue holds exactly these videos.
     """
 
     table: VideoTable
-    committed: np.ndarray
-    bytes: np.ndarray
     current: bool
 
 
@@ -69,11 +67,10 @@ def load(root: Path) -> Listing:
     """What is in a store. Raises Refusal for a record that cannot be read."""
 
     def build(batches: Iterator[pa.RecordBatch], known: Catalogue) -> Listing:
-        gathered = _Columns(["committed", "cached", "bytes"], known.count)
+        gathered = _Columns(["cached"], known.count)
         table = gathered.table(batches, known.forms)
         cached = int(gathered.rest["cached"].sum())
-        current = bool(known.written) and cached == len(table) == known.count
-        return Listing(table, gathered.rest["committed"], gathered.rest["bytes"], current)
+        return Listing(table, known.there and cached == len(table) == known.count)
 
     return _scanned(root, build)
 
@@ -85,53 +82,52 @@ def table(root: Path) -> VideoTable:
 
 def save(root: Path) -> None:
     """Bring the catalogue up to date, by a full scan; the same store gives the same bytes."""
-    path = layout.catalogue_path(root)
 
     def write(batches: Iterator[pa.RecordBatch], known: Catalogue) -> tuple[Written, bool]:
         made = written(batches, known.forms)
-        return made, bool(known.written) and made.cached == made.rows == known.count
+        return made, known.there and made.cached == len(made.stamps) == known.count
 
+    if storage.is_local(root):
+        time.sleep(STEP)  # whatever is written after the scan has another time than what the scan saw
     made, current = _scanned(root, write)
-    if current:
-        return
-    storage.write_atomically(path, made.content)
-    # Times are told in steps (an object store's in seconds), and the next scan believes it only where it is the newest.
-    while storage.changed(path) <= made.newest:
-        time.sleep(1.0 if made.newest % 10**9 == 0 else 0.01)
-        storage.write_atomically(path, made.content)
+    if not current:
+        storage.write_atomically(layout.catalogue_path(root), made.content)
+        stamps.save(root, made.digest, made.stamps)
 
 
 @dataclass(frozen=True)
 class Written:
-    """A catalogue's bytes, how many rows it has and how many of them another catalogue had, and when the newest record
-    was committed."""
+    """A catalogue's bytes, the digest in them, the stamp of each row's record, int64 (N,), and how many rows another
+    catalogue had."""
 
     content: bytes
-    rows: int
+    digest: bytes
+    stamps: np.ndarray
     cached: int
-    newest: int
 
 
 def written(batches: Iterable[pa.RecordBatch], forms: dict[str, int]) -> Written:
     """The catalogue of these rows: batches of ROWS with the columns FOUND, sorted by folder. forms: see `Catalogue`."""
-    sink, rows, cached, newest = pa.BufferOutputStream(), 0, 0, 0
+    sink, cached, seen = pa.BufferOutputStream(), 0, [np.zeros(0, np.int64)]
     hashed, numbers = hashlib.sha256(), _InOrderOfUse(forms)
     options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": False}
     options["column_encoding"] = dict.fromkeys(["folder", "video_id"], "DELTA_BYTE_ARRAY")  # neighbours begin alike
     with pq.ParquetWriter(sink, COLUMNS, **options) as file:
         for batch in batches:
-            rows, cached = rows + len(batch), cached + pc.sum(batch.column("cached")).as_py()
-            newest = max(newest, pc.max(batch.column("committed")).as_py())
+            cached += pc.sum(batch.column("cached")).as_py()
+            seen.append(columns.numbers(batch.column("stamp")))
             kept = numbers.renumbered(batch)
             columns.digest_into(hashed, kept)
             file.write_batch(kept, row_group_size=ROWS)
         listed = numbers.listed()
-        file.add_key_value_metadata({FORMS: listed, DIGEST: _sealed(hashed, listed)})
-    return Written(sink.getvalue().to_pybytes(), rows, cached, newest)
+        sealed = _sealed(hashed, listed)
+        file.add_key_value_metadata({FORMS: listed, DIGEST: sealed})
+    return Written(sink.getvalue().to_pybytes(), sealed, np.concatenate(seen), cached)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The commit record in a zarr.json; None where it is a plain folder group. Raises Refusal when it is damaged."""
+    """The commit record in a zarr.json; None where it is a plain folder group. Raises Refusal when it is damaged, and
+    FileNotFoundError."""
     return read_content(path)[0]
 
 
@@ -140,12 +136,23 @@ def read_content(path: Path) -> tuple[dict[str, Any] | None, bytes]:
     try:
         content = storage.read(path)
         record = layout.attributes_of(content)
+    except FileNotFoundError:
+        raise
     except (ValueError, OSError, AttributeError) as error:
         raise _damaged(path, f"cannot be read: {error}") from error
     # A flipped byte in the name of a field would make a record look like a plain group, and its video vanish.
     if not (content == layout.group() if record is None else layout.is_sealed(record)):
         raise _damaged(path, "does not match its own digest")
     return record, content
+
+
+def misplaced(path: Path, video_id: str) -> Refusal:
+    """For a record that lies in the folder of another video, as where folders were moved, copied or swapped."""
+    return Refusal(
+        f"the record of video {video_id!r} lies in another video's folder",
+        where=str(path),
+        remedy=f"move its folder to {layout.quoted(video_id)!r} below `videos`; or delete this file and extract again",
+    )
 
 
 def _damaged(path: Path, how: str) -> Refusal:
@@ -168,7 +175,7 @@ def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Re
     """What `use` makes of all committed videos, as batches of ROWS with the columns FOUND, helped by the catalogue."""
     # Derived data: where it cannot be used, every record is read.
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, pa.ArrowException):
-        known = Catalogue(layout.catalogue_path(root))
+        known = Catalogue(root)
         result = use(_regrouped(_merged(root, known)), known)
         if known.is_whole():
             return result
@@ -179,26 +186,26 @@ def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Re
 class Catalogue:
     """What `catalogue.parquet` says, read a few rows at a time; empty where there is none.
 
-    written: when, in nanoseconds since 1970; 0 where it is empty. count: of its rows. forms: what many videos have in
+    there: whether there is one. count: of its rows. told: its own digest. forms: what many videos have in
     common; a scan adds those of the records that it reads. Whether all was as written is known when the last batch was
     read.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.written = self.count = 0
+    def __init__(self, root: Path | None) -> None:
+        self.there, self.count = False, 0
         self.forms: dict[str, int] = {}
-        self._hashed, self._told, self._listed = hashlib.sha256(), b"", b""
+        self._hashed, self.told, self._listed = hashlib.sha256(), b"", b""
         self._file: Any = None
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if path is not None:
-                written = storage.changed(path)
+            if root is not None:
+                path = layout.catalogue_path(root)
                 # A local one is read piece by piece.
                 source = path if storage.is_local(path) else pa.BufferReader(storage.read(path))
                 self._file = pq.ParquetFile(source, page_checksum_verification=True)
                 stated = self._file.metadata.metadata
-                self._told, self._listed = stated[DIGEST], stated[FORMS]
+                self.told, self._listed = stated[DIGEST], stated[FORMS]
                 self.forms = {text: number for number, text in enumerate(json.loads(self._listed))}
-                self.written, self.count = written, self._file.metadata.num_rows
+                self.there, self.count = True, self._file.metadata.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Its rows, a row group at a time."""
@@ -209,32 +216,34 @@ class Catalogue:
 
     def is_whole(self) -> bool:
         """Whether what was read, all of it, is what was written."""
-        return self._file is None or _sealed(self._hashed, self._listed) == self._told
+        return self._file is None or _sealed(self._hashed, self._listed) == self.told
 
 
 def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
     """Every committed video with the columns FOUND, sorted by folder, in pieces of any size."""
     # Many requests are saved on an object store by not reading plain groups; `verify` reads these too.
-    files = ((_folder(file), file.changed) for file in record_files(root) if file.size != PLAIN_GROUP)
-    folder, changed = next(files, END)
+    files = ((_folder(file), file.stamp) for file in record_files(root) if file.size != PLAIN_GROUP)
+    folder, stamp = next(files, END)
+    first, before = 0, stamps.load(root, known.told, known.count)
     for batch in known.batches():
-        piece = _Piece(root, known.forms, batch)
+        piece, was = _Piece(root, known.forms, batch), before[first : first + len(batch)].tolist()
+        first += len(batch)
         for place, listed in enumerate(batch.column("folder").to_pylist()):
             while folder != listed and _place(folder) < _place(listed):
-                piece.read(folder, changed)
-                folder, changed = next(files, END)
+                piece.read(folder, stamp)
+                folder, stamp = next(files, END)
             if folder == listed:
-                if changed < known.written:
-                    piece.keep(place, changed)
+                if stamp == was[place]:
+                    piece.keep(place, stamp)
                 else:
-                    piece.read(folder, changed)
-                folder, changed = next(files, END)
+                    piece.read(folder, stamp)
+                folder, stamp = next(files, END)
         yield piece.rows()
     while folder != END[0]:
         piece = _Piece(root, known.forms, NOTHING)
         while folder != END[0] and len(piece.fresh) < ROWS:
-            piece.read(folder, changed)
-            folder, changed = next(files, END)
+            piece.read(folder, stamp)
+            folder, stamp = next(files, END)
         yield piece.rows()
 
 
@@ -257,17 +266,23 @@ class _Piece:
     def __init__(self, root: Path, forms: dict[str, int], batch: pa.RecordBatch) -> None:
         self.root, self.forms, self.batch = root, forms, batch
         self.places: list[int] = []  # in the batch, followed by the fresh ones
-        self.committed: list[int] = []
+        self.stamps: list[int] = []
         self.fresh: list[dict[str, Any]] = []
 
-    def keep(self, place: int, committed: int) -> None:
+    def keep(self, place: int, stamp: int) -> None:
         self.places.append(place)
-        self.committed.append(committed)
+        self.stamps.append(stamp)
 
-    def read(self, folder: str, committed: int) -> None:
-        record = read_record(self.root / "videos" / folder / layout.RECORD)
+    def read(self, folder: str, stamp: int) -> None:
+        path = self.root / "videos" / folder / layout.RECORD
+        try:
+            record = read_record(path)
+        except FileNotFoundError:  # it went while the store was listed
+            return
         if record is None:
             return
+        if layout.quoted(record["video_id"]) != folder:
+            raise misplaced(path, record["video_id"])
         form = str(Form.of_record(record))
         source = record.get("source", "")
         row = {
@@ -279,7 +294,7 @@ class _Piece:
             "source": "" if source == record["video_id"] else source,
             "bytes": record.get("file", {}).get("bytes", -1),
         }
-        self.keep(len(self.batch) + len(self.fresh), committed)
+        self.keep(len(self.batch) + len(self.fresh), stamp)
         self.fresh.append(row)
 
     def rows(self) -> pa.RecordBatch:
@@ -288,8 +303,8 @@ class _Piece:
         if self.fresh or len(places) < len(batch):
             read = pa.RecordBatch.from_pylist(self.fresh, COLUMNS)
             batch = pa.concat_batches([batch, read]).take(pa.array(places))
-        committed, cached = pa.array(self.committed, pa.int64()), pa.array(places < len(self.batch))
-        return pa.RecordBatch.from_arrays([*batch.columns, committed, cached], schema=FOUND)
+        stamp, cached = pa.array(self.stamps, pa.int64()), pa.array(places < len(self.batch))
+        return pa.RecordBatch.from_arrays([*batch.columns, stamp, cached], schema=FOUND)
 
 
 def _regrouped(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -71,6 +71,16 @@ def lock_path(store: Path) -> Path:
 
 def catalogue_path(store: Path) -> Path:
     return store / "catalogue.parquet"
+
+
+def is_inside(name: str) -> bool:
+    """Whether a record's name of a file stays within the video's folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def stamps_path(store: Path) -> Path:
+    return store / "catalogue.stamps"
 
 
 def group(attributes: dict[str, Any] | None = None) -> bytes:

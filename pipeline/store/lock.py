@@ -84,7 +84,7 @@ def _remote_lock(store: Path) -> Iterator[None]:
 def _take(store: Path, path: Path, mine: bytes) -> None:
     while not storage.create_exclusively(path, mine):
         try:
-            silent = time.time() - storage.changed(path) / 1e9
+            silent = (_now(path) - storage.changed(path)) / 1e9
         except FileNotFoundError:  # let go this moment
             continue
         if silent > SILENCE:
@@ -97,6 +97,16 @@ def _take(store: Path, path: Path, mine: bytes) -> None:
         if holder is not None:
             remedy = f"wait for it, or stop it; if it was killed, try again in {SILENCE:.0f} s"
             raise _held(store, holder.decode(errors="replace"), remedy)
+
+
+def _now(path: Path) -> int:
+    """By the clock that tells when the lock at `path` was written: this machine's may be another. Raises OSError."""
+    probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    storage.write(probe, b"")
+    try:
+        return storage.changed(probe)
+    finally:
+        storage.remove(probe)
 
 
 def _this_process() -> str:

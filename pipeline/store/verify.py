@@ -95,6 +95,9 @@ def _check(store: VideoStore, folder: Path, labels: frozenset[str] | None) -> tu
     read = 0
     for name, expected in record["files"].items():
         path = folder / name
+        if not layout.is_inside(name):
+            damage.append(Damage(video_id, str(path), "its record names a file outside its folder"))
+            continue
         try:
             content = storage.read(path)
             read += len(content)
@@ -112,6 +115,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
         # The file is written from its attributes alone: whatever else is in it was changed later.
         written = layout.group(None if record is None else {layout.ATTRIBUTE: record})
         return record, [] if content == written else [CHANGED]
+    except FileNotFoundError:  # it went while the store was verified
+        return None, []
     except Refusal as refusal:
         return None, [refusal.what]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -114,7 +115,9 @@ class VideoWriter:
         """The commit record of the video that views are added to, without its digest."""
         if not self.adding:
             return None
-        found = catalogue.read_record(self.folder / layout.RECORD) or {}
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            found = catalogue.read_record(self.folder / layout.RECORD) or {}
         return {key: value for key, value in found.items() if key != "digest"} or None
 
     def discard(self) -> None:

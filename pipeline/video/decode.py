@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from pipeline.video.conversion import ToRgb
 BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes through in as little memory as a clip
 MAX_BLOCK_FRAMES = 64
 LONGEST_STILL = 600  # seconds between two frames; a broken time beyond it would repeat a frame without end
+MOST_FPS = 1000  # that are taken: each frame of the file is given that often in a second
 LATE_ENDS = Fraction(
     2, 100
 )  # of the declared duration, and two frames' time, may lack at the end before a file counts as cut off
@@ -73,8 +73,10 @@ class DecodeSettings:
 
     def resolved(self) -> DecodeSettings:
         """Checked, numbers in one spelling. Raises UsageError."""
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise UsageError(f"decode fps {self.fps} is not a positive number", remedy="null keeps the file's own rate")
+        if self.fps is not None and not 0 < self.fps <= MOST_FPS:
+            raise UsageError(
+                f"decode fps {self.fps} is not above 0 and at most {MOST_FPS}", remedy="null keeps the file's own rate"
+            )
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"decode max_frames {self.max_frames} is below 1", remedy="null takes all frames")
         return replace(self, fps=None if self.fps is None else float(self.fps))
@@ -154,8 +156,8 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
         # So many frames may come before a damaged one though they were predicted from it, or after a gap in their order.
         depth = self.stream.codec_context.reorder_depth
         held: deque[av.VideoFrame] = deque()
-        reach, count = _Reach(), 0
-        frames = self._decoded()
+        reach, given, count = _Reach(), _Reach(), 0
+        frames = self._decoded(reach)
         while True:
             try:
                 with guard:
@@ -164,38 +166,61 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
                 raise _damaged(count, _short(error)) from error
             if frame is None:
                 break
-            reach.add(frame)
+            reach.add(frame.pts, frame.duration)
             held.append(frame)
             if len(held) > depth:
+                given.add(held[0].pts, held[0].duration)
                 yield held.popleft()
                 count += 1
         if not count + len(held):
             raise Undecodable("it holds no decodable frame", "decode")
-        self._check_end(reach, count)
-        yield from held
+        missing = self._missing_at_end(reach)
+        for frame in held:
+            if missing and given.skips(frame.pts):
+                break
+            given.add(frame.pts, frame.duration)
+            yield frame
+            count += 1
+        if missing:
+            raise Undecodable(f"cut off: {missing} ({count} frames readable)", "end", count)
 
-    def _decoded(self) -> Generator[av.VideoFrame]:
+    def _decoded(self, reach: _Reach) -> Generator[av.VideoFrame]:
         """Frames as the decoder gives them. Raises _Passed at damage that FFmpeg's command line would pass over."""
-        packets = self.container.demux(self.stream)
-        packet = next(packets)
-        for following in packets:
-            # In the middle of a transport stream the mark may mean no more than that two files were joined there.
-            if packet.is_corrupt and not following.size:
-                raise _Passed("the file breaks off within the next one")
-            yield from map(_undamaged, packet.decode())
-            packet = following
-        yield from map(_undamaged, packet.decode())  # an empty one, which makes the decoder give what it still holds
+        last: av.Packet | None = None
+        for packet in self.container.demux(self.stream):
+            if not packet.size:
+                # The picture stays as it is, for which FFmpeg's command line gives no frame; to a decoder it would mean
+                # that the file is at its end.
+                reach.add(packet.pts, packet.duration)
+                continue
+            if last:
+                yield from map(_undamaged, last.decode())
+            last = packet
+        # In the middle of a transport stream the mark may mean no more than that two files were joined there.
+        if last and last.is_corrupt:
+            raise _Passed("the file breaks off within the next one")
+        if last:
+            yield from map(_undamaged, last.decode())
+        yield from map(_undamaged, self.stream.decode(None))  # what the decoder still holds
 
-    def _check_end(self, reach: _Reach, count: int) -> None:
+    def _missing_at_end(self, reach: _Reach) -> str:
+        """Where the frames stop and how long the file says that they are, if that is well before; or empty."""
         declared, base = _declared_duration(self.container, self.stream), self.stream.time_base
         if not declared or not base or reach.last is None:
-            return
-        # A stream's duration counts from its start, a container's from 0.
-        start = (self.stream.start_time or 0) if self.stream.duration is not None else 0
-        end = (reach.last + reach.duration - start) * base
-        if declared - end > max(declared * LATE_ENDS, base * reach.gap * 2):
-            stop = f"frames stop at {float(end):.2f} s of the {float(declared):.2f} s it declares"
-            raise Undecodable(f"cut off: {stop} ({count} frames readable)", "end", count)
+            return ""
+        start = self.stream.start_time or 0
+        end = (reach.last + reach.duration - (start if self._counts_from_start() else min(0, start))) * base
+        if declared - end <= max(declared * LATE_ENDS, base * reach.gap * 2):
+            return ""
+        return f"frames stop at {float(end):.2f} s of the {float(declared):.2f} s it declares"
+
+    def _counts_from_start(self) -> bool:
+        """Whether the stream's duration is surely that of its frames, so that it counts from the first one's time.
+
+        It is where QuickTime and MP4 list every frame in front. In their fragments, in ASF and in Matroska, duration is the
+        time at which the last frame ends; elsewhere programs differ, and then what would need less is believed.
+        """
+        return self.container.format.name.startswith("mov,") and self.stream.frames > 0
 
 
 def probe(path: Path) -> Probe:
@@ -250,12 +275,16 @@ class _Reach:
         self.last: int | None = None
         self.duration = self.gap = 0  # of the last frame; longest from one frame to the next
 
-    def add(self, frame: av.VideoFrame) -> None:
-        if frame.pts is None or (self.last is not None and frame.pts <= self.last):
+    def add(self, pts: int | None, duration: int | None) -> None:
+        if pts is None or (self.last is not None and pts <= self.last):
             return
         if self.last is not None:
-            self.gap = max(self.gap, frame.pts - self.last)
-        self.last, self.duration = frame.pts, frame.duration or 0
+            self.gap = max(self.gap, pts - self.last)
+        self.last, self.duration = pts, duration or 0
+
+    def skips(self, pts: int | None) -> bool:
+        """Whether a frame at that time would come after a gap, as none did before."""
+        return pts is None or self.last is None or pts - self.last > (self.gap or self.duration)
 
 
 class _Clock:
@@ -282,14 +311,31 @@ def _open(path: Path) -> av.container.InputContainer:
         # An absolute path: FFmpeg takes what stands before a colon in another one for a protocol.
         return av.open(str(path.absolute()), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
-        raise Undecodable(f"it cannot be opened as a video: {_short(error)}", "open") from error
+        raise Undecodable(
+            f"it cannot be opened as a video: {_said_at_opening(path) or _short(error)}", "open"
+        ) from error
+
+
+def _said_at_opening(path: Path) -> str:
+    """FFmpeg's last word on a file that it does not open; codes of its own may read as errors of the system, as that a
+    device is busy for a picture that is too large."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as said, contextlib.suppress(av.FFmpegError, OSError):
+            av.open(str(path.absolute()), metadata_errors="ignore").close()
+    finally:
+        av.logging.set_level(level)
+    return said[-1][2].strip() if said else ""
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """The first video stream, as OpenCV and PyAV's own readers take; cover art is not video."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        kinds = ", ".join(sorted({str(stream.type) for stream in container.streams}))
+        covers = container.streams.video
+        others = {str(stream.type) for stream in container.streams if stream not in covers}
+        kinds = " and ".join(sorted(others | ({"cover art"} if covers else set())))
         raise Undecodable(f"it holds no video stream (only {kinds})" if kinds else "it holds no stream at all", "open")
     stream = streams[0]
     if stream.codec_context is None:
@@ -313,9 +359,11 @@ def _header(container: av.container.InputContainer, stream: av.VideoStream) -> P
 
 def _declared_duration(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
     """Seconds that the video stream should last, 0 when unknown; the container's word counts only for a lone stream."""
-    if stream.duration is not None and stream.time_base is not None:
+    alone = len(container.streams) == 1
+    # FFmpeg hands ASF's one duration, that of the file, to every stream.
+    if stream.duration is not None and stream.time_base is not None and (alone or container.format.name != "asf"):
         return stream.duration * stream.time_base
-    if len(container.streams) == 1 and container.duration is not None:
+    if alone and container.duration is not None:
         return Fraction(container.duration, av.time_base)
     return Fraction(0)
 

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.store import annotation, catalogue, layout
+from pipeline.store import annotation, catalogue, layout, stamps
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.table import Form
 from pipeline.store.writing import create_store
@@ -40,6 +40,7 @@ from tests.benchmarks.figures import write_figures
 CLASSES = 400  # as Kinetics-400
 WIDTHS = 50
 BATCHES = 20
+FILE = storage.Entry(Path(), "", 2000, 0)  # every record, as its file system tells of it
 
 
 def main() -> None:
@@ -82,6 +83,7 @@ def simulate(root: Path, count: int) -> None:
     forms = {str(form(number, settings_hash(settings.as_dict()))): number for number in range(WIDTHS)}
     made = catalogue.written(batches(count), forms)
     layout.catalogue_path(root).write_bytes(made.content)
+    stamps.save(root, made.digest, made.stamps)
     classes = [f"class_of_action_{number:03d}" for number in range(CLASSES)]
     table = io.BytesIO()
     table.write(b"video_id,label,source,split\r\n")
@@ -115,7 +117,7 @@ def batches(count: int) -> Iterator[pa.RecordBatch]:
             "cuts": cuts,
             "source": pa.array([""] * len(found)),
             "bytes": pa.array(10**6 + numbers),
-            "committed": pa.array(np.zeros(len(found), np.int64)),
+            "stamp": pa.array(np.full(len(found), FILE.stamp)),
             "cached": pa.array(np.zeros(len(found), bool)),
         }
         yield pa.RecordBatch.from_arrays(list(columns.values()), schema=catalogue.FOUND)
@@ -126,7 +128,7 @@ def listed(count: int) -> Any:
 
     def files_below(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[storage.Entry]:
         for video_id in names(count if folder.name == "videos" else 0):
-            yield storage.Entry(folder, f"{video_id}/{layout.RECORD}", 2000, 0)
+            yield storage.Entry(folder, f"{video_id}/{layout.RECORD}", FILE.size, FILE.changed)
 
     return mock.patch.object(storage, "files_below", files_below)
 
@@ -136,9 +138,9 @@ def measure(root: Path, count: int, listing: bool) -> dict[str, float]:
     import train.stages  # noqa: F401  (Lightning and all else that a process which trains has loaded)
     from pipeline.store import open_store
     from train.augment import policy
-    from train.clip_spec import ClipSpec
+    from train.batches.planning import Planner, Reading
+    from train.clips.spec import ClipSpec
     from train.order import OrderSettings
-    from train.planning import Planner, Reading
     from train.sampling.random import Random
     from train.training_set import TrainingSet, of_splits
 

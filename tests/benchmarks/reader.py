@@ -39,8 +39,8 @@ from tests.benchmarks.figures import write_figures
 from tests.benchmarks.one_core import one_core, real_clips
 from train import reader
 from train.augment import ClipPlan, colour_maps, policy
-from train.clip_spec import ClipSpec
-from train.planning import Planner, Reading
+from train.batches.planning import Planner, Reading
+from train.clips.spec import ClipSpec
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
 from train.sampling.random import Random

@@ -32,12 +32,13 @@ from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.figures import write_figures
-from train import checkpoints, stages
+from train import checkpoints, stage_data
 from train import recipe as recipes
-from train.batch import Batch
+from train.batches.batch import Batch
+from train.batches.loader import AHEAD, ClipLoader
 from train.hardware import Hardware
-from train.loader import AHEAD, ClipLoader
 from train.recipe import Recipe, StageSettings
+from train.stage_data import training_set_of
 from train.training_set import TrainingSet
 
 FILLING = AHEAD + 2  # steps until the loader is as far ahead as it stays
@@ -119,12 +120,12 @@ def make_store(folder: Path, count: int) -> Path:
 
 def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: argparse.Namespace) -> dict[str, float]:
     """Medians over the rounds; times in seconds."""
-    listed = TrainingSet.of(recipe, stage, store)
+    listed = training_set_of(recipe, stage, store)
     rows = np.resize(np.arange(len(listed)), max(EPOCH, len(listed)))
     videos = TrainingSet(listed.videos.take(rows), str(store.root))
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     hardware = Hardware(reader=arguments.reader, threads=arguments.threads)
-    loader = stages.make_loader(recipe, stage, module, store, videos, hardware)
+    loader = stage_data.make_loader(recipe, stage, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)
     trainer = Trainer(
         devices=1,

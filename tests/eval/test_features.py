@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from eval import features
-from eval.features import PROTOCOLS, FeatureBank, Request, Seen
+from eval.features import FeatureBank, Request, Seen
+from eval.protocols import PROTOCOLS
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import reader
 from train.augment import ClipPlan
-from train.clip_spec import ClipSpec
 from train.clips import sliding_windows
+from train.clips.spec import ClipSpec
 from train.networks.network import Network
 from train.reader import Executor
 from train.sampling.blocks import Blocks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class Histories(RuleBasedStateMachine):
         self.chosen = ""  # settings of the store; "" where there is none
         self.stored: dict[str, File] = {}
         self.refused: set[str] = set()
+        self.tried: dict[str, int] = {}  # when what was refused was written, by the number of the writing
+        self.writings: dict[str, int] = {}
         self.damaged: set[str] = set()
         self.unreadable: set[str] = set()  # damaged in their records: listing the store is refused
 
@@ -83,6 +86,8 @@ class Histories(RuleBasedStateMachine):
         path = self.videos / f"{name}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
+        self.writings[name] = self.writings.get(name, 0) + 1
+        os.utime(path, (0, self.writings[name]))  # of another time, whatever the steps of the clock
         self.files[name] = file
 
     @rule(name=st.sampled_from(NAMES), seed=st.integers(0, 2), frames=st.sampled_from((0, 1, 3)))
@@ -104,7 +109,8 @@ class Histories(RuleBasedStateMachine):
                 settle()
             return
         kept = {} if redo else {name: file for name, file in self.stored.items() if name not in changed}
-        waiting = set() if redo or retry else self.refused
+        again = {name for name in self.refused if self.tried[name] != self.writings[name]}
+        waiting = set() if redo or retry else self.refused - again
         todo = self.files.keys() - kept.keys() - waiting
         after = kept | {name: self.files[name] for name in todo if self.files[name].frames}
         broken = waiting | {name for name in todo if not self.files[name].frames}
@@ -124,6 +130,8 @@ class Histories(RuleBasedStateMachine):
     def become(self, chosen: str, stored: dict[str, File], refused: set[str]) -> None:
         redone = {name for name, file in stored.items() if self.chosen != chosen or self.stored.get(name) != file}
         self.damaged = (self.damaged & stored.keys()) - redone
+        for name in refused - (self.refused if self.chosen == chosen else set()):
+            self.tried[name] = self.writings[name]
         self.chosen, self.stored, self.refused = chosen, stored, refused
 
     def find_what_a_kill_left(self, chosen: str, after: dict[str, File], broken: set[str]) -> None:

@@ -97,7 +97,8 @@ def test_a_source_of_another_size_is_noticed_and_only_its_video_is_redone(
     summary = run_here(folder.read(videos), videos, store, SMALL, overwrite=True)
     assert (summary.stored, summary.skipped) == (1, 2)
     changed = {name for name, facts in state(store).items() if before.get(name) != facts}
-    assert {name for name in changed if not name.startswith("videos/walk/b")} == {"catalogue.parquet", "videos/walk"}
+    others = {name for name in changed if not name.startswith("videos/walk/b")}
+    assert others == {"catalogue.parquet", "catalogue.stamps", "videos/walk"}
     assert content(store) == fresh(videos, tmp_path / "fresh")
 
 
@@ -112,8 +113,26 @@ def test_a_newer_source_of_the_same_size_is_read_and_judged_by_its_bytes(videos:
     told = refused(videos, store)
     assert "walk/a: sha256 " in told.what
     assert "bytes " not in told.what
-    touch(source, -3 * AFTER)  # as with make, what is older than what was made of it is taken to be unchanged
-    assert run_here(folder.read(videos), videos, store, SMALL).skipped == 3
+    touch(source, -3 * AFTER)  # older than what was made of it
+    assert "walk/a: sha256 " in refused(videos, store).what
+
+
+def test_a_source_with_the_stamp_of_its_record_is_not_read(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the journal, whatever that record's own time is; without a journal it is read."""
+    store, read = tmp_path / "store", []
+    extract(folder.read(videos), videos, store, SMALL, workers=1)
+    digest = storage.file_digest
+    monkeypatch.setattr(storage, "file_digest", lambda path: read.append(path.stem) or digest(path))
+    assert extract(folder.read(videos), videos, store, SMALL, workers=1).skipped == 3
+    assert read == []
+    touch(videos / "walk" / "a.mp4", -AFTER)
+    assert extract(folder.read(videos), videos, store, SMALL, workers=1).skipped == 3
+    assert read == ["a"]
+    shutil.rmtree(store / "journal")
+    assert extract(folder.read(videos), videos, store, SMALL, workers=1).skipped == 3
+    assert sorted(read[1:]) == ["a", "b", "c"]
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(

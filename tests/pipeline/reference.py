@@ -43,7 +43,11 @@ def run_here(
 
 
 def content(store: Path) -> dict[str, bytes]:
-    """Every file of a store that is a function of its videos and settings: all but journal, lock and quarantine."""
+    """Every file of a store that is a function of its videos and settings: all but journal, lock, quarantine, stamps."""
     apart = frozenset({"journal", "quarantine"})
-    files = [file.path for file in storage.files_below(store, skip=apart) if file.path.name != ".lock"]
+    files = [
+        file.path
+        for file in storage.files_below(store, skip=apart)
+        if file.path.name not in (".lock", "catalogue.stamps")
+    ]
     return {os.path.relpath(str(path), str(store)): storage.read(path) for path in files}

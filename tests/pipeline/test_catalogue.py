@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import time
 import tracemalloc
 from pathlib import Path
 from unittest import mock
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import Refusal
 from pipeline.store import catalogue, layout, open_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import create_store
@@ -116,12 +118,50 @@ def test_any_history_is_listed_as_it_is(tmp_path_factory: pytest.TempPathFactory
         assert layout.catalogue_path(root).read_bytes() == written
 
 
-def test_of_two_records_of_one_video_one_is_listed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("catalogued", [False, True])
+def test_a_record_in_another_videos_folder_is_refused(tmp_path: Path, catalogued: bool) -> None:
+    """Its id would give another video's frames; and the remedy helps."""
+    create_store(tmp_path, ExtractionSettings({"rgb": RgbSettings()}).resolved())
+    for name in ("a", "b", "c d"):
+        tiny(tmp_path, name)
+    if catalogued:
+        catalogue.save(tmp_path)
+    first, second = (layout.video_folder(tmp_path, name) for name in ("a", "c d"))
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    with pytest.raises(Refusal, match="of video 'c d' lies in another video's folder") as refused:
+        open_store(tmp_path).videos
+    assert "'c%20d'" in refused.value.remedy
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    assert open_store(tmp_path).videos == ["a", "b", "c d"]
+
+
+def test_a_record_from_the_future_is_one_as_any_other(tmp_path: Path) -> None:
+    """Another machine's clock goes ahead, or NTP set this one back."""
     create_store(tmp_path, ExtractionSettings({"rgb": RgbSettings()}).resolved())
     tiny(tmp_path, "a")
-    shutil.copytree(layout.video_folder(tmp_path, "a"), layout.video_folder(tmp_path, "copy of a"))
-    tiny(tmp_path, "b")
-    assert list(open_store(tmp_path).infos) == ["a", "b"]
+    ahead = time.time_ns() + 3600 * 10**9
+    os.utime(layout.record_path(tmp_path, "a"), ns=(ahead, ahead))
+    catalogue.save(tmp_path)
+    before = layout.catalogue_path(tmp_path).stat().st_mtime_ns
+    assert catalogue.load(tmp_path).current
+    catalogue.save(tmp_path)
+    assert layout.catalogue_path(tmp_path).stat().st_mtime_ns == before
+
+
+def test_stamps_of_another_catalogue_are_not_believed(tmp_path: Path) -> None:
+    create_store(tmp_path, ExtractionSettings({"rgb": RgbSettings()}).resolved())
+    tiny(tmp_path, "a")
+    catalogue.save(tmp_path)
+    old = layout.stamps_path(tmp_path).read_bytes()
+    tiny(tmp_path, "a", length=3)
+    catalogue.save(tmp_path)
+    assert catalogue.load(tmp_path).current
+    layout.stamps_path(tmp_path).write_bytes(old)
+    assert not catalogue.load(tmp_path).current
 
 
 def test_a_video_is_found_by_its_name_and_a_name_that_is_not_there_is_not(tmp_path: Path) -> None:

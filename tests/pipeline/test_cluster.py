@@ -10,12 +10,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client
 
 from pipeline import environment
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers import admission, cluster, slurm
+from pipeline.extraction.workers.dispatch import Silence
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import run_name, unless_stopped
 from pipeline.store import VideoStore
@@ -251,3 +253,43 @@ def test_a_job_that_is_not_taken_is_told(
     assert code == 1
     assert "a job could not be submitted" in err
     assert "invalid partition" in err
+
+
+def test_workers_are_reached_only_with_the_certificate_of_the_run() -> None:
+    with cluster.workers_for_extraction("", 1, SlurmSettings()) as client:
+        address = cluster.address_of(client)
+        assert address.startswith("tls://127.0.0.1:")
+        for other in (address, address.replace("tls://", "tcp://")):
+            with pytest.raises((OSError, TypeError, ValueError)):
+                Client(other, timeout=2, set_as_default=False)
+
+
+@pytest.mark.parametrize("name", ["gone", "file"])
+def test_a_scratch_folder_that_is_none_is_refused(
+    run: Run, synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """And what the refusal says helps."""
+    (tmp_path / "file").touch()
+    command = ["extract", "--videos", synthetic_videos, "--store", tmp_path / "store", "--views", "rgb"]
+    monkeypatch.setenv("DASK_TEMPORARY_DIRECTORY", str(tmp_path / name))
+    with dask.config.set(dask.config.collect()):  # as a process that starts now has it
+        code, _, err = run(*command)
+    assert code == 1
+    assert "Traceback" not in err
+    assert f"where: {tmp_path / name}" in err
+    monkeypatch.setenv(err.rpartition("export ")[2].partition("=")[0], str(tmp_path))
+    with dask.config.set(dask.config.collect()):
+        assert run(*command)[0] == 0
+
+
+def test_silence_is_told_once_and_again_after_a_sign_of_life() -> None:
+    now = 0.0
+    silence = Silence(lambda: now)
+    assert silence.of({"a": 1e9, "b": -5.0}) == []
+    now = 11.0
+    assert silence.of({"a": 1e9, "b": -4.0}) == [("a", 11.0)]
+    now = 12.0
+    assert silence.of({"a": 1e9, "b": -4.0}) == []
+    assert silence.of({"a": 1.0, "b": -4.0}) == []  # whichever way a clock was set
+    now = 23.0
+    assert silence.of({"a": 1.0}) == [("a", 11.0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pipeline import synthetic
+from pipeline.errors import Refusal
 from pipeline.existing import jpegs, open_source
 from pipeline.existing.bring import Existing, bring, manifest_of
+from pipeline.existing.frame_folders import FrameFolders
 from pipeline.extraction.journal import Summary
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore, catalogue, layout, open_store
@@ -237,6 +240,33 @@ def test_a_gap_in_the_numbers_of_a_folder_and_lone_planes_are_reported(
     assert reasons[NAMES[0]] == "picture img number 3 is missing"
     assert reasons[NAMES[1]] == "there are 3 pictures flow_x and 2 pictures flow_y"
     assert reasons[NAMES[2]] == "picture img number 1 is missing"
+
+
+def test_a_large_number_in_a_name_costs_no_more_than_a_small_one(tmp_path: Path) -> None:
+    for number in ("00001", "00002", "999999999999"):
+        path = tmp_path / "a" / "b" / f"img_{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    with FrameFolders(tmp_path) as source, pytest.raises(Undecodable, match="picture img number 3 is missing"):
+        source.frames("a/b")
+
+
+def test_a_picture_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    os.mkfifo(tmp_path / "a" / "b" / "img_00001.jpg")
+    existing = Existing(FrameFolders(tmp_path), None)
+    summary = bring(manifest_of(existing), existing, tmp_path / "store", 1, "again").summary
+    assert summary.quarantined == 1
+    assert open_store(tmp_path / "store").quarantine == {
+        "a/b": "img_00001.jpg cannot be read: it is not a regular file"
+    }
+
+
+def test_lists_of_an_lmdb_that_hold_no_text_are_refused(frames: Videos, tmp_path: Path) -> None:
+    for key, value, what in ((b"__order__", [1, 2], "names"), (b"__keys__", [[1]] * len(frames), "no key")):
+        path = pack(tmp_path / f"{what}.lmdb", frames, {key: value, b"__vlen__": [1] * len(frames)})
+        with pytest.raises(Refusal, match=what):
+            open_source(path)
 
 
 def test_only_what_is_not_plain_is_encoded_again_and_told(run: Run, tmp_path: Path) -> None:

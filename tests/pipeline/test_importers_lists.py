@@ -243,3 +243,27 @@ def test_what_the_command_line_says_goes_before_the_description(tmp_path: Path) 
     dataset = write_yaml(tmp_path, "importer: mmaction\nsettings: {lists: one}\n")
     for lists, split in ((None, "train"), (tmp_path / "two", "test")):
         assert importers.read(dataset, tmp_path / "videos", lists=lists).rows[0].split == split
+
+
+@pytest.mark.parametrize("label", ["1000000000", "9" * 5000])
+def test_a_label_that_is_absurd_is_refused_by_its_line(tmp_path: Path, label: str) -> None:
+    touch(tmp_path, "a/b.mp4")
+    (tmp_path / "train.txt").write_text(f"a/b.mp4 {label}\n")
+    with pytest.raises(Refusal, match="label .* is beyond 99,999") as refused:
+        importers.read("mmaction", tmp_path)
+    assert refused.value.where == f"{tmp_path / 'train.txt'}, line 1"
+
+
+def test_a_count_of_frames_may_be_any_number(tmp_path: Path) -> None:
+    touch(tmp_path, "a/b.mp4", "a/c.mp4")
+    (tmp_path / "train_split01.csv").write_text(f"x/a/b.mp4,{'9' * 5000}\nx/a/c.mp4,000\n")
+    manifest = importers.read("coclr", tmp_path)
+    assert [row.video_id for row in manifest.rows] == ["a/b", "a/c"]
+    assert any(note.startswith("1 videos are kept that CoCLR drops") for note in manifest.notes)
+
+
+def test_times_that_are_no_times_are_refused_by_their_line(tmp_path: Path) -> None:
+    touch(tmp_path, "a/b.mp4")
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,split\na,b,inf,1,train\n")
+    with pytest.raises(Refusal, match="the times are not numbers of seconds"):
+        importers.read("kinetics400", tmp_path)

@@ -91,6 +91,7 @@ def test_chosen_frames_and_sizes_are_recorded() -> None:
     [
         (DecodeSettings(fps=0.0), "fps 0.0"),
         (DecodeSettings(fps=-1.0), "fps -1.0"),
+        (DecodeSettings(fps=1e308), "at most 1000"),
         (DecodeSettings(fps=float("nan")), "fps nan"),
         (DecodeSettings(fps=float("inf")), "fps inf"),
         (DecodeSettings(max_frames=0), "max_frames 0"),

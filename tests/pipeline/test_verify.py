@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import Refusal
 from pipeline.store import VideoStore, catalogue, layout, open_store
 from pipeline.store.verify import Damage, verify
 
@@ -42,6 +45,39 @@ def test_a_missing_file_is_found(two_videos: Path, tmp_path: Path, name: str) ->
     found = damage(two_videos)
     shutil.move(tmp_path / "aside", path)
     assert found == [Damage(video_id, str(path), "cannot be read: No such file or directory")]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_not_waited_for(
+    two_videos: Path, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    store = open_store(two_videos)
+    video_id = store.videos[1]
+    path = store.path(video_id, "rgb") / "c" / "0" / "0" / "0" / "0"
+    shutil.move(path, tmp_path / "aside")
+    make(path)
+    try:
+        assert damage(two_videos) == [Damage(video_id, str(path), "cannot be read: it is not a regular file")]
+        with pytest.raises(Refusal, match="it is not a regular file"):
+            store.encoded(video_id, "rgb", [0])
+    finally:
+        path.unlink()
+        shutil.move(tmp_path / "aside", path)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../../zarr.json", "rgb/../../zarr.json"])
+def test_a_record_that_names_files_of_others_is_damage(two_videos: Path, name: str) -> None:
+    video_id = open_store(two_videos).videos[1]
+    path = layout.record_path(two_videos, video_id)
+    whole = path.read_bytes()
+    record, _ = catalogue.read_content(path)
+    assert record is not None
+    facts = {key: value for key, value in record.items() if key != "digest"}
+    facts["files"] = {**facts["files"], name: "0" * 64}
+    path.write_bytes(layout.group({layout.ATTRIBUTE: layout.seal(facts)}))
+    found = damage(two_videos)
+    path.write_bytes(whole)
+    assert [item.what for item in found] == ["its record names a file outside its folder"]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,21 @@ def encoded(frames: np.ndarray, codec: str = "libx264", kind: str = "h264", rate
     return sink.getvalue()
 
 
+def with_cover(path: Path) -> None:
+    """Silence and a picture of its album, as music players take it."""
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=44100)
+        cover = container.add_stream("mjpeg")
+        cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(), format="rgb24")))
+        container.mux(cover.encode())
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 8820), np.int16), format="s16", layout="stereo")
+        samples.rate = 44100
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode())
+
+
 def turn(path: Path, matrix: tuple[int, int, int, int]) -> None:
     """Write the display matrix into the track header of an MP4 file."""
     data = bytearray(path.read_bytes())
@@ -183,6 +198,16 @@ def test_sound_alone_is_refused(tmp_path: Path) -> None:
         container.mux(stream.encode(samples))
         container.mux(stream.encode())
     assert reason(tmp_path / "v.wav").reason == "it holds no video stream (only audio)"
+
+
+def test_a_song_with_cover_art_is_said_to_have_that(tmp_path: Path) -> None:
+    with_cover(tmp_path / "v.mp3")
+    assert reason(tmp_path / "v.mp3").reason == "it holds no video stream (only audio and cover art)"
+
+
+def test_a_picture_that_is_too_large_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "v.y4m").write_bytes(b"YUV4MPEG2 W16384 H16384 F25:1 Ip A1:1 C420mpeg2\nFRAME\n" + bytes(100))
+    assert reason(tmp_path / "v.y4m").reason == "it cannot be opened as a video: Picture size 16384x16384 is invalid"
 
 
 def test_a_video_that_was_cut_off_is_not_taken_for_the_whole(tmp_path: Path) -> None:

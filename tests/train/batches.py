@@ -12,11 +12,11 @@ import torch
 from pipeline.store import VideoStore
 from train import reader
 from train.augment import policy
-from train.batch import Batch, Part
-from train.clip_spec import ClipSpec
-from train.loader import ClipLoader
+from train.batches.batch import Batch, Part
+from train.batches.loader import ClipLoader
+from train.batches.planning import Planner, Reading
+from train.clips.spec import ClipSpec
 from train.order import OrderSettings
-from train.planning import Planner, Reading
 from train.sampling.random import Random
 from train.training_set import TrainingSet, Videos
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from train.augment import Draws, Pixels, policy
-from train.clip_spec import ClipSpec, StreamSettings
+from train.clips.spec import ClipSpec, StreamSettings
+from train.clips.streams import BoundStream, StoreStreams
 from train.sampling import Sampling
 from train.sampling.random import Random
-from train.streams import BoundStream, StoreStreams
 
 FRAME = (84, 112)
 Given = dict[str, Any]

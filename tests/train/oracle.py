@@ -10,7 +10,7 @@ import torch
 
 from pipeline.store import VideoStore
 from train.augment import WHOLE, ClipPlan, Pixels, Window, blur_taps, pixel_window
-from train.streams import Stream
+from train.clips.streams import Stream
 
 SIZE = (40, 48)
 NONE = np.empty((1, 0, 0), np.float32)  # colour

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from train.collectives import mean_over_ranks
+from train.hardware.collectives import mean_over_ranks
 
 CHANNELS = {"rgb": 3, "flow": 2}  # of the clips of these tests
 

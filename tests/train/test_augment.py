@@ -15,7 +15,7 @@ from tests.train.chances import assert_share
 from tests.train.drawing import Drawn, both, pixels
 from train import augment
 from train.augment import policy
-from train.augment.colour import compose, normalisation
+from train.clips.colour import compose, normalisation
 
 
 def draw(*triple: int, **settings: Any) -> list[Drawn]:

@@ -13,9 +13,10 @@ from tests.train import batches
 from tests.train.chances import assert_share, assert_uniform
 from tests.train.drawing import both, pixels, spec_of
 from tests.train.stores import write_frames
-from train.augment import colour, policy
-from train.augment.colour import Statistics, compose
-from train.streams import Mirror
+from train.augment import policy
+from train.clips import colour
+from train.clips.colour import Statistics, compose
+from train.clips.streams import Mirror
 
 LUMA = (0.299, 0.587, 0.114)
 MIDDLE = 255 * (0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406)

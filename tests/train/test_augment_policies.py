@@ -11,8 +11,8 @@ from pipeline.errors import UsageError
 from tests.train.chances import assert_share, assert_uniform
 from tests.train.drawing import FRAME, Drawn, both, draw, pixels, spec_of, streams_of
 from train.augment import Draws, Pixels, policy
-from train.augment.colour import compose, denormalisation, normalisation
-from train.sampling import Clip
+from train.clips.colour import compose, denormalisation, normalisation
+from train.clips.streams import Clip
 
 PAPERS = ["coclr", "slic", "goca", "cocon"]
 STRONG = {"jitter": 1.0, "blur": 1.0, "gray": 0.0}  # strong changes leave a mark in every clip

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.steps import CHANNELS, Views
-from train import convolutions, methods
+from train import methods
+from train.hardware import convolutions
 from train.networks.network import Network
 
 QUEUE, BATCH, DIM = 8, 4, 8

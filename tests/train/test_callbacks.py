@@ -20,10 +20,10 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from train import stages
-from train.batch import Batch
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
 from train.callbacks import waiting
 from train.callbacks.waiting import advice
-from train.loader import ClipLoader
 from train.methods.infonce import InfoNCE
 from train.reader import affine
 from train.reader.opencv import OpenCVExecutor
@@ -49,7 +49,7 @@ def counted_reads(counts: Counter[int], step: list[int]) -> Iterator[None]:
         return read
 
     reading = mock.patch.multiple(Tensor, **{name: counting(name) for name in READING})
-    with reading, mock.patch("train.batch.normalise", affine._on_gpu):
+    with reading, mock.patch("train.batches.batch.normalise", affine._on_gpu):
         yield
 
 

@@ -17,13 +17,13 @@ from tests.train import batches, runs
 from tests.train.stores import write_store
 from tests.train.toy_method import Toy, stage
 from train.augment import policy
+from train.batches.planning import Planner
 from train.between_epochs import Grouping
-from train.clip_spec import ClipSpec, StreamSettings
-from train.groups import Groups
+from train.clips.spec import ClipSpec, StreamSettings
 from train.methods import METHODS
-from train.planning import Planner
 from train.reader.affine import normalise
 from train.sampling.cluster import Cluster
+from train.sampling.groups import Groups
 
 U = {"view": "flow", "input": "u", "mirror": "plain"}
 RECIPE: dict[str, Any] = {

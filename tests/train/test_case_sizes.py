@@ -16,7 +16,7 @@ from tests.train.oracle import assert_close, clip_plan, plain
 from tests.train.stores import write_store
 from tests.train.toy_method import TOY, Toy, stage
 from train.augment import policy
-from train.clip_spec import ClipSpec, StreamSettings
+from train.clips.spec import ClipSpec, StreamSettings
 from train.methods import METHODS
 from train.methods.method import Method
 

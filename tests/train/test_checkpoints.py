@@ -22,8 +22,8 @@ from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train import backbones, checkpoints, stages
+from train.batches.planning import PLANS
 from train.methods.infonce import InfoNCE
-from train.planning import PLANS
 
 KEY = "pair.query.head.0.weight"
 

@@ -22,8 +22,9 @@ from pipeline.store import VideoStore
 from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH
-from train import convolutions, stages
+from train import stages
 from train.checkpoints import METADATA
+from train.hardware import convolutions
 from train.methods.infonce import InfoNCE
 
 CPU = torch.device("cpu")
@@ -172,7 +173,7 @@ def test_this_cpu_as_if_it_had_less() -> None:
     program = """
 import train
 import torch
-from train import convolutions
+from train.hardware import convolutions
 
 right = convolutions.right_as_they_are("bf16-mixed", torch.device("cpu"))
 with convolutions.onednn(allowed=right):

@@ -17,12 +17,12 @@ from torch import Tensor
 from pipeline.store import VideoStore
 from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
-from train import stages
-from train.batch import Batch
+from train import stage_data
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
 from train.hardware import Hardware
-from train.loader import ClipLoader
 from train.methods.infonce import InfoNCE
-from train.training_set import TrainingSet
+from train.stage_data import training_set_of
 
 GPU = Hardware(reader="opencv", threads=1, accelerator="gpu")
 QUIET = range(4, 10)  # steps without a line and without a checkpoint, after those in which libraries tune themselves
@@ -77,8 +77,8 @@ def test_step_that_reads_its_loss_fails(store: VideoStore, tmp_path: Path, monke
 def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
     recipe = runs.load(folder / "recipe.yaml", IN_BATCH)
     [stage] = recipe.stages
-    videos = TrainingSet.of(recipe, stage, store)
-    return stages.make_loader(recipe, stage, store, videos, runs.HARDWARE, pin=pin)
+    videos = training_set_of(recipe, stage, store)
+    return stage_data.make_loader(recipe, stage, store, videos, runs.HARDWARE, pin=pin)
 
 
 def tensors(batch: Batch) -> list[Tensor]:

@@ -15,14 +15,14 @@ from tests.train import runs
 from tests.train.batches import CLIPS, assert_same, epochs, joined, leaves, make, part, threads
 from tests.train.stores import write_store
 from train.augment import ClipPlan, Draws, policy
-from train.batch import Batch
-from train.clip_spec import ClipSpec
-from train.loader import AHEAD, ClipLoader
+from train.batches.batch import Batch
+from train.batches.loader import AHEAD, ClipLoader
+from train.clips.spec import ClipSpec
+from train.clips.streams import StoreStreams
 from train.methods.coclr import CoCLRSettings
 from train.order import OrderSettings
 from train.reader.affine import normalise
 from train.reader.shard import ShardReader
-from train.streams import StoreStreams
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from pipeline.views.rgb import RgbSettings
 from tests.train import runs
 from tests.train.batches import make, threads
 from tests.train.stores import write_store
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
 from train.order import OrderSettings
 from train.sampling.random import Random
 

@@ -25,11 +25,11 @@ from train import reader
 from train.callbacks import neighbours
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
 from train.networks.network import Network
 from train.recipe import NeighbourSettings
 from train.sampling.random import Random
-from train.training_set import TrainingSet
+from train.stage_data import training_set_of
 
 CLIPS = ClipSpec(length=4, stride=2, size=(16, 16))
 WATCHED = NeighbourSettings(every=1, share=0.25, gallery=6)
@@ -157,7 +157,7 @@ def test_a_run_notes_its_neighbours_and_never_trains_on_them(tmp_path: Path) -> 
     """Stopped and continued like any other."""
     store = write_store(tmp_path / "store", runs.VIDEOS)
     recipe = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH, neighbours={"every": 3, "share": 0.2, "gallery": 5})
-    training_set = TrainingSet.of(recipe, recipe.stages[0], store)
+    training_set = training_set_of(recipe, recipe.stages[0], store)
     kept, held = list(training_set.videos.ids), list(training_set.held_out.ids)
     assert sorted(kept + held) == store.videos and len(held) == 3
     seen: set[str] = set()

@@ -14,8 +14,8 @@ import pytest
 
 from tests.train.drawing import streams_of
 from train.augment import Draws, Pixels, policy
-from train.clip_spec import ClipSpec
-from train.planning import PLANS
+from train.batches.planning import PLANS
+from train.clips.spec import ClipSpec
 from train.sampling.random import Random
 from train.settings import read
 

@@ -15,15 +15,16 @@ import pytest
 from pipeline.commands import console
 from pipeline.store import VideoStore
 from pipeline.views.colour import colour_code, full_colour
+from pipeline.views.flow import FLOW
 from tests.train import batches, runs
 from tests.train.drawing import spec_of
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train.__main__ import COMMANDS
 from train.augment import policy
-from train.batch import Batch
-from train.clip_spec import ClipSpec
-from train.loader import ClipLoader
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
+from train.clips.spec import ClipSpec
 from train.show import preview
 from train.show.preview import GAP, Shown, Strip, shown_videos
 
@@ -253,7 +254,7 @@ def test_the_command_writes_a_page_of_its_own(
     assert "the first 14 of 14 videos of batch 0" in page
     assert "http" not in page and page.count('class="strip"') == 28
     assert "<h2>&lt;b&gt; <span>" in page  # a video's name is text
-    assert "flow_gain" in page and "the colours of optical flow" in page
+    assert "flow_gain" in page and f"the colours of {FLOW.title}" in page
     assert call(monkeypatch, *asked, "--stage", "motion", "--videos", 14, "--out", again) == 0
     assert again.read_text() == page
     assert call(monkeypatch, *asked, "--stage", "motion", "--videos", 14, "--epoch", 1, "--out", again) == 0

@@ -28,7 +28,7 @@ from train.backbones import BACKBONES, Backbone
 from train.callbacks.divergence import Diverged, Divergence
 from train.callbacks.metrics import Metrics
 from train.callbacks.stopping import TIME_IS_UP, Stopping
-from train.collectives import encode_shuffled, mean_over_pools, mean_over_ranks, world_size
+from train.hardware.collectives import encode_shuffled, mean_over_pools, mean_over_ranks, world_size
 
 STEPS, BATCH = 3, 4
 OPTIMISER = {"name": "sgd", "lr": 0.5}

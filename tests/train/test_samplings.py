@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from pipeline.errors import UsageError
 from tests.train.chances import assert_share
-from train.clip_spec import ClipSpec, StreamSettings
 from train.clips import predictive_blocks, random_clip, sliding_windows
-from train.groups import Groups
+from train.clips.spec import ClipSpec, StreamSettings
 from train.sampling import SAMPLINGS, Sampling, chosen
 from train.sampling.blocks import Blocks
 from train.sampling.cluster import Cluster
+from train.sampling.groups import Groups
 from train.sampling.multiscale import Multiscale
 from train.sampling.random import Random
 

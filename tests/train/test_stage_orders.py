@@ -15,7 +15,7 @@ from tests.train.runs import IN_BATCH, INFONCE, stop
 from tests.train.stores import write_store
 from train import checkpoints
 from train.methods.infonce import InfoNCE
-from train.training_set import TrainingSet
+from train.stage_data import training_set_of
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_dropped_videos_are_not_trained_on(store: VideoStore, tmp_path: Path) ->
     seen = batches(store, tmp_path, clips=clips, sampling={"short": "drop"})
     assert [epoch for epoch, _ in seen] == [0, 0, 1, 1]
     recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, clips=clips)
-    training_set = TrainingSet.of(recipe, recipe.stages[0], store)
+    training_set = training_set_of(recipe, recipe.stages[0], store)
     assert len(training_set) == 13 and training_set.short == 5
     assert training_set.told_of_short(recipe.sampling) == (
         "5 of 13 videos are shorter than a clip: their first frame is repeated in front (sampling.short: pad)"

@@ -20,10 +20,10 @@ from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
 from train import methods, provenance, stages
+from train.batches.planning import PLANS
 from train.checkpoints import METADATA
 from train.hardware import Hardware
 from train.methods.infonce import InfoNCESettings
-from train.planning import PLANS
 from train.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,6 +205,7 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
     with mock.patch.object(InfoNCESettings, "reads", {"rgb": (0, 1, 2)}):
         refused("(?s)draws 2 clips of a video and a sample has 3", IN_BATCH, augmentation={"name": "coclr"})
     without_flow = open_store(store.root)
+    assert without_flow.videos  # listed with it
     del without_flow.settings["flow"]
     refused("(?s)no view 'flow'.*it has rgb", IN_BATCH, INFONCE, on=without_flow)
 

@@ -14,7 +14,7 @@ import train  # noqa: F401  (before torch and lightning)
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from train.batch import Batch
+from train.batches.batch import Batch
 from train.methods.meters import Meter
 from train.methods.method import Method, MethodSettings
 from train.networks.network import Network

@@ -11,12 +11,12 @@ linear (see `colour.jitter`), because colour is one affine map here, which the t
 
 from __future__ import annotations
 
-from train.augment.colour import IMAGENET_MEAN, IMAGENET_STD
 from train.augment.draws import Draws
 from train.augment.plans import ClipPlan, Pixels, blur_taps, clip_length, colour_maps
 from train.augment.policy import Policy
 from train.augment.windows import WHOLE, Window, pixel_window
-from train.registry import Registry
+from train.clips.colour import IMAGENET_MEAN, IMAGENET_STD
+from train.settings.registry import Registry
 
 __all__ = [
     "IMAGENET_MEAN",

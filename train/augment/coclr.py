@@ -1,20 +1,16 @@
-"""The two-view policy of CoCLR, which ViCC took over (specs/coclr.md section 5.2)."""
+"""The two-view policy of CoCLR, which ViCC took over (docs/methods.md 2.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
 from train.augment.policy import Size
 from train.augment.standard import RandomResized
+from train.clips.streams import Clip, StoreStreams
 from train.settings import check_number
-
-if TYPE_CHECKING:
-    from train.sampling import Clip
-    from train.streams import StoreStreams
 
 
 @dataclass(frozen=True)

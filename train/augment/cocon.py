@@ -1,4 +1,4 @@
-"""The policy of CoCon, which is mostly DPC's (specs/cocon.md section 4)."""
+"""The policy of CoCon, which is mostly DPC's (docs/methods.md 2.5)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from train.augment.colour import Gray
 from train.augment.standard import Standard
 from train.augment.windows import Window, square
+from train.clips.colour import Gray
 from train.settings import check_number
 
 

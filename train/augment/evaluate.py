@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.augment import colour
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
 from train.augment.policy import Policy, Size, Streams
 from train.augment.windows import WHOLE, square
+from train.clips import colour
 from train.settings import check_number
 
 
@@ -19,7 +19,7 @@ class Evaluate(Policy):
     """Whole frame or centre crop, no flip.
 
     The colour jitter is CoCLR's, whose published retrieval applies it to test videos too: brightness, contrast and
-    saturation times U(.8, 1.2), hue turned by U(-.1, .1), in random order (see `train.augment.colour.jitter`). All streams
+    saturation times U(.8, 1.2), hue turned by U(-.1, .1), in random order (see `train.clips.colour.jitter`). All streams
     that are images get the same one (published), the others stay as they are.
 
     Args:

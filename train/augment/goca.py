@@ -1,4 +1,4 @@
-"""The policy of GOCA (specs/goca.md section 4)."""
+"""The policy of GOCA (docs/methods.md 2.3)."""
 
 from __future__ import annotations
 

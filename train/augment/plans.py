@@ -16,7 +16,7 @@ import torch
 from train.augment.windows import Window
 
 if TYPE_CHECKING:
-    from train.streams import Stream
+    from train.clips.streams import Stream
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
-
-if TYPE_CHECKING:
-    from train.sampling import Clip
-    from train.streams import BoundStream, StoreStreams
+from train.clips.streams import BoundStream, Clip, StoreStreams
 
 Size = tuple[int, int]  # height and width
 Streams = Mapping[str, "BoundStream"]

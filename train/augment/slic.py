@@ -1,4 +1,4 @@
-"""The policy of SLIC (specs/slic.md section 4)."""
+"""The policy of SLIC (docs/methods.md 2.4)."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.augment.colour import compose
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
 from train.augment.policy import Policy, Size, Streams
 from train.augment.windows import Window
+from train.clips.colour import compose
 from train.settings import check_number, check_range
 
 

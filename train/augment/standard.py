@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from train.augment import colour
-from train.augment.colour import Gray
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
 from train.augment.policy import Policy, Size, Streams
 from train.augment.windows import Window, random_resized
+from train.clips import colour
+from train.clips.colour import Gray
 from train.settings import check_choice, check_flag, check_number, check_range
 
 Range = Sequence[float]

@@ -24,7 +24,7 @@ def random_resized(
     Both are uniform in their range, and then, one time in two, the sides are swapped (CoCLR; torchvision draws a
     log-uniform ratio, which favours neither side either). A box that does not fit is drawn again, up to ten times, and
     then gives way to the largest square, centred. Without `retry` the whole frame is taken in its place, squashed (CoCLR's
-    released code, specs/coclr.md section 10.1: 28.5 to 29.3 % of the views at 4:3).
+    released code, docs/methods.md 2.2: 28.5 to 29.3 % of the views at 4:3).
     """
     height, width = frame_size
     drawn = rng.random((ATTEMPTS, 5))

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from train.arguments import check_number
-from train.registry import Registry
+from train.settings.arguments import check_number
+from train.settings.registry import Registry
 
 BACKBONES = Registry(
     "backbone",

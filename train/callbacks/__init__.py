@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Trainer
 
-from train.loader import ClipLoader
+from train.batches.loader import ClipLoader
 
 
 def ends_step(trainer: Trainer, batch_idx: int) -> bool:

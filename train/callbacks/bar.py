@@ -8,7 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from train.batch import Batch
+from pipeline.terminal import visible
+from train.batches.batch import Batch
 from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
 from train.console import tell
@@ -40,7 +41,7 @@ class Bar(Callback):
             tell(f'{self.title}: "{meter.label}" is {meter.meaning}')
         live = sys.stderr.isatty()
         self.bar = tqdm(
-            desc=self.title,
+            desc=visible(self.title),
             total=trainer.max_steps,
             initial=trainer.global_step,
             unit="step",

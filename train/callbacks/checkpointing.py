@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from pipeline.errors import refuse_unknown
 from train import checkpoints
-from train.batch import Batch
+from train.batches.batch import Batch
 from train.callbacks import ends_step
 from train.callbacks.metrics import NOT_OF_THE_NETWORK, Metrics
 from train.callbacks.stopping import Stopping

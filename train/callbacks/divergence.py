@@ -11,10 +11,10 @@ from torch import Tensor, distributed
 from torch.nn.utils import get_total_norm
 
 from pipeline.errors import Refusal
-from train.batch import Batch
+from train.batches.batch import Batch
 from train.callbacks import ends_step
 from train.callbacks.metrics import Metrics
-from train.collectives import world_size
+from train.hardware.collectives import world_size
 
 NEVER = torch.iinfo(torch.int64).max
 LOSS, GRADIENT = "its loss is not finite", "the norm of its gradient is not finite"

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pipeline import storage
 from train import checkpoints
-from train.batch import Batch
+from train.batches.batch import Batch
 from train.callbacks import ends_step, loader_of
-from train.collectives import mean_over_ranks
+from train.hardware.collectives import mean_over_ranks
 
 NOT_OF_THE_NETWORK = ("step", "epoch", "data_time", "step_time")  # times differ between ranks, too
 

@@ -19,8 +19,9 @@ from train import augment
 from train.augment import ClipPlan, Draws
 from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
-from train.clip_spec import ClipSpec
-from train.collectives import gather_rows, world_size
+from train.clips.spec import ClipSpec
+from train.clips.streams import StoreStreams
+from train.hardware.collectives import gather_rows, world_size
 from train.inference import unit_features
 from train.methods.meters import Meter
 from train.methods.method import Method
@@ -28,7 +29,6 @@ from train.networks.network import Network
 from train.reader import Executor
 from train.recipe import NeighbourSettings
 from train.sampling import Sampling
-from train.streams import StoreStreams
 from train.training_set import TrainingSet, Videos
 
 DOMAIN = 0x6E6E  # keeps these random numbers apart from those of other users of the same seed

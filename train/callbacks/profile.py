@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pipeline import storage
 from train import checkpoints
-from train.batch import Batch
+from train.batches.batch import Batch
 from train.callbacks import ends_step
 from train.console import tell
 from train.networks.network import Network

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import distributed
 
-from train.batch import Batch
+from train.batches.batch import Batch
 from train.callbacks import ends_step
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from train.batch import Batch
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
 from train.callbacks import ends_step, loader_of
 from train.console import tell
-from train.loader import ClipLoader
 from train.reader.opencv import OpenCVExecutor
 from train.training_set import Videos
 

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from train.arguments import check_choice
+from train.settings.arguments import check_choice
 
 Metric = Literal["cosine"]
 # Distances closer than this are equal. A matrix product rounds the same distance differently (by 1e-16) from one place of

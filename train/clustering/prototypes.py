@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.arguments import check_number
-from train.precision import in_full_precision
+from train.hardware.precision import in_full_precision
+from train.settings.arguments import check_number
 
 # One schedule for every size, found by trial: mean largest cosines of .032 for 300 prototypes of size 128 and .083 for 1000,
 # and the simplex exactly where there are no more prototypes than dimensions.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
-from train.arguments import check_number
-from train.precision import in_full_precision
+from train.hardware.precision import in_full_precision
+from train.settings.arguments import check_number
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.precision import in_full_precision
+from train.hardware.precision import in_full_precision
 
 FLOOR = 1e-5  # added to a row's length, so that a row of zeros stays one
 

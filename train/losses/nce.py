@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.arguments import check_choice, check_number
-from train.precision import in_full_precision
+from train.hardware.precision import in_full_precision
+from train.settings.arguments import check_choice, check_number
 
 Reduction = Literal["log_of_sum", "mean_of_logs"]
 NOTHING = -1

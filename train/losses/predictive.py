@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.arguments import check_number
-from train.precision import in_full_precision
+from train.hardware.precision import in_full_precision
+from train.settings.arguments import check_number
 
 
 @in_full_precision

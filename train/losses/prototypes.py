@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from train.arguments import check_number
-from train.precision import in_full_precision
+from train.hardware.precision import in_full_precision
+from train.settings.arguments import check_number
 
 
 def swapped_prediction(scores: Sequence[Tensor], assignments: Mapping[int, Tensor], temperature: float = 0.1) -> Tensor:

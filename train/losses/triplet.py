@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.arguments import check_choice, check_number
+from train.hardware.precision import in_full_precision
 from train.losses.nce import NOTHING
-from train.precision import in_full_precision
+from train.settings.arguments import check_choice, check_number
 
 Strategy = Literal["random_semi_hard", "fixed_semi_hard"]
 SHORTEST = 1e-8  # rows are divided by no less, as in torch.cosine_similarity

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.methods.method import Method, MethodSettings
-from train.registry import Registry
 from train.settings import read
+from train.settings.registry import Registry
 
 METHODS = Registry(
     "method",

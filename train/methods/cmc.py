@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.errors import refuse_unknown
-from train.collectives import gather_rows, world_size
+from train.hardware.collectives import gather_rows, world_size
 from train.losses.nce import contrast_logits, cross_logits, own_key_accuracy, own_key_nce
 from train.methods.contrastive import ContrastiveSettings
 from train.methods.meters import Meter
@@ -22,7 +22,7 @@ from train.optim import configured
 from train.settings import cannot_be, told_as_setting
 
 if TYPE_CHECKING:
-    from train.batch import Batch
+    from train.batches.batch import Batch
 
 
 class CMCSettings(ContrastiveSettings):

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from train.collectives import world_size
+from train.hardware.collectives import world_size
 from train.losses.nce import NOTHING, contrast_logits, cotraining_positives, multi_positive_nce, positive_accuracy
 from train.methods import meters
 from train.methods.contrastive import OneStream, OneStreamSettings, coin, own_key_values
@@ -21,7 +21,7 @@ from train.networks.settings import Differing
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
-    from train.batch import Batch
+    from train.batches.batch import Batch
 
 
 class SamplerSettings(Differing):

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from train.collectives import gather_rows, world_size
+from train.hardware.collectives import gather_rows, world_size
 from train.losses.nce import contrast_logits, in_batch_logits, own_key_nce
 from train.methods import meters
 from train.methods.contrastive import OneStream, OneStreamSettings, own_key_values
 
 if TYPE_CHECKING:
-    from train.batch import Batch
+    from train.batches.batch import Batch
 
 
 class InfoNCESettings(OneStreamSettings):

@@ -73,7 +73,7 @@ class MethodSettings(Settings, ABC):
 
 
 class Method(LightningModule, ABC):
-    """A pre-training method: a LightningModule whose `training_step` takes a `train.batch.Batch`.
+    """A pre-training method: a LightningModule whose `training_step` takes a `train.batches.batch.Batch`.
 
     `training_step` returns a dictionary of scalar tensors with `loss` among them: means over this rank's clips, every
     one the same number of rows on all ranks. The trainer takes their means over passes and ranks; a method neither logs

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from torch import Tensor
 
-from train.collectives import world_size
+from train.hardware.collectives import world_size
 from train.losses.nce import Reduction, contrast_logits, label_positives, multi_positive_nce, positive_accuracy
 from train.methods import meters
 from train.methods.contrastive import OneStream, OneStreamSettings, coin, own_key_values
 
 if TYPE_CHECKING:
-    from train.batch import Batch
+    from train.batches.batch import Batch
 
 
 class UberNCESettings(OneStreamSettings):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from train.collectives import encode_shuffled
+from train.hardware.collectives import encode_shuffled
 from train.networks.network import Network
 from train.networks.queue import Queue
 

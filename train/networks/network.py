@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train import backbones
+from train.hardware.precision import at_least_float32
 from train.networks.aggregations import AGGREGATIONS, Aggregation
 from train.networks.heads import HEADS
 from train.networks.pools import POOLS
-from train.precision import at_least_float32
 
 LAYERS = {"backbone": "backbone", "context": "aggregation", "head": "head"}  # layer -> the part that gives it, in order
 

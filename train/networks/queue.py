@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from train.collectives import gather_rows
+from train.hardware.collectives import gather_rows
 from train.losses.nce import NOTHING
 
 

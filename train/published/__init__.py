@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.errors import Refusal, refuse_unknown
-from train.clip_spec import ClipSpec, StreamSettings
+from train.clips.spec import ClipSpec, StreamSettings
 from train.published import files
 from train.published.contents import State
 

@@ -6,7 +6,7 @@ file differs from CoCon's in nothing, so that its layout must be named.
 
 from __future__ import annotations
 
-from train.clip_spec import ClipSpec, StreamSettings
+from train.clips.spec import ClipSpec, StreamSettings
 from train.networks.aggregations.gru import Between
 from train.published import CROP, Published
 from train.published.contents import Contents, Shapes, State, with_copies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
 from train.published import FLOW_AS_IMAGE, Published
 from train.published.contents import Contents, State, with_copies
 from train.published.networks import COPIES, backbone, batch_norm, feature_size, refuse_without, renamed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.clip_spec import ClipSpec, StreamSettings
+from train.clips.spec import ClipSpec, StreamSettings
 from train.published import Published
 from train.published.contents import Contents, State
 from train.published.networks import backbone, batch_norm, classifier, feature_size, refuse_without, renamed

@@ -14,8 +14,8 @@ import torch
 
 from pipeline.store import VideoStore
 from train.augment import ClipPlan
-from train.registry import Registry
 from train.settings import check_number
+from train.settings.registry import Registry
 
 EXECUTORS = Registry(
     "reader",

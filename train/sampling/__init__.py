@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, SerializeAsAny
 
 from pipeline.errors import UsageError
-from train.registry import Registry
-from train.sampling.sampling import Clip, Sampling
+from train.sampling.sampling import Sampling
 from train.settings import cannot_be, read
+from train.settings.registry import Registry
 
-__all__ = ["SAMPLINGS", "AnySampling", "Clip", "Sampling", "chosen"]
+__all__ = ["SAMPLINGS", "AnySampling", "Sampling", "chosen"]
 
 SAMPLINGS = Registry(
     "sampling",

@@ -8,11 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.errors import UsageError
-from train.clip_spec import ClipSpec
 from train.clips import predictive_blocks
-from train.columns import Column
-from train.groups import Groups
-from train.sampling.sampling import Clip, Sampling
+from train.clips.spec import ClipSpec
+from train.clips.streams import Clip
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
+from train.sampling.sampling import Sampling
 
 Short = Literal["spread", "drop"]
 COVERED = 0.9  # of a short video, as in `predictive_blocks`

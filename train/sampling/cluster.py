@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from train.clip_spec import ClipSpec, StreamSettings
-from train.columns import Column
-from train.groups import Groups
-from train.sampling.sampling import Clip, Sampling
-from train.streams import Stream
+from train.clips.spec import ClipSpec, StreamSettings
+from train.clips.streams import Clip, Stream
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
+from train.sampling.sampling import Sampling
 
 Short = Literal["pad", "drop"]
 

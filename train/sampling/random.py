@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from train.clip_spec import ClipSpec
 from train.clips import random_clip
-from train.columns import Column
-from train.groups import Groups
-from train.sampling.sampling import Clip, Sampling
+from train.clips.spec import ClipSpec
+from train.clips.streams import Clip
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
+from train.sampling.sampling import Sampling
 
 Short = Literal["pad", "drop"]
 

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from pipeline.errors import UsageError
-from train.clip_spec import ClipSpec
 from train.clips import sliding_windows
-from train.columns import Column
-from train.groups import Groups
+from train.clips.spec import ClipSpec
+from train.clips.streams import Clip, Stream
+from train.sampling.columns import Column
+from train.sampling.groups import Groups
 from train.settings import Settings
-from train.streams import Stream
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """One clip of a sample.
-
-    video: its number in the training set; not always the sample's own. frames: indices of its T frames, int64 (T,), the same in
-    every view. shown: name of a stream -> what is shown in its place.
-    """
-
-    video: int
-    frames: np.ndarray
-    shown: Mapping[str, Stream] = field(default_factory=dict)
 
 
 class Sampling(Settings, ABC):

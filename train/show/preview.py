@@ -16,15 +16,15 @@ from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.views import VIEWS
-from train import checkpoints, stages
+from train import checkpoints, stage_data
 from train.augment import ClipPlan, Policy, pixel_window
-from train.augment.colour import compose, denormalisation
+from train.batches.loader import ClipLoader
+from train.clips.colour import compose, denormalisation
+from train.clips.streams import Stream
 from train.hardware import Hardware
-from train.loader import ClipLoader
 from train.recipe import Recipe, StageSettings
 from train.show import pages
-from train.streams import Stream
-from train.training_set import TrainingSet
+from train.stage_data import training_set_of
 
 FRAMES = 16  # of a strip at most, evenly over the clip
 GAP = 2  # transparent pixels behind every frame
@@ -75,8 +75,8 @@ def write_preview(
         Refusal: what training would refuse, or a page that cannot be written.
     """
     chosen = _find_stage(recipe, stage)
-    training_set = TrainingSet.of(recipe, chosen, store)
-    loader = stages.make_loader(recipe, chosen, store, training_set, Hardware())
+    training_set = training_set_of(recipe, chosen, store)
+    loader = stage_data.make_loader(recipe, chosen, store, training_set, Hardware())
     try:
         shown = shown_videos(loader, store, epoch, batch, videos)
     finally:

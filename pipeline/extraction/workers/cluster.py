@@ -8,12 +8,14 @@ import logging
 import multiprocessing.resource_tracker
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed.security import Security
 
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers import slurm
@@ -21,6 +23,7 @@ from pipeline.extraction.workers.gpus import LOCAL_DASHBOARD, gpu_cluster
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import SIGNALS
 
+SILENCE_SECONDS = 60
 DASK_SETTINGS = {
     # A video that was with a worker when it died is not tried again among others: see `pipeline.extraction.workers.dispatch`.
     "distributed.scheduler.allowed-failures": 0,
@@ -41,8 +44,12 @@ DASK_SETTINGS = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.comm.timeouts.connect": "60s",
+    # A worker that says nothing for so long, as one that is stopped or waits for a disk that hangs, is ended and replaced.
+    # Dask's own default is five minutes, and then a minute or two until it is so.
+    "distributed.scheduler.worker-ttl": f"{SILENCE_SECONDS}s",
 }
 Kind = Literal["processes", "gpus", "here"]
+SCRATCH = "DASK_TEMPORARY_DIRECTORY"
 CONNECT_SECONDS = 20  # to wait for the answer of a running scheduler
 
 
@@ -97,7 +104,7 @@ def address_of(client: Client) -> str:
 
 @contextlib.contextmanager
 def _on_this_machine(workers: int, kind: Kind) -> Iterator[Client]:
-    with _deaf_to_signals():
+    with _deaf_to_signals(), _scratch_folder():
         cluster = gpu_cluster(workers) if kind == "gpus" else _local_cluster(workers, kind == "processes")
     with cluster, Client(cluster) as client:
         if kind != "here":
@@ -111,7 +118,27 @@ def _local_cluster(workers: int, processes: bool) -> LocalCluster:
         threads_per_worker=1,
         processes=processes,
         dashboard_address=LOCAL_DASHBOARD,
+        # Whoever reaches the scheduler's port runs code as this user: it takes a certificate that only this run has.
+        security=Security.temporary() if processes else None,
     )
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[None]:
+    """Raises Refusal where Dask's workers would find no folder for what they write aside."""
+    named = dask.config.get("temporary-directory")
+    where = Path(named or tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryFile(dir=where) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise Refusal(
+            f"Dask's scratch folder cannot be written to: {error.strerror or error}",
+            where=str(where.absolute()),
+            remedy=f"make that folder, or name another one: export {SCRATCH}=/path/to/folder",
+        ) from error
+    with dask.config.set({"temporary-directory": str(where)}):
+        yield
 
 
 class _EndAtOnce(WorkerPlugin):

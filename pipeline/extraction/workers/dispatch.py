@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from pipeline.errors import Interrupted, Refusal
 from pipeline.extraction import job
 from pipeline.extraction.job import Outcome
 from pipeline.extraction.workers.admission import Requirements, requirements, when_fit
-from pipeline.extraction.workers.cluster import address_of
+from pipeline.extraction.workers.cluster import SILENCE_SECONDS, address_of
 from pipeline.extraction.workers.stopping import Stopping, TakeNoMore, run_name, running_of, unless_stopped
 from pipeline.manifest import Video
 from pipeline.store.settings import ExtractionSettings
@@ -31,6 +32,7 @@ from pipeline.store.writing import VideoWriter, writing_to
 
 IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that none waits for the scheduler
 LOOK_SECONDS = 5.0  # between two looks at how many workers there are
+QUIET_SECONDS = 10.0  # without a sign of life of a worker until it is told
 NEWS_SECONDS = 30.0  # without any until a look at whether there are workers at all
 
 
@@ -127,6 +129,35 @@ class _Told:
     running: int
 
 
+class Silence:
+    """Notices workers that say nothing. No clocks are compared: a sign of life is one that differs from the last."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+        self.heard: dict[str, tuple[float, float]] = {}  # address -> (its last sign of life, when it was new here)
+        self.told: set[str] = set()
+
+    def of(self, signs: Mapping[str, float]) -> list[tuple[str, float]]:
+        """signs: when each worker was heard last, by address. Those that have become silent, each once, and for how long."""
+        self.heard = {
+            address: self.heard[address]
+            if address in self.heard and self.heard[address][0] == sign
+            else (sign, self.now())
+            for address, sign in signs.items()
+        }
+        silent = {name: self.now() - since for name, (_, since) in self.heard.items()}
+        fresh = [(name, spent) for name, spent in silent.items() if spent > QUIET_SECONDS and name not in self.told]
+        self.told = {name for name in self.told | {name for name, _ in fresh} if silent.get(name, 0) > QUIET_SECONDS}
+        return fresh
+
+
+def _told_of_silence(worker: Mapping[str, Any], address: str, seconds: float) -> str:
+    return (
+        f"worker {worker['name']} ({address}) has said nothing for {seconds:.0f} s: its process stands still, or a disk"
+        f" that it waits for; after {SILENCE_SECONDS} s it is ended and its video is done again"
+    )
+
+
 class _Flight:
     """The videos that were submitted and have not come back."""
 
@@ -137,6 +168,7 @@ class _Flight:
         self.signals = 0  # acted on
         self.teller: threading.Thread | None = None
         self.threads, self.looked = 0, -LOOK_SECONDS
+        self.silence, self.listened = Silence(), time.monotonic()
 
     def has_room(self) -> bool:
         """Whether another video may be launched: none after a signal."""
@@ -179,14 +211,21 @@ class _Flight:
                 self._act_on_signal(event)
 
     def _next_event(self) -> _Landed | _Told | int:
-        told = False
+        alone = time.monotonic() + NEWS_SECONDS
         while True:
-            try:
-                return self.stop.events.get(timeout=NEWS_SECONDS)
-            except Empty:
-                if not told and not self.client.scheduler_info(n_workers=-1)["workers"]:
+            event = None
+            with contextlib.suppress(Empty):
+                event = self.stop.events.get(timeout=LOOK_SECONDS)
+            if time.monotonic() - self.listened >= LOOK_SECONDS:
+                self.listened = time.monotonic()
+                workers = self.client.scheduler_info(n_workers=-1)["workers"]
+                for address, seconds in self.silence.of({name: one["last_seen"] for name, one in workers.items()}):
+                    self.say(_told_of_silence(workers[address], address, seconds))
+                if not workers and event is None and time.monotonic() > alone:
+                    alone = math.inf
                     self.say(f"no worker is left at {address_of(self.client)}; waiting for new ones (Ctrl-C ends it)")
-                    told = True
+            if event is not None:
+                return event
 
     def _act_on_signal(self, number: int) -> None:
         self.signals += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from distributed import Nanny, Scheduler, SpecCluster
+from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.errors import Refusal
@@ -25,18 +26,23 @@ def gpu_cluster(videos: int) -> SpecCluster:
             "flow is to be computed on a GPU, and PyTorch finds none",
             remedy="see why `nvidia-smi` or CUDA_VISIBLE_DEVICES does not list one, or take another FLOW=",
         )
+    security = Security.temporary()  # as in `cluster._local_cluster`
     options = {
         "nthreads": min(MOST_THREADS, max(2, videos // len(gpus))),
         "memory_limit": MEMORY_LIMIT // len(gpus),
         "host": "127.0.0.1",
+        "security": security,
     }
     # CUDA reads the variable when a process first uses it, hence set it as the process starts.
     specs = {
         number: {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
         for number, gpu in enumerate(gpus)
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": LOCAL_DASHBOARD}}
-    return SpecCluster(workers=specs, scheduler=scheduler)
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "dashboard_address": LOCAL_DASHBOARD, "security": security},
+    }
+    return SpecCluster(workers=specs, scheduler=scheduler, security=security)
 
 
 def visible_gpus() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from train.registry import Registry
+from train.settings.registry import Registry
 
 AGGREGATIONS = Registry("aggregation", {"gru": "train.networks.aggregations.gru:Recurrent"})
 

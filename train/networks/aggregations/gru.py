@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.arguments import check_choice, check_number
 from train.networks.aggregations import Aggregation
+from train.settings.arguments import check_choice, check_number
 
 Between = Literal["relu", "unit", "plain"]
 FLOOR = 1e-5  # added to a length by which is divided

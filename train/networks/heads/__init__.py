@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from train.registry import Registry
+from train.settings.registry import Registry
 
 HEADS = Registry(
     "head",

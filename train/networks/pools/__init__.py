@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from train.registry import Registry
+from train.settings.registry import Registry
 
 POOLS = Registry(
     "pool",

@@ -16,9 +16,9 @@ import torch
 
 from pipeline.errors import Refusal, UsageError
 from train.augment import ClipPlan, colour_maps
-from train.batch import Batch, Part
+from train.batches.batch import Batch, Part
+from train.batches.planning import Planner
 from train.order import Order
-from train.planning import Planner
 from train.reader import Executor
 
 AHEAD = 2  # batches made while the network works; more would only hold memory

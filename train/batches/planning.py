@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.errors import Refusal
 from train.augment import ClipPlan, Draws, Policy
-from train.clip_spec import ClipSpec
+from train.clips.spec import ClipSpec
+from train.clips.streams import StoreStreams, Stream
 from train.sampling import Sampling
-from train.streams import StoreStreams, Stream
 from train.training_set import TrainingSet
 
 PLANS = 2  # raised whenever the same recipe draws other frames or pixels than before

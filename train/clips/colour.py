@@ -16,7 +16,7 @@ Gray = Literal["luminance", "channel"]
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])  # of pixels in 0..1
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
-KINETICS_MEAN = np.array([0.4345, 0.4051, 0.3775])  # SLIC's, specs/slic.md section 4
+KINETICS_MEAN = np.array([0.4345, 0.4051, 0.3775])  # SLIC's, docs/methods.md 2.4
 KINETICS_STD = np.array([0.2768, 0.2713, 0.2737])
 _MOMENTS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "kinetics": (KINETICS_MEAN, KINETICS_STD)}
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from pipeline.views import VIEWS
-from train.augment.colour import Statistics
+from train.clips.colour import Statistics
+from train.clips.streams import Mirror, Stream, known_input
 from train.settings import Settings, told_as_setting
-from train.streams import Mirror, Stream, known_input
 
 Side = Annotated[int, Field(ge=1)]
 Sides = Annotated[tuple[Side, Side], Field(strict=False)]  # YAML has lists

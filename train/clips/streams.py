@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.errors import refuse_unknown
 from pipeline.views import VIEWS
 from pipeline.views.view import NetworkInput
-from train.augment import colour
-from train.augment.colour import Statistics
-
-if TYPE_CHECKING:
-    from train.sampling import Clip
+from train.clips import colour
+from train.clips.colour import Statistics
 
 Mirror = Literal["turned", "plain", "never"]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A network's input. size: height and width of its clips; the rest as in `train.clip_spec`."""
+    """A network's input. size: height and width of its clips; the rest as in `train.clips.spec`."""
 
     name: str
     view: str
@@ -70,6 +67,19 @@ class BoundStream:
         """From stored bytes to the network's input, (..., D, P + 1); `coloured`: what is done between, (..., D, D + 1)."""
         first = self.turned if mirrored and self.stream.mirror == "turned" else self.given
         return colour.compose(self.normalised, first if coloured is None else colour.compose(coloured, first))
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One clip of a sample.
+
+    video: its number in the training set; not always the sample's own. frames: indices of its T frames, int64 (T,), the same in
+    every view. shown: name of a stream -> what is shown in its place.
+    """
+
+    video: int
+    frames: np.ndarray
+    shown: Mapping[str, Stream] = field(default_factory=dict)
 
 
 class StoreStreams:

@@ -1,0 +1,41 @@
+"""What commands say: names and paths as they are, whatever letters they hold, and nothing in them that steers a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+# Control characters but line feed and tab, and those that turn the direction of writing: a file's name may hold them.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class Terminal(Console):
+    """A console that takes every string for data, in lines and in cells of tables; styles come as `marked` text alone."""
+
+    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+def visible(text: str) -> str:
+    """The text with escapes, as \\x1b, for what would steer a terminal."""
+    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def marked(word: str, style: str, text: str = "") -> Text:
+    """A word in a style of rich, as "yellow", and data behind it."""
+    return Text.assemble((visible(word), style), f" {visible(text)}" if text else "")
+
+
+def escape_unknown_letters() -> None:
+    """From now on, letters that the terminal's encoding lacks are written as escapes; by default they end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

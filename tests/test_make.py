@@ -1,0 +1,115 @@
+"""Variables of make are data: whatever they hold reaches the commands as it is, and nothing of it is run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[1]
+# fmt: off
+ODD = [
+    "2; touch ran", "$(shell touch ran)", "$(touch ran)", "`touch ran`", "$$(touch ran)", "${shell touch ran}", "a' ; touch ran; '",
+    'a"; touch ran; "', "a$$b", "a$b", "a b", "a  b ", "\\", "\\\"", "a\\", "#a", "a#b", "-a", "--help", "@a", "%", "a,b",
+    "(a", "a)", "a\nb", "a:b=c", "é", "e\u0301", "\U0001f600", "*", "~", "& touch ran", "| touch ran", "> ran", "!!", "--",
+]
+TARGETS = {
+    "manifest": "VIDEOS OUT DATASET SPLIT LISTS CLASSES", "annotate": "STORE MANIFEST NAME TEST_SHARE SEED", "status": "STORE",
+    "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER", "verify": "STORE",
+    "bring": "FRAMES STORE FLOWS MANIFEST WORKERS", "preview": "STORE OUT", "export": "STORE VIDEO OUT VIEW",
+    "preview-clips": "STORE METHOD RECIPE SEED OUT", "pretrain": "STORE RUN METHOD RECIPE SEED", "evaluate": "RUN STORE",
+    "compare": "RUNS OUT", "bench-methods": "STORE OUT",
+}
+# fmt: on
+# Stands for the Python of the virtual environment: writes down what it would be run with.
+PYTHON = """#!/bin/sh
+if [ "$1" = -c ]; then
+    code=$2
+    shift 2
+    exec {real} -c "import sys; sys.executable = '$0'
+$code" "$@"
+fi
+exec {real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where make runs: a copy of the Makefile, and a virtual environment that seems to be installed."""
+    (tmp_path / "Makefile").write_bytes((TOP / "Makefile").read_bytes())
+    (tmp_path / "pyproject.toml").touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PYTHON.format(real=shlex.quote(sys.executable)))
+    python.chmod(0o755)
+    for kind in ("cpu", "gpu"):
+        (tmp_path / ".venv" / f".installed-{kind}").touch()
+    return tmp_path
+
+
+def made(folder: Path, target: str, variables: dict[str, str], by_environment: bool = False) -> list[str]:
+    """What `make TARGET NAME=VALUE...` runs Python with."""
+    given = [] if by_environment else [f"{name}={value}" for name, value in variables.items()]
+    environment = {"PATH": "/usr/bin:/bin", **(variables if by_environment else {})}
+    done = subprocess.run(["make", target, *given], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "ran").exists()
+    return json.loads((folder / "given").read_text())
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_variable_of_every_target_is_data(folder: Path, target: str, by_environment: bool) -> None:
+    names = TARGETS[target].split()
+    words = {name: ODD[(7 * TARGETS[target].count("E") + 3 * place) % len(ODD)] for place, name in enumerate(names)}
+    if "RUNS" in words:
+        words["RUNS"] = shlex.join([words["RUNS"], "b c"])
+    taken = made(folder, target, words, by_environment)
+    values = [word.partition("=")[2] if word.startswith("--") and word != "--" else word for word in taken]
+    for name, word in words.items():
+        wanted = json.dumps(shlex.split(word), ensure_ascii=False) if name == "RUNS" else word
+        assert wanted in values, name
+
+
+def test_every_odd_word_is_data(folder: Path) -> None:
+    for word in ODD:
+        assert made(folder, "status", {"STORE": word, "ARGS": shlex.quote(word)}) == [
+            "-m", "pipeline", "status", f"--store={word}", word,
+        ]  # fmt: skip
+
+
+def test_runs_and_options_are_split_as_a_shell_does(folder: Path) -> None:
+    runs, options = "runs/a 'runs/b c' \"[d]\" $(shell touch ran) \\;", "--protocol coclr --x 'a b'"
+    assert made(folder, "compare", {"RUNS": runs, "ARGS": options}) == [
+        "-m", "eval", "compare", "--out=comparison.html", "--protocol", "coclr", "--x", "a b",
+        '--runs=["runs/a", "runs/b c", "[d]", "$(shell", "touch", "ran)", ";"]',
+    ]  # fmt: skip
+
+
+def test_an_id_that_begins_with_a_dash_is_exported(folder: Path) -> None:
+    given = {"STORE": "s", "VIDEO": "-a", "OUT": "o.mp4", "ARGS": "--view flow"}
+    assert made(folder, "export", given) == [
+        "-m", "pipeline", "export", "--out=o.mp4", "--view", "flow", "--", "s", "-a",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ARGS", "RUNS"])
+def test_an_open_quotation_mark_is_told_fails(folder: Path, name: str) -> None:
+    given = {"RUNS": "a", "ARGS": "b"} | {name: "a 'b"}
+    words = [f"{key}={value}" for key, value in given.items()]
+    done = subprocess.run(["make", "compare", *words], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"{name}= cannot be split into words" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("place", ["a b", "a:b", "$(shell touch ran)"])
+def test_a_place_of_the_environment_that_make_cannot_name_is_refused_fails(folder: Path, place: str) -> None:
+    done = subprocess.run(["make", "status", f"VENV={place}"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "VENV= cannot hold" in done.stderr
+    assert not (folder / "ran").exists()

@@ -1,0 +1,1 @@
+"""Batches of clips in a global order: planned, read ahead, put together."""

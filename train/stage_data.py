@@ -1,0 +1,116 @@
+"""What a stage reads: the loader of each rank, and another one of the videos that are held out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from lightning.pytorch import LightningDataModule
+
+from pipeline.errors import Refusal
+from pipeline.store import VideoStore
+from train import augment, reader
+from train.batches.batch import Batch
+from train.batches.loader import ClipLoader
+from train.batches.planning import Planner, Reading
+from train.hardware import Hardware
+from train.order import OrderSettings
+from train.recipe import Recipe, StageSettings
+from train.training_set import TrainingSet, of_splits
+
+
+class StageData(LightningDataModule):
+    """Gives Lightning the loader of each rank."""
+
+    def __init__(
+        self, recipe: Recipe, stage: StageSettings, store: VideoStore, training_set: TrainingSet, hardware: Hardware
+    ) -> None:
+        super().__init__()
+        self.made_of = recipe, stage, store, training_set, hardware
+        self.opened: list[ClipLoader] = []
+
+    def train_dataloader(self) -> ClipLoader:
+        loader = make_loader(*self.made_of, *self._place)
+        self.opened.append(loader)
+        return loader
+
+    def held_out(self) -> Iterator[Batch]:
+        """This rank's share of whole batches of the held-out videos, the same every time."""
+        loader = held_out_loader(*self.made_of, *self._place)
+        try:
+            yield from loader
+        finally:
+            loader.close()
+
+    def close(self) -> None:
+        for loader in self.opened:
+            loader.close()
+
+    @property
+    def _place(self) -> tuple[int, int, bool]:
+        """Rank, number of ranks, and whether batches go to a GPU."""
+        assert self.trainer is not None
+        pin = self.trainer.strategy.root_device.type == "cuda"
+        return self.trainer.global_rank, self.trainer.world_size, pin
+
+
+def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
+    """Raises Refusal where videos have labels and no split, and the recipe does not say which `splits` it means.
+
+    Such is a data set whose test videos nobody told apart: a network that has seen them cannot be tested fairly any more.
+    """
+    if "splits" not in recipe.model_fields_set and (lack := store.annotated.without_split()):
+        root = shlex.quote(str(store.root))
+        raise Refusal(
+            lack,
+            where=str(store.root),
+            remedy=f"`python -m pipeline annotate --store {root} --test_share .2` keeps a fifth for the test, `--manifest` in"
+            " its place gives the official split; or train on all of them: `--use_all true`, or `splits` in the recipe",
+        )
+
+
+def training_set_of(recipe: Recipe, stage: StageSettings, store: VideoStore) -> TrainingSet:
+    """The videos of a stage of a recipe. Raises Refusal where there are none."""
+    sampling = recipe.sampling_of(stage)
+    return TrainingSet(
+        of_splits(store, recipe.splits),
+        str(store.root),
+        least=sampling.least(recipe.clips),
+        drop=sampling.short == "drop",
+        share=recipe.held_out_share,
+        seed=recipe.seed,
+    )
+
+
+def make_loader(
+    recipe: Recipe,
+    stage: StageSettings,
+    store: VideoStore,
+    training_set: TrainingSet,
+    hardware: Hardware,
+    rank: int = 0,
+    world_size: int = 1,
+    pin: bool = False,
+) -> ClipLoader:
+    """What a stage of the recipe reads on one rank. Raises Refusal as `ClipLoader` does."""
+    policy = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings)
+    reading = Reading(recipe.clips, recipe.sampling_of(stage), policy, stage.settings.reads, recipe.seed)
+    planner = Planner(reading, training_set, store.settings)
+    order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
+    executor = reader.create(hardware.reader, store, hardware.threads)
+    return ClipLoader(planner, order, executor, rank, world_size, pin)
+
+
+def held_out_loader(
+    recipe: Recipe,
+    stage: StageSettings,
+    store: VideoStore,
+    training_set: TrainingSet,
+    hardware: Hardware,
+    rank: int = 0,
+    world_size: int = 1,
+    pin: bool = False,
+) -> ClipLoader:
+    """What it reads of the held-out videos: each once. Raises Refusal as `ClipLoader` does."""
+    once = recipe.changed(order=OrderSettings(), accumulate=1)
+    return make_loader(once, stage, store, training_set.of_held_out(), hardware, rank, world_size, pin)
