@@ -121,9 +121,9 @@ bench: setup ## Measure against the limits: extraction, store, flow, reader, mem
 bench-methods: setup ## What each method learns at an equal budget, three seeds, hours on two cores [STORE= OUT=runs/bench/methods]
 	$(RUN_MODULE) tests.benchmarks.methods $(call given,store,STORE) --out="$${OUT:-runs/bench/methods}"
 
-manifest: setup ## List a data set: VIDEOS= OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
-	$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv)$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
-	$(RUN_MODULE) pipeline manifest --videos="$$VIDEOS" --out="$$OUT" --dataset="$$DATASET" $(from_lists)
+manifest: setup ## List a data set: VIDEOS= (or FRAMES=) OUT= [DATASET=folder SPLIT= LISTS= CLASSES=]
+	$(if $(FRAMES),,$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv))$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
+	$(RUN_MODULE) pipeline manifest $(if $(FRAMES),--frames="$$FRAMES",--videos="$$VIDEOS") --out="$$OUT" --dataset="$$DATASET" $(from_lists)
 
 extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW=tvl1 WORKERS= SCHEDULER=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
@@ -131,9 +131,9 @@ extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATA
 	    $(from_lists) $(call given,manifest,MANIFEST) $(call given,workers,WORKERS) \
 	    $(call given,scheduler,SCHEDULER)
 
-bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs, into a store: FRAMES= STORE= [FLOWS= MANIFEST= WORKERS=]
+bring: setup ## Frames and flow that others extracted, LMDBs or folders of JPEGs, into a store: FRAMES= STORE= [FLOWS= DATASET=folder SPLIT= LISTS= MANIFEST= WORKERS=]
 	$(call need,FRAMES,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)$(call need,STORE,FRAMES=/path/to/frames FLOWS=/path/to/flow STORE=/path/to/store)
-	$(RUN_MODULE) pipeline bring --frames="$$FRAMES" --store="$$STORE" $(call given,flow,FLOWS) \
+	$(RUN_MODULE) pipeline bring --frames="$$FRAMES" --store="$$STORE" $(call given,flow,FLOWS) --dataset="$$DATASET" $(from_lists) \
 	    $(call given,manifest,MANIFEST) $(call given,workers,WORKERS)
 
 annotate: setup ## Labels and splits of a manifest for a store, in seconds, no video is touched: STORE= [MANIFEST= NAME=extraction TEST_SHARE= SEED=]

@@ -17,8 +17,7 @@ from train.hardware import Hardware
 from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
-from train.stage_data import training_set_of
-from train.training_set import TrainingSet
+from train.stage_data import refuse_without_split, training_set_of
 
 
 def pretrain(
@@ -31,6 +30,7 @@ def pretrain(
     time_limit: str | None = None,
     profile: int = 0,
     annotations: str = "",
+    use_all: bool = False,
 ) -> int:
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
 
@@ -51,15 +51,13 @@ def pretrain(
             ui.perfetto.dev, and the dearest operators as a table.
         annotations: The annotation set of the store whose labels, recordings and splits count; by default that of
             extraction, or the only one.
+        use_all: Train on all videos of a store that has labels and no split, though none is then left to test with.
     """
     deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
-    training_set = training_set_of(loaded, loaded.stages[0], opened)
-    stages.check(loaded, opened, hardware)
-    stages.prepare(run, loaded)
-    _tell_of_beginning(loaded, opened, training_set, run)
+    _begin(loaded, opened, run, hardware, use_all)
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
@@ -82,7 +80,13 @@ def pretrain(
     return 0
 
 
-def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
+def _begin(recipe: Recipe, store: VideoStore, run: Path, hardware: Hardware, use_all: bool) -> None:
+    """Refuse what cannot be meant before anything is written, make the run's folder and tell what is to come."""
+    if not use_all:
+        refuse_without_split(store, recipe)
+    training_set = training_set_of(recipe, recipe.stages[0], store)
+    stages.check(recipe, store, hardware)
+    stages.prepare(run, recipe)
     names = ", ".join(stage.name for stage in recipe.stages)
     tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
     if told := store.annotated.told():

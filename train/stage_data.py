@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from lightning.pytorch import LightningDataModule
 
+from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import augment, reader
 from train.batches.batch import Batch
@@ -50,6 +52,21 @@ class StageData(LightningDataModule):
         assert self.trainer is not None
         pin = self.trainer.strategy.root_device.type == "cuda"
         return self.trainer.global_rank, self.trainer.world_size, pin
+
+
+def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
+    """Raises Refusal where videos have labels and no split, and the recipe does not say which `splits` it means.
+
+    Such is a data set whose test videos nobody told apart: a network that has seen them cannot be tested fairly any more.
+    """
+    if "splits" not in recipe.model_fields_set and (lack := store.annotated.without_split()):
+        root = shlex.quote(str(store.root))
+        raise Refusal(
+            lack,
+            where=str(store.root),
+            remedy=f"`python -m pipeline annotate --store {root} --test_share .2` keeps a fifth for the test, `--manifest` in"
+            " its place gives the official split; or train on all of them: `--use_all true`, or `splits` in the recipe",
+        )
 
 
 def training_set_of(recipe: Recipe, stage: StageSettings, store: VideoStore) -> TrainingSet:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from pipeline import importers
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
 from pipeline.errors import UsageError
 from pipeline.existing import Source, open_source
-from pipeline.existing.bring import Existing, manifest_of
+from pipeline.existing.bring import Brought, Existing, manifest_of
 from pipeline.existing.bring import bring as run_bringing
 from pipeline.manifest import Manifest
 from pipeline.storage import location
+from pipeline.store import open_store
 from pipeline.terminal import marked
 from pipeline.video.decode import MOST_FPS
 
@@ -24,6 +27,10 @@ def bring(
     frames: Path,
     store: str,
     flow: Path | None = None,
+    dataset: str = "folder",
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
     manifest: Path | None = None,
     alignment: Literal["auto", "first", "second"] = "auto",
     bound: float = 20.0,
@@ -35,61 +42,88 @@ def bring(
     """Bring frames and flow that exist as JPEGs into a store. Safe to repeat: only what is missing is done.
 
     Takes LMDBs of CoCLR and ViCC, and folders as denseflow writes them (<class>/<video>/img_00001.jpg, flow_x_00001.jpg,
-    flow_y_00001.jpg). Frames are stored byte for byte; only what is not a plain baseline colour JPEG, or not of the
-    video's size, is encoded again, and that is told. Flow is encoded again, as one gray JPEG a pair at quality 95.
-
-    A video that is empty, or whose frames and flow do not fit, lands in quarantine with its reason and the run goes on;
-    the exit code is then 3.
-
-    Examples: `bring --frames ucf101_frame.lmdb --flow ucf101_tvl1_frame.lmdb --store stores/ucf101`;
-    `bring --frames rawframes --flow rawframes --store stores/kinetics`.
+    flow_y_00001.jpg). Frames are stored byte for byte; only what is not a plain baseline colour JPEG of the video's size
+    is encoded again, and that is told. Flow is encoded again, as one gray JPEG a pair at quality 95.
+    A video that is empty or damaged, or whose frames and flow do not fit, lands in quarantine; the exit code is then 3.
 
     Args:
         frames: LMDB of frames, or folder of frame folders.
         store: Folder of the store, or its URL; made if it is not there.
         flow: LMDB of flow, or folder of frame folders; without it the store has frames alone.
-        manifest: Labels, recordings and splits of the videos, by their ids `<class>/<video>`, and which of them to bring.
-            Without it, all of them, labelled with their folders, in no split.
-        alignment: Of flow, where videos have as many flow pictures as frames. first: flow picture k leads from frame k to
-            the next, and the last one is left out; second: it leads to frame k, as TSN's dense_flow has it, and the first
-            one is left out; auto: what the pictures of some videos tell, or a refusal.
+        dataset: Whose labels, recordings and splits the videos have: a name in data_manifests/, such as coclr for CoCLR's CSVs
+            and video_source.json or ucf101 for the official lists, or the path of a file like those. By default labels are
+            the folders, and splits folders train/, val/ or test/ above.
+        split: Which of the official splits, for data sets that have several.
+        lists: Folder of the lists; by default they are looked for in and beside `frames`.
+        classes: Class list, one class a line, where its order is not official or not in the lists.
+        manifest: Use this manifest instead (`manifest --frames` makes one); videos are found by their ids.
+        alignment: Of as many flow pictures as frames. first: picture k leads from frame k to the next; second: it leads to
+            frame k, as TSN's dense_flow has it; auto: what the pictures of some videos tell, or a refusal.
         bound: Pixels at which the flow was clipped when it was made.
         fps: Frame rate of the videos, where it is known.
         workers: Threads; 0 takes all cores.
         retry_quarantined: Try the videos again that earlier runs refused.
-        overwrite: Redo stored videos whose pictures have changed since, and the whole store where it
-            was made with other settings or by another major version of the software. Without it, that is refused and told.
+        overwrite: Redo stored videos whose pictures have changed since, and the whole store where it was made with other
+            settings or by another major version of the software. Without it, that is refused and told.
     """
+    again = _command(locals())
+    with contextlib.ExitStack() as stack:
+        existing = _opened(stack, frames, flow, bound, fps, alignment)
+        said = importers.listed(dataset, existing.place, split=split, lists=lists, classes=classes, manifest=manifest)
+        rows, count = manifest_of(existing, said), workers or len(os.sched_getaffinity(0))
+        _tell_of_beginning(existing, rows)
+        errors.print(f"bringing {len(rows.rows)} videos, {count} threads, into {store}")
+        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
+    _tell_of_end(brought, store)
+    return QUARANTINE_EXIT_CODE if brought.summary.quarantined or brought.summary.in_quarantine else 0
+
+
+def _opened(
+    stack: contextlib.ExitStack,
+    frames: Path,
+    flow: Path | None,
+    bound: float,
+    fps: float,
+    alignment: Literal["auto", "first", "second"],
+) -> Existing:
+    """The sources, until the stack closes them. Raises UsageError and Refusal."""
     if not (math.isfinite(bound) and bound > 0):
         raise UsageError(f"flow bound {bound} is not positive")
     if not 0 <= fps <= MOST_FPS:
-        raise UsageError(f"{fps} frames a second are not in 0 to {MOST_FPS}", remedy="0 stands for unknown")
-    listed = Manifest.load(manifest) if manifest else None
-    with contextlib.ExitStack() as stack:
-        with errors.status("checking what is there"):
-            opened = stack.enter_context(open_source(frames))
-            flows = stack.enter_context(_flow_source(flow, opened)) if flow else None
-            existing = Existing(opened, flows, bound, fps, alignment)
-            aligned = existing.aligned
-        rows = manifest_of(existing, listed)
-        for source in dict.fromkeys([existing.frames, existing.flow]):
-            for note in source.notes if source else ():
-                errors.print(marked("note", "yellow", note))
-        if aligned and alignment == "auto":
-            leads = {"first": "leads from its frame to the next", "second": "leads to its frame from the one before"}
-            told_by = f"as the pictures tell, each flow picture {leads[aligned]} (--alignment {aligned})"
-            errors.print(marked("note", "yellow", told_by))
-        print_notes(rows)
-        count = workers or len(os.sched_getaffinity(0))
-        told = f"frames of {frames}" + (f" and flow of {flow}" if flow else "")
-        errors.print(f"bringing {len(rows.rows)} videos: {told}, {count} threads, into {store}")
-        again = _command(frames, flow, store, manifest)
-        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
+        raise UsageError(
+            f"{fps} frames a second cannot be meant: at most {MOST_FPS} can", remedy="0 stands for unknown"
+        )
+    with errors.status("checking what is there"):
+        opened = stack.enter_context(open_source(frames))
+        flows = stack.enter_context(_flow_source(flow, opened)) if flow else None
+        existing = Existing(opened, flows, bound, fps, alignment)
+        _ = existing.aligned  # found or refused here, where it is told that something is going on
+    return existing
+
+
+def _tell_of_beginning(existing: Existing, rows: Manifest) -> None:
+    for source in dict.fromkeys([existing.frames, existing.flow]):
+        for note in source.notes if source else ():
+            errors.print(marked("note", "yellow", note))
+    if existing.alignment == "auto" and (aligned := existing.aligned):
+        leads = {"first": "leads from its frame to the next", "second": "leads to its frame from the one before"}[
+            aligned
+        ]
+        errors.print(
+            marked("note", "yellow", f"as the pictures tell, each flow picture {leads} (--alignment {aligned})")
+        )
+    print_notes(rows)
+    told = f"frames of {existing.frames.path}" + (f", flow of {existing.flow.path}" if existing.flow else "")
+    errors.print(told)
+
+
+def _tell_of_end(brought: Brought, store: str) -> None:
     for note, (number, first) in sorted(brought.noted.items()):
         errors.print(marked("note", "yellow", f"{note}: in {number} videos, the first is {first}"))
-    summary = brought.summary
-    print_summary(summary, store)
-    return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
+    print_summary(brought.summary, store)
+    said = open_store(store).annotated
+    for lack in filter(None, [said.without_split(), said.without_recordings()]):
+        errors.print(marked("note", "bold yellow", lack))
 
 
 def _flow_source(flow: Path, frames: Source) -> Source:
@@ -101,7 +135,12 @@ def _flow_source(flow: Path, frames: Source) -> Source:
     return open_source(flow)
 
 
-def _command(frames: Path, flow: Path | None, store: str, manifest: Path | None) -> str:
-    options = {"frames": frames, "flow": flow, "store": store, "manifest": manifest}
-    given = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items() if value]
-    return f"python -m pipeline bring {' '.join(given)} --retry_quarantined=true"
+def _command(given: dict[str, Any]) -> str:
+    """The command that shows again what is in quarantine: with all options that say what to bring."""
+    usual = {name: parameter.default for name, parameter in inspect.signature(bring).parameters.items()}
+    said = {name: value for name, value in given.items() if value != usual[name]}
+    options = [
+        f"--{name}={shlex.quote(str(said[name]))}"
+        for name in said.keys() - {"workers", "retry_quarantined", "overwrite"}
+    ]
+    return f"python -m pipeline bring {' '.join(sorted(options))} --retry_quarantined=true"

@@ -110,7 +110,8 @@ def extract(
             made with other settings or by another major version of the software. Without it, that is refused and told.
         prune: When all else is done, remove the stored and quarantined videos that the manifest (or the folder) does not list.
     """
-    listed = _listed(videos, dataset, split, lists, classes, manifest)
+    listed = importers.listed(dataset, videos, split=split, lists=lists, classes=classes, manifest=manifest)
+    print_notes(listed)
     asked, count = _asked(views, decode, settings), _workers(scheduler, workers, slurm, time_limit)
     work = _Work(listed, videos, location(store), asked, retry_quarantined, time_limit, overwrite, bool(views))
     code = (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
@@ -130,22 +131,6 @@ class _Work(NamedTuple):
     time_limit: float
     overwrite: bool
     add_views: bool
-
-
-def _listed(
-    videos: Path, dataset: str, split: int | None, lists: Path | None, classes: Path | None, manifest: Path | None
-) -> Manifest:
-    if manifest is None:
-        listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
-        print_notes(listed)
-        return listed
-    if (split, lists, classes) != (None, None, None):
-        raise UsageError(
-            "a manifest says already what --split, --lists and --classes would",
-            where=str(manifest),
-            remedy="leave them out, or the manifest",
-        )
-    return Manifest.load(manifest)
 
 
 def _asked(views: str, decode: DecodeSettings, settings: dict[str, ViewSettings]) -> ExtractionSettings:

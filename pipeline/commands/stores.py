@@ -13,9 +13,11 @@ from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
 from pipeline import importers, storage, synthetic
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, UsageError
+from pipeline.existing import open_source
 from pipeline.extraction import quarantine
 from pipeline.extraction.journal import Summary, last_run
+from pipeline.importers.inventory import Extracted, Place
 from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
 from pipeline.store import VideoStore, annotation, catalogue, compatibility, open_store
@@ -32,8 +34,9 @@ errors = Terminal(stderr=True)
 
 
 def manifest(
-    videos: Path,
     out: Path,
+    videos: Path | None = None,
+    frames: Path | None = None,
     dataset: str = "folder",
     split: int | None = None,
     lists: Path | None = None,
@@ -42,19 +45,29 @@ def manifest(
     """List the videos of a data set in a manifest (CSV), with labels and splits; tell what lists and folder don't share.
 
     Args:
-        videos: Folder that holds the videos.
         out: Manifest to write; its class list is written beside it.
+        videos: Folder that holds the videos.
+        frames: Instead of the videos, their frames: an LMDB or folders of pictures, as `bring` takes them.
         dataset: Name of a file in data_manifests/, or the path of one like those.
         split: Which of the official splits, for data sets that have several.
         lists: Folder of the official lists; by default they are looked for in and beside `videos`.
         classes: Class list, one class a line, where its order is not official or not in the lists.
     """
-    listed = importers.read(dataset, videos, split=split, lists=lists, classes=classes)
+    listed = importers.read(dataset, _place(videos, frames), split=split, lists=lists, classes=classes)
     listed.save(out)
     print_notes(listed)
     splits = Counter(row.split or "no split" for row in listed.rows)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
     console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {out}")
+
+
+def _place(videos: Path | None, frames: Path | None) -> Place:
+    if frames is None and videos is not None:
+        return videos
+    if frames is None or videos is not None:
+        raise UsageError("either the videos or their frames are listed", remedy="give --videos, or --frames")
+    with open_source(frames) as source:
+        return Extracted(source.path, source.videos)
 
 
 def status(store: str, annotations: str = "") -> None:
@@ -74,6 +87,8 @@ def status(store: str, annotations: str = "") -> None:
     if said := opened.annotated.name:
         told = "; ".join(filter(None, [f"{said}, digest {opened.annotated.digest[:16]}", opened.annotated.told()]))
         table.add_row("annotations", told)
+    for lack in filter(None, [opened.annotated.without_split(), opened.annotated.without_recordings()]):
+        table.add_row("", marked(lack, "yellow"))
     if others := [name for name in annotation.names(opened.root) if name != said]:
         table.add_row("", f"others are {', '.join(others)}")
     cuts = pc.list_value_length(videos.cuts).to_numpy()

@@ -24,9 +24,9 @@ LOOKED_THROUGH = 64  # videos, evenly over all of them
 ENOUGH = 8  # of those that have as many flow pictures as frames
 PICTURES = 8  # of a video that are looked at, evenly
 NOISE = 0.25  # gray levels of error that say nothing
-LARGEST = 0.25  # that one flow picture can say: log of the ratio of its two errors
-LEAST = 0.5  # that all of them together must say
-DOUBT = 0.25  # of it that may speak for the other alignment
+LARGEST = 1.0  # that one flow picture can say: log of the ratio of its two errors
+LEAST = 2.0  # that all of them together must say; 0.2 each is what a video without a steady motion may say wrongly
+CERTAIN = 2.2  # standard deviations of a sum that says nothing: five pictures that agree, or many that mostly do
 
 
 T = TypeVar("T")
@@ -73,15 +73,15 @@ def find(frames: Source, flow: Source, videos: Sequence[str], bound: float) -> A
 
 def told_by(places: Iterable[Place]) -> Alignment | None:
     """The alignment that explains the frames better; None where they leave it open."""
-    for_first = for_second = 0.0
+    said = []
     for place in places:
-        first = _error(place.frame, place.after, place.flow) + NOISE
-        second = _error(place.before, place.frame, place.flow) + NOISE
-        for_first += min(max(np.log(second / first), 0.0), LARGEST)
-        for_second += min(max(np.log(first / second), 0.0), LARGEST)
-    if max(for_first, for_second) < LEAST or min(for_first, for_second) > DOUBT * max(for_first, for_second):
+        first = _error(place.frame, place.after, place.flow)
+        second = _error(place.before, place.frame, place.flow)
+        said.append(np.clip(np.log((second + NOISE) / (first + NOISE)), -LARGEST, LARGEST))
+    total = float(np.sum(said))
+    if abs(total) < max(LEAST, CERTAIN * float(np.sqrt(np.sum(np.square(said))))):
         return None
-    return "first" if for_first > for_second else "second"
+    return "first" if total > 0 else "second"
 
 
 def _places(images: Sequence[Jpeg], pairs: Sequence[tuple[Jpeg, ...]], bound: float) -> Iterable[Place]:

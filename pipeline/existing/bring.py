@@ -26,6 +26,8 @@ from pipeline.extraction.opening import run_into
 from pipeline.extraction.plan import Stored, changes
 from pipeline.extraction.progress import ExtractionBar
 from pipeline.extraction.run import noted
+from pipeline.importers import folder
+from pipeline.importers.inventory import Extracted
 from pipeline.manifest import Manifest, Video
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter
@@ -77,6 +79,11 @@ class Existing:
         """Every video of frames or flow, in order: one that has only flow is to be told too."""
         return dict.fromkeys([*self.frames.videos, *(self.flow.videos if self.flow else ())])
 
+    @property
+    def place(self) -> Extracted:
+        """For importers."""
+        return Extracted(self.frames.path, list(self.videos))
+
     def has(self, video: Video) -> bool:
         return video.video_id in self.videos
 
@@ -108,14 +115,12 @@ class Brought:
 def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
     """The rows of `listed`, found in the sources by their ids; without it every video, labelled with its folder.
 
-    A row that the sources lack stays: it ends in quarantine. Videos that are not in `listed` are told in the notes.
+    Rows come in the order in which videos are read fastest. One that the sources lack stays: it ends in quarantine. Videos that are not in `listed` are told in the notes.
     Raises Refusal when they have no video in common.
     """
     videos = existing.videos
     if listed is None:
-        labels = {video: video.split("/")[-2] if "/" in video else "" for video in videos}
-        classes = sorted({label for label in labels.values() if label}, key=lambda name: (name.lower(), name))
-        return Manifest([Video(video, video, labels[video]) for video in videos], classes)
+        listed = folder.read(existing.place)
     if listed.rows and not {row.video_id for row in listed.rows} & set(videos):
         raise Refusal(
             f"no video of the manifest is here: it has {listed.rows[0].video_id!r} and so on, here is {next(iter(videos))!r}",
@@ -125,7 +130,9 @@ def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
     known = {row.video_id for row in listed.rows}
     others = [video for video in videos if video not in known]
     notes = (f"{len(others)} videos are not in the manifest and left out, the first is {others[0]}",) if others else ()
-    return Manifest(listed.rows, listed.classes, notes)
+    order = {video: place for place, video in enumerate(videos)}
+    rows = sorted(listed.rows, key=lambda row: order.get(row.video_id, len(order)))
+    return Manifest(rows, listed.classes, (*listed.notes, *notes))
 
 
 def bring(

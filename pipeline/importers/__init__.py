@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UsageError, refuse_unknown
+from pipeline.importers.inventory import Place
 from pipeline.manifest import Manifest
 
 IMPORTERS = {
@@ -29,9 +30,9 @@ PATHS = ("lists", "classes")  # in a YAML file they are relative to it
 
 
 def read(
-    dataset: str, videos: Path, *, split: int | None = None, lists: Path | None = None, classes: Path | None = None
+    dataset: str, videos: Place, *, split: int | None = None, lists: Path | None = None, classes: Path | None = None
 ) -> Manifest:
-    """The Manifest of a data set below the folder `videos`.
+    """The Manifest of a data set below the folder `videos`, or of its frames.
 
     dataset: a name in `data_manifests/` or the path of a YAML file like those. split: which of the official splits.
     lists: where the official lists are. classes: a class list. None leaves a setting as the data set's file has it.
@@ -52,6 +53,27 @@ def read(
             )
         settings[name] = value
     return module.read(videos, **settings)
+
+
+def listed(
+    dataset: str,
+    videos: Place,
+    *,
+    split: int | None = None,
+    lists: Path | None = None,
+    classes: Path | None = None,
+    manifest: Path | None = None,
+) -> Manifest:
+    """The manifest that was given, or else as `read`. Raises UsageError where both were, and what the two raise."""
+    if manifest is None:
+        return read(dataset, videos, split=split, lists=lists, classes=classes)
+    if (split, lists, classes) != (None, None, None):
+        raise UsageError(
+            "a manifest says already what --split, --lists and --classes would",
+            where=str(manifest),
+            remedy="leave them out, or the manifest",
+        )
+    return Manifest.load(manifest)
 
 
 def names() -> list[str]:

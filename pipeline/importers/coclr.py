@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import Refusal
 from pipeline.importers import lists as official
+from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Entry, match
 from pipeline.importers.ucf101 import recording
 from pipeline.manifest import Manifest
@@ -29,7 +30,7 @@ class _Row:
     has_frames: bool
 
 
-def read(videos: Path, split: int | None = None, lists: Path | None = None, classes: Path | None = None) -> Manifest:
+def read(videos: Place, split: int | None = None, lists: Path | None = None, classes: Path | None = None) -> Manifest:
     """The videos that the CSVs name as frame folders, found as `<class>/<video>` with any extension of a video.
 
     split: which numbered lists; by default those without a number (Kinetics), or else the first. lists: a folder of the

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.errors import Refusal
-from pipeline.importers.inventory import Inventory, split_folder
-from pipeline.manifest import Manifest, Video, unique_ids
+from pipeline.importers.inventory import Place, folder_of, ids_of, inventory_of, split_folder
+from pipeline.manifest import Manifest, Video
 
 
-def read(videos: Path) -> Manifest:
-    """One row for every video below `videos`, in sorted order.
+def read(videos: Place) -> Manifest:
+    """One row for every video below `videos`, in sorted order (that of frames is their own).
 
     The label is the folder directly above the file, below the split folder; files that lie flat have none. A leading
     `train/`, `val/` or `test/` folder gives the split. Notes tell what is left out. Raises Refusal when there is no such folder or no video in it.
     """
-    inventory = Inventory(videos)
+    inventory = inventory_of(videos)
     paths, notes = inventory.videos(), inventory.notes()
     if not paths:
         raise Refusal(
             "; ".join(["no video was found", *notes]),
-            where=str(videos),
+            where=str(folder_of(videos)),
             remedy="give the folder that holds your videos: files as .mp4 .mkv .avi .webm .mov, or without an extension",
         )
-    ids = unique_ids(paths)
+    ids = ids_of(videos, paths)
     rows = [_video(path, ids[path]) for path in paths]
     return Manifest(
         rows, sorted({row.label for row in rows if row.label}, key=lambda name: (name.lower(), name)), tuple(notes)

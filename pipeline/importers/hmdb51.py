@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.importers import lists as official
+from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Entry, Known, match
 from pipeline.manifest import Manifest
 
@@ -15,7 +16,7 @@ SPLIT_OF = {"1": "train", "2": "test", "0": ""}
 KNOWN = {"train": 3570, "test": 1530, "": 1666}
 
 
-def read(videos: Path, split: int = 1, lists: Path | None = None, classes: Path | None = None) -> Manifest:
+def read(videos: Place, split: int = 1, lists: Path | None = None, classes: Path | None = None) -> Manifest:
     """The clips of one of the three official splits; those that a split leaves out have an empty one.
 
     lists: the folder of the official lists, or one that holds it; without it they are looked for in and beside `videos`.

@@ -8,9 +8,12 @@ import os
 import posixpath
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import Refusal, named
+from pipeline.manifest import unique_ids
 from pipeline.store import layout
 
 # Containers of videos. A file without an extension is taken too: decoding tells whether it is a video. Any other is left
@@ -24,6 +27,27 @@ ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".rar", ".7z",
 KIND = re.compile(r"\.(?=\w*[a-z])\w{1,12}", re.IGNORECASE | re.ASCII)  # `.2` and `. Bean` belong to names
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Videos whose frames lie in an LMDB or in folders of pictures. videos: their ids there, which stand for paths."""
+
+    path: Path
+    videos: Sequence[str]
+
+
+Place = Path | Extracted  # where videos lie: as files below a folder, or as frames
+
+
+def folder_of(place: Place) -> Path:
+    """The folder, or the LMDB."""
+    return place.path if isinstance(place, Extracted) else place
+
+
+def ids_of(place: Place, paths: Iterable[str]) -> dict[str, str]:
+    """The id of each video by its path: frames have theirs already, whatever dots it holds."""
+    return {path: path for path in paths} if isinstance(place, Extracted) else unique_ids(paths)
 
 
 class Inventory:
@@ -49,9 +73,13 @@ class Inventory:
             waiting = sorted([*waiting[1:], *self._walk(waiting[0], seen)], key=lambda path: (path.count("/"), path))
         self.paths = sorted(self.identities)
 
+    def candidates(self) -> list[str]:
+        """Paths of all that may be a video by its name."""
+        return [path for path in self.paths if may_be_video(path)]
+
     def videos(self) -> list[str]:
         """Paths of what may be a video by its name; of several that are one file, the one that is no link, or the first."""
-        return [path for path in self.paths if may_be_video(path) and path not in self.same_files]
+        return [path for path in self.candidates() if path not in self.same_files]
 
     @functools.cached_property
     def same_files(self) -> dict[str, str]:
@@ -122,6 +150,30 @@ class Inventory:
                 else:
                     links.append(path)
         return links
+
+
+class ExtractedInventory:
+    """The same of videos whose frames others extracted: all of them, as they come."""
+
+    def __init__(self, top: Extracted) -> None:
+        self.paths = list(top.videos)
+
+    def candidates(self) -> list[str]:
+        return self.paths
+
+    def videos(self) -> list[str]:
+        return self.paths
+
+    def notes(self) -> list[str]:
+        return []
+
+    def of_archives(self) -> list[str]:
+        return []
+
+
+def inventory_of(place: Place) -> Inventory | ExtractedInventory:
+    """Raises Refusal when there is no such folder or it cannot be listed."""
+    return ExtractedInventory(place) if isinstance(place, Extracted) else Inventory(place)
 
 
 def may_be_video(path: str) -> bool:

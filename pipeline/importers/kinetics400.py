@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.importers import lists as official
+from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Entry, Known, match
 from pipeline.manifest import Manifest
 
@@ -16,7 +17,7 @@ SHAPE = "label,youtube_id,time_start,time_end,split"
 KNOWN = Known("CoCLR's copy of Kinetics-400", classes=400, splits={"train": 232_422, "val": 19_141})
 
 
-def read(videos: Path, lists: Path | None = None, classes: Path | None = None) -> Manifest:
+def read(videos: Place, lists: Path | None = None, classes: Path | None = None) -> Manifest:
     """The videos that the CSVs name and that are there.
 
     A file is `<youtube_id>_<start, 6 digits>_<end, 6 digits>` or `<youtube_id>`, with any extension of a video, in

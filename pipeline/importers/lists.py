@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import Refusal, refuse_unknown
-from pipeline.importers.inventory import spelling
+from pipeline.importers.inventory import Place, folder_of, spelling
 
 NUMBERED = re.compile(r"\d+(?:[ \t]+|,)(?=\S)")  # "1 ApplyEyeMakeup" or "1,ApplyEyeMakeup"
 SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|validation|test)(?:ing)?(?![a-z])", re.IGNORECASE)
@@ -16,7 +16,7 @@ SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val"
 
 
 def find(
-    videos: Path,
+    videos: Place,
     lists: Path | None,
     is_list: Callable[[Path], bool],
     what: str,
@@ -32,7 +32,8 @@ def find(
     if one_will_do and lists is not None and lists.is_file():
         return [lists]
     # Not videos.parent: that of "." would be "." again.
-    bases = [lists] if lists is not None else [videos, Path(os.path.abspath(videos)).parent]
+    top = folder_of(videos)
+    bases = [lists] if lists is not None else [top, Path(os.path.abspath(top)).parent]
     places = [place for base in bases for place in (*(base / name for name in folders), base)]
     for place in places:
         found = sorted(path for path in _files_in(place) if is_list(path))

@@ -8,19 +8,21 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.errors import Refusal, named
 from pipeline.importers.inventory import (
-    Inventory,
+    Extracted,
+    Place,
+    folder_of,
+    ids_of,
+    inventory_of,
     is_surely_video,
-    may_be_video,
     printable,
     spelling,
     split_folder,
     stem,
 )
-from pipeline.manifest import SPLITS, Manifest, Video, unique_ids
+from pipeline.manifest import SPLITS, Manifest, Video
 
 NAMED = 5  # of many missing files, these are named
 
@@ -50,7 +52,7 @@ class Known:
 
 
 def match(
-    videos: Path,
+    videos: Place,
     entries: Iterable[Entry],
     classes: list[str],
     notes: Iterable[str] = (),
@@ -65,22 +67,29 @@ def match(
     none is found.
     """
     wanted = _merged(entries)
-    inventory = Inventory(videos)
-    files = [path for path in inventory.paths if may_be_video(path)]
+    inventory, extracted = inventory_of(videos), isinstance(videos, Extracted)
+    files = inventory.candidates()
     found = _found(wanted, files, case_matters)
     if not found:
         raise Refusal(
             f"none of the {len(wanted):,} listed videos is there, the first is {printable(wanted[0].path)}"
             if wanted
             else "the lists name no video",
-            where="; ".join([f"{videos} ({len(files):,} files that may be videos)", *inventory.of_archives()]),
-            remedy="give the folder that holds the videos themselves, not frames of them: VIDEOS=/path/to/folder",
+            where="; ".join(
+                [
+                    f"{folder_of(videos)} ({len(files):,} {'videos' if extracted else 'files that may be videos'})",
+                    *inventory.of_archives(),
+                ]
+            ),
+            remedy="give the frames that belong to these lists, or the lists that belong to these frames"
+            if extracted
+            else "give the folder that holds the videos themselves, not frames of them, which `bring` takes: VIDEOS=/path/to/folder",
         )
-    ids = unique_ids(found.values())
+    ids = ids_of(videos, found.values())
     rows = [_row(entry, path, ids[path]) for entry, path in sorted(found.items(), key=lambda item: item[1])]
     taken = set(found.values())
     missing = [entry.path for entry in wanted if entry not in found]
-    unlisted = [file for file in files if file not in taken and is_surely_video(file)]
+    unlisted = [file for file in files if file not in taken and (extracted or is_surely_video(file))]
     notes = [*notes, *inventory.of_archives()]
     if missing:
         notes.append(f"{len(missing):,} of {len(wanted):,} listed videos are not there: {_some(missing)}")

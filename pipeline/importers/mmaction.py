@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import refuse_unknown
 from pipeline.importers import lists as official
-from pipeline.importers.inventory import is_surely_video
+from pipeline.importers.inventory import Place, folder_of, is_surely_video
 from pipeline.importers.matching import Entry, match
 from pipeline.importers.ucf101 import recording
 from pipeline.manifest import Manifest
@@ -30,7 +30,7 @@ class _Line:
 
 
 def read(
-    videos: Path,
+    videos: Place,
     split: int | None = None,
     lists: Path | None = None,
     classes: Path | None = None,
@@ -88,9 +88,9 @@ def _lines(path: Path) -> Iterator[_Line]:
         yield _Line(path, number, posixpath.normpath(video), int(label))
 
 
-def _relative(path: str, videos: Path) -> str:
+def _relative(path: str, videos: Place) -> str:
     """A listed path that starts at the root of the file system, from the folder of videos on."""
-    top = f"{videos.absolute()}/"
+    top = f"{folder_of(videos).absolute()}/"
     return path.removeprefix(top)
 
 

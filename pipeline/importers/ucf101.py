@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import Refusal
 from pipeline.importers import lists as official
+from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Entry, Known, match
 from pipeline.manifest import Manifest
 
@@ -17,7 +18,7 @@ RECORDING = re.compile(r"v_.+_(g\d+)_c\d+", re.IGNORECASE)
 TRAIN_AND_TEST = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
 
 
-def read(videos: Path, split: int = 1, lists: Path | None = None) -> Manifest:
+def read(videos: Place, split: int = 1, lists: Path | None = None) -> Manifest:
     """The videos of one of the three official splits, classes in official order.
 
     lists: the folder of the official lists, or one that holds it; without it they are looked for in and beside `videos`.

@@ -86,6 +86,21 @@ class Annotated:
         )
         return "; ".join(sentence for sentence, number in ((one, self.absent), (other, self.left_out)) if number)
 
+    def without_split(self) -> str:
+        """That there are labels and no split, which leaves no video for a test, in a sentence; or empty."""
+        if not (self.labels != NO_LABEL).any() or (self.splits != SPLITS.index("")).any():
+            return ""
+        return (
+            f"no video has a split, though there are labels: of {len(self.table)} videos none is kept for a test"
+            " (`annotate` gives or makes a split)"
+        )
+
+    def without_recordings(self) -> str:
+        """That each video is its own recording, in a sentence; or empty."""
+        if self.recordings or not len(self.table):
+            return ""
+        return "each video is its own recording: where several were cut from one, they are taken for strangers"
+
     def label(self, row: int) -> str:
         return self.classes[self.labels[row]] if self.labels[row] != NO_LABEL else ""
 

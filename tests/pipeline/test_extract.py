@@ -18,6 +18,7 @@ from pipeline import flow, importers, storage, synthetic
 from pipeline.errors import Refusal
 from pipeline.extraction import job
 from pipeline.extraction.journal import Summary
+from pipeline.extraction.plan import file_stamp
 from pipeline.extraction.run import cannot_go_on, extract
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore, catalogue, layout, open_store
@@ -98,7 +99,7 @@ def test_quarantine_tells_how_to_see_it_again(messy_videos: Path, messy: tuple[P
         "stage": "open",
         "traceback": [],
         "reproduce": f"python -m pipeline probe --file={messy_videos}/empty.mp4",
-        "stamp": storage.stamp_of([messy_videos / "empty.mp4"]),
+        "stamp": list(file_stamp(messy_videos / "empty.mp4")),
     }
     assert entry == layout.seal(expected)
 

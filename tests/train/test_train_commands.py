@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.__main__ import COMMANDS as PIPELINE
 from pipeline.commands import console
-from pipeline.store import VideoStore
+from pipeline.store import VideoStore, annotation, open_store
+from pipeline.store.annotation import AnnotationSet, Said
 from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
@@ -51,6 +54,39 @@ def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[obj
     """Arguments of the command; `more` may replace options."""
     small = ("--hardware.reader", "opencv", "--hardware.accelerator", "cpu", "--hardware.threads", 1)
     return ("pretrain", "--method", "infonce", "--store", store, "--run", run, "--recipe", recipe, *small, *more)
+
+
+def test_labels_without_a_split_ask_for_a_decision_and_each_remedy_works(
+    tmp_path: Path, call: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_store(tmp_path / "store [1]", runs.VIDEOS).root
+    labels = {name: Said(f"class {number % 2}") for number, name in enumerate(runs.VIDEOS)}
+    annotation.save(root, "extraction", AnnotationSet(["class 0", "class 1"], labels))
+    short = IN_BATCH | {"steps": 1}
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(short, INFONCE | {"epochs": 1}))
+    decided = runs.write(tmp_path / "decided.yaml", runs.settings(short, INFONCE | {"epochs": 1}, splits=["train", ""]))
+    code, _, errors = call(*pretrain(root, tmp_path / "run", recipe))
+    assert code == 1
+    assert "no video has a split, though there are labels: of 13 videos none is kept for a test" in errors
+    assert not (tmp_path / "run").exists()
+    assert "`--use_all true`" in errors
+    for number, options in enumerate(((recipe, "--use_all", "true"), (decided,))):
+        assert call(*pretrain(root, tmp_path / f"run{number}", *options))[0] == 0
+    (remedy,) = re.findall(r"`python -m pipeline (annotate [^`]+)`", errors)
+    monkeypatch.setattr(sys, "argv", ["pipeline", *shlex.split(remedy)])
+    assert console.main(PIPELINE, "Stage one", "pipeline") == 0
+    capsys.readouterr()
+    assert open_store(root).annotated.count_splits() == {"train": 9, "test": 4}
+    code, _, errors = call(*pretrain(root, tmp_path / "kept", recipe))
+    assert code == 0
+    assert "on 9 videos" in errors
+
+
+def test_videos_without_labels_are_trained_on_without_a_question(tmp_path: Path, call: Run) -> None:
+    root = write_store(tmp_path / "store", runs.VIDEOS).root
+    annotation.save(root, "extraction", AnnotationSet([], dict.fromkeys(runs.VIDEOS, Said())))
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"steps": 1}, INFONCE | {"epochs": 1}))
+    assert call(*pretrain(root, tmp_path / "run", recipe))[0] == 0
 
 
 @pytest.mark.parametrize(
