@@ -156,11 +156,19 @@ class VideoWriter:
 
     def abandon(self) -> None:
         """Remove what was written; what was there before stays, where it lies apart."""
-        if self.apart:
-            storage.remove_folder(self.staged)
-            storage.remove_empty(self.folder)
-        else:
+        if not self.apart:
             self.discard()
+            return
+        storage.remove_folder(self.staged)
+        if not self._is_committed():  # what was moved in before its record could be written
+            with contextlib.suppress(PermissionError):  # another run has the store since
+                self.discard()
+
+    def _is_committed(self) -> bool:
+        try:
+            return catalogue.read_record(self.folder / layout.RECORD) is not None
+        except FileNotFoundError:
+            return False
 
     def _discard(self) -> None:
         for path in self._clear():

@@ -288,7 +288,7 @@ def test_chosen_frames_and_sizes_are_what_is_stored(
 def test_a_file_that_vanishes_meanwhile_is_the_videos_fault(
     one_video: Callable[[], job.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def vanish(path: Path) -> None:
+    def vanish(path: Path, guard: object = None) -> None:
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
     monkeypatch.setattr(storage, "file_digest", vanish)
