@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
+from pipeline.storage import exclusive
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
 from train import checkpoints, provenance
@@ -28,7 +32,7 @@ from train.callbacks.profile import Profile, Ranges
 from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
-from train.console import tell
+from train.console import LEADER, tell
 from train.hardware import Hardware, convolutions, device
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
@@ -38,6 +42,10 @@ from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
+
+
+RECIPE, LOCK = "recipe.yaml", ".lock"  # in a run's folder
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(Exception):
@@ -89,25 +97,52 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def only_trainer(run: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold a run's folder, prepared. Raises Refusal, naming the holder, where another process trains into it."""
+
+    def taken(holder: str) -> Refusal:
+        return Refusal(
+            f"another training is writing to this run ({holder})",
+            where=str(run),
+            remedy="wait for it, or stop it, or give another RUN=; to evaluate meanwhile does no harm",
+        )
+
+    check_folder(run, recipe)
+    with contextlib.ExitStack() as stack:
+        if LEADER:  # the others of its group are started by it
+            with storage.writing("the run", run):
+                storage.make_folder(run)
+                stack.enter_context(exclusive.held(run / LOCK, taken))
+        prepare(run, recipe)
+        yield
+
+
 def prepare(run: Path, recipe: Recipe) -> None:
     """Make the run's folder and write RUN/recipe.yaml; or see that it belongs to this recipe. Raises Refusal."""
+    if not check_folder(run, recipe):
+        content = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+        with storage.writing("the run", run):
+            storage.write_atomically(run / RECIPE, content.encode())
+
+
+def check_folder(run: Path, recipe: Recipe) -> bool:
+    """Whether the folder is a run of this recipe already. Raises Refusal where it is anything else but new."""
     if run.exists() and not run.is_dir():
         raise Refusal("the run's path is a file", where=str(run), remedy="give a folder that does not exist yet")
-    path, wanted = run / "recipe.yaml", recipe.as_dict()
+    path = run / RECIPE
     if path.is_file():
-        found = differences(_read_recipe(path), wanted)
+        found = differences(read_recipe(path), recipe.as_dict())
         if found:
             raise Refusal(
                 "the run belongs to another recipe:\n    " + "\n    ".join(found),
                 where=str(path),
                 remedy="give another RUN=, or the recipe that it was started with; nothing was changed",
             )
-        return
-    if run.is_dir() and any(item.name != "recipe.yaml.partial" for item in run.iterdir()):
+        return True
+    if run.is_dir() and any(item.name not in (LOCK, RECIPE + ".partial") for item in run.iterdir()):
         raise Refusal("this folder is not empty and not a run", where=str(run), remedy="give a new folder as RUN=")
-    with checkpoints.writing("the run", run):
-        run.mkdir(parents=True, exist_ok=True)
-        storage.write_atomically(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
+    return False
 
 
 def run_stage(
@@ -152,6 +187,9 @@ def run_stage(
     callbacks = _callbacks(recipe, stage, store, training_set, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
+    if resume:
+        kept = [callback.state_key for callback in callbacks if callback.state_dict()]
+        checkpoints.check_continues(checkpoint, kept, path)
     steps = _steps(recipe, stage, training_set)
     with convolutions.onednn(allowed=right), warnings.catch_warnings():
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
@@ -163,12 +201,25 @@ def run_stage(
             compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=str(path) if resume else None, weights_only=True)
+            with _room_for(run):
+                trainer.fit(module, datamodule=data, ckpt_path=str(path) if resume else None, weights_only=True)
         finally:
             data.close()
     if stopping.exit_code:
         raise Stopped(stopping.exit_code, trainer.global_step)
     return True
+
+
+@contextlib.contextmanager
+def _room_for(run: Path) -> Iterator[None]:
+    """A Refusal where a library, such as TensorBoard's, finds the disk full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        with storage.writing("the run", run):
+            raise
 
 
 def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> int:
@@ -273,7 +324,7 @@ def _trainer(
     )
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> dict[str, Any]:
     """A run's recipe as it was written. Raises Refusal for a file that is damaged."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
