@@ -75,7 +75,7 @@ class Record:
 def write(path: Path, records: Iterable[Record]) -> None:
     """Write records sorted (protocol, stream, network, stage, metric), aside and then renamed; the same records give the same bytes.
 
-    In the file each record has one key more: `digest`, of all records.
+    In the file the last record has one key more: `digest`, of all records.
 
     Raises:
         Refusal: two records of one measurement, a disk that is full.

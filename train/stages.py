@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,10 +161,9 @@ def run_stage(
         deadline: of `time.monotonic`; training stops after the step in which it passes.
         profile: how many steps to profile, into RUN/<stage>/profile.
 
-    Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a checkpoint
-    that is not of this run or a device whose convolutions are wrong, and UsageError where networks are to be compiled and
-    cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
-    optimisers and loops are in it, are of the same major version.
+    Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a
+    checkpoint that is damaged or not of this run, a full disk or a device whose convolutions are wrong, UsageError where
+    networks cannot be compiled. Other versions continue a checkpoint, told, if of torch and Lightning the major ones agree.
     """
     training_set = training_set_of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
@@ -188,10 +188,9 @@ def run_stage(
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
     if resume:
-        kept = [callback.state_key for callback in callbacks if callback.state_dict()]
-        checkpoints.check_continues(checkpoint, kept, path)
+        checkpoints.check_continues(checkpoint, [one.state_key for one in callbacks if one.state_dict()], path)
     steps = _steps(recipe, stage, training_set)
-    with convolutions.onednn(allowed=right), warnings.catch_warnings():
+    with convolutions.onednn(allowed=right), warnings.catch_warnings(), _room_for(run):
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
@@ -201,8 +200,7 @@ def run_stage(
             compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
         try:
-            with _room_for(run):
-                trainer.fit(module, datamodule=data, ckpt_path=str(path) if resume else None, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=str(path) if resume else None, weights_only=True)
         finally:
             data.close()
     if stopping.exit_code:
@@ -212,11 +210,20 @@ def run_stage(
 
 @contextlib.contextmanager
 def _room_for(run: Path) -> Iterator[None]:
-    """A Refusal where a library, such as TensorBoard's, finds the disk full."""
+    """A Refusal where a library finds the disk full; TensorBoard's thread also would print a traceback."""
+    usual = threading.excepthook
+
+    def met_again_here(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in FULL):
+            usual(failed)
+
+    threading.excepthook = met_again_here
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL:
+        threading.excepthook = usual
+    except BaseException as error:
+        if not (isinstance(error, OSError) and error.errno in FULL):
+            threading.excepthook = usual
             raise
         with storage.writing("the run", run):
             raise

@@ -1,7 +1,7 @@
 """Files that carry a digest of their own content: changed bytes are noticed, and no kill parts the two.
 
 Binary files end with it, behind what their formats read: HDF5 files may be longer than they say, and a ZIP archive, which
-is what `torch.save` writes, may end with a comment. JSON lists of records have it in each of their records.
+is what `torch.save` writes, may end with a comment. A JSON list of records has it in its last record.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def check(path: Path) -> bool:
 
 
 def seal_records(records: list[dict[str, Any]]) -> bytes:
-    """A JSON list of records, each with the digest of all. Raises ValueError for numbers that JSON has not."""
+    """A JSON list of records, the last with the digest of all. Raises ValueError for numbers that JSON has not."""
     digest = hashlib.sha256(json.dumps(records, allow_nan=False).encode()).hexdigest()
-    return (json.dumps([{**record, "digest": digest} for record in records], indent=1, allow_nan=False) + "\n").encode()
+    listed = [*records[:-1], *({**record, "digest": digest} for record in records[-1:])]
+    return (json.dumps(listed, indent=1, allow_nan=False) + "\n").encode()
 
 
 def records(data: bytes) -> list[dict[str, Any]]:

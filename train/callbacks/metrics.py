@@ -126,10 +126,13 @@ class Metrics(Callback):
     def _mend(self, step: int) -> None:
         """Leave the lines up to a step; tells of what is none."""
         lines, damaged = read_lines(self.path)
-        if damaged:
+        lost = len(range(self.every, step + 1, self.every)) - sum(
+            line["step"] <= step and line["step"] % self.every == 0 for line in lines
+        )
+        if damaged or lost:
             tell(
-                f"{self.path}: {damaged} damaged lines, as a kill or a power cut leaves them, are left out; those of steps"
-                f" after {step} are written again"
+                f"{self.path}: {damaged} damaged lines, as a kill or a power cut leaves them, are left out; the lines of"
+                f" {lost} steps up to step {step} are lost, those after it are written again"
             )
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
         storage.write_atomically(self.path, "".join(kept).encode())
