@@ -19,6 +19,7 @@ from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
 from train.stage_data import refuse_without_split, training_set_of
+from train.training_set import TrainingSet
 
 
 def pretrain(
