@@ -145,9 +145,10 @@ status: setup ## What is in a store: STORE=
 	$(call need,STORE,STORE=/path/to/store)
 	$(RUN_MODULE) pipeline status --store="$$STORE"
 
-verify: setup ## Check every byte of a store: STORE=
-	$(call need,STORE,STORE=/path/to/store)
-	$(RUN_MODULE) pipeline verify --store="$$STORE"
+verify: setup ## Check every byte of a store or of a run: STORE= or RUN=
+	$(if $(RUN),,$(call need,STORE,STORE=/path/to/store or RUN=runs/mine))
+	$(if $(STORE),$(RUN_MODULE) pipeline verify --store="$$STORE")
+	$(if $(RUN),$(RUN_MODULE) train verify --run="$$RUN")
 
 remove: setup ## One video out of a store or its quarantine: STORE= VIDEO=
 	$(call need,STORE,STORE=/path/to/store VIDEO=class/name)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name)

@@ -128,8 +128,8 @@ def write_page(comparison: Comparison, out: Path) -> None:
         "comparison": comparison, "chart": chart, "metrics": METRICS, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
         "protocol_words": IN_WORDS[comparison.protocol],
     }  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_atomically(out, render("comparison.html", content).encode())
+    with storage.writing("the comparison", out):
+        storage.write_atomically(out, render("comparison.html", content).encode())
 
 
 def _bar_name(line: Line, several: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +18,9 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from eval.protocols import Protocol
+from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.storage import sealed
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
 from train import augment
@@ -116,21 +119,26 @@ class FeatureBank:
         return np.flatnonzero((np.array(self.splits) == split) & (self.labels >= 0))
 
     def save(self, path: Path) -> None:
-        """Write aside, then rename, so that a killed evaluation leaves no half bank."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".partial")
-        with h5py.File(aside, "w") as file:
+        """Write aside, then rename, so that a killed evaluation leaves no half bank. Raises Refusal.
+
+        HDF5 itself writes to memory: where the disk is full while it closes a file, it ends the process.
+        """
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
             file.create_dataset(self.stream, data=self.features.astype(np.float32))
             file.create_dataset("video_id", data=self.video_ids, dtype=h5py.string_dtype())
             file.create_dataset("label", data=self.labels.astype(np.int64))
             file.create_dataset("split", data=self.splits, dtype=h5py.string_dtype())
             file.attrs.update(self.attributes)
-        aside.replace(path)
+        with storage.writing("the features", path):
+            storage.write_atomically(path, sealed.seal(content.getvalue()))
 
     @classmethod
     def load(cls, path: Path) -> FeatureBank:
-        """Raises Refusal for a file that is not a feature bank."""
+        """Raises Refusal for a file that is not a feature bank, or not as it was written."""
         try:
+            if not sealed.check(path):
+                raise ValueError("it does not end with its digest")
             with h5py.File(path, "r") as file:
                 attributes = {
                     key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()
@@ -138,7 +146,7 @@ class FeatureBank:
                 stream = attributes["stream"]
                 ids, splits = (list(file[name].asstr()[()]) for name in ("video_id", "split"))
                 return cls(stream, file[stream][()], ids, file["label"][()], splits, attributes)
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, ValueError) as error:
             raise Refusal(
                 f"not a feature bank: {error}", where=str(path), remedy="evaluate again: make evaluate"
             ) from error

@@ -49,7 +49,8 @@ def write_report(run: Path, store: VideoStore) -> Path:
     """
     page = render("report.html", page_content(run, store))
     path = run / "report.html"
-    storage.write_atomically(path, page.encode())
+    with storage.writing("the report", path):
+        storage.write_atomically(path, page.encode())
     return path
 
 

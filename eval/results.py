@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.storage import sealed
 
 NETWORKS = ("trained", "untrained")
 
@@ -76,31 +75,33 @@ class Record:
 def write(path: Path, records: Iterable[Record]) -> None:
     """Write records sorted (protocol, stream, network, stage, metric), aside and then renamed; the same records give the same bytes.
 
+    In the file the last record has one key more: `digest`, of all records.
+
     Raises:
-        Refusal: two records of one measurement.
+        Refusal: two records of one measurement, a disk that is full.
     """
     ordered = sorted(records, key=_order)
     for one, other in itertools.pairwise(ordered):
         if _order(one) == _order(other):
             raise Refusal(f"two results claim to be {one.metric}", where=" / ".join(map(str, _order(one)[:4])))
     rows = [dataclasses.asdict(record) for record in ordered]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_atomically(path, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
+    with storage.writing("the results", path):
+        storage.write_atomically(path, sealed.seal_records(rows))
 
 
 def read(path: Path) -> list[Record]:
     """The records of a results.json.
 
     Raises:
-        Refusal: no such file, not a list of records, an unknown or missing field, a value out of range.
+        Refusal: no such file, not a list of records, an unknown or missing field, a value out of range, a
+            file whose bytes are not those that were written.
     """
     remedy = "run the evaluation: make evaluate RUN=... STORE=..."
     if not path.is_file():
         raise Refusal("there are no results yet", where=str(path), remedy=remedy)
     try:
-        rows: Any = json.loads(path.read_text(encoding="utf-8"))
-        records = [Record(**row) for row in rows]
-    except (json.JSONDecodeError, TypeError) as error:
+        records = [Record(**row) for row in sealed.records(path.read_bytes())]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise Refusal(f"this is not a list of results: {error}", where=str(path), remedy=remedy) from error
     except Refusal as refusal:
         raise Refusal(refusal.what, where=f"{path}: {refusal.where}", remedy=refusal.remedy or remedy) from refusal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
+from train.callbacks.metrics import read_lines
 from train.stages import checkpoint_path
 from train.training_set import of_splits
 
@@ -29,12 +29,9 @@ class Stage:
         return self.checkpoint.parent.parent
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The logged steps, one dictionary each. A last line that a killed run left half written is left out."""
+        """The logged steps, one dictionary each. Lines that a kill or a power cut has damaged are left out."""
         path = self.folder / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+        return read_lines(path)[0] if path.is_file() else []
 
 
 def recipe_text(run: Path) -> str:

@@ -9,6 +9,7 @@ from train import commands
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "pretrain": commands.pretrain,
     "preview": commands.preview,
+    "verify": commands.verify,
     "import": commands.import_files,
     "export": commands.export,
 }

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline import storage
-from pipeline.errors import Refusal, UsageError, spelled_out
+from pipeline.errors import Refusal, UsageError, named, spelled_out
+from pipeline.storage import sealed
 from train import methods
 from train.methods.method import Method, MethodSettings, Start
 from train.networks.network import Network
@@ -23,6 +23,10 @@ from train.published import Published, files, import_published
 __all__ = ["Published", "import_published"]  # what the papers published is read next door
 
 METADATA = "costream"  # the key of our part of a Lightning checkpoint
+CONTENT = ("state_dict", "hyper_parameters")  # beside our part, for every use
+FACTS = ("method", "stage", "streams", "seed", "step", "finished", "versions", "store_videos_hash", "recipe_hash")
+# What Lightning needs to go on, and takes for granted.
+TO_CONTINUE = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
 PARTS = {"head": "projection head"}  # what people call parts that they may know by another name
 
 
@@ -33,7 +37,42 @@ def read(path: Path) -> dict[str, Any]:
         raise Refusal(
             "this is not a checkpoint of costream", where=str(path), remedy="give RUN/<stage>/checkpoints/last.ckpt"
         )
+    _check_content(checkpoint, path)
     return checkpoint
+
+
+def check_continues(checkpoint: Mapping[str, Any], callbacks: Iterable[str], path: Path) -> None:
+    """Raises Refusal naming what a checkpoint lacks of what a run goes on with. callbacks: that have a state, by their keys."""
+    lacks = [name for name in TO_CONTINUE if name not in checkpoint]
+    optimisers = checkpoint.get("optimizer_states", ())
+    if not optimisers or any(_is_without_state(optimiser) for optimiser in optimisers):
+        lacks.append("the optimiser's state")
+    if not checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader"):
+        lacks.append("the place in the epoch")
+    lacks += [f"the state of {name}" for name in callbacks if name not in checkpoint.get("callbacks", {})]
+    _refuse_incomplete(lacks, path)
+
+
+def _is_without_state(optimiser: Mapping[str, Any]) -> bool:
+    """Plain gradient descent alone keeps none."""
+    keeps = any(group.get("momentum") or "betas" in group for group in optimiser.get("param_groups", ()))
+    return not optimiser.get("param_groups") or (keeps and not optimiser.get("state"))
+
+
+def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
+    facts = checkpoint[METADATA]
+    known = facts.keys() if isinstance(facts, dict) else ()
+    lacks = [name for name in CONTENT if name not in checkpoint]
+    _refuse_incomplete(lacks + [name for name in FACTS if name not in known], path)
+
+
+def _refuse_incomplete(lacks: Sequence[str], path: Path) -> None:
+    if lacks:
+        raise Refusal(
+            f"the checkpoint lacks {named(lacks, most=8)}",
+            where=str(path),
+            remedy="put another one, such as step-N.ckpt of its folder, in its place, or delete it and train the stage anew",
+        )
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -83,6 +122,7 @@ def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tens
 def _trained_parts(path: Path, stream: str) -> tuple[NetworkSettings, dict[str, dict[str, torch.Tensor]]]:
     loaded = files.load(path, remedy="train it, or download it, first")
     if isinstance(loaded, dict) and METADATA in loaded:
+        _check_content(loaded, path)
         method = _with_weights(loaded, path)
         if stream not in method.networks:
             raise Refusal(
@@ -147,29 +187,17 @@ def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where
     module.load_state_dict(state)
 
 
-@contextlib.contextmanager
-def writing(what: str, path: Path) -> Iterator[None]:
-    """A Refusal for a disk that is full, gone or not ours to write to."""
-    try:
-        yield
-    except OSError as error:
-        raise Refusal(
-            f"{what} cannot be written: {error.strerror or error}",
-            where=str(path),
-            remedy="make room (or mend the disk, or its permissions) and run the same command again",
-        ) from error
-
-
 def write(content: object, path: Path) -> None:
     """Save aside, flush to the disk, rename: `path` holds the old or the new content, whole, whenever the power fails.
+
+    The file carries its digest, which `files.load` looks at; to `torch.load` it is like any other.
 
     Raises Refusal when the disk is full or not writable.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with writing("the file", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_atomically(path, buffer.getvalue())
+    with storage.writing("the file", path):
+        storage.write_atomically(path, sealed.seal(buffer.getvalue()))
 
 
 def digest(path: Path) -> str:
@@ -193,7 +221,7 @@ def export(path: Path, stream: str, out: Path) -> None:
         )
     facts = {**metadata(path), "stream": stream, "checkpoint": digest(path), **method.hparams}
     write(method.networks[stream].backbone.state_dict(), out)
-    with writing("the description", beside):
+    with storage.writing("the description", beside):
         storage.write_atomically(beside, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
 
 

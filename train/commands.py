@@ -7,10 +7,11 @@ import re
 import time
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore, open_store
 from train import checkpoints, imported, stages
 from train import recipe as recipes
+from train import verify as verification
 from train.callbacks.divergence import Diverged
 from train.console import LEADER, console, tell
 from train.hardware import Hardware
@@ -18,6 +19,7 @@ from train.recipe import Recipe
 from train.settings import check_number
 from train.show import preview as previews
 from train.stage_data import refuse_without_split, training_set_of
+from train.training_set import TrainingSet
 
 
 def pretrain(
@@ -57,7 +59,14 @@ def pretrain(
     check_number("profile", profile, whole=True, least=0)
     opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
-    _begin(loaded, opened, run, hardware, use_all)
+    training_set = _checked(loaded, opened, hardware, use_all)
+    with stages.only_trainer(run, loaded):
+        _tell_of_beginning(loaded, opened, training_set, run)
+        return _train(loaded, opened, run, hardware, deadline, profile)
+
+
+def _train(loaded: Recipe, opened: VideoStore, run: Path, hardware: Hardware, deadline: float, profile: int) -> int:
+    """All stages; the exit code."""
     began = time.perf_counter()
     for stage in loaded.stages:
         try:
@@ -80,13 +89,16 @@ def pretrain(
     return 0
 
 
-def _begin(recipe: Recipe, store: VideoStore, run: Path, hardware: Hardware, use_all: bool) -> None:
-    """Refuse what cannot be meant before anything is written, make the run's folder and tell what is to come."""
+def _checked(recipe: Recipe, store: VideoStore, hardware: Hardware, use_all: bool) -> TrainingSet:
+    """The videos of the first stage; refuses what cannot be meant before anything is written."""
     if not use_all:
         refuse_without_split(store, recipe)
     training_set = training_set_of(recipe, recipe.stages[0], store)
     stages.check(recipe, store, hardware)
-    stages.prepare(run, recipe)
+    return training_set
+
+
+def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
     names = ", ".join(stage.name for stage in recipe.stages)
     tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
     if told := store.annotated.told():
@@ -154,6 +166,26 @@ def preview(
     loaded = recipes.load(recipes.find(recipe, method), seed)
     name, shown = previews.write_preview(loaded, stage, open_store(store, annotations), epoch, batch, videos, out)
     console.print(f"showed {shown} videos of batch {batch} of epoch {epoch}, stage {name}: {out}")
+
+
+def verify(run: Path) -> int:
+    """Check every byte of a run's checkpoints, features and results, and that its parts belong together.
+
+    The exit code is 1 if anything is damaged; each problem is a line with what to do.
+
+    Args:
+        run: Folder of the run.
+    """
+    checked = 0
+    problems: list[Refusal] = []
+    for problem in verification.verify(run):
+        checked += 1
+        if problem is not None:
+            problems.append(problem)
+            console.print(str(problem))
+    whole = "all whole" if not problems else f"{len(problems)} damaged"
+    console.print(f"checked {checked} files of {run}: {whole}")
+    return 1 if problems else 0
 
 
 def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto") -> None:

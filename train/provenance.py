@@ -57,7 +57,7 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
         "clips": recipe.clips.as_dict(),
         "sampling": recipe.sampling_of(stage).as_dict(),
         "layer": recipe.layer,
-        "recipe_hash": _hash(recipe.as_dict()),
+        "recipe_hash": recipe_hash(recipe.as_dict()),
         "store_settings_hash": "",
         "store_videos_hash": "",
         "annotations": {},
@@ -115,5 +115,6 @@ def refuse_other_versions(found: dict[str, Any], now: dict[str, Any], path: Path
         tell(f"the checkpoint was written with {listed}: training goes on, but not bit for bit as it would have")
 
 
-def _hash(content: Any) -> str:
+def recipe_hash(content: dict[str, Any]) -> str:
+    """Of a recipe as `Recipe.as_dict` gives it, and a run's recipe.yaml holds it."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import math
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
+from pipeline.storage import exclusive
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
 from train import checkpoints, provenance
@@ -28,7 +33,7 @@ from train.callbacks.profile import Profile, Ranges
 from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
-from train.console import tell
+from train.console import LEADER, tell
 from train.hardware import Hardware, convolutions, device
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
@@ -38,6 +43,10 @@ from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
+
+
+RECIPE, LOCK = "recipe.yaml", ".lock"  # in a run's folder
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(Exception):
@@ -89,25 +98,52 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def only_trainer(run: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold a run's folder, prepared. Raises Refusal, naming the holder, where another process trains into it."""
+
+    def taken(holder: str) -> Refusal:
+        return Refusal(
+            f"another training is writing to this run ({holder})",
+            where=str(run),
+            remedy="wait for it, or stop it, or give another RUN=; to evaluate meanwhile does no harm",
+        )
+
+    check_folder(run, recipe)
+    with contextlib.ExitStack() as stack:
+        if LEADER:  # the others of its group are started by it
+            with storage.writing("the run", run):
+                storage.make_folder(run)
+                stack.enter_context(exclusive.held(run / LOCK, taken))
+        prepare(run, recipe)
+        yield
+
+
 def prepare(run: Path, recipe: Recipe) -> None:
     """Make the run's folder and write RUN/recipe.yaml; or see that it belongs to this recipe. Raises Refusal."""
+    if not check_folder(run, recipe):
+        content = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+        with storage.writing("the run", run):
+            storage.write_atomically(run / RECIPE, content.encode())
+
+
+def check_folder(run: Path, recipe: Recipe) -> bool:
+    """Whether the folder is a run of this recipe already. Raises Refusal where it is anything else but new."""
     if run.exists() and not run.is_dir():
         raise Refusal("the run's path is a file", where=str(run), remedy="give a folder that does not exist yet")
-    path, wanted = run / "recipe.yaml", recipe.as_dict()
+    path = run / RECIPE
     if path.is_file():
-        found = differences(_read_recipe(path), wanted)
+        found = differences(read_recipe(path), recipe.as_dict())
         if found:
             raise Refusal(
                 "the run belongs to another recipe:\n    " + "\n    ".join(found),
                 where=str(path),
                 remedy="give another RUN=, or the recipe that it was started with; nothing was changed",
             )
-        return
-    if run.is_dir() and any(item.name != "recipe.yaml.partial" for item in run.iterdir()):
+        return True
+    if run.is_dir() and any(item.name not in (LOCK, RECIPE + ".partial") for item in run.iterdir()):
         raise Refusal("this folder is not empty and not a run", where=str(run), remedy="give a new folder as RUN=")
-    with checkpoints.writing("the run", run):
-        run.mkdir(parents=True, exist_ok=True)
-        storage.write_atomically(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
+    return False
 
 
 def run_stage(
@@ -125,10 +161,9 @@ def run_stage(
         deadline: of `time.monotonic`; training stops after the step in which it passes.
         profile: how many steps to profile, into RUN/<stage>/profile.
 
-    Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a checkpoint
-    that is not of this run or a device whose convolutions are wrong, and UsageError where networks are to be compiled and
-    cannot be. A checkpoint written with other versions continues, which is told, as long as torch and Lightning, whose
-    optimisers and loops are in it, are of the same major version.
+    Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a
+    checkpoint that is damaged or not of this run, a full disk or a device whose convolutions are wrong, UsageError where
+    networks cannot be compiled. Other versions continue a checkpoint, told, if of torch and Lightning the major ones agree.
     """
     training_set = training_set_of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
@@ -152,8 +187,10 @@ def run_stage(
     callbacks = _callbacks(recipe, stage, store, training_set, run / stage.name, facts, hardware, stopping)
     if ranges is not None:
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
+    if resume:
+        checkpoints.check_continues(checkpoint, [one.state_key for one in callbacks if one.state_dict()], path)
     steps = _steps(recipe, stage, training_set)
-    with convolutions.onednn(allowed=right), warnings.catch_warnings():
+    with convolutions.onednn(allowed=right), warnings.catch_warnings(), _room_for(run):
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
@@ -169,6 +206,27 @@ def run_stage(
     if stopping.exit_code:
         raise Stopped(stopping.exit_code, trainer.global_step)
     return True
+
+
+@contextlib.contextmanager
+def _room_for(run: Path) -> Iterator[None]:
+    """A Refusal where a library finds the disk full; TensorBoard's thread also would print a traceback."""
+    usual = threading.excepthook
+
+    def met_again_here(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in FULL):
+            usual(failed)
+
+    threading.excepthook = met_again_here
+    try:
+        yield
+        threading.excepthook = usual
+    except BaseException as error:
+        if not (isinstance(error, OSError) and error.errno in FULL):
+            threading.excepthook = usual
+            raise
+        with storage.writing("the run", run):
+            raise
 
 
 def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> int:
@@ -273,7 +331,7 @@ def _trainer(
     )
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> dict[str, Any]:
     """A run's recipe as it was written. Raises Refusal for a file that is damaged."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ from eval.features import FeatureBank, Request, Seen
 from eval.protocols import PROTOCOLS
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
+from tests.faults.disk import the_disk
 from train import reader
 from train.augment import ClipPlan
 from train.clips import sliding_windows
@@ -299,3 +300,31 @@ def test_training_clips_come_from_the_training_split_and_the_seed(store: VideoSt
     )
     assert [tuple(batch.shape) for batch in first] == [(12, 2, 4, 16, 16)]
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
+
+
+def test_any_changed_byte_of_a_bank_is_found_and_it_is_computed_again(
+    store: VideoStore, executor: Executor, tmp_path: Path
+) -> None:
+    path = tmp_path / "bank.h5"
+    get_bank(path, request(store), store, executor)
+    content = path.read_bytes()
+    step = len(content) // 40
+    for place in (*range(0, len(content), step), *range(len(content) - 80, len(content), 7)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(Refusal, match="(?s)not a feature bank.*evaluate again"):
+            FeatureBank.load(path)
+    get_bank(path, request(store), store, executor)
+    assert path.read_bytes() == content
+
+
+def test_a_bank_that_does_not_fit_on_the_disk_is_refused(store: VideoStore, executor: Executor, tmp_path: Path) -> None:
+    path = tmp_path / "bank.h5"
+    bank = get_bank(path, request(store), store, executor)
+    before = path.read_bytes()
+    the_disk().fill(tmp_path, 0)
+    try:
+        with pytest.raises(Refusal, match="(?s)features cannot be written: No space left.*bank.h5.*make room"):
+            bank.save(path)
+    finally:
+        the_disk().folder = None
+    assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["bank.h5"]

@@ -72,6 +72,8 @@ class Checkpoints(Callback):
             due.append(f"step-{step}.ckpt")
         if step % self.recipe.checkpoint_every == 0 or step == trainer.max_steps or self.stopping.exit_code:
             due.append("last.ckpt")
+        if due and trainer.is_global_zero:
+            self.metrics.flush()
         for name in due:
             trainer.save_checkpoint(self.folder / name, weights_only=False)
 

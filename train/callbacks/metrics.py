@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from pipeline import storage
-from train import checkpoints
 from train.batches.batch import Batch
 from train.callbacks import ends_step, loader_of
+from train.console import tell
 from train.hardware.collectives import mean_over_ranks
 
 NOT_OF_THE_NETWORK = ("step", "epoch", "data_time", "step_time")  # times differ between ranks, too
@@ -61,10 +62,10 @@ class Metrics(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            with checkpoints.writing("the metrics", self.path):
+            with storage.writing("the metrics", self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 if self.path.is_file():
-                    storage.write_atomically(self.path, "".join(self._kept(trainer.global_step)).encode())
+                    self._mend(trainer.global_step)
         self.mark = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -83,6 +84,12 @@ class Metrics(Callback):
         self.steps += 1
         if self.due(trainer):
             self._write_line(trainer)
+
+    def flush(self) -> None:
+        """Make durable the lines before a checkpoint that vouches for their steps."""
+        if self.path.is_file():
+            with storage.writing("the metrics", self.path), open(self.path, "ab") as file:
+                os.fsync(file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
         values = mean_over_ranks(self._stacked()).tolist() if self.sums else []
@@ -108,7 +115,7 @@ class Metrics(Callback):
         self.waited = self.spent = 0.0
         self.passes = self.steps = 0
         if trainer.is_global_zero:
-            with checkpoints.writing("the metrics", self.path), open(self.path, "a", encoding="utf-8") as file:
+            with storage.writing("the metrics", self.path), open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(self.latest) + "\n")
         for logger in trainer.loggers:
             logger.log_metrics(values, step)
@@ -116,7 +123,40 @@ class Metrics(Callback):
     def _stacked(self) -> Tensor:
         return torch.stack([torch.as_tensor(total, dtype=torch.float64) for total in self.sums.values()])
 
-    def _kept(self, step: int) -> list[str]:
-        """The lines up to a step. A last one without its end was being written when the run was killed."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    def _mend(self, step: int) -> None:
+        """Leave the lines up to a step; tells of what is none."""
+        lines, damaged = read_lines(self.path)
+        lost = len(range(self.every, step + 1, self.every)) - sum(
+            line["step"] <= step and line["step"] % self.every == 0 for line in lines
+        )
+        if damaged or lost:
+            tell(
+                f"{self.path}: {damaged} damaged lines, as a kill or a power cut leaves them, are left out; the lines of"
+                f" {lost} steps up to step {step} are lost, those after it are written again"
+            )
+        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
+        storage.write_atomically(self.path, "".join(kept).encode())
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, float]], int]:
+    """The lines of a metrics.jsonl, and how many others there are: cut short, of no numbers, not after the step before."""
+    found: list[dict[str, float]] = []
+    damaged = 0
+    for written in path.read_bytes().splitlines(keepends=True):
+        try:
+            line = json.loads(written.strip(b"\0\n") if written.endswith(b"\n") else b"")
+        except (ValueError, RecursionError):
+            line = None
+        if _is_line(line) and (not found or line["step"] > found[-1]["step"]):
+            found.append(line)
+        else:
+            damaged += 1
+    return found, damaged
+
+
+def _is_line(line: Any) -> bool:
+    return (
+        isinstance(line, dict)
+        and type(line.get("step")) is int
+        and all(type(value) in (int, float) for value in line.values())
+    )

@@ -13,7 +13,6 @@ from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
 
 from pipeline import storage
-from train import checkpoints
 from train.batches.batch import Batch
 from train.callbacks import ends_step
 from train.console import tell
@@ -130,7 +129,7 @@ class Profile(Callback):
         order = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = self.running.key_averages().table(sort_by=order, row_limit=OPERATORS)
         trace, operators = self.folder / "trace.json", self.folder / "operators.txt"
-        with checkpoints.writing("the profile", self.folder):
+        with storage.writing("the profile", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.running.export_chrome_trace(str(trace))
             storage.write_atomically(operators, table.encode())

@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.views import VIEWS
-from train import checkpoints, stage_data
+from train import stage_data
 from train.augment import ClipPlan, Policy, pixel_window
 from train.batches.loader import ClipLoader
 from train.clips.colour import compose, denormalisation
@@ -99,7 +99,7 @@ def write_preview(
         "key_size": KEY,
         "gap": GAP,
     }
-    with checkpoints.writing("the preview", out):
+    with storage.writing("the preview", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         storage.write_atomically(out, _render(content).encode())
     return chosen.name, len(shown)

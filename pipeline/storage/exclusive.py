@@ -1,0 +1,31 @@
+"""A file that one process at a time holds; the kernel lets go of it when that process ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.errors import Refusal
+
+
+@contextlib.contextmanager
+def held(path: Path, taken: Callable[[str], Refusal]) -> Iterator[None]:
+    """Hold the file, which is made where there is none. Raises what `taken` makes of the holder's name, and OSError."""
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise taken(file.read().partition("\n")[0] or "unknown process") from error
+        file.truncate(0)
+        file.write(this_process())
+        file.flush()
+        yield
+
+
+def this_process() -> str:
+    return f"pid {os.getpid()} on {socket.gethostname()}"

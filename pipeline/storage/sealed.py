@@ -1,0 +1,64 @@
+"""Files that carry a digest of their own content: changed bytes are noticed, and no kill parts the two.
+
+Binary files end with it, behind what their formats read: HDF5 files may be longer than they say, and a ZIP archive, which
+is what `torch.save` writes, may end with a comment. A JSON list of records has it in its last record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+MARK = b"\ncostream sha256 "
+LENGTH = len(MARK) + 2 * hashlib.sha256().digest_size + 1
+END_OF_ZIP = b"PK\x05\x06"  # begins the last 22 bytes of an archive without a comment; their last two are its length
+PIECE = 1 << 22  # bytes read at once
+CHANGED = "its bytes are not those that were written"
+
+
+def seal(data: bytes) -> bytes:
+    """The content of a binary file followed by its digest; of a ZIP archive as its comment."""
+    if data[-22:-18] == END_OF_ZIP:
+        data = data[:-2] + struct.pack("<H", LENGTH)
+    return data + MARK + hashlib.sha256(data).hexdigest().encode() + b"\n"
+
+
+def check(path: Path) -> bool:
+    """Whether a binary file ends with its digest. Raises ValueError where that is not of its content, OSError as `open`."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        left = max(0, size - LENGTH)
+        file.seek(max(0, left - LENGTH))  # the end may be cut, or something may come after it
+        if MARK not in file.read():
+            return False
+        file.seek(left)
+        end = file.read()
+        file.seek(0)
+        while left and (piece := file.read(min(PIECE, left))):
+            total.update(piece)
+            left -= len(piece)
+    if end != MARK + total.hexdigest().encode() + b"\n":
+        raise ValueError(CHANGED)
+    return True
+
+
+def seal_records(records: list[dict[str, Any]]) -> bytes:
+    """A JSON list of records, the last with the digest of all. Raises ValueError for numbers that JSON has not."""
+    digest = hashlib.sha256(json.dumps(records, allow_nan=False).encode()).hexdigest()
+    listed = [*records[:-1], *({**record, "digest": digest} for record in records[-1:])]
+    return (json.dumps(listed, indent=1, allow_nan=False) + "\n").encode()
+
+
+def records(data: bytes) -> list[dict[str, Any]]:
+    """What `seal_records` was given. Raises ValueError for any other bytes than those that it made."""
+    listed = json.loads(data)
+    if not isinstance(listed, list) or not all(isinstance(record, dict) for record in listed):
+        raise ValueError("it is no list of records")
+    found = [{name: value for name, value in record.items() if name != "digest"} for record in listed]
+    if seal_records(found) != data:
+        raise ValueError(CHANGED)
+    return found

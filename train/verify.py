@@ -1,0 +1,91 @@
+"""Whether a run is as it was written, byte for byte, and its parts are of one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import Refusal
+from pipeline.storage import sealed
+from train import checkpoints, provenance, stages
+from train.callbacks.metrics import read_lines
+from train.checkpoints import METADATA
+
+REMOVE = "delete it and evaluate again: make evaluate RUN= STORE="
+REPLACE = "put a copy, such as step-N.ckpt of its folder, in its place, or delete it: the stage then begins anew"
+
+
+def verify(run: Path) -> Iterator[Refusal | None]:
+    """Of each file of a run what is wrong with it, or None: recipe, checkpoints, metrics, feature banks and results.
+
+    Raises Refusal where there is no run, and for a recipe that cannot be read.
+    """
+    path = run / stages.RECIPE
+    if not path.is_file():
+        raise Refusal("there is no run here", where=str(path), remedy="give the RUN= that `make pretrain` wrote")
+    recipe = stages.read_recipe(path)
+    yield from _missing(run, [stage.get("name") for stage in recipe.get("stages", [])])
+    for path in sorted(run.glob("*/checkpoints/*.ckpt")):
+        yield _checkpoint(path, provenance.recipe_hash(recipe))
+    for path in sorted(run.glob("*/metrics.jsonl")):
+        yield _metrics(path)
+    for path in sorted(run.glob("features/*/*.h5")):
+        yield (
+            None
+            if _sealed(path)
+            else Refusal("the features are not as they were written", where=str(path), remedy=REMOVE)
+        )
+    path = run / "results.json"
+    if path.is_file():
+        yield _results(path)
+
+
+def _missing(run: Path, names: list[str]) -> Iterator[Refusal]:
+    """Checkpoints of stages before one that has been trained."""
+    there = [stages.checkpoint_path(run, name).is_file() for name in names]
+    for place, name in enumerate(names):
+        if not there[place] and any(there[place:]):
+            where = str(stages.checkpoint_path(run, name))
+            yield Refusal("the checkpoint is missing, but later stages began with it", where=where, remedy=REPLACE)
+
+
+def _checkpoint(path: Path, recipe_hash: str) -> Refusal | None:
+    try:
+        checkpoint = checkpoints.read(path)
+        checkpoints.load_method(path)
+        facts: dict[str, Any] = checkpoint[METADATA]
+        if not facts["finished"]:
+            checkpoints.check_continues(checkpoint, (), path)
+    except Refusal as refusal:
+        return refusal
+    if not _sealed(path):
+        what = "the checkpoint has no digest: it was changed, or not written by this costream"
+    elif facts["stage"] != path.parent.parent.name:
+        what = f"the checkpoint is of stage {facts['stage']}"
+    elif facts["recipe_hash"] != recipe_hash:
+        what = f"the checkpoint was made with another recipe than the run's {stages.RECIPE}"
+    else:
+        return None
+    return Refusal(what, where=str(path), remedy=REPLACE)
+
+
+def _metrics(path: Path) -> Refusal | None:
+    damaged = read_lines(path)[1]
+    remedy = "nothing: a report leaves them out, and a stage that continues writes those after its checkpoint again"
+    return Refusal(f"{damaged} lines are damaged", where=str(path), remedy=remedy) if damaged else None
+
+
+def _results(path: Path) -> Refusal | None:
+    try:
+        sealed.records(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return Refusal(f"the results are damaged: {error}", where=str(path), remedy=REMOVE)
+    return None
+
+
+def _sealed(path: Path) -> bool:
+    try:
+        return sealed.check(path)
+    except (OSError, ValueError):
+        return False
