@@ -12,8 +12,8 @@ POINTS = 300
 
 @dataclass(frozen=True)
 class Bar:
-    """A share of the queries, 0..1, as a bar with a line of `error` to both sides, and a dot for `each` value that it is
-    the mean of."""
+    """A share of the queries, 0..1, as a bar with a line of `error` to both sides, and a dot for `each` value that it
+    is the mean of."""
 
     name: str
     kind: str  # "trained" | "untrained" | "chance"

@@ -24,7 +24,8 @@ def cluster_scores(assignments: np.ndarray | torch.Tensor, labels: np.ndarray | 
         ami: the same, adjusted for chance: 0 on average for random clusters, 1 for equal partitions.
         ari: the Rand index, adjusted for chance (Hubert and Arabie 1985).
         accuracy: the share of videos in the right cluster, 0..1, where each class has one cluster and each cluster one
-            class, chosen to make the share largest (Hungarian method); all videos of a cluster without a class are errors.
+            class, chosen to make the share largest (Hungarian method); all videos of a cluster without a class are
+            errors.
 
     Raises:
         Refusal: nothing to score, lengths that differ, values that are no integers, or videos without a label (-1).

@@ -34,12 +34,12 @@ def evaluate(
     Args:
         run: Folder of the run.
         store: Folder of the store, or its URL.
-        protocols: How features are taken: clean (all windows of every video), coclr (as the CoCLR paper's code does it);
-            by default both; one alone as `--protocols [clean]`.
+        protocols: How features are taken: clean (all windows of every video), coclr (as the CoCLR paper's code does
+            it); by default both; one alone as `--protocols [clean]`.
         reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
         threads: Of the reader; 0 takes one for each core, eight at most.
-        annotations: The annotation set of the store whose labels and splits count; by default that of extraction, or the
-            only one.
+        annotations: The annotation set of the store whose labels and splits count; by default that of extraction, or
+            the only one.
     """
     environment.require_one_faiss()
     _show_log()

@@ -36,7 +36,8 @@ errors = Terminal(stderr=True)
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose features, taken how: the network of a stage (`method`, digest of its `checkpoint`) on a stream, by a protocol."""
+    """Whose features, taken how: the network of a stage (`method`, digest of its `checkpoint`) on a stream, by a
+    protocol."""
 
     stage: str
     method: str
@@ -48,7 +49,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one network says about the test videos: similarities (Q, G) to the training videos, class probabilities (Q, C)."""
+    """What one network says about the test videos: similarities (Q, G) to the training videos, class probabilities (Q,
+    C)."""
 
     similarities: np.ndarray
     probabilities: np.ndarray

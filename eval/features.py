@@ -38,7 +38,8 @@ REFRESH_BATCHES = 16
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network is shown: `stream` of clips as it was trained on, `sampling` of which gives the windows of a video."""
+    """What a network is shown: `stream` of clips as it was trained on, `sampling` of which gives the windows of a
+    video."""
 
     stream: str
     clips: ClipSpec
@@ -237,7 +238,8 @@ def compute(
     seed: int,
     title: str,
 ) -> list[np.ndarray]:
-    """Of each network the mean of the layer's unit rows of each video's windows, float32 (N, D), batch norm in eval mode.
+    """Of each network the mean of the layer's unit rows of each video's windows, float32 (N, D), batch norm in eval
+    mode.
 
     `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
     """

@@ -98,8 +98,8 @@ def strips(store: VideoStore, trained: FeatureBank, untrained: FeatureBank, quer
 
 
 def picture(store: VideoStore, video_id: str, stream: str, clip_frames: int) -> Picture:
-    """Up to FRAMES frames of the store's first view from the middle `clip_frames` of a video; below each what the view of
-    another stream has there."""
+    """Up to FRAMES frames of the store's first view from the middle `clip_frames` of a video; below each what the view
+    of another stream has there."""
     info = store.info(video_id)
     length = min(shape[0] for shape in info.shapes.values())
     covered = min(length, clip_frames)

@@ -21,8 +21,8 @@ def fuse_probabilities(*probabilities: Rows, weights: Sequence[float] | None = N
 
     Args:
         probabilities: one (N, C) per stream, the same videos and classes in the same order.
-        weights: one number >= 0 per stream; they are normalised to sum 1. None: equal weights. CoCon's ensemble: 2, 2, 1, 1 for
-            RGB, flow, segmentation and key points.
+        weights: one number >= 0 per stream; they are normalised to sum 1. None: equal weights. CoCon's ensemble: 2, 2,
+            1, 1 for RGB, flow, segmentation and key points.
 
     Returns:
         (N, C). Rows that sum to 1 keep doing so.

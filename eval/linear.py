@@ -39,8 +39,9 @@ def probe(
 ) -> LinearResult:
     """Multinomial logistic regression on l2-normalised, then standardised features.
 
-    The regularisation is chosen on a quarter of the TRAINING rows, drawn class by class from `seed`: the highest accuracy,
-    and among equals the lowest log loss. The test rows are looked at once, by the classifier refitted on all training rows.
+    The regularisation is chosen on a quarter of the TRAINING rows, drawn class by class from `seed`: the highest
+    accuracy, and among equals the lowest log loss. The test rows are looked at once, by the classifier refitted on all
+    training rows.
 
     Args:
         train_features, test_features: (N, D) float.
@@ -105,6 +106,7 @@ def _quality(
 
 def _fit(c: float, features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
     with warnings.catch_warnings():
-        # A weakly regularised fit of separable classes has no finite optimum worth waiting for; it competes as it stands.
+        # A weakly regularised fit of separable classes has no finite optimum worth waiting for; it competes as it
+        # stands.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=c, max_iter=ITERATIONS).fit(features, labels)

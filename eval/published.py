@@ -1,8 +1,9 @@
 """Numbers of the papers, quoted as published, to stand beside ours and never among them.
 
-All are for S3D, 32 frames of 128x128, split 1. Retrieval: test queries, training gallery. Where a number was read is its
-`source`: "readme" and "issue N" are the CoCLR authors' repository, "mvcgc" the tables of the MVCGC paper, which reprint the
-CoCLR paper's, "abstract" the quoted paper's own abstract. Numbers whose source could not be seen are left out.
+All are for S3D, 32 frames of 128x128, split 1. Retrieval: test queries, training gallery. Where a number was read is
+its `source`: "readme" and "issue N" are the CoCLR authors' repository, "mvcgc" the tables of the MVCGC paper, which
+reprint the CoCLR paper's, "abstract" the quoted paper's own abstract. Numbers whose source could not be seen are left
+out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ UNSTATED = "not stated"
 
 @dataclass(frozen=True)
 class Quoted:
-    """One published number: `value` is a fraction 0..1, `pretraining` and `data` name data sets, `metric` is "R@k" or "linear_top1"."""
+    """One published number: `value` is a fraction 0..1, `pretraining` and `data` name data sets, `metric` is "R@k" or
+    "linear_top1"."""
 
     model: str
     method: str

@@ -31,7 +31,8 @@ class Record:
         split: the split that was tested; the training split was the gallery, or what a probe was fitted to.
         data: name of the data set.
         checkpoint: digest of the checkpoint; of each, joined by "+", for fused streams.
-        annotations: name and digest of the annotation set whose labels and splits counted, "extraction 0123456789abcdef".
+        annotations: name and digest of the annotation set whose labels and splits counted, "extraction
+            0123456789abcdef".
         chance: what guessing gives here: the same number for a random order of the gallery; None if not defined.
         published: the papers' number for this method, data and stream, if there is one (eval.published).
     """
@@ -73,7 +74,8 @@ class Record:
 
 
 def write(path: Path, records: Iterable[Record]) -> None:
-    """Write records sorted (protocol, stream, network, stage, metric), aside and then renamed; the same records give the same bytes.
+    """Write records sorted (protocol, stream, network, stage, metric), aside and then renamed; the same records give
+    the same bytes.
 
     In the file the last record has one key more: `digest`, of all records.
 

@@ -24,7 +24,8 @@ def similarity(queries: Rows, gallery: Rows, centre: bool = True) -> Rows:
         centre: subtract each side's own mean first, as the CoCLR protocol does (each split has its own mean).
 
     Returns:
-        (Q, G), of the kind (array or tensor) and floating type of the inputs. A row of length zero resembles nothing: 0.
+        (Q, G), of the kind (array or tensor) and floating type of the inputs. A row of length zero resembles nothing:
+        0.
 
     Raises:
         Refusal: sizes that do not fit, values that are not finite, or one row only where it is to be centred.

@@ -69,7 +69,8 @@ def stages(run: Path) -> list[Stage]:
 
 
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
-    """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded them."""
+    """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded
+    them."""
     splits = yaml.safe_load(recipe_text(run))["splits"]
     try:
         chosen = of_splits(store, splits)

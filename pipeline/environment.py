@@ -32,7 +32,8 @@ _library: Any = None  # torchvision's missing operators live as long as this han
 
 
 def repair_torchvision() -> None:
-    """Let torchvision import beside a CPU build of torch. Before the first import of lightning, torchmetrics or ptlflow.
+    """Let torchvision import beside a CPU build of torch. Before the first import of lightning, torchmetrics or
+    ptlflow.
 
     torchvision's wheel carries operators compiled against CUDA torch; beside a CPU build they do not load, and its
     import dies with "operator torchvision::nms does not exist". The three import it whenever it is installed. Nothing

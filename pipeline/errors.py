@@ -39,7 +39,8 @@ class UsageError(Refusal):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work that a signal (SIGINT, as Ctrl-C sends it, or SIGTERM) ended; commands exit as shells tell it, 128 + its number."""
+    """Work that a signal (SIGINT, as Ctrl-C sends it, or SIGTERM) ended; commands exit as shells tell it, 128 + its
+    number."""
 
     def __init__(self, signal: int, what: str = "interrupted") -> None:
         super().__init__(signal, what)

@@ -1,7 +1,7 @@
 """The Manifest: which videos there are, one row per video.
 
-CSV, UTF-8, header `video_id,path,label,source,split`; the class list, in the data set's official order, lies beside it as
-`<name>.classes.txt`, one class a line. Paths are relative to a root that is given when they are used and are never
+CSV, UTF-8, header `video_id,path,label,source,split`; the class list, in the data set's official order, lies beside it
+as `<name>.classes.txt`, one class a line. Paths are relative to a root that is given when they are used and are never
 globbed: real names contain `[ ] ( ) ! # & ;`, blanks and accents.
 """
 

@@ -1,4 +1,5 @@
-"""What commands say: names and paths as they are, whatever letters they hold, and nothing in them that steers a terminal."""
+"""What commands say: names and paths as they are, whatever letters they hold, and nothing in them that steers a
+terminal."""
 
 from __future__ import annotations
 

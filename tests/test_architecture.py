@@ -46,8 +46,14 @@ def test_modules_and_functions_are_short_and_named(module: Path) -> None:
     assert len(text.splitlines()) <= LONGEST_MODULE
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _help_lines(node)
             assert lines <= LONGEST_FUNCTION, f"{node.name}, line {node.lineno}, has {lines} lines"
+
+
+def _help_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Of its docstring: a command's is the help of its options, which nobody wants shorter for the code's sake."""
+    first = function.body[0]
+    return (first.end_lineno or first.lineno) - first.lineno + 1 if ast.get_docstring(function) else 0
 
 
 def test_an_import_against_the_direction_would_be_found() -> None:

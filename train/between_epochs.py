@@ -1,8 +1,8 @@
 """What happens before an epoch begins: pseudo-labels by clustering, a learning rate that follows a held-out loss.
 
-A method brings such callbacks by Lightning's `configure_callbacks`. They act in `on_train_epoch_start` alone, so that a run
-that is stopped anywhere goes on exactly: what was decided is in the checkpoint, and a checkpoint of an epoch's last step lies
-before the decision of the next.
+A method brings such callbacks by Lightning's `configure_callbacks`. They act in `on_train_epoch_start` alone, so that a
+run that is stopped anywhere goes on exactly: what was decided is in the checkpoint, and a checkpoint of an epoch's last
+step lies before the decision of the next.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Notes(Protocol):
 class BetweenEpochs(Callback, ABC):
     """Something that is decided every `every` epochs, from epoch `first` on, and holds until it is decided again.
 
-    All ranks `compute`, together if they like; what rank 0 came to is everybody's. Meanwhile the method is in evaluation
-    mode, without gradient, and random numbers that are drawn have no consequence for training.
+    All ranks `compute`, together if they like; what rank 0 came to is everybody's. Meanwhile the method is in
+    evaluation mode, without gradient, and random numbers that are drawn have no consequence for training.
     """
 
     def __init__(self, every: int = 1, first: int = 0) -> None:
@@ -94,8 +94,8 @@ class Grouping(BetweenEpochs):
 class Plateau(BetweenEpochs):
     """Divides the learning rate when the loss of held-out videos has not become lower for more than `patience` epochs.
 
-    It is looked at after every epoch; torch's rule (`ReduceLROnPlateau`, mode min). Lightning's own follows the end of an
-    epoch, where its step falls behind the checkpoint.
+    It is looked at after every epoch; torch's rule (`ReduceLROnPlateau`, mode min). Lightning's own follows the end of
+    an epoch, where its step falls behind the checkpoint.
 
     Args:
         lr: To begin with.

@@ -42,7 +42,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check_continues(checkpoint: Mapping[str, Any], callbacks: Iterable[str], path: Path) -> None:
-    """Raises Refusal naming what a checkpoint lacks of what a run goes on with. callbacks: that have a state, by their keys."""
+    """Raises Refusal naming what a checkpoint lacks of what a run goes on with. callbacks: that have a state, by their
+    keys."""
     lacks = [name for name in TO_CONTINUE if name not in checkpoint]
     optimisers = checkpoint.get("optimizer_states", ())
     if not optimisers or any(_is_without_state(optimiser) for optimiser in optimisers):

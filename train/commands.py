@@ -148,8 +148,8 @@ def preview(
     frames, windows, mirrors, blurs and colours. Each clip stands beside what was drawn for it. Look at it before a long
     run, after every change of the augmentation, and when a stage does not learn.
 
-    Examples: `preview --method infonce --store stores/mine`; `preview --method coclr --recipe ucf101 --store stores/ucf101
-    --stage flow --epoch 3 --out flow.html`.
+    Examples: `preview --method infonce --store stores/mine`; `preview --method coclr --recipe ucf101 --store
+    stores/ucf101 --stage flow --epoch 3 --out flow.html`.
 
     Args:
         method: What would be trained, e.g. infonce.
@@ -191,14 +191,15 @@ def verify(run: Path) -> int:
 def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto") -> None:
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
-    The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the file
-    twice.) They are read without running code in them; every tensor is checked by name and shape. Known: the layouts of CoCLR
-    (InfoNCE, UberNCE and CoCLR on S3D and on its ResNet-50), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC
-    (R3D-18), and DPC and CoCon (2D3D-ResNets with a ConvGRU); and linear probes and fine-tuned networks.
+    The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the
+    file twice.) They are read without running code in them; every tensor is checked by name and shape. Known: the
+    layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D and on its ResNet-50), ViCC (S3D and its R(2+1)D), GOCA
+    (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and CoCon (2D3D-ResNets with a ConvGRU); and linear probes and
+    fine-tuned networks.
 
-    Networks are taken whole, with their heads. Evaluation compares videos as the paper does: by the backbone's feature, which
-    GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Prototypes are left out, which is told. A stage that
-    starts from a network with a head of another form takes the backbone, and begins with a fresh head.
+    Networks are taken whole, with their heads. Evaluation compares videos as the paper does: by the backbone's feature,
+    which GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Prototypes are left out, which is told. A
+    stage that starts from a network with a head of another form takes the backbone, and begins with a fresh head.
 
     Args:
         run: New folder, with a stage named rgb, one named flow, or both.

@@ -1,4 +1,5 @@
-"""Published checkpoints as a run of ours, which evaluation reads like any other; and a checkpoint of ours as they publish."""
+"""Published checkpoints as a run of ours, which evaluation reads like any other; and a checkpoint of ours as they
+publish."""
 
 from __future__ import annotations
 
@@ -31,12 +32,13 @@ SHOWN = 4  # names of tensors that are told one by one
 
 
 def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
-    """Write RUN with a finished stage for each stream -> file. Only GOCA's files say of which stream their networks are.
+    """Write RUN with a finished stage for each stream -> file. Only GOCA's files say of which stream their networks
+    are.
 
     Of a file of CoCLR the query network is taken, with its key network and queue; of others the stream's or the query
     network, whole: projection head, aggregation or classifier included. Videos are compared by the layer that the paper
-    compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none and
-    files whose networks saw other clips, and UsageError without a file.
+    compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none
+    and files whose networks saw other clips, and UsageError without a file.
     """
     if not files:
         raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
@@ -115,8 +117,8 @@ def _listed(names: Sequence[str]) -> str:
 def export_published(path: Path, layout: str, out: Path) -> None:
     """Write a checkpoint of ours in a published layout, so that its authors' scripts read it.
 
-    Raises Refusal for a checkpoint of a method or backbone that the layout does not know, UsageError for a layout that is
-    unknown, or that no checkpoint of ours fits into.
+    Raises Refusal for a checkpoint of a method or backbone that the layout does not know, UsageError for a layout that
+    is unknown, or that no checkpoint of ours fits into.
     """
     if layout not in WRITTEN:
         refuse_unknown("layout", layout, WRITTEN, where="export")

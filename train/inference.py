@@ -36,7 +36,8 @@ def unit_features(
 
 
 def clips_ahead(plans: Iterable[ClipPlan], reader: Executor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of plans of one stream: (places (B,), clips (B, D, T, h, w) float on `device`); the next batch is read while the caller computes."""
+    """Of plans of one stream: (places (B,), clips (B, D, T, h, w) float on `device`); the next batch is read while the
+    caller computes."""
 
     def read(batch: Sequence[tuple[int, ClipPlan]]) -> tuple[Tensor, Tensor, Tensor]:
         places, chosen = zip(*batch, strict=True)

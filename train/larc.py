@@ -17,14 +17,14 @@ EPSILON = 1e-8  # in the denominator, as published
 class LARC(Optimizer):
     """SGD with momentum whose step on each tensor w is in proportion to the tensor's norm (You et al. 2017, LARS).
 
-    With a gradient g, `local = trust_coefficient |w| / (|g| + weight_decay |w| + 1e-8)` and u = local (g + weight_decay w);
-    then `buffer = momentum buffer + u` and `w -= lr buffer`. As ViCC and GOCA use it (docs/methods.md 6.1): where |w| is
-    0, u = g, so that biases that start at 0 move; where |g| is 0, u = 0, without weight decay. A tensor without a gradient
-    stays as it is, buffer included. No tensor is excluded.
+    With a gradient g, `local = trust_coefficient |w| / (|g| + weight_decay |w| + 1e-8)` and u = local (g + weight_decay
+    w); then `buffer = momentum buffer + u` and `w -= lr buffer`. As ViCC and GOCA use it (docs/methods.md 6.1): where
+    |w| is 0, u = g, so that biases that start at 0 move; where |g| is 0, u = 0, without weight decay. A tensor without
+    a gradient stays as it is, buffer included. No tensor is excluded.
 
     Args:
-        params: parameters, or groups of them with settings of their own, as of any torch optimiser. Those of a group share
-            a device.
+        params: parameters, or groups of them with settings of their own, as of any torch optimiser. Those of a group
+            share a device.
         lr: learning rate. It multiplies the local ones, and is therefore larger than SGD's: .6 (ViCC), 3.8 (GOCA).
         momentum: share of the buffer that stays.
         weight_decay: L2 term, inside the local rate.

@@ -43,16 +43,16 @@ class OptimiserSettings(Settings):
         weight_decay: on all weights, biases and batch norm included.
         schedule: "constant"; "step": x 0.1 at each of `milestones`; "one_cycle": cosine up for 15 % of all steps from
             lr / 25, then cosine down to nothing, with the momentum going the other way; "cosine": cosine down to
-            `final_lr`, step by step, after a linear warm-up; "plateau": x 0.1, but not below `final_lr`, where the loss of
-            held-out videos has not become lower for more than `patience` epochs (`train.between_epochs.Plateau`).
+            `final_lr`, step by step, after a linear warm-up; "plateau": x 0.1, but not below `final_lr`, where the loss
+            of held-out videos has not become lower for more than `patience` epochs (`train.between_epochs.Plateau`).
         milestones: epochs at whose start the "step" schedule drops.
         warm_up: epochs that the "cosine" schedule takes, at its start, from `warm_up_from` to lr; up or down.
         warm_up_from: learning rate of the first step of a warm-up.
-        horizon: epochs after which the "cosine" schedule comes to its end, warm-up included, of a stage that ends before
-            (ViCC: 500, of which 300 were used); 0: the stage's own end.
+        horizon: epochs after which the "cosine" schedule comes to its end, warm-up included, of a stage that ends
+            before (ViCC: 500, of which 300 were used); 0: the stage's own end.
         patience: epochs without a lower loss that the "plateau" schedule waits for.
-        final_lr: learning rate at the end of a "cosine" schedule, whose last step is a little above; the lowest one of a
-            "plateau" schedule.
+        final_lr: learning rate at the end of a "cosine" schedule, whose last step is a little above; the lowest one of
+            a "plateau" schedule.
     """
 
     name: OptimiserName = "adam"

@@ -1,8 +1,8 @@
 """Which videos each batch holds: one order over all ranks, a pure function of (seed, epoch), whatever was read before.
 
-A sample is a video and which of its turns in the epoch this is: `turn * len(videos) + video`. What is drawn for a sample
-(its frames, its pixels) therefore differs from turn to turn, and where every video has one turn a sample is its video's
-number.
+A sample is a video and which of its turns in the epoch this is: `turn * len(videos) + video`. What is drawn for a
+sample (its frames, its pixels) therefore differs from turn to turn, and where every video has one turn a sample is its
+video's number.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class OrderSettings(Settings):
 class Order:
     """The batches of a training run, all of one size but perhaps the last of each epoch.
 
-    videos: how many there are. labels: class of each, int (N,), for `balanced`. batch: samples of a batch over all ranks.
-    accumulate: batches of an optimiser step, of which an epoch has whole ones; above 1 no smaller batch can be kept.
-    `size`: samples of an epoch. `last`: samples of its last batch, 0 where it has none.
+    videos: how many there are. labels: class of each, int (N,), for `balanced`. batch: samples of a batch over all
+    ranks. accumulate: batches of an optimiser step, of which an epoch has whole ones; above 1 no smaller batch can be
+    kept. `size`: samples of an epoch. `last`: samples of its last batch, 0 where it has none.
     """
 
     def __init__(

@@ -47,8 +47,8 @@ class NeighbourSettings(Settings):
     `same_video_top1`: if of all held-out videos' last clips its own is most like its first.
 
     Args:
-        every: Steps between two looks; 0 for none, and then nothing is held out, unless a learning rate follows a held-out
-            loss (schedule "plateau").
+        every: Steps between two looks; 0 for none, and then nothing is held out, unless a learning rate follows a
+            held-out loss (schedule "plateau").
         share: Of the training videos to hold out, whole recordings.
         gallery: Training videos to compare with at most, drawn once.
     """
@@ -66,7 +66,8 @@ class StageSettings(Settings):
         method: A name in `train.methods`.
         settings: Of the method.
         start: Role of the method -> an earlier stage, or a file.
-        epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise; or
+        epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise;
+            or
         steps: how often the weights are moved.
         batch, precision, sampling: As the recipe's, for this stage; 0 and none: the recipe's.
     """
@@ -137,10 +138,10 @@ class Recipe(Settings):
         batch: Videos in a pass through the network, over all devices: what a loss, a queue and batch norm get to see.
             A stage may give its own.
         stages: What is trained, in order.
-        accumulate: Passes of a step, which averages their gradients: `accumulate` x `batch` videos move the weights once.
-            All that counts steps counts moves of the weights, whatever this is: steps of a stage, learning-rate
-            schedules, checkpoint_every, keep_every, log_every. A queue takes in `batch` keys with every pass, a momentum
-            encoder follows once a step. An epoch leaves out the videos that do not fill its last step.
+        accumulate: Passes of a step, which averages their gradients: `accumulate` x `batch` videos move the weights
+            once. All that counts steps counts moves of the weights, whatever this is: steps of a stage, learning-rate
+            schedules, checkpoint_every, keep_every, log_every. A queue takes in `batch` keys with every pass, a
+            momentum encoder follows once a step. An epoch leaves out the videos that do not fill its last step.
         clip_gradients: Largest norm of a step's gradient (of all weights together); 0: as it is.
         sync_batchnorm: Batch norm over the clips of all devices instead of each device's own. Needs GPUs.
         seed: Of weights, order, frames and pixels.

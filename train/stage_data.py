@@ -57,7 +57,8 @@ class StageData(LightningDataModule):
 def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
     """Raises Refusal where videos have labels and no split, and the recipe does not say which `splits` it means.
 
-    Such is a data set whose test videos nobody told apart: a network that has seen them cannot be tested fairly any more.
+    Such is a data set whose test videos nobody told apart: a network that has seen them cannot be tested fairly any
+    more.
     """
     if "splits" not in recipe.model_fields_set and (lack := store.annotated.without_split()):
         root = shlex.quote(str(store.root))

@@ -162,8 +162,9 @@ def run_stage(
         profile: how many steps to profile, into RUN/<stage>/profile.
 
     Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a
-    checkpoint that is damaged or not of this run, a full disk or a device whose convolutions are wrong, UsageError where
-    networks cannot be compiled. Other versions continue a checkpoint, told, if of torch and Lightning the major ones agree.
+    checkpoint that is damaged or not of this run, a full disk or a device whose convolutions are wrong, UsageError
+    where networks cannot be compiled. Other versions continue a checkpoint, told, if of torch and Lightning the major
+    ones agree.
     """
     training_set = training_set_of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
@@ -268,9 +269,9 @@ def _callbacks(
     hardware: Hardware,
     stopping: Stopping,
 ) -> list[Callback]:
-    """In the order in which they see the end of a step: one that `note`s values of its own goes before Metrics, a step's
-    values are found finite before its line is written, that before its checkpoint, and the bar shows up once signals are
-    caught."""
+    """In the order in which they see the end of a step: one that `note`s values of its own goes before Metrics, a
+    step's values are found finite before its line is written, that before its checkpoint, and the bar shows up once
+    signals are caught."""
     metrics, watching = Metrics(folder / "metrics.jsonl", recipe.log_every), []
     if recipe.neighbours.every:
         sampling, streams = recipe.sampling_of(stage), list(stage.settings.networks)

@@ -22,10 +22,11 @@ HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users 
 
 
 class Videos:
-    """N videos of a store. A number of a video is a place in `rows`, int32 (N,), which are those of the store's listing.
+    """N videos of a store. A number of a video is a place in `rows`, int32 (N,), which are those of the store's
+    listing.
 
-    frames: that all stored views have. labels: class index, -1 without. sources: number of the recording, in the order of
-    their names.
+    frames: that all stored views have. labels: class index, -1 without. sources: number of the recording, in the order
+    of their names.
     """
 
     def __init__(self, annotated: Annotated, rows: np.ndarray) -> None:
@@ -72,10 +73,10 @@ def of_splits(store: VideoStore, splits: Sequence[str]) -> Videos:
 class TrainingSet:
     """The videos that a stage trains on, and those that are held out.
 
-    videos: trained on; a number of a video is a place in them. held_out: whole recordings that `share` keeps from training.
-    groups: such as pseudo-labels make, of `videos`; None until someone sets them. empty: how many of all videos have no
-    frame that all views have, as a video of one frame has no flow: they are left out. short: how many others have fewer
-    than `least` frames. Constructed from all videos of the recipe's splits.
+    videos: trained on; a number of a video is a place in them. held_out: whole recordings that `share` keeps from
+    training. groups: such as pseudo-labels make, of `videos`; None until someone sets them. empty: how many of all
+    videos have no frame that all views have, as a video of one frame has no flow: they are left out. short: how many
+    others have fewer than `least` frames. Constructed from all videos of the recipe's splits.
 
     Raises Refusal where no video is left.
     """

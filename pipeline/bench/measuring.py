@@ -1,7 +1,8 @@
 """How fast flow estimators are and how far they agree: all of them on the same pairs, in turn, in one run.
 
-CPU estimators are timed by the CPU time of one thread, so that other work on the machine changes little; those that use a
-GPU by wall time, in batches. The figures to trust are the ratios: pairs differ by a factor of three, machines by more.
+CPU estimators are timed by the CPU time of one thread, so that other work on the machine changes little; those that use
+a GPU by wall time, in batches. The figures to trust are the ratios: pairs differ by a factor of three, machines by
+more.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def synthetic_pairs(size: tuple[int, int], count: int) -> list[Pair]:
 
 
 def video_pairs(folder: Path, size: tuple[int, int], count: int) -> tuple[list[Pair], list[str]]:
-    """Consecutive frames of the videos in a folder, at one size: `count` pairs, evenly from all and from their beginnings.
+    """Consecutive frames of the videos in a folder, at one size: `count` pairs, evenly from all and from their
+    beginnings.
 
     Returns the pairs, and what was left out and why. Raises Refusal when there is no video at all.
     """

@@ -41,30 +41,31 @@ def bring(
 ) -> int:
     """Bring frames and flow that exist as JPEGs into a store. Safe to repeat: only what is missing is done.
 
-    Takes LMDBs of CoCLR and ViCC, and folders as denseflow writes them (<class>/<video>/img_00001.jpg, flow_x_00001.jpg,
-    flow_y_00001.jpg). Frames are stored byte for byte; only what is not a plain baseline colour JPEG of the video's size
-    is encoded again, and that is told. Flow is encoded again, as one gray JPEG a pair at quality 95.
-    A video that is empty or damaged, or whose frames and flow do not fit, lands in quarantine; the exit code is then 3.
+    Takes LMDBs of CoCLR and ViCC, and folders as denseflow writes them (<class>/<video>/img_00001.jpg,
+    flow_x_00001.jpg, flow_y_00001.jpg). Frames are stored byte for byte; only what is not a plain baseline colour JPEG
+    of the video's size is encoded again, and that is told. Flow is encoded again, as one gray JPEG a pair at quality
+    95. A video that is empty or damaged, or whose frames and flow do not fit, lands in quarantine; the exit code is
+    then 3.
 
     Args:
         frames: LMDB of frames, or folder of frame folders.
         store: Folder of the store, or its URL; made if it is not there.
         flow: LMDB of flow, or folder of frame folders; without it the store has frames alone.
-        dataset: Whose labels, recordings and splits the videos have: a name in data_manifests/, such as coclr for CoCLR's CSVs
-            and video_source.json or ucf101 for the official lists, or the path of a file like those. By default labels are
-            the folders, and splits folders train/, val/ or test/ above.
+        dataset: Whose labels, recordings and splits the videos have: a name in data_manifests/, such as coclr for
+            CoCLR's CSVs and video_source.json or ucf101 for the official lists, or the path of a file like those. By
+            default labels are the folders, and splits folders train/, val/ or test/ above.
         split: Which of the official splits, for data sets that have several.
         lists: Folder of the lists; by default they are looked for in and beside `frames`.
         classes: Class list, one class a line, where its order is not official or not in the lists.
         manifest: Use this manifest instead (`manifest --frames` makes one); videos are found by their ids.
-        alignment: Of as many flow pictures as frames. first: picture k leads from frame k to the next; second: it leads to
-            frame k, as TSN's dense_flow has it; auto: what the pictures of some videos tell, or a refusal.
+        alignment: Of as many flow pictures as frames. first: picture k leads from frame k to the next; second: it leads
+            to frame k, as TSN's dense_flow has it; auto: what the pictures of some videos tell, or a refusal.
         bound: Pixels at which the flow was clipped when it was made.
         fps: Frame rate of the videos, where it is known.
         workers: Threads; 0 takes all cores.
         retry_quarantined: Try the videos again that earlier runs refused.
-        overwrite: Redo stored videos whose pictures have changed since, and the whole store where it was made with other
-            settings or by another major version of the software. Without it, that is refused and told.
+        overwrite: Redo stored videos whose pictures have changed since, and the whole store where it was made with
+            other settings or by another major version of the software. Without it, that is refused and told.
     """
     again = _command(locals())
     with contextlib.ExitStack() as stack:

@@ -52,8 +52,8 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
 def _structured(text: str) -> Any:
     """The list or mapping that an option's value spells out; all else stays the text that was given.
 
-    YAML would take `#a`, `~`, `&a` or `1e3` for something else than a name; numbers and truth values are read by the types
-    of their options.
+    YAML would take `#a`, `~`, `&a` or `1e3` for something else than a name; numbers and truth values are read by the
+    types of their options.
     """
     try:
         value = yaml.load(text, Loader=yaml.BaseLoader)

@@ -14,10 +14,10 @@ from pipeline.store import open_store
 def export(store: str, video: str, /, *, out: Path, view: str = "") -> None:
     """Write one stored video as MP4, as NumPy array or as a folder of images, for other tools.
 
-    The ending of `out` decides. `.mp4`: H.264 of high quality at the stored frame rate, flow as colours. `.npy`: rgb uint8
-    (F, H, W, 3), flow float32 (F-1, 2, H, W) in pixels, u (right) before v (down). No ending, a FOLDER: the stored images,
-    byte for byte, of rgb as img_00001.jpg and so on; but flow in denseflow's layout, flow_x_00001.jpg and flow_y_00001.jpg, gray
-    JPEGs of quality 95 in the papers' mapping (-20..20 pixels to 0..255), encoded again.
+    The ending of `out` decides. `.mp4`: H.264 of high quality at the stored frame rate, flow as colours. `.npy`: rgb
+    uint8 (F, H, W, 3), flow float32 (F-1, 2, H, W) in pixels, u (right) before v (down). No ending, a FOLDER: the
+    stored images, byte for byte, of rgb as img_00001.jpg and so on; but flow in denseflow's layout, flow_x_00001.jpg
+    and flow_y_00001.jpg, gray JPEGs of quality 95 in the papers' mapping (-20..20 pixels to 0..255), encoded again.
 
     Examples: `export stores/mine Walk/w_01 --out w_01.mp4`; `export stores/mine Walk/w_01 --out w_01 --view flow`.
 

@@ -78,11 +78,12 @@ def extract(
 ) -> int:
     """Decode videos and compute their views, as flow, into a store. Safe to repeat: only what is missing is done.
 
-    A broken video lands in quarantine with its reason and the run goes on; the exit code is then 3. Ctrl-C lets the videos
-    that are running finish (exit code 130), SIGTERM too (143); a second one stops at once. The first line of a run links to
-    Dask's dashboard. Workers on other machines need this environment and the same paths, and one thread each: `dask worker
-    --scheduler-file FILE --nthreads 1 --nworkers CORES`; their scheduler needs `dask scheduler --scheduler-file FILE` and
-    DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=0, or it hands a video that kills a worker to several more.
+    A broken video lands in quarantine with its reason and the run goes on; the exit code is then 3. Ctrl-C lets the
+    videos that are running finish (exit code 130), SIGTERM too (143); a second one stops at once. The first line of a
+    run links to Dask's dashboard. Workers on other machines need this environment and the same paths, and one thread
+    each: `dask worker --scheduler-file FILE --nthreads 1 --nworkers CORES`; their scheduler needs `dask scheduler
+    --scheduler-file FILE` and DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=0, or it hands a video that kills a worker
+    to several more.
 
     Args:
         videos: Folder that holds the videos.
@@ -92,23 +93,24 @@ def extract(
         lists: Folder of the official lists; by default they are looked for in and beside `videos`.
         classes: Class list, one class a line, where its order is not official or not in the lists.
         manifest: Use this manifest instead; its paths are relative to `videos`.
-        views: What to store, as rgb,flow or rgb alone; by default rgb and flow. A store that lacks a view that is named here
-            gets it, of all its videos; what it has already stays as it is, and new videos get all of its views.
+        views: What to store, as rgb,flow or rgb alone; by default rgb and flow. A store that lacks a view that is named
+            here gets it, of all its videos; what it has already stays as it is, and new videos get all of its views.
             The options of views that are not named here say nothing.
         decode: Which frames of a video are taken.
-        scheduler: Where the workers are: empty on this machine; a running Dask scheduler's address (tcp://host:port, tls://...)
-            or scheduler file; slurm for jobs as --slurm.* describe them.
+        scheduler: Where the workers are: empty on this machine; a running Dask scheduler's address (tcp://host:port,
+            tls://...) or scheduler file; slurm for jobs as --slurm.* describe them.
         slurm: Jobs of `--scheduler slurm`.
-        workers: Videos in work at once, a process each (for flow on GPUs, a thread each); 0 takes all cores, with slurm one
-            job; a running scheduler has its own.
+        workers: Videos in work at once, a process each (for flow on GPUs, a thread each); 0 takes all cores, with slurm
+            one job; a running scheduler has its own.
         dry_run: `--dry_run true` writes nothing; it tells what is to do, how long it would take and how large the store
             would grow, from a sample of 8 videos, and prints the job of slurm.
-        time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands in
-            quarantine; 0 waits for ever.
+        time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands
+            in quarantine; 0 waits for ever.
         retry_quarantined: Try the videos again that earlier runs refused.
         overwrite: Redo stored videos whose file has changed since, and the whole store where it was
             made with other settings or by another major version of the software. Without it, that is refused and told.
-        prune: When all else is done, remove the stored and quarantined videos that the manifest (or the folder) does not list.
+        prune: When all else is done, remove the stored and quarantined videos that the manifest (or the folder) does
+            not list.
     """
     listed = importers.listed(dataset, videos, split=split, lists=lists, classes=classes, manifest=manifest)
     print_notes(listed)

@@ -96,10 +96,10 @@ def bench_flow(
     """Measure flow estimators against tvl1-opencv: speed, agreement, and error where the true flow is known.
 
     All estimators do the same pairs of consecutive frames, one after the other, pair by pair. CPU estimators take one
-    thread and are timed in CPU time; those on a GPU in wall time, in batches. `agreement` is with the flow of tvl1-opencv:
-    mean distance in pixels, share of the bytes as stored that are equal, and that differ by one at most. `UCF101` is the
-    cost of its 2.5 million pairs at this size, on one core or one GPU. Without `videos` and `pairs` the pairs are
-    synthetic.
+    thread and are timed in CPU time; those on a GPU in wall time, in batches. `agreement` is with the flow of
+    tvl1-opencv: mean distance in pixels, share of the bytes as stored that are equal, and that differ by one at most.
+    `UCF101` is the cost of its 2.5 million pairs at this size, on one core or one GPU. Without `videos` and `pairs` the
+    pairs are synthetic.
 
     Args:
         videos: Take the pairs from the videos in this folder, scaled to `size`.

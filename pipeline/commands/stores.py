@@ -42,7 +42,8 @@ def manifest(
     lists: Path | None = None,
     classes: Path | None = None,
 ) -> None:
-    """List the videos of a data set in a manifest (CSV), with labels and splits; tell what lists and folder don't share.
+    """List the videos of a data set in a manifest (CSV), with labels and splits; tell what lists and folder don't
+    share.
 
     Args:
         out: Manifest to write; its class list is written beside it.
@@ -71,11 +72,13 @@ def _place(videos: Path | None, frames: Path | None) -> Place:
 
 
 def status(store: str, annotations: str = "") -> None:
-    """Tell what is in a store: videos, frames, size, settings, the last run, and what is in quarantine for which reason.
+    """Tell what is in a store: videos, frames, size, settings, the last run, and what is in quarantine for which
+    reason.
 
     Args:
         store: Folder of the store, or its URL.
-        annotations: The annotation set whose labels and splits are told; by default that of extraction, or the only one.
+        annotations: The annotation set whose labels and splits are told; by default that of extraction, or the only
+            one.
     """
     opened = open_store(store, annotations)
     videos = opened.table

@@ -1,9 +1,9 @@
 """Which pair of frames each flow picture is of, where a video has as many flow pictures as frames.
 
-Tools disagree: flow picture k leads from frame k to the next (`first`: it is numbered like the first frame of its pair, and
-that of the last frame means nothing), or to frame k from the one before (`second`: TSN's dense_flow, which leaves a video's
-first frame out). The frames tell: flow carries the second frame of its own pair onto the first, that of a neighbour less
-well, wherever motion changes.
+Tools disagree: flow picture k leads from frame k to the next (`first`: it is numbered like the first frame of its pair,
+and that of the last frame means nothing), or to frame k from the one before (`second`: TSN's dense_flow, which leaves a
+video's first frame out). The frames tell: flow carries the second frame of its own pair onto the first, that of a
+neighbour less well, wherever motion changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """A flow picture, in pixels, float32 (2, h, w), the frame of its number, uint8 (H, W), and those before and after it."""
+    """A flow picture, in pixels, float32 (2, h, w), the frame of its number, uint8 (H, W), and those before and after
+    it."""
 
     flow: np.ndarray
     before: np.ndarray

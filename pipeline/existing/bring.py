@@ -115,8 +115,8 @@ class Brought:
 def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
     """The rows of `listed`, found in the sources by their ids; without it every video, labelled with its folder.
 
-    Rows come in the order in which videos are read fastest. One that the sources lack stays: it ends in quarantine. Videos that are not in `listed` are told in the notes.
-    Raises Refusal when they have no video in common.
+    Rows come in the order in which videos are read fastest. One that the sources lack stays: it ends in quarantine.
+    Videos that are not in `listed` are told in the notes. Raises Refusal when they have no video in common.
     """
     videos = existing.videos
     if listed is None:
@@ -169,7 +169,8 @@ def bring(
 
 
 def _run(work: Callable[[Video], Outcome], todo: list[Video], workers: int) -> Generator[Outcome]:
-    """Outcomes in the order of the rows, in which an LMDB lies on the disk. A run that stops early drops what is not begun."""
+    """Outcomes in the order of the rows, in which an LMDB lies on the disk. A run that stops early drops what is not
+    begun."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield from pool.map(work, todo)

@@ -1,8 +1,8 @@
 """The LMDBs of CoCLR and ViCC: one file, of each video a msgpack list of JPEGs (docs/methods.md 1.6).
 
 `__order__` lists the videos as `<class>/<video>`; the video at place n has the key `%09d` of n. `__vlen__`, where it is
-there, has the lengths in the order of `__keys__`. It was all packed by a msgpack without a type for bytes, which a reader
-of today takes for broken text unless it is told to leave bytes alone.
+there, has the lengths in the order of `__keys__`. It was all packed by a msgpack without a type for bytes, which a
+reader of today takes for broken text unless it is told to leave bytes alone.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ class CoclrLmdb(AbstractContextManager):
 
 
 def _refuse_damage(path: Path) -> None:
-    """LMDB trusts its file: one that is cut off or damaged could end this process. 0.11 s for 460 MiB; pictures are not read."""
+    """LMDB trusts its file: one that is cut off or damaged could end this process. 0.11 s for 460 MiB; pictures are not
+    read."""
     try:
         # Pages that nothing leads to are a waste and no harm.
         damage = [problem for problem in verify.verify(str(path), subdir=False) if "a leak" not in problem]

@@ -21,7 +21,8 @@ PICTURE = re.compile(r"(img|flow_x|flow_y)_(\d+)\.jpe?g", re.IGNORECASE)
 
 
 class FrameFolders(AbstractContextManager):
-    """Every folder below `path` that has such pictures, or has nothing below it, which is a video that is empty; links are followed."""
+    """Every folder below `path` that has such pictures, or has nothing below it, which is a video that is empty; links
+    are followed."""
 
     kind = "denseflow-folders"
 
@@ -71,7 +72,8 @@ class FrameFolders(AbstractContextManager):
         return found if any_picture else []
 
     def _pictures(self, video: str, kind: str) -> list[Path]:
-        """The files of one kind by their numbers, which must have no gap: behind a gap everything would be one too early."""
+        """The files of one kind by their numbers, which must have no gap: behind a gap everything would be one too
+        early."""
         numbered: dict[int, Path] = {}
         try:
             for entry in os.scandir(self.path / video):

@@ -1,7 +1,8 @@
 """Whether the compressed data of a JPEG are whole. Decoders make up what is missing or broken, without a word.
 
 The codes are read as a decoder does (ITU-T T.81, F.2.2), and nothing is made of them: what libjpeg would warn of, which
-OpenCV does not pass on, is found. Of a sequential JPEG; of a progressive one by FFmpeg, which finds nineteen in twenty of those.
+OpenCV does not pass on, is found. Of a sequential JPEG; of a progressive one by FFmpeg, which finds nineteen in twenty
+of those.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ DAMAGE = {
 
 @dataclass
 class _Header:
-    """What is told before a scan. components: id -> horizontal and vertical sampling. tables: bodies of the DHT segments."""
+    """What is told before a scan. components: id -> horizontal and vertical sampling. tables: bodies of the DHT
+    segments."""
 
     height: int = 0
     width: int = 0
@@ -100,7 +102,8 @@ def _whole(size: int, part: int) -> int:
 
 @functools.lru_cache(maxsize=64)  # encoders have few tables, and most pictures the same
 def _lookup(tables: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Of the next 16 bits the length of their code << 8 | its symbol, 0 where there is none: uint16 (8, 65536), DC then AC.
+    """Of the next 16 bits the length of their code << 8 | its symbol, 0 where there is none: uint16 (8, 65536), DC then
+    AC.
 
     Before it the same of the next 10 bits, where that is enough: a table that stays in a core's nearest cache.
     """

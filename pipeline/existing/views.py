@@ -19,8 +19,8 @@ from pipeline.views.rgb import RGB
 class BroughtFrames:
     """Frames as they are; what is not a plain JPEG of the first frame's size is encoded again, scaled to it if need be.
 
-    Encoding again costs 0.26 gray levels on average (40 frames of real clips as progressive JPEGs of quality 95 and chroma
-    4:2:0; storing their colour at full size would cost 0.33, and a tenth more bytes).
+    Encoding again costs 0.26 gray levels on average (40 frames of real clips as progressive JPEGs of quality 95 and
+    chroma 4:2:0; storing their colour at full size would cost 0.33, and a tenth more bytes).
     """
 
     name: ClassVar[str] = RGB.name
@@ -68,10 +68,10 @@ class BroughtFrames:
 class BroughtFlow:
     """Flow pictures of others, decoded and encoded as ours: u over v in one gray JPEG.
 
-    The bytes mean the same before and after; what is lost is lost to the second JPEG. Measured with TV-L1 flow of 40 pairs
-    of real clips, short side 256, bound 20: from CoCLR's pictures 0.021 px on average (0.035 in the worst picture), so
-    that the mean error of what is stored against the estimator's flow rises from 0.0942 to 0.0947 px; from denseflow's
-    (gray, quality 95) 0.002 px, from 0.0637 to 0.0640. Flow that is extracted here has 0.0637.
+    The bytes mean the same before and after; what is lost is lost to the second JPEG. Measured with TV-L1 flow of 40
+    pairs of real clips, short side 256, bound 20: from CoCLR's pictures 0.021 px on average (0.035 in the worst
+    picture), so that the mean error of what is stored against the estimator's flow rises from 0.0942 to 0.0947 px; from
+    denseflow's (gray, quality 95) 0.002 px, from 0.0637 to 0.0640. Flow that is extracted here has 0.0637.
     """
 
     name: ClassVar[str] = FLOW.name

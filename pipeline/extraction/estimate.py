@@ -77,9 +77,9 @@ def estimate(
 ) -> Estimate:
     """The plan of `extract` with these arguments and its cost. Writes nothing, neither store nor catalogue.
 
-    The sample is 8 videos evenly spaced in the order of file sizes; of each the first 32 frames are extracted, by a worker
-    on this machine as a run would start it, into a temporary folder. Every video is taken to cost, per byte of its file,
-    what the sample's nearest one in that order costs. Raises Refusal where `extract` would refuse to begin.
+    The sample is 8 videos evenly spaced in the order of file sizes; of each the first 32 frames are extracted, by a
+    worker on this machine as a run would start it, into a temporary folder. Every video is taken to cost, per byte of
+    its file, what the sample's nearest one in that order costs. Raises Refusal where `extract` would refuse to begin.
     """
     refuse_nothing(manifest, root)
     root, settings = root.absolute(), joined(store, settings.resolved(), add_views, overwrite)

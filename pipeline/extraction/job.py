@@ -59,11 +59,11 @@ def extract_video(
 ) -> Outcome:
     """Decode, compute, encode and commit one video, or quarantine it with its reason.
 
-    root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video that
-    is done again stays as it was until the new one is whole. time_limit: seconds that one frame may take to decode before the video is
-    quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever. adding: where the
-    video is stored, only the views that it lacks are computed, and what it has stays as it is. run: see `fence.inside`. `seconds` of the outcome:
-    decode, flow, encode, write, total.
+    root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video
+    that is done again stays as it was until the new one is whole. time_limit: seconds that one frame may take to decode
+    before the video is quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever.
+    adding: where the video is stored, only the views that it lacks are computed, and what it has stays as it is. run:
+    see `fence.inside`. `seconds` of the outcome: decode, flow, encode, write, total.
     """
     cv2.setNumThreads(1)
     file = Path(root) / video.path
@@ -99,7 +99,8 @@ def attempt(
 ) -> Outcome:
     """Call `store_video`, which commits a video, and tell what became of it. stamp: of its source, see `plan.Sources`.
 
-    Undecodable, or an error in our own code, puts the video in quarantine with `reproduce`, the command that shows it again.
+    Undecodable, or an error in our own code, puts the video in quarantine with `reproduce`, the command that shows it
+    again.
     """
     began = time.perf_counter()
     try:
@@ -243,7 +244,8 @@ class _Partial:
 def _decoded(
     source: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
 ) -> Iterator[np.ndarray]:
-    """The video's blocks. Where what is readable of a damaged video is wanted, they end at the damage, and `partial` says why."""
+    """The video's blocks. Where what is readable of a damaged video is wanted, they end at the damage, and `partial`
+    says why."""
     try:
         yield from source.blocks(settings, guard=guard)
     except Undecodable as error:

@@ -48,8 +48,8 @@ class Summary:
 class Journal:
     """The journal of one run into a store: `STORE/journal/TIME-HOST-PID-PART.jsonl`, begun with the first video.
 
-    The first line tells of the run, each other one of a video. A local file gets every line at once. An object cannot be
-    appended to: there, lines are kept and written as another part every half a minute.
+    The first line tells of the run, each other one of a video. A local file gets every line at once. An object cannot
+    be appended to: there, lines are kept and written as another part every half a minute.
     """
 
     def __init__(self, store: Path, videos: int) -> None:

@@ -51,10 +51,10 @@ def run_into(
 ) -> Iterator[Plan]:
     """What a run into the store at `path`, which is made if it is not there, has to do.
 
-    The store is ready for these videos and for nobody else meanwhile; where the block ends well, its catalogue is brought
-    up to date. With nothing to do nothing is written, not even the lock. Raises Refusal as `create_store`, `only_writer` and
-    `plan` do; with `overwrite`, a store of other settings or other software is emptied, unless it has videos that are not
-    in the manifest or whose files are gone.
+    The store is ready for these videos and for nobody else meanwhile; where the block ends well, its catalogue is
+    brought up to date. With nothing to do nothing is written, not even the lock. Raises Refusal as `create_store`,
+    `only_writer` and `plan` do; with `overwrite`, a store of other settings or other software is emptied, unless it has
+    videos that are not in the manifest or whose files are gone.
     """
 
     def planned(store: VideoStore) -> Plan:
@@ -116,9 +116,9 @@ def _of_these_settings(
 def start_over(store: VideoStore, settings: ExtractionSettings) -> VideoStore:
     """Empty a store, then give it these settings.
 
-    In this order, so that killed at any moment it is a store with fewer videos, all of the settings that it names: first
-    the commit records, for they alone make videos exist, then everything that was made with the old settings, and last
-    the store's own record. The journal stays.
+    In this order, so that killed at any moment it is a store with fewer videos, all of the settings that it names:
+    first the commit records, for they alone make videos exist, then everything that was made with the old settings, and
+    last the store's own record. The journal stays.
     """
     root = store.root
     for file in list(catalogue.record_files(root)):
@@ -144,7 +144,8 @@ def make_ready(store: VideoStore, manifest: Manifest, video_ids: Collection[str]
     after = before.updated(listed)
     with writing_to(root):
         sweep(root)
-        # Records of schema 1 say it themselves; those to come say nothing, so that all of it is written beside them first.
+        # Records of schema 1 say it themselves; those to come say nothing, so that all of it is written beside them
+        # first.
         if after != before or (video_ids and store.schema < layout.SCHEMA):
             annotation.save(root, annotation.EXTRACTION, after)
             if store.schema < layout.SCHEMA:

@@ -79,8 +79,8 @@ def changes(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do. todo: videos by their ids. adding: of those that are stored and lack views, which; the others
-    are done whole. summary: of the run so far.
+    """What a run has to do. todo: videos by their ids. adding: of those that are stored and lack views, which; the
+    others are done whole. summary: of the run so far.
     """
 
     todo: dict[str, Video] = field(default_factory=dict)

@@ -34,9 +34,10 @@ def counting_bar(unit: str, console: Console) -> Progress:
 class ExtractionBar:
     """One live line; on a terminal that cannot redraw, a line every ten seconds.
 
-    sizes: bytes of each video's file that is to do (or 1, where sizes tell nothing), by its id. The bar and the time left
-    go by them: the largest come first, so that a count of videos would promise an end that is far too late. quarantined:
-    how many are in quarantine already. pairs: whether flow is computed, so that pairs of frames are told too.
+    sizes: bytes of each video's file that is to do (or 1, where sizes tell nothing), by its id. The bar and the time
+    left go by them: the largest come first, so that a count of videos would promise an end that is far too late.
+    quarantined: how many are in quarantine already. pairs: whether flow is computed, so that pairs of frames are told
+    too.
     """
 
     def __init__(self, sizes: Mapping[str, int], quarantined: int, doing: str = "extract", pairs: bool = False) -> None:

@@ -61,8 +61,8 @@ def extract(
     add_views: a store that lacks some of the views gets them, of every video; what else it has stays as it is, byte for
     byte. Views that it has and `settings` does not name are made of new videos, too. workers, scheduler, jobs: see
     `cluster.workers_for_extraction`. The first Ctrl-C or SIGTERM lets the running videos finish, the second
-    does not. Raises Refusal when nothing can be done (no such folder, what was just said) or nothing more (disk full), and
-    Unfinished when a signal ended it.
+    does not. Raises Refusal when nothing can be done (no such folder, what was just said) or nothing more (disk full),
+    and Unfinished when a signal ended it.
     """
     refuse_nothing(manifest, root)
     if storage.in_this_process_only(store):

@@ -33,8 +33,8 @@ __all__ = ["FlowEstimator", "choose", "create", "dequantise", "quantise", "softw
 def create(name: str, **settings: Any) -> FlowEstimator:
     """The estimator of that name with its settings, ready to work in this process.
 
-    "tvl1" is the fastest TV-L1 available, "ptlflow:NAME" the model NAME of the package ptlflow; `.name` says which it is.
-    Raises UsageError for an unknown name or setting, and where it cannot work here.
+    "tvl1" is the fastest TV-L1 available, "ptlflow:NAME" the model NAME of the package ptlflow; `.name` says which it
+    is. Raises UsageError for an unknown name or setting, and where it cannot work here.
     """
     estimator = choose(name, **settings)
     estimator.open()
@@ -42,8 +42,8 @@ def create(name: str, **settings: Any) -> FlowEstimator:
 
 
 def choose(name: str, **settings: Any) -> FlowEstimator:
-    """The same for its `name`, `settings` and `running` alone: it may be for another machine, whose device and memory this
-    one has not. Only "tvl1" is what is the fastest here. Raises UsageError for an unknown name or setting.
+    """The same for its `name`, `settings` and `running` alone: it may be for another machine, whose device and memory
+    this one has not. Only "tvl1" is what is the fastest here. Raises UsageError for an unknown name or setting.
     """
     if name == "tvl1":
         name = next(name for name in FASTEST_TVL1 if name != "tvl1-cuda" or _cuda_works())

@@ -35,7 +35,8 @@ class DIS(PairEstimator):
         self._chosen = (self._solver.getFinestScale(), self._solver.getPatchSize(), self._solver.getPatchStride())
 
     def pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        # OpenCV changes these for small frames and keeps the change: the flow of a video would depend on those before it.
+        # OpenCV changes these for small frames and keeps the change: the flow of a video would depend on those before
+        # it.
         finest, patch, stride = self._chosen
         if min(first.shape) < patch << finest:
             # OpenCV reads outside its memory then, which may end the process.

@@ -29,7 +29,8 @@ class FlowEstimator(ABC):
 
     @property
     def running(self) -> dict[str, Any]:
-        """The other parameters: they change the flow by the rounding of its last bits at most, and no store depends on them."""
+        """The other parameters: they change the flow by the rounding of its last bits at most, and no store depends on
+        them."""
         return {key: value for key, value in self._fields().items() if key in self.RUNNING}
 
     @property
@@ -38,8 +39,8 @@ class FlowEstimator(ABC):
         return str(self.device).startswith("cuda")
 
     def open(self) -> None:  # noqa: B027 - most need nothing
-        """Get what it computes with in this process, such as weights. Raises UsageError where that, or its device, is not
-        there."""
+        """Get what it computes with in this process, such as weights. Raises UsageError where that, or its device, is
+        not there."""
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
         """Do what the first pair would wait for and other processes can share, such as compiling."""
@@ -48,8 +49,8 @@ class FlowEstimator(ABC):
         """Flow from each frame of `first` to the frame of `second` with the same index.
 
         first, second: uint8 RGB (N, H, W, 3) or gray (N, H, W). Returns float32 (N, 2, H, W), in pixels: channel 0 is u
-        (right), channel 1 is v (down). The flow of a pair does not depend on the others. Raises ValueError for other types,
-        shapes or unequal sizes.
+        (right), channel 1 is v (down). The flow of a pair does not depend on the others. Raises ValueError for other
+        types, shapes or unequal sizes.
         """
         check_frames(first, second)
         if not len(first):
@@ -63,7 +64,8 @@ class FlowEstimator(ABC):
     def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
         """Begin `batch`; what is returned waits for the flow and gives it, and may be called from any thread.
 
-        The frames may change once this returns. Only one thread launches; it may do so before an earlier batch is collected.
+        The frames may change once this returns. Only one thread launches; it may do so before an earlier batch is
+        collected.
         """
         flow = self.batch(first, second)
         return lambda: flow

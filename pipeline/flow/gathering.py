@@ -1,7 +1,7 @@
 """One GPU for all threads of a process: pairs of several videos are computed in one batch.
 
-A GPU is full from hundreds of pairs and a video's block has at most 64; while it computes the pairs of some videos, other
-threads decode and encode theirs.
+A GPU is full from hundreds of pairs and a video's block has at most 64; while it computes the pairs of some videos,
+other threads decode and encode theirs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ AHEAD = 2
 class Gathering:
     """An estimator that any number of threads call at once. The flow is that of the estimator alone, in every bit.
 
-    Whenever the GPU is free it gets the pairs that wait, the oldest first and with them all others of their size, up to the
-    estimator's `batch_size`; it never waits for more. Only full batches are sent ahead of that. One thread launches all
-    batches; it lives while pairs wait, so nothing is to be shut down. Memory: a copy of the frames and the flow of AHEAD
-    batches, beside the pairs that the callers themselves hold while they wait.
+    Whenever the GPU is free it gets the pairs that wait, the oldest first and with them all others of their size, up to
+    the estimator's `batch_size`; it never waits for more. Only full batches are sent ahead of that. One thread launches
+    all batches; it lives while pairs wait, so nothing is to be shut down. Memory: a copy of the frames and the flow of
+    AHEAD batches, beside the pairs that the callers themselves hold while they wait.
 
-    When a batch fails its callers' pairs are tried again, each caller's alone, so that an error reaches only the caller whose
-    pairs cause it. When not even black frames succeed then, the GPU is lost to this process (after an illegal access, every
-    later call fails), so it ends: extraction does its videos again in another.
+    When a batch fails its callers' pairs are tried again, each caller's alone, so that an error reaches only the caller
+    whose pairs cause it. When not even black frames succeed then, the GPU is lost to this process (after an illegal
+    access, every later call fails), so it ends: extraction does its videos again in another.
     """
 
     def __init__(self, estimator: FlowEstimator) -> None:

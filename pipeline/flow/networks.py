@@ -37,8 +37,9 @@ def own_iterations(model: str) -> int | None:
 def find_weights(model: str, weights: str, recorded: str | None) -> tuple[Path, str]:
     """The file of the weights and its sha256.
 
-    `weights` is a name that ptlflow publishes, whose file is where torch.hub keeps downloads, or else a path. Raises UsageError
-    for a file that is not there, with the addresses to download from, and for one whose digest is not `recorded`.
+    `weights` is a name that ptlflow publishes, whose file is where torch.hub keeps downloads, or else a path. Raises
+    UsageError for a file that is not there, with the addresses to download from, and for one whose digest is not
+    `recorded`.
     """
     published = getattr(_ptlflow().get_model_reference(model), "pretrained_checkpoints", {})
     kept = Path(torch.hub.get_dir()) / "checkpoints"
@@ -120,7 +121,8 @@ def _difference(expected: dict[str, torch.Tensor], found: dict[str, Any]) -> str
 def _ptlflow() -> Any:
     """The package. Its first import takes all its models with it, six seconds.
 
-    One of them asks faiss for a GPU as it is imported and dies with faiss-cpu; without faiss it goes on, and so it gets none.
+    One of them asks faiss for a GPU as it is imported and dies with faiss-cpu; without faiss it goes on, and so it gets
+    none.
     """
     environment.repair_torchvision()
     modules: dict[str, Any] = sys.modules

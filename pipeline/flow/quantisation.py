@@ -31,7 +31,8 @@ def dequantise(values: np.ndarray, bound: float = 20.0, mapping: Mapping = "line
 
 
 def linear_values(mapping: Mapping) -> np.ndarray | None:
-    """What each byte would be in the linear mapping if that had fractions: float32 (256,); None where it is the byte itself.
+    """What each byte would be in the linear mapping if that had fractions: float32 (256,); None where it is the byte
+    itself.
 
     Resizing mixes neighbouring values, so it needs values that are linear in the flow.
     """

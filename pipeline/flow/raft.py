@@ -24,16 +24,17 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 class PTLFlow(FlowEstimator):
     """A network of ptlflow, `model` there. Its weights are a file that is there: nothing is ever downloaded.
 
-    Frames are extended by repeating their edges, to a multiple of the network's stride and at least to 128 pixels a side;
-    the flow is cropped back.
+    Frames are extended by repeating their edges, to a multiple of the network's stride and at least to 128 pixels a
+    side; the flow is cropped back.
 
     Args:
         weights: Name of weights that ptlflow publishes for the model, whose file is taken from where torch.hub keeps
             downloads, or the path of a file as ptlflow writes it: a dict with `state_dict`.
         digest: sha256 of the file; any other is refused. None becomes the digest of the file that is there.
         iterations: Refinements of the flow; None is the model's own number (RAFT: 32). Some models take no number.
-        batch_size: Pairs at a time. The last batch is filled up, so that a pair's flow is the same in every bit whatever
-            the other pairs are. Other batch sizes give the same flow but for rounding (3e-5 in flow of 6 pixels, on a CPU).
+        batch_size: Pairs at a time. The last batch is filled up, so that a pair's flow is the same in every bit
+            whatever the other pairs are. Other batch sizes give the same flow but for rounding (3e-5 in flow of 6
+            pixels, on a CPU).
         precision: fp16 and bf16 (autocast) are for GPUs; on a CPU they are right but take 7 to 24 times as long.
         device: cuda or cpu; None is cuda where there is one, in each process that computes.
     """

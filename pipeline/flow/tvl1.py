@@ -13,7 +13,8 @@ SMALLEST = 16  # pixels: no level of the pyramid has a shorter side (the frame i
 
 @dataclass
 class TVL1:
-    """Total-variation flow with an L1 data term (Zach, Pock and Bischof 2007; Sanchez, Meinhardt-Llopis and Facciolo 2013).
+    """Total-variation flow with an L1 data term (Zach, Pock and Bischof 2007; Sanchez, Meinhardt-Llopis and Facciolo
+    2013).
 
     The defaults are those of OpenCV's DualTVL1, which the field's published numbers were made with.
 
@@ -54,9 +55,9 @@ class OwnTVL1(TVL1):
     """What our own implementations add to, and take from, the parameters.
 
     Args:
-        max_iterations_per_warp: Most iterations a warp in all; the default is OpenCV's 10 times 30. Across a cut between two
-            shots flow means nothing and never settles, so that such a pair costs ten times the others; 60 here bounds that,
-            and changes few other pairs (mean .05 px on real clips).
+        max_iterations_per_warp: Most iterations a warp in all; the default is OpenCV's 10 times 30. Across a cut
+            between two shots flow means nothing and never settles, so that such a pair costs ten times the others; 60
+            here bounds that, and changes few other pairs (mean .05 px on real clips).
     """
 
     max_iterations_per_warp: int = 300
@@ -68,7 +69,8 @@ class OwnTVL1(TVL1):
 
 
 def level_sizes(size: tuple[int, ...], parameters: TVL1) -> list[tuple[int, int]]:
-    """(height, width) of every level for frames of this size, finest first. Sizes are rounded half to even, each from the one before it."""
+    """(height, width) of every level for frames of this size, finest first. Sizes are rounded half to even, each from
+    the one before it."""
     height, width = size
     sizes = [(height, width)]
     while len(sizes) < parameters.nscales:
@@ -80,11 +82,12 @@ def level_sizes(size: tuple[int, ...], parameters: TVL1) -> list[tuple[int, int]
 
 
 def linear_taps(length: int, resized: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where OpenCV 5 samples `length` pixels for `resized` ones: index of the left neighbour (int32) and its distance (float32).
+    """Where OpenCV 5 samples `length` pixels for `resized` ones: index of the left neighbour (int32) and its distance
+    (float32).
 
-    scale: pixels of the one per pixel of the other. The value is left + distance * (right - left), in one rounding. Centres of
-    pixels lie at halves and borders repeat; beyond the last centre OpenCV goes the whole way from the last pixel but one when
-    it shrinks, and stays on the last when it enlarges, which differs in the last bit.
+    scale: pixels of the one per pixel of the other. The value is left + distance * (right - left), in one rounding.
+    Centres of pixels lie at halves and borders repeat; beyond the last centre OpenCV goes the whole way from the last
+    pixel but one when it shrinks, and stays on the last when it enlarges, which differs in the last bit.
     """
     position = (np.arange(resized) + 0.5) * scale - 0.5
     index = np.floor(position).astype(np.int32)

@@ -1,7 +1,8 @@
 """TV-L1 on a CPU, ours: the flow of `tvl1-opencv`, bit for bit, at a tenth of its time (docs/methods.md 1.1).
 
-Where OpenCV makes about nine passes over twenty planes an iteration, `kernels.inner` makes one; `kernels.warp` samples three
-planes at once; `kernels.median` shares what neighbouring windows have in common. Pyramids and resizing are OpenCV's.
+Where OpenCV makes about nine passes over twenty planes an iteration, `kernels.inner` makes one; `kernels.warp` samples
+three planes at once; `kernels.median` shares what neighbouring windows have in common. Pyramids and resizing are
+OpenCV's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _PLANES = 13  # ix iy rho, squared gradient, changes of u, u1 u2 and their media
 class TVL1CPU(OwnTVL1, FlowEstimator):
     """Equal to `tvl1-opencv` in every bit, on CPUs with fused multiply-add (x86-64 since 2013, every 64-bit ARM).
 
-    One thread; the GIL is free while it runs. The first use on a machine compiles for half a minute, later ones load that.
+    One thread; the GIL is free while it runs. The first use on a machine compiles for half a minute, later ones load
+    that.
     """
 
     name: ClassVar[str] = "tvl1-cpu"

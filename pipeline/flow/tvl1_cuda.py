@@ -2,8 +2,8 @@
 
 All launches of a batch are known beforehand: how long a pair iterates is decided on the GPU, and launches that come too
 late for a settled pair return at once. So they are recorded once for each size of frames, as a CUDA graph, and nothing
-waits for the host in between. Frames and flow pass through page-locked memory on the launches' own stream, so that the host
-prepares the next batch while the GPU is at work on this one.
+waits for the host in between. Frames and flow pass through page-locked memory on the launches' own stream, so that the
+host prepares the next batch while the GPU is at work on this one.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ except ModuleNotFoundError as missing:
 OLDEST = (8, 0)  # compute capability; what the kernels are compiled for in the tests
 SOLVERS = 8  # kept, so that videos of a few sizes, and last batches, do not record their launches again and again
 
-# Warps of a program, which computes as many pixels as it has threads. With several pixels a thread Triton spreads planes over
-# the threads in different ways and exchanges values through shared memory: up to 14 barriers a step of `iterate` in place
-# of one, and twice the registers. `iterate` needs 32 registers (40 in half precision), so that four programs (three) share a
-# multiprocessor.
+# Warps of a program, which computes as many pixels as it has threads. With several pixels a thread Triton spreads
+# planes over the threads in different ways and exchanges values through shared memory: up to 14 barriers a step of
+# `iterate` in place of one, and twice the registers. `iterate` needs 32 registers (40 in half precision), so that four
+# programs (three) share a multiprocessor.
 WARPS = {"resize": 4, "differentiate": 4, "linearise": 4, "median5": 4, "iterate": 16}
 
 
@@ -53,11 +53,12 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
     """As `tvl1-cpu` but for the order of one sum, and rare last bits of square roots; on the current CUDA device.
 
     Args:
-        batch_size: Pairs computed at once, at most; a GPU of 132 multiprocessors is full from about 512. It is halved for
-            frames of a size for which the GPU's memory does not suffice.
-        half_precision: Store duals and data term in half precision and compute in single: 38 bytes to move instead of 60.
-            At 128 x 171 this moves the flow by .004 to .007 px on average on real clips and .07 px on synthetic ones (rounding
-            emulated in PyTorch), less than what changing one pixel in a hundred by 1 does (.008, .009 and .09 px).
+        batch_size: Pairs computed at once, at most; a GPU of 132 multiprocessors is full from about 512. It is halved
+            for frames of a size for which the GPU's memory does not suffice.
+        half_precision: Store duals and data term in half precision and compute in single: 38 bytes to move instead of
+            60. At 128 x 171 this moves the flow by .004 to .007 px on average on real clips and .07 px on synthetic
+            ones (rounding emulated in PyTorch), less than what changing one pixel in a hundred by 1 does (.008, .009
+            and .09 px).
     """
 
     name: ClassVar[str] = "tvl1-cuda"
@@ -139,7 +140,8 @@ class Level:
         self.flow = torch.zeros(pairs, 2, *size, device=device)
 
     def taps(self, size: tuple[int, int], scale: tuple[float, float]) -> list[Tensor]:
-        """What the kernel `resize` needs to know of rows and columns to make planes of `size` from planes of this level."""
+        """What the kernel `resize` needs to know of rows and columns to make planes of `size` from planes of this
+        level."""
         both = [linear_taps(self.size[axis], size[axis], scale[axis]) for axis in (0, 1)]
         return [torch.from_numpy(values).to(self.frames.device) for axis in both for values in axis]
 
@@ -195,8 +197,8 @@ class Solver:
     def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
         """Begin `solve`; what is returned waits for the flow.
 
-        Everything goes through one stream, in order: the next batch's frames do not come before this one's flow is copied.
-        PyTorch gives page-locked memory to nobody else before the copies that use it are done.
+        Everything goes through one stream, in order: the next batch's frames do not come before this one's flow is
+        copied. PyTorch gives page-locked memory to nobody else before the copies that use it are done.
         """
         count, on_gpu = len(first), self.device.type == "cuda"
         for staged, given in zip(self.bytes, (first, second), strict=True):
@@ -273,7 +275,8 @@ class Solver:
 
 
 def run(kernel: Any, programs: int, pixels: int, *arguments: Any, **constants: Any) -> None:
-    """Launch a kernel on `programs` planes or pairs, in blocks that cover `pixels`; nothing is fused that is not written so."""
+    """Launch a kernel on `programs` planes or pairs, in blocks that cover `pixels`; nothing is fused that is not
+    written so."""
     warps = WARPS[kernel.__name__]
     block = 32 * warps
     grid = (programs, triton.cdiv(pixels, block))

@@ -109,7 +109,8 @@ def fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def resize(planes: Tensor, size: tuple[int, ...], scale: tuple[float, float]) -> Tensor:
-    """OpenCV's bilinear resize of (..., H, W), without a low-pass filter; scale: old pixels per new pixel, down and across."""
+    """OpenCV's bilinear resize of (..., H, W), without a low-pass filter; scale: old pixels per new pixel, down and
+    across."""
     if tuple(planes.shape[-2:]) == tuple(size):
         return planes
     for axis in (-1, -2):
@@ -197,7 +198,8 @@ def new_flow(gradient: Tensor, rho: Tensor, u: Tensor, p: Tensor, lambda_: float
 
 
 def divergence(p: Tensor) -> Tensor:
-    """Backward differences, (B, 2, H, W) of (B, 2, 2, H, W); zero outside. The sums are OpenCV's: the first column's differ."""
+    """Backward differences, (B, 2, H, W) of (B, 2, 2, H, W); zero outside. The sums are OpenCV's: the first column's
+    differ."""
     across, down = p.unbind(2)
     above = torch.nn.functional.pad(down, (0, 0, 1, 0))[..., :-1, :]
     result = (across + down) - above

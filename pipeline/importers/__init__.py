@@ -1,7 +1,8 @@
 """Importers turn what a data set ships (folders, official lists) into a Manifest.
 
-An importer is one module with `read(videos: Path, ...) -> Manifest` and one line here. What else `read` takes is what can
-be set: `settings` of `data_manifests/<data set>.yaml`, and of these `split`, `lists` and `classes` on the command line.
+An importer is one module with `read(videos: Path, ...) -> Manifest` and one line here. What else `read` takes is what
+can be set: `settings` of `data_manifests/<data set>.yaml`, and of these `split`, `lists` and `classes` on the command
+line.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def read(
 
     dataset: a name in `data_manifests/` or the path of a YAML file like those. split: which of the official splits.
     lists: where the official lists are. classes: a class list. None leaves a setting as the data set's file has it.
-    Raises Refusal (folder or lists missing, nothing found) and UsageError (no such data set, or it takes no such setting).
+    Raises Refusal (folder or lists missing, nothing found) and UsageError (no such data set, or it takes no such
+    setting).
     """
     description = describe(dataset)
     module = importlib.import_module(IMPORTERS[description["importer"]])

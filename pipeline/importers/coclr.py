@@ -35,8 +35,8 @@ def read(videos: Place, split: int | None = None, lists: Path | None = None, cla
 
     split: which numbered lists; by default those without a number (Kinetics), or else the first. lists: a folder of the
     CSVs, or one CSV; without it they are looked for in and beside `videos`. classes: the class list, in the order that
-    CoCLR's classifiers have; by default the ClassInd.txt beside the CSVs, or else labels in alphabetical order. Clips of
-    one recording are told by video_source.json beside the CSVs, or for UCF101 by their names. Raises Refusal.
+    CoCLR's classifiers have; by default the ClassInd.txt beside the CSVs, or else labels in alphabetical order. Clips
+    of one recording are told by video_source.json beside the CSVs, or for UCF101 by their names. Raises Refusal.
     """
     listed = official.find(videos, lists, _is_list, f"CSVs of CoCLR ({LIST.pattern})", one_will_do=True)
     found = official.of_split({path: _number(path) for path in listed}, split)

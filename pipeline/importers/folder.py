@@ -11,7 +11,8 @@ def read(videos: Place) -> Manifest:
     """One row for every video below `videos`, in sorted order (that of frames is their own).
 
     The label is the folder directly above the file, below the split folder; files that lie flat have none. A leading
-    `train/`, `val/` or `test/` folder gives the split. Notes tell what is left out. Raises Refusal when there is no such folder or no video in it.
+    `train/`, `val/` or `test/` folder gives the split. Notes tell what is left out. Raises Refusal when there is no
+    such folder or no video in it.
     """
     inventory = inventory_of(videos)
     paths, notes = inventory.videos(), inventory.notes()

@@ -19,9 +19,9 @@ KNOWN = {"train": 3570, "test": 1530, "": 1666}
 def read(videos: Place, split: int = 1, lists: Path | None = None, classes: Path | None = None) -> Manifest:
     """The clips of one of the three official splits; those that a split leaves out have an empty one.
 
-    lists: the folder of the official lists, or one that holds it; without it they are looked for in and beside `videos`.
-    classes: a class list whose order is taken; by default classes are sorted. The papers' own class list is in another
-    order, which weights of a classifier depend on. Raises Refusal and UsageError.
+    lists: the folder of the official lists, or one that holds it; without it they are looked for in and beside
+    `videos`. classes: a class list whose order is taken; by default classes are sorted. The papers' own class list is
+    in another order, which weights of a classifier depend on. Raises Refusal and UsageError.
     """
     official.check_number(split)
     list_name = re.compile(rf"(.+)_test_split{split}\.txt")

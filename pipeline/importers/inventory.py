@@ -16,8 +16,9 @@ from pipeline.errors import Refusal, named
 from pipeline.manifest import unique_ids
 from pipeline.store import layout
 
-# Containers of videos. A file without an extension is taken too: decoding tells whether it is a video. Any other is left
-# out and told: text beside a video, pictures, playlists and archives would be decoded as something, or open other files.
+# Containers of videos. A file without an extension is taken too: decoding tells whether it is a video. Any other is
+# left out and told: text beside a video, pictures, playlists and archives would be decoded as something, or open other
+# files.
 EXTENSIONS = tuple(
     ".3g2 .3gp .264 .265 .amv .asf .av1 .avc .avi .divx .dv .f4v .flv .gif .h261 .h263 .h264 .h265 .hevc .ivf .m1v .m2t .m2ts"
     " .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogg .ogm .ogv .qt .rm .rmvb"
@@ -51,7 +52,8 @@ def ids_of(place: Place, paths: Iterable[str]) -> dict[str, str]:
 
 
 class Inventory:
-    """What lies below a folder, each folder once however many links lead to it; hidden files and stores are passed over.
+    """What lies below a folder, each folder once however many links lead to it; hidden files and stores are passed
+    over.
 
     paths: of all files, relative and sorted. Raises Refusal when there is no such folder or it cannot be listed.
     """
@@ -78,7 +80,8 @@ class Inventory:
         return [path for path in self.paths if may_be_video(path)]
 
     def videos(self) -> list[str]:
-        """Paths of what may be a video by its name; of several that are one file, the one that is no link, or the first."""
+        """Paths of what may be a video by its name; of several that are one file, the one that is no link, or the
+        first."""
         return [path for path in self.candidates() if path not in self.same_files]
 
     @functools.cached_property

@@ -25,9 +25,9 @@ def find(
 ) -> list[Path]:
     """The lists of a data set, sorted: those of the first folder that holds any.
 
-    lists: a folder that the user named; without it they are looked for in and beside the folder of videos. folders: names
-    that the folder of lists usually has. one_will_do: the user may name a list instead of a folder, and it is taken
-    whatever its name. Raises Refusal, with `what` was looked for, when there are none.
+    lists: a folder that the user named; without it they are looked for in and beside the folder of videos. folders:
+    names that the folder of lists usually has. one_will_do: the user may name a list instead of a folder, and it is
+    taken whatever its name. Raises Refusal, with `what` was looked for, when there are none.
     """
     if one_will_do and lists is not None and lists.is_file():
         return [lists]
@@ -47,7 +47,8 @@ def find(
 
 
 def of_split(numbers: Mapping[Path, int | None], split: int | None) -> list[Path]:
-    """The lists of one split, from the number that each list bears; without a choice those that bear none, or the first's.
+    """The lists of one split, from the number that each list bears; without a choice those that bear none, or the
+    first's.
 
     Raises Refusal when there are none.
     """

@@ -63,8 +63,8 @@ def match(
 
     A file answers to an entry when its path ends with the listed one, or when it lies flat (without class folders) and
     has the name. Its extension may be another (people convert), case and blanks of its folders too, and, unless
-    case_matters, that of its name. What agrees more comes first, and no file answers to two entries. Raises Refusal when
-    none is found.
+    case_matters, that of its name. What agrees more comes first, and no file answers to two entries. Raises Refusal
+    when none is found.
     """
     wanted = _merged(entries)
     inventory, extracted = inventory_of(videos), isinstance(videos, Extracted)

@@ -21,9 +21,9 @@ TRAIN_AND_TEST = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
 def read(videos: Place, split: int = 1, lists: Path | None = None) -> Manifest:
     """The videos of one of the three official splits, classes in official order.
 
-    lists: the folder of the official lists, or one that holds it; without it they are looked for in and beside `videos`.
-    Clips of one recording (`gNN`) have one source. One class lies in `HandstandPushups/` as `v_HandStandPushups_*`; the
-    case of names is not compared. Raises Refusal and UsageError.
+    lists: the folder of the official lists, or one that holds it; without it they are looked for in and beside
+    `videos`. Clips of one recording (`gNN`) have one source. One class lies in `HandstandPushups/` as
+    `v_HandStandPushups_*`; the case of names is not compared. Raises Refusal and UsageError.
     """
     official.check_number(split)
     what = f"official lists of UCF101 ({FOLDER}/classInd.txt, trainlist0{split}.txt, testlist0{split}.txt)"

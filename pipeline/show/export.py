@@ -29,12 +29,13 @@ def export(store: VideoStore, video_id: str, out: Path, view: str = "", advance:
     """Write one view of a video (by default its first), all of it or nothing; returns in words what was written.
 
     The ending of `out` decides. `.mp4`: H.264 at the stored frame rate, as `View.coloured` shows it. `.npy`: what
-    `View.measured` gives: rgb uint8 (F, H, W, 3), flow float32 (F-1, 2, H, W) in pixels. None, a folder: what `View.files`
-    gives: rgb's stored JPEGs as img_00001.jpg and so on; flow in denseflow's layout, flow_x_00001.jpg and flow_y_00001.jpg,
-    gray JPEGs in the papers' mapping, encoded again.
+    `View.measured` gives: rgb uint8 (F, H, W, 3), flow float32 (F-1, 2, H, W) in pixels. None, a folder: what
+    `View.files` gives: rgb's stored JPEGs as img_00001.jpg and so on; flow in denseflow's layout, flow_x_00001.jpg and
+    flow_y_00001.jpg, gray JPEGs in the papers' mapping, encoded again.
 
     `advance(n)` is called whenever n more frames are done. Raises UsageError for another ending or an unknown view, and
-    Refusal for a video that is not there or has nothing to write, for an `out` that is there, and where it cannot be written.
+    Refusal for a video that is not there or has nothing to write, for an `out` that is there, and where it cannot be
+    written.
     """
     if out.suffix.lower() not in _WRITERS:
         raise UsageError(

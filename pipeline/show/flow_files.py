@@ -21,7 +21,8 @@ _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 def read(path: Path) -> np.ndarray:
     """Flow of one pair, float32 (2, H, W) in pixels, u (right) before v (down); NaN in both where it is not known.
 
-    Raises UsageError for an ending of no known format, and Refusal for a file that is missing, cut off or something else.
+    Raises UsageError for an ending of no known format, and Refusal for a file that is missing, cut off or something
+    else.
     """
     decode = _format(path)[1]
     try:

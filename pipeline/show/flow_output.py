@@ -31,10 +31,11 @@ def ending_of(out: Path) -> str:
 
 
 class Output:
-    """Takes the flow of pair after pair, in little memory; nothing is under its name before `finish`, and then all of it.
+    """Takes the flow of pair after pair, in little memory; nothing is under its name before `finish`, and then all of
+    it.
 
-    A single pair gives one file. The pairs of a video give one array as `.npy`; otherwise a folder named like `out` without
-    its ending, in which files are numbered like the first frames of their pairs.
+    A single pair gives one file. The pairs of a video give one array as `.npy`; otherwise a folder named like `out`
+    without its ending, in which files are numbered like the first frames of their pairs.
     """
 
     def __init__(self, out: Path, single: bool, longest: float = 0.0) -> None:

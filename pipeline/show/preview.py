@@ -22,7 +22,8 @@ CLIP_WIDTH = 200  # pixels, as tiles have: frames of a clip are at least so wide
 
 
 def contact_sheet(store: VideoStore, video_id: str, columns: int = 8, width: int = 200) -> np.ndarray:
-    """RGB picture (H, W, 3): `columns` frames evenly over the video, below each what the other views have at that place.
+    """RGB picture (H, W, 3): `columns` frames evenly over the video, below each what the other views have at that
+    place.
 
     Every tile is `width` pixels wide. Flow's colours are those of the key at the right end of the caption: hue is
     direction, strength is length, full strength at the 99th percentile of the frames shown.

@@ -1,7 +1,7 @@
 """Where files lie: local folders, the fast path, or any URL that fsspec knows (`s3://bucket/store`, `memory://store`).
 
-Everything that writes or reads a store goes through here. A remote location is a `upath.UPath`, which has the interface of
-`pathlib.Path`; it is typed as one. How things are done there stands in one class for each kind of place, `Disk` and
+Everything that writes or reads a store goes through here. A remote location is a `upath.UPath`, which has the interface
+of `pathlib.Path`; it is typed as one. How things are done there stands in one class for each kind of place, `Disk` and
 `ObjectStore`.
 """
 
@@ -126,7 +126,8 @@ def commit(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(what: str, path: Path, remedy: str = f"{MAKE_ROOM} and run the same command again") -> Iterator[None]:
-    """A Refusal for a disk that is full, gone or not ours to write to. what: that is written at `path`, for the message."""
+    """A Refusal for a disk that is full, gone or not ours to write to. what: that is written at `path`, for the
+    message."""
     try:
         yield
     except OSError as error:

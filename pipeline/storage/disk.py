@@ -119,14 +119,15 @@ class DiskFile:
 
 
 def read_regular(path: Path) -> bytes:
-    """All bytes of a local file. Raises OSError; also for what is no regular file, whose bytes may never come or never end."""
+    """All bytes of a local file. Raises OSError; also for what is no regular file, whose bytes may never come or never
+    end."""
     with open(path, "rb", opener=_open_regular) as file:
         return file.read()
 
 
 def file_digest(path: Path, guard: AbstractContextManager[None] = UNGUARDED) -> str:
-    """What `digest` says of the whole of a local file's bytes, in little memory. `guard` is entered around each read, and
-    each takes a moment. Raises OSError as `read_regular` does."""
+    """What `digest` says of the whole of a local file's bytes, in little memory. `guard` is entered around each read,
+    and each takes a moment. Raises OSError as `read_regular` does."""
     hashed = hashlib.sha256()
     with open(path, "rb", buffering=0, opener=_open_regular) as file:
         while True:
@@ -201,7 +202,8 @@ def _write_and_rename(path: Path, data: bytes, flush: Callable[[int], None]) -> 
 
 
 def _created(path: Path) -> BinaryIO:
-    """A new file to write to. Folders above it are made, and again where the writer of a video above has just removed one."""
+    """A new file to write to. Folders above it are made, and again where the writer of a video above has just removed
+    one."""
     for _ in range(TRIES):
         with contextlib.suppress(FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """A file below a folder. name: its path below that, with slashes. changed: when, in nanoseconds since 1970. tag: what
-    an object store calls this content of the file."""
+    """A file below a folder. name: its path below that, with slashes. changed: when, in nanoseconds since 1970. tag:
+    what an object store calls this content of the file."""
 
     folder: Path
     name: str

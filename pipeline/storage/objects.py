@@ -15,7 +15,8 @@ from pipeline.storage.entry import Entry
 
 
 class ObjectStore:
-    """What `pipeline.storage` does with all others. What is written makes folders above it seem to be; nothing lies aside."""
+    """What `pipeline.storage` does with all others. What is written makes folders above it seem to be; nothing lies
+    aside."""
 
     def open_file(self, path: Path) -> ObjectFile:
         return ObjectFile(path)

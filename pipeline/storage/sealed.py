@@ -1,7 +1,7 @@
 """Files that carry a digest of their own content: changed bytes are noticed, and no kill parts the two.
 
-Binary files end with it, behind what their formats read: HDF5 files may be longer than they say, and a ZIP archive, which
-is what `torch.save` writes, may end with a comment. A JSON list of records has it in its last record.
+Binary files end with it, behind what their formats read: HDF5 files may be longer than they say, and a ZIP archive,
+which is what `torch.save` writes, may end with a comment. A JSON list of records has it in its last record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def seal(data: bytes) -> bytes:
 
 
 def check(path: Path) -> bool:
-    """Whether a binary file ends with its digest. Raises ValueError where that is not of its content, OSError as `open`."""
+    """Whether a binary file ends with its digest. Raises ValueError where that is not of its content, OSError as
+    `open`."""
     total = hashlib.sha256()
     with open(path, "rb") as file:
         size = file.seek(0, 2)

@@ -1,8 +1,9 @@
 """The listing of committed videos: a scan of the commit records, helped by `catalogue.parquet`.
 
 The catalogue is derived and may be deleted at any time. It is never believed about what exists: the scan asks the file
-system for every record, and takes what a record says from the catalogue only if its stamp is the one that it had when the
-catalogue was made (`pipeline.store.stamps`): no clock is compared with another. Both come in one order, so that the two are merged as they are read, and nothing is kept of a video but its place in the columns.
+system for every record, and takes what a record says from the catalogue only if its stamp is the one that it had when
+the catalogue was made (`pipeline.store.stamps`): no clock is compared with another. Both come in one order, so that the
+two are merged as they are read, and nothing is kept of a video but its place in the columns.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ DIGEST = b"costream.digest"  # of the forms and all columns: the checksums of pa
 
 STEP = 0.02  # seconds: file systems tell times in steps of up to 10 ms
 ROWS = 65_536  # of a row group, 8 MB
-
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
 
 

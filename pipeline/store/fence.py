@@ -1,8 +1,8 @@
 """Who may change what others see of a store: only processes of the run that holds its lock now.
 
-A worker may stand still, as with a network disk that hangs, while its run is killed and another run begins. When it goes
-on it must touch nothing: it compares the lock with what that was when its work began. A new run waits for whoever is
-between that look and the end of the change.
+A worker may stand still, as with a network disk that hangs, while its run is killed and another run begins. When it
+goes on it must touch nothing: it compares the lock with what that was when its work began. A new run waits for whoever
+is between that look and the end of the change.
 """
 
 from __future__ import annotations

@@ -32,11 +32,12 @@ Frames = slice | Sequence[int] | np.ndarray
 class VideoInfo:
     """What is known of one stored video.
 
-    length: frames of the video (`View.stored_frames` says how many a view has of them). height, width: of a stored frame of
-    its first view, which is rgb where there is one. fps: average rate of the file, or the rate that was asked for.
-    shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t and
-    t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte, its first 32 digits.
-    partial: why the file could not be read to its end, where what was readable was stored all the same; otherwise empty.
+    length: frames of the video (`View.stored_frames` says how many a view has of them). height, width: of a stored
+    frame of its first view, which is rgb where there is one. fps: average rate of the file, or the rate that was asked
+    for. shapes: of each view's array, (frames, ...). cuts: each t where a cut between shots lies between the frames t
+    and t+1, so that flow[t] means nothing. digest: of the commit record, hence of every stored byte, its first 32
+    digits. partial: why the file could not be read to its end, where what was readable was stored all the same;
+    otherwise empty.
     """
 
     length: int
@@ -94,7 +95,8 @@ class VideoInfos(Mapping[str, VideoInfo]):
 
 
 def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
-    """Open a store for reading, by its path or URL. annotations: the set in use, see `annotated.choose`. Raises Refusal when there is none, or when a newer costream wrote it."""
+    """Open a store for reading, by its path or URL. annotations: the set in use, see `annotated.choose`. Raises Refusal
+    when there is none, or when a newer costream wrote it."""
     root = storage.location(path)
     try:
         content = storage.read_if_there(root / layout.RECORD)
@@ -164,7 +166,8 @@ class VideoStore:
 
     @cached_property
     def annotated(self) -> Annotated:
-        """What the annotation set in use says of the videos, in the rows of the table. Raises as `annotated.choose` does."""
+        """What the annotation set in use says of the videos, in the rows of the table. Raises as `annotated.choose`
+        does."""
         return annotated.choose(self.root, self.table, self.annotations)
 
     @cached_property
@@ -306,7 +309,8 @@ class VideoStore:
         return FLOW.measured(self.read(video_id, FLOW.name, frames), self.settings[FLOW.name])
 
     def linear_values(self, view: str) -> np.ndarray | None:
-        """What each byte of the view stands for in steps of equal size: float32 (256,); None where it is the byte itself."""
+        """What each byte of the view stands for in steps of equal size: float32 (256,); None where it is the byte
+        itself."""
         return VIEWS[view].values(self.settings[view])
 
 

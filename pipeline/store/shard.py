@@ -5,8 +5,8 @@ A shard is Zarr v3's `sharding_indexed` with one frame per inner chunk and the i
     frame 0 | crc32c | frame 1 | crc32c | ... | index: n x (offset u64, size u64) | crc32c of the index
 
 all little-endian; `size` counts the frame's four CRC bytes; 2^64-1 in both fields marks a chunk that is not there
-(behind the end of the last shard). zarr-python writes the same bytes at twice the time and reads a frame in six times the time
-(`tests/benchmarks/store`); a test holds the two writers against each other.
+(behind the end of the last shard). zarr-python writes the same bytes at twice the time and reads a frame in six times
+the time (`tests/benchmarks/store`); a test holds the two writers against each other.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def read_index(file: OpenFile, slots: int) -> list[tuple[int, int]]:
 
 
 def read_frames(file: OpenFile, index: Sequence[tuple[int, int]], slots: Sequence[int]) -> Iterator[np.ndarray]:
-    """Encoded frames (1-D uint8) of the given slots, with one positioned read that spans them all; checked one by one, when
-    they are taken: what is decoded at once is then still in the processor's cache.
+    """Encoded frames (1-D uint8) of the given slots, with one positioned read that spans them all; checked one by one,
+    when they are taken: what is decoded at once is then still in the processor's cache.
 
     Frames of a shard lie in order, so a clip is one read; a strided clip reads the frames between as well, which costs
     less than a second system call. Raises CorruptShard when a frame is missing or does not match its CRC32C.

@@ -1,7 +1,7 @@
 """Which commit records a catalogue was made of: the stamp of each as the file system tells it, in `catalogue.stamps`.
 
-Apart from the catalogue, so that equal stores have equal ones. Derived as that is: what does not match its digest, or is
-of another catalogue, is taken for nothing.
+Apart from the catalogue, so that equal stores have equal ones. Derived as that is: what does not match its digest, or
+is of another catalogue, is taken for nothing.
 """
 
 from __future__ import annotations

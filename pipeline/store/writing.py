@@ -27,8 +27,8 @@ def create_store(
     """The store at `path`, made if it is not there.
 
     Raises Refusal when the path is a file or some other folder, or when the store was made with other settings or by
-    other software; then it says field by field what differs, and nothing has been touched. With `overwrite` such a store
-    is opened as it is, for `opening.run_into` to do it anew; with `add_views` one that lacks some of the views.
+    other software; then it says field by field what differs, and nothing has been touched. With `overwrite` such a
+    store is opened as it is, for `opening.run_into` to do it anew; with `add_views` one that lacks some of the views.
     """
     if path.exists() and not path.is_dir():
         raise Refusal("the store's path is a file", where=str(path), remedy="give a folder that does not exist yet")
@@ -71,10 +71,10 @@ STAGED = ".writing."
 class VideoWriter:
     """Writes one video. Use: `begin`, `add` blocks of each view, `commit`; on failure `discard` or `abandon`.
 
-    What is written lies apart, in a folder with a name of its own, until `commit` moves it in: readers see the old video
-    or the new one. Objects cannot be moved: there, `begin` takes the old video away. adding: the video is committed and
-    gets more views. Its record and what that names stay as they are until `commit` replaces the record; so do they after
-    `discard`. run: see `fence.inside`.
+    What is written lies apart, in a folder with a name of its own, until `commit` moves it in: readers see the old
+    video or the new one. Objects cannot be moved: there, `begin` takes the old video away. adding: the video is
+    committed and gets more views. Its record and what that names stay as they are until `commit` replaces the record;
+    so do they after `discard`. run: see `fence.inside`.
     """
 
     def __init__(self, root: Path, video_id: str, adding: bool = False, run: str = "") -> None:

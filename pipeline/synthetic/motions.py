@@ -29,7 +29,8 @@ class Swing:
 
 @dataclass(frozen=True)
 class Displacement:
-    """A sprite's pose relative to rest: pixels right and down, radians, and a factor of its radius. Each (F,) or a number."""
+    """A sprite's pose relative to rest: pixels right and down, radians, and a factor of its radius. Each (F,) or a
+    number."""
 
     x: np.ndarray | float = 0.0
     y: np.ndarray | float = 0.0
@@ -121,10 +122,11 @@ MOTIONS: dict[str, Callable[[Swing], Displacement]] = {
 def pair_of_tracks(
     class_name: str, rng: np.random.Generator, frames: int, height: float, width: float
 ) -> list[np.ndarray]:
-    """The tracks of a video's two sprites: each (F, 4) float64 of x, y in pixels, angle in radians, factor of the radius.
+    """The tracks of a video's two sprites: each (F, 4) float64 of x, y in pixels, angle in radians, factor of the
+    radius.
 
-    Where the sprites rest, how far, how fast and from which phase they move, and a wobble that keeps every coordinate of
-    every class from being still, are drawn alike for all classes.
+    Where the sprites rest, how far, how fast and from which phase they move, and a wobble that keeps every coordinate
+    of every class from being still, are drawn alike for all classes.
     """
     time = np.arange(frames, dtype=np.float64)
     rate = 2 * np.pi / rng.uniform(20, 30)

@@ -64,12 +64,13 @@ def generate(
 ) -> int:
     """Writes `folder/train/<class>/<class>_0001.mp4` ... and `folder/test/...` and returns how many files it wrote.
 
-    Pixels are a function of seed, split, class, number and frame size alone, whatever the number of workers (processes).
-    Finished files that are there already are kept, and unreadable ones are made again, so a stopped run is completed by
-    repeating the call. `progress(done, total)` is called first with the number of files kept, then after every file.
+    Pixels are a function of seed, split, class, number and frame size alone, whatever the number of workers
+    (processes). Finished files that are there already are kept, and unreadable ones are made again, so a stopped run is
+    completed by repeating the call. `progress(done, total)` is called first with the number of files kept, then after
+    every file.
 
-    Raises UsageError for settings that cannot be meant, and Refusal if the folder holds videos of another data set or of
-    other settings, or if writing fails; what is finished by then stays.
+    Raises UsageError for settings that cannot be meant, and Refusal if the folder holds videos of another data set or
+    of other settings, or if writing fails; what is finished by then stays.
     """
     folder = Path(folder)
     _check_settings(train_per_class, test_per_class, seed, workers, frames, height, width)

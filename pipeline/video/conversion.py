@@ -22,10 +22,11 @@ Kind = tuple[int, int, str, int, int, Matrix]  # width, height, pixel format, co
 class ToRgb:
     """Converts the frames of ONE video, in order; all come out upright and at the size of the first.
 
-    The same bytes as `ffmpeg -i VIDEO -pix_fmt rgb24 -f rawvideo -` gives, by the same filters: colour matrix and range as
-    tagged (BT.601 and limited where nothing is), chroma where the file says it sits, turned and mirrored by the display
-    matrix, a frame of another size scaled bicubically. PyAV's VideoReformatter does not heed where chroma sits (4:2:0 of 10
-    bits came out up to 127 gray levels off at edges, 1 to 3 in the mean) and converts interlaced frames field by field.
+    The same bytes as `ffmpeg -i VIDEO -pix_fmt rgb24 -f rawvideo -` gives, by the same filters: colour matrix and range
+    as tagged (BT.601 and limited where nothing is), chroma where the file says it sits, turned and mirrored by the
+    display matrix, a frame of another size scaled bicubically. PyAV's VideoReformatter does not heed where chroma sits
+    (4:2:0 of 10 bits came out up to 127 gray levels off at edges, 1 to 3 in the mean) and converts interlaced frames
+    field by field.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,8 @@ def _unknown(cls: type[Type], value: int) -> Type:
     return kind
 
 
-# FFmpeg attaches kinds of side data that PyAV 18 does not list, such as the Exif of a JPEG; it then refuses to give any.
+# FFmpeg attaches kinds of side data that PyAV 18 does not list, such as the Exif of a JPEG; it then refuses to give
+# any.
 Type._missing_ = classmethod(_unknown)  # type: ignore[assignment]
 
 

@@ -48,10 +48,10 @@ class DecodeSettings:
         fps: Take frames at this rate instead of the file's own: output frame k is the source frame nearest to k/fps
             seconds after the first (the earlier one of two as near), up to the time of the last. A higher rate than the
             file's repeats frames. The store then has this rate.
-        max_frames: Take only the first so many frames, counted at `fps` where that is given. What comes after them is not
-            decoded, so damage there is not noticed.
-        accept_partial: Store what can be decoded of a file that breaks off, up to the damage, and say so in its record; by
-            default such a file lands in quarantine.
+        max_frames: Take only the first so many frames, counted at `fps` where that is given. What comes after them is
+            not decoded, so damage there is not noticed.
+        accept_partial: Store what can be decoded of a file that breaks off, up to the damage, and say so in its record;
+            by default such a file lands in quarantine.
     """
 
     fps: float | None = None
@@ -92,13 +92,14 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
         max_block: int = MAX_BLOCK_FRAMES,
         guard: AbstractContextManager[None] = UNGUARDED,
     ) -> Iterator[np.ndarray]:
-        """Blocks of RGB frames, uint8 (n, H, W, 3), 1 <= n <= max_block, as FFmpeg's command line gives them: see ToRgb.
+        """Blocks of RGB frames, uint8 (n, H, W, 3), 1 <= n <= max_block, as FFmpeg's command line gives them: see
+        ToRgb.
 
         All frames have the size of the first; a file that changes size in the middle is scaled to it.
         Raises Undecodable at the first damaged frame, when there is no frame, and when the frames stop well before the
         duration that the file declares: a part of a video is never taken for the whole. With `accept_partial` it raises
-        all the same, but only after every frame that was readable has been given. `guard` is entered around each wait for
-        a frame.
+        all the same, but only after every frame that was readable has been given. `guard` is entered around each wait
+        for a frame.
         """
         block, filled = np.empty(0), 0
         with contextlib.closing(self._pictures(guard)) as timed:
@@ -141,7 +142,8 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
 
     def _readable(self, guard: AbstractContextManager[None]) -> Generator[av.VideoFrame]:
         """Every frame, in presentation order, up to the first sign of damage."""
-        # So many frames may come before a damaged one though they were predicted from it, or after a gap in their order.
+        # So many frames may come before a damaged one though they were predicted from it, or after a gap in their
+        # order.
         depth = self.stream.codec_context.reorder_depth
         held: deque[av.VideoFrame] = deque()
         reach, given, count = _Reach(), _Reach(), 0
@@ -205,8 +207,8 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
     def _counts_from_start(self) -> bool:
         """Whether the stream's duration is surely that of its frames, so that it counts from the first one's time.
 
-        It is where QuickTime and MP4 list every frame in front. In their fragments, in ASF and in Matroska, duration is the
-        time at which the last frame ends; elsewhere programs differ, and then what would need less is believed.
+        It is where QuickTime and MP4 list every frame in front. In their fragments, in ASF and in Matroska, duration is
+        the time at which the last frame ends; elsewhere programs differ, and then what would need less is believed.
         """
         return self.container.format.name.startswith("mov,") and self.stream.frames > 0
 
@@ -228,8 +230,8 @@ def decode(
 def resample(frames: Iterable[tuple[np.ndarray, Fraction | None]], fps: float) -> Iterator[np.ndarray]:
     """Frame k is the one nearest to k/fps seconds after the first, the earlier one of two as near; see DecodeSettings.
 
-    frames: with their presentation times in seconds. A time before that of an earlier frame counts as that time. Holds one
-    frame. Raises Undecodable where a time is missing, or so late that it must be wrong.
+    frames: with their presentation times in seconds. A time before that of an earlier frame counts as that time. Holds
+    one frame. Raises Undecodable where a time is missing, or so late that it must be wrong.
     """
     rate = Fraction(str(fps))  # 29.97 is meant as written; fractions, because in floats ties would fall either way
     count = 0

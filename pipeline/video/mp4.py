@@ -28,8 +28,8 @@ def rate(fps: float) -> Fraction:
 def write(path: Path, blocks: Iterable[np.ndarray], fps: float) -> None:
     """Write RGB frames, uint8 (n, H, W, 3) a block, so that any player shows them; the whole file or none.
 
-    Sizes must be even for that: the last row or column of an odd one is repeated. Folders above are made. Raises OSError, and
-    Refusal where the encoder refuses the frames, as it does when they are larger than H.264 allows.
+    Sizes must be even for that: the last row or column of an odd one is repeated. Folders above are made. Raises
+    OSError, and Refusal where the encoder refuses the frames, as it does when they are larger than H.264 allows.
     """
     with storage.writing_aside(path) as aside, open(aside, "wb") as file:
         try:

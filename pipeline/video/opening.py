@@ -15,8 +15,8 @@ from pipeline import pictures
 # Decoders that pass off what they could not read as a whole frame, without a mark, unless they are told to fail.
 UNMARKED = {"mjpeg": {"err_detect": "explode"}}
 
-# Of FFmpeg's some 350 readers of files, those of video and sound, and of a photograph. The others read text or raw bytes
-# as video, or open other files, as playlists do; a name does not keep a file from being one.
+# Of FFmpeg's some 350 readers of files, those of video and sound, and of a photograph. The others read text or raw
+# bytes as video, or open other files, as playlists do; a name does not keep a file from being one.
 DEMUXERS = (
     "3g2,3gp,4xm,aac,ac3,aiff,amv,ape,apng,apv,asf,asf_o,av1,avi,avs,avs2,avs3,bink,caf,cavsvideo,dirac,dnxhd,dts,dv,eac3,"
     "ea,evc,film_cpk,flac,flic,flv,gif,gxf,h261,h263,h264,hevc,ipmovie,ivf,jpeg_pipe,kux,live_flv,lxf,m4v,matroska,mj2,"

@@ -16,8 +16,8 @@ LOOKS = 10  # in one time limit
 def watching(seconds: float, act: Callable[[], None]) -> Iterator[AbstractContextManager[None]]:
     """A guard for calls, `with guard: call()`: `act` is called once, in another thread, when a call takes longer.
 
-    It is up to a tenth of `seconds` late; 0 seconds never act. A call in a library must release the interpreter's lock for
-    `act` to be reached; FFmpeg's do.
+    It is up to a tenth of `seconds` late; 0 seconds never act. A call in a library must release the interpreter's lock
+    for `act` to be reached; FFmpeg's do.
     """
     if not seconds:
         yield contextlib.nullcontext()

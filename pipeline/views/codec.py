@@ -1,7 +1,7 @@
 """How a frame becomes a chunk of a Zarr v3 array: as JPEG, by a codec of our own, or without loss as zstd.
 
-Importing this module registers the JPEG codec; an installed costream registers it through the entry point `zarr.codecs`,
-so that any Zarr v3 client in the same environment reads the arrays. Arrays in zstd need no costream.
+Importing this module registers the JPEG codec; an installed costream registers it through the entry point
+`zarr.codecs`, so that any Zarr v3 client in the same environment reads the arrays. Arrays in zstd need no costream.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ class JpegCodec(ArrayBytesCodec):
 
 @dataclass(frozen=True)
 class ZstdFrames:
-    """Frames without loss. Level 1 without shuffling: on flow bytes higher levels and filters are larger (docs/methods.md 1.4)."""
+    """Frames without loss. Level 1 without shuffling: on flow bytes higher levels and filters are larger
+    (docs/methods.md 1.4)."""
 
     level: int = 1
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# Measured on 3,483 pairs of neighbouring frames of 50 real clips, and 500 pairs of frames of different clips: the rule flags
-# 3 of the former (one is a cut, two are jumps of a camera at few frames a second) and 97 % of the latter.
+# Measured on 3,483 pairs of neighbouring frames of 50 real clips, and 500 pairs of frames of different clips: the rule
+# flags 3 of the former (one is a cut, two are jumps of a camera at few frames a second) and 97 % of the latter.
 DIFFERENCE = 12.0  # gray levels, mean over a 16 x 16 thumbnail
 HISTOGRAM = 0.15  # share of the pixels that change their bin of 4 x 4 x 4 colours
 TIMES = 3.0  # times the median difference of the ten pairs around it

@@ -36,16 +36,18 @@ class FlowSettings:
     """How flow is computed and stored.
 
     Args:
-        estimator: tvl1 (the fastest TV-L1 that works here), another name in `pipeline.flow.ESTIMATORS`, or ptlflow:NAME.
+        estimator: tvl1 (the fastest TV-L1 that works here), another name in `pipeline.flow.ESTIMATORS`, or
+            ptlflow:NAME.
         parameters: Settings of the estimator that differ from its defaults.
-        running: Those of them that say how and where it computes, not what the flow is, such as batch_size, device and where
-            weights lie; they may be given as parameters, too. No part of the store: it is continued with any others.
+        running: Those of them that say how and where it computes, not what the flow is, such as batch_size, device and
+            where weights lie; they may be given as parameters, too. No part of the store: it is continued with any
+            others.
         short_side: Flow is computed at this size and stored in pixels of it; 0 keeps the video's size.
         size: Height and width, as [128,171]: flow is computed at exactly that, whatever the video's shape; instead of
             short_side.
         bound: Flow is clipped to -bound..bound pixels before it becomes bytes.
-        mapping: linear is the papers' mapping to bytes; sqrt has finer steps for slow motion, with a third of the error,
-            and makes files nearly twice as large.
+        mapping: linear is the papers' mapping to bytes; sqrt has finer steps for slow motion, with a third of the
+            error, and makes files nearly twice as large.
         codec: jpeg, or zstd, which keeps every byte (twice the size of JPEG at quality 95).
         quality: JPEG quality, 1 to 100.
     """
@@ -72,8 +74,8 @@ class FlowSettings:
         return {"bound": self.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
 
     def resolved(self) -> FlowSettings:
-        """With the estimator's real name and all its parameters. Whether it works here is not asked: a worker may have the
-        GPU that this machine lacks, and finds its own device."""
+        """With the estimator's real name and all its parameters. Whether it works here is not asked: a worker may have
+        the GPU that this machine lacks, and finds its own device."""
         short_side = checked_short_side(NAME, self.short_side, self.size)
         check_quality(NAME, self.quality)
         if not self.bound > 0:
@@ -171,9 +173,9 @@ def _u(_: Stored) -> np.ndarray:
 class FlowView(View):
     """Optical flow in pixels of the stored size, u (right) and v (down).
 
-    Inputs: pixels, u and v in pixels, divided by FLOW_SCALE. signed, v / 255 - .5 of the bytes v (CoCon). image, (128, v,
-    u), the channels that the papers' flow JPEGs hold (CoCLR, ViCC, GOCA); u, (u, u, u) (SLIC): these two are images in
-    bytes. What moved right moves left in the mirror: u becomes 255 - u.
+    Inputs: pixels, u and v in pixels, divided by FLOW_SCALE. signed, v / 255 - .5 of the bytes v (CoCon). image, (128,
+    v, u), the channels that the papers' flow JPEGs hold (CoCLR, ViCC, GOCA); u, (u, u, u) (SLIC): these two are images
+    in bytes. What moved right moves left in the mirror: u becomes 255 - u.
     """
 
     name = NAME

@@ -23,9 +23,11 @@ class RgbSettings:
 
     Args:
         short_side: Frames whose shorter side is longer than this many pixels are shrunk to it; 0 keeps the size.
-        size: Height and width, as [128,171]: frames are resized to exactly that, whatever their shape; instead of short_side.
+        size: Height and width, as [128,171]: frames are resized to exactly that, whatever their shape; instead of
+            short_side.
         quality: JPEG quality, 1 to 100.
-        chroma: 4:2:0 keeps colour at half the height and width, 4:4:4 at full size (for videos that have it themselves).
+        chroma: 4:2:0 keeps colour at half the height and width, 4:4:4 at full size (for videos that have it
+            themselves).
     """
 
     short_side: int = SHORT_SIDE

@@ -56,9 +56,9 @@ class Extractor(StoredView, Protocol):
 class NetworkInput:
     """One way in which networks are given a view.
 
-    channels: D, of the network's input. image: what `affine` gives is RGB in 0..255 (D = 3), yet to be jittered, grayed,
-    blurred and normalised as frames are; otherwise it is the network's input. affine: from the view's settings in the
-    store, the map from the P stored bytes of a pixel to the D numbers, float64 (D, P + 1): `map[:, :P] @ bytes +
+    channels: D, of the network's input. image: what `affine` gives is RGB in 0..255 (D = 3), yet to be jittered,
+    grayed, blurred and normalised as frames are; otherwise it is the network's input. affine: from the view's settings
+    in the store, the map from the P stored bytes of a pixel to the D numbers, float64 (D, P + 1): `map[:, :P] @ bytes +
     map[:, P]`.
     """
 
@@ -72,11 +72,12 @@ class View(ABC):
     """One kind of thing that is stored of a video.
 
     name: of its array, its options and its settings. title: for people. plane_names: of the P values of a pixel.
-    per_pair: stored frame t belongs to the frames t and t+1 of the video, so that there is one less; otherwise to frame t.
-    layout: of a stored frame, see `codec.Layout`. inputs: how networks may be given it, by name. mirror: what becomes of
-    a pixel's bytes when the frame is turned left to right, beside its place: float64 (P, P + 1). unit: of what `measured`
-    gives, for people. scaled: whether pictures of it depend on a scale. colours_in_words: what
-    their colours mean, where they are not those of things. Settings: a frozen dataclass, `ViewSettings`, whose fields are the options of the command `extract`.
+    per_pair: stored frame t belongs to the frames t and t+1 of the video, so that there is one less; otherwise to frame
+    t. layout: of a stored frame, see `codec.Layout`. inputs: how networks may be given it, by name. mirror: what
+    becomes of a pixel's bytes when the frame is turned left to right, beside its place: float64 (P, P + 1). unit: of
+    what `measured` gives, for people. scaled: whether pictures of it depend on a scale. colours_in_words: what their
+    colours mean, where they are not those of things. Settings: a frozen dataclass, `ViewSettings`, whose fields are the
+    options of the command `extract`.
     """
 
     name: ClassVar[str]
@@ -114,7 +115,8 @@ class View(ABC):
         """What every worker of this machine would wait for before its first video and can be done once, as compiling."""
 
     def on_gpu(self, settings: Any) -> bool:
-        """Whether it computes on a GPU here. Then several threads of a process work at once, each on extractors of its own.
+        """Whether it computes on a GPU here. Then several threads of a process work at once, each on extractors of its
+        own.
 
         Raises UsageError where it cannot be computed here.
         """
@@ -133,7 +135,8 @@ class View(ABC):
         """Distributions, beside NumPy and OpenCV, whose version decides what is stored."""
 
     def values(self, settings: Stored) -> np.ndarray | None:
-        """What each byte stands for in steps of equal size, in 0..255: float32 (256,); None where it is the byte itself."""
+        """What each byte stands for in steps of equal size, in 0..255: float32 (256,); None where it is the byte
+        itself."""
         return None
 
     def measured(self, frames: np.ndarray, settings: Stored) -> np.ndarray:

@@ -6,10 +6,10 @@ limit is 1.15 for short, small videos with the fastest flow; with TV-L1 it vanis
 told as well, against that of a bare loop over the same videos in one process. Starting the workers is a fixed cost,
 taken off and told apart.
 
-Then, of these videos, of real clips where they are, and of videos as large as those of UCF101: the rate of RGB alone on one
-core against a bare loop of PyAV and OpenCV (the limit is .8), what comes on top of the time of TV-L1 (decoding, both
-encodings, writing, everything: the limit is .07), how many times the rate of one worker two have (the limit is 1.85), and
-the size of the store against the papers' LMDBs.
+Then, of these videos, of real clips where they are, and of videos as large as those of UCF101: the rate of RGB alone on
+one core against a bare loop of PyAV and OpenCV (the limit is .8), what comes on top of the time of TV-L1 (decoding,
+both encodings, writing, everything: the limit is .07), how many times the rate of one worker two have (the limit is
+1.85), and the size of the store against the papers' LMDBs.
 """
 
 from __future__ import annotations

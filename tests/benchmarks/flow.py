@@ -1,13 +1,14 @@
 """`tvl1-cpu` against `tvl1-opencv`, one thread each, on the same pairs: `python -m tests.benchmarks.flow`.
 
-Pairs are consecutive frames of real clips where those lie beside the checkout (moving cameras and static ones apart), of
-synthetic videos otherwise. Both estimators do a pair one after the other and are timed in CPU time, so that a busy
-machine slows both; the limit is a ratio of summed times of 8. The summed times tell what a data set costs, the median of
-the pairs' ratios is not ruled by a few slow pairs.
+Pairs are consecutive frames of real clips where those lie beside the checkout (moving cameras and static ones apart),
+of synthetic videos otherwise. Both estimators do a pair one after the other and are timed in CPU time, so that a busy
+machine slows both; the limit is a ratio of summed times of 8. The summed times tell what a data set costs, the median
+of the pairs' ratios is not ruled by a few slow pairs.
 
 Then two processes against one, as extraction runs one for each core: pairs per second of wall time that two get done
-together, over those of one alone, round after round. The limit is 1.9; anything else that runs on the machine lowers it,
-so the same ratio by CPU time is told beside it: that one is lower than 2 only where the two are in each other's way.
+together, over those of one alone, round after round. The limit is 1.9; anything else that runs on the machine lowers
+it, so the same ratio by CPU time is told beside it: that one is lower than 2 only where the two are in each other's
+way.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """How fast tvl1-cuda is, and how near to the limit of the GPU's memory: `python -m tests.benchmarks.flow_gpu`.
 
 The limit: an iteration of the inner loop must read and write so many bytes a pixel (BYTES; docs/methods.md 1.5), so
-with the iterations that these pairs took, the bandwidth of the memory bounds the pairs a second, if nothing stayed in the
-caches. Told beside it: pairs a second from frames in the host's memory to flow in the host's memory, and what UCF101 takes.
+with the iterations that these pairs took, the bandwidth of the memory bounds the pairs a second, if nothing stayed in
+the caches. Told beside it: pairs a second from frames in the host's memory to flow in the host's memory, and what
+UCF101 takes.
 
-Then a whole extraction of videos, with decoding and encoding, from when a quarter of them is stored: its pairs a second and
-GPU beside those of the estimator on the same frames in memory. What is missing is how long the GPU waits.
+Then a whole extraction of videos, with decoding and encoding, from when a quarter of them is stored: its pairs a second
+and GPU beside those of the estimator on the same frames in memory. What is missing is how long the GPU waits.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from pipeline.views.size import resize
 from tests.benchmarks.figures import journal_lines, write_figures
 
 SIZES = ((128, 171), (224, 288), (240, 320))
-# Bytes a pixel and iteration if every plane passes once: ix, iy, rho and u, v and four duals in, u, v and the duals out.
+# Bytes a pixel and iteration if every plane passes once: ix, iy, rho and u, v and four duals in, u, v and the duals
+# out.
 BYTES = {"single": 60, "half": 38}  # half precision: all but u and v take two bytes
 BANDWIDTHS = {"H200": 4.8, "H100 80GB HBM3": 3.35}  # TB/s, from the data sheets
 UCF101 = 2_500_000  # pairs

@@ -1,13 +1,13 @@
 """What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
 
-InfoNCE, UberNCE, CMC and CoCLR are trained by their small recipes, and evaluated by protocol `clean`, beside their untrained
-networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR and UberNCE spend the first
-part on InfoNCE; CMC, which trains both streams at once, takes the larger number. `coclr-rgb-without-coin` is CoCLR's RGB stage with
-`self_drop: 0`, from the same start. Each runs with several seeds, of network, order and augmentation; the store stays the
-same, so the spread says nothing of other videos.
+InfoNCE, UberNCE, CMC and CoCLR are trained by their small recipes, and evaluated by protocol `clean`, beside their
+untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR and UberNCE
+spend the first part on InfoNCE; CMC, which trains both streams at once, takes the larger number.
+`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start. Each runs with several seeds, of
+network, order and augmentation; the store stays the same, so the spread says nothing of other videos.
 
-The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not done
-again. An hour and a half on two cores with the synthetic set.
+The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
+done again. An hour and a half on two cores with the synthetic set.
 """
 
 from __future__ import annotations

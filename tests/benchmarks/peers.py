@@ -24,7 +24,8 @@ from train.augment import IMAGENET_MEAN, IMAGENET_STD, ClipPlan, pixel_window
 
 
 def write_lmdb(path: Path, store: VideoStore, view: str) -> None:
-    """A view of a store as the papers have it: a record a video, a msgpack list of JPEGs of quality 100; flow in colour."""
+    """A view of a store as the papers have it: a record a video, a msgpack list of JPEGs of quality 100; flow in
+    colour."""
     with lmdb.open(str(path), subdir=False, map_size=2**34) as environment, environment.begin(write=True) as change:
         for video_id in store.videos:
             frames = store.read(video_id, view, slice(None))

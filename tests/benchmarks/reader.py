@@ -1,8 +1,9 @@
 """Throughput of the reader against bare decoding and against other loaders: `python -m tests.benchmarks.reader`.
 
-Every row does the same clips of the same videos, round after round, the rows of a round one after the other, so that a busy
-machine slows all of them. The figures to trust are ratios of CPU time on one core; bare decoding is `cv2.imdecode` of the
-same streams, at hand in memory, each frame dropped at once. What a GPU does costs no CPU time: there wall time counts.
+Every row does the same clips of the same videos, round after round, the rows of a round one after the other, so that a
+busy machine slows all of them. The figures to trust are ratios of CPU time on one core; bare decoding is `cv2.imdecode`
+of the same streams, at hand in memory, each frame dropped at once. What a GPU does costs no CPU time: there wall time
+counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What a large store costs to check and to come back to: `python -m tests.benchmarks.store`.
 
-`verify` reads and hashes every byte: its rate on one core against SHA-256 alone over the same bytes in memory, the limit of
-any check by digests, and on two threads. A rerun with nothing to do lists the videos, looks at every source file and every
-commit record, and must not take more than 2 s for 10,000 videos. The stores are made for this run: one with files as large
-as those of 7 s of 256 x 342 frames, one with as many videos as are asked for, of four tiny frames each.
+`verify` reads and hashes every byte: its rate on one core against SHA-256 alone over the same bytes in memory, the
+limit of any check by digests, and on two threads. A rerun with nothing to do lists the videos, looks at every source
+file and every commit record, and must not take more than 2 s for 10,000 videos. The stores are made for this run: one
+with files as large as those of 7 s of 256 x 342 frames, one with as many videos as are asked for, of four tiny frames
+each.
 """
 
 from __future__ import annotations

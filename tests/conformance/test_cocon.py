@@ -17,7 +17,8 @@ OWN, OTHER_BLOCK, OTHER_PLACE, OTHER_SAMPLE = 1, -1, -3, 0
 
 
 def test_the_own_target_and_the_negatives_lie_where_the_released_mask_has_them() -> None:
-    """Each kind of pair gets a logit of its own: prediction i is unit vector i, so that the targets are the logits' columns."""
+    """Each kind of pair gets a logit of its own: prediction i is unit vector i, so that the targets are the logits'
+    columns."""
     mask = tensors("cocon_losses")["mask_B3P2S2"]  # (B, P, S * S) predictions x (B, P, S * S) targets
     samples, blocks, places = mask.shape[:3]
     count = samples * blocks * places

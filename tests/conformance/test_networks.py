@@ -57,7 +57,8 @@ def test_slics_network_and_its_stages(values: dict[str, Any]) -> None:
         pooled, rows = (network.eval().embed(clips, layer) for layer in network.layers)
         trained = network.train()(clips)
     assert grids[:5] == values["stage_shapes"].tolist()
-    # Batch norm over a grid of four amplifies rounding: in float64 the rows of train mode are as far from the reference.
+    # Batch norm over a grid of four amplifies rounding: in float64 the rows of train mode are as far from the
+    # reference.
     for found, wanted in ((pooled, "pooled512"), (rows, "head128"), (trained, "head128_train")):
         torch.testing.assert_close(found, torch.from_numpy(values[wanted]), rtol=1e-3, atol=5e-4)
 

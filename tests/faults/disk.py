@@ -1,4 +1,5 @@
-"""A disk that fills up, and a process that dies, at a chosen change of the file system; both without leaving this process."""
+"""A disk that fills up, and a process that dies, at a chosen change of the file system; both without leaving this
+process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Loaded into extraction's worker processes by Dask's preload: stops or kills them in the middle of chosen videos.
 
 Environment: GATE is a folder and GATE_VIDEO a video's name; a worker that has put 320 frames of it through writes
-`held.<pid>` there, then waits for a file called `open`; with GATE_START it does so before it is a worker. DEADLY_VIDEOS are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes.
+`held.<pid>` there, then waits for a file called `open`; with GATE_START it does so before it is a worker. DEADLY_VIDEOS
+are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Kills the extraction of one video at its first access to the file system, its second, and so on.
 
-`python -m tests.faults.killed_at_every_step VIDEOS SCRATCH` prints a JSON list, one entry a step: whether the process was killed, whether
-the store shows the video afterwards, whether what it shows is whole, and a digest of the store after a rerun.
+`python -m tests.faults.killed_at_every_step VIDEOS SCRATCH` prints a JSON list, one entry a step: whether the process
+was killed, whether the store shows the video afterwards, whether what it shows is whole, and a digest of the store
+after a rerun.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def descendants(pid: int) -> set[int]:
 
 
 class Extraction:
-    """`python -m pipeline extract` as a process, with the gate in its workers. on_interrupt: what it does at SIGINT at first."""
+    """`python -m pipeline extract` as a process, with the gate in its workers. on_interrupt: what it does at SIGINT at
+    first."""
 
     def __init__(
         self,
@@ -100,7 +101,8 @@ class Extraction:
                 stderr=told,
                 text=True,
                 start_new_session=True,
-                # Shells let what they start in the background ignore Ctrl-C; these processes must not, wherever the tests run.
+                # Shells let what they start in the background ignore Ctrl-C; these processes must not, wherever the
+                # tests run.
                 preexec_fn=functools.partial(signal.signal, signal.SIGINT, on_interrupt),
             )
 

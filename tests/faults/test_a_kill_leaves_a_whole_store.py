@@ -1,4 +1,5 @@
-"""A run that dies at any change of the disk leaves a store of whole videos, all of the settings it names; a rerun completes it."""
+"""A run that dies at any change of the disk leaves a store of whole videos, all of the settings it names; a rerun
+completes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Any byte of any file of a store may flip: verify finds it and names the video, and readers never get what was not stored."""
+"""Any byte of any file of a store may flip: verify finds it and names the video, and readers never get what was not
+stored."""
 
 from __future__ import annotations
 

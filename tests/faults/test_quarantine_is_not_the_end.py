@@ -1,4 +1,5 @@
-"""Videos in quarantine are listed with their reasons, can be seen to fail again by the printed command, and are tried again."""
+"""Videos in quarantine are listed with their reasons, can be seen to fail again by the printed command, and are tried
+again."""
 
 from __future__ import annotations
 

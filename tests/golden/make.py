@@ -1,7 +1,8 @@
 """How `schema2` was made, of the videos of `schema1`; not run by the tests: `python -m tests.golden.make`.
 
-Run it only for a new schema version, into a new folder: what is here must stay readable as it is. (`schema1` was made so,
-too, by the version that had it; its videos were made by `synthetic.video`, and `expected.npz` is what could be read then.)
+Run it only for a new schema version, into a new folder: what is here must stay readable as it is. (`schema1` was made
+so, too, by the version that had it; its videos were made by `synthetic.video`, and `expected.npz` is what could be read
+then.)
 """
 
 from __future__ import annotations

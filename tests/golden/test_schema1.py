@@ -1,4 +1,5 @@
-"""A store of schema version 1, made once by `make.py`, stays readable: its listing, streams, pixels and flow; verify passes."""
+"""A store of schema version 1, made once by `make.py`, stays readable: its listing, streams, pixels and flow; verify
+passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A store of schema version 2, made once by `make.py`, stays readable: what it adds to schema 1 is what is said of videos."""
+"""A store of schema version 2, made once by `make.py`, stays readable: what it adds to schema 1 is what is said of
+videos."""
 
 from __future__ import annotations
 

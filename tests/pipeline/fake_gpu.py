@@ -1,6 +1,8 @@
-"""An estimator that says it computes on a GPU and does not; loaded into extraction's worker processes by Dask's preload.
+"""An estimator that says it computes on a GPU and does not; loaded into extraction's worker processes by Dask's
+preload.
 
-Environment: FAKE_GPU is a folder; every batch adds a line to `<pid>.jsonl` there: which GPU the process sees, how many pairs.
+Environment: FAKE_GPU is a folder; every batch adds a line to `<pid>.jsonl` there: which GPU the process sees, how many
+pairs.
 """
 
 from __future__ import annotations

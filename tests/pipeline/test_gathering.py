@@ -1,4 +1,5 @@
-"""Gathering: many threads, one estimator, batches of pairs of several callers; the flow is the estimator's in every bit."""
+"""Gathering: many threads, one estimator, batches of pairs of several callers; the flow is the estimator's in every
+bit."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ BROKEN = 255  # a pixel that the estimator stumbles over
 
 
 class Differences(FlowEstimator):
-    """In a GPU estimator's place: flow that tells pairs apart, and a list of the batches, as pixels of their first frames."""
+    """In a GPU estimator's place: flow that tells pairs apart, and a list of the batches, as pixels of their first
+    frames."""
 
     name = "differences"
     device = "cuda"

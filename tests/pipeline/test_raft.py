@@ -1,4 +1,5 @@
-"""RAFT and ptlflow's other networks. The weights are random, as none are downloaded: what the flow is like is not tested."""
+"""RAFT and ptlflow's other networks. The weights are random, as none are downloaded: what the flow is like is not
+tested."""
 
 from __future__ import annotations
 

@@ -113,7 +113,8 @@ class TestGenerate:
             wanted = synthetic.video(name, (1, 0, class_index, 2), frames=7, height=32, width=48)
             decoded = decode(path)
             assert decoded.shape == wanted.shape
-            # Grain and the halved resolution of colour cost 4 to 6 grey levels; another video of the class differs by 30.
+            # Grain and the halved resolution of colour cost 4 to 6 grey levels; another video of the class differs by
+            # 30.
             assert np.abs(decoded.astype(int) - wanted).mean() < 10
             with av.open(str(path)) as container:
                 stream = container.streams.video[0]

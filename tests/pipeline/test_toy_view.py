@@ -1,4 +1,5 @@
-"""A view that only this test knows goes the whole way: extract, verify, preview, export; and it is added to a store later."""
+"""A view that only this test knows goes the whole way: extract, verify, preview, export; and it is added to a store
+later."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
 """The losses of 200 steps of every method, recomputed; `losses.json` holds what they were.
 
-A step's loss depends on all that happened before it: what a batch is put through, the order of momentum, keys and queue,
-coins, the optimiser. After a change that is meant to change training, and after no other, write the file anew:
+A step's loss depends on all that happened before it: what a batch is put through, the order of momentum, keys and
+queue, coins, the optimiser. After a change that is meant to change training, and after no other, write the file anew:
 
     python -m tests.train.losses
 
 which also tells how far each method's losses have moved. The commit says why they have.
 
-Networks, clips and learning rates are so small that rounding does not grow: with initial weights that differ by a part in
-a million no loss moves by more than 2e-6 of itself, and no choice of CoCLR's changes; at a learning rate of 1e-4 some moved
-by 3e-2. TOLERANCE lies far above that, for other CPUs, and below what a momentum update after the key's pass makes (1.5e-3).
+Networks, clips and learning rates are so small that rounding does not grow: with initial weights that differ by a part
+in a million no loss moves by more than 2e-6 of itself, and no choice of CoCLR's changes; at a learning rate of 1e-4
+some moved by 3e-2. TOLERANCE lies far above that, for other CPUs, and below what a momentum update after the key's pass
+makes (1.5e-3).
 """
 
 from __future__ import annotations

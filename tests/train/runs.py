@@ -1,8 +1,8 @@
 """Tiny training runs, and a program that is stopped in the middle of one.
 
-`python -m tests.train.runs` is `python -m train`, except that it sends itself a signal: TRAIN_EVENT is "term:N" (SIGTERM
-in the training step after N steps) or "kill:N" (SIGKILL when the checkpoint of N steps is written but not renamed). Of
-several processes the leader alone is hit. Networks may be "plain", which has no batch norm.
+`python -m tests.train.runs` is `python -m train`, except that it sends itself a signal: TRAIN_EVENT is "term:N"
+(SIGTERM in the training step after N steps) or "kill:N" (SIGKILL when the checkpoint of N steps is written but not
+renamed). Of several processes the leader alone is hit. Networks may be "plain", which has no batch norm.
 """
 
 from __future__ import annotations

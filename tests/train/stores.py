@@ -53,7 +53,8 @@ def write_store(
 def write_frames(
     root: Path, videos: Mapping[str, tuple[np.ndarray, ...]], chroma: Chroma = "4:2:0", **flow_settings: Any
 ) -> VideoStore:
-    """A store of videos id -> bytes of rgb (F, H, W, 3), flow (F - 1, 2, h, w) and, if there is a third, toy (F, P, h, w)."""
+    """A store of videos id -> bytes of rgb (F, H, W, 3), flow (F - 1, 2, h, w) and, if there is a third, toy (F, P, h,
+    w)."""
     planes = [frames[2].shape[1] for frames in videos.values() if len(frames) > 2]
     kinds: dict[str, Any] = {
         "rgb": RgbSettings(chroma=chroma),

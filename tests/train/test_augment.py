@@ -97,7 +97,8 @@ def test_evaluation_jitter_is_rare_as_asked_and_keeps_gray_gray() -> None:
         np.testing.assert_allclose(drawn["flow"].colour[0], flow, rtol=1e-6)
         affine = drawn["rgb"].colour[0].astype(float)
         jittered.append(not np.allclose(affine, base, rtol=1e-6))
-        # Undo the normalisation: a gray pixel must stay gray, within brightness and contrast of .8 to 1.2 in either order.
+        # Undo the normalisation: a gray pixel must stay gray, within brightness and contrast of .8 to 1.2 in either
+        # order.
         pixel = (apply(affine, np.full(3, 100.0)) * augment.IMAGENET_STD + augment.IMAGENET_MEAN) * 255
         assert np.ptp(pixel) < 1e-3 and 0.8 * 1.2 * 100 - 0.2 * 118 <= pixel.mean() <= 1.2 * (0.8 * 100 + 0.2 * 118)
     assert_share(jittered, 0.3)

@@ -153,7 +153,8 @@ QUIRKS: dict[str, tuple[object, set[str]]] = {
 
 @pytest.mark.parametrize("quirk", QUIRKS)
 def test_each_quirk_of_coclr_changes_its_own_part_of_the_clean_policy(quirk: str) -> None:
-    """Alone; `flow: image` brings colour, and with it blur, to flow. Windows stay where a box that was drawn first fits."""
+    """Alone; `flow: image` brings colour, and with it blur, to flow. Windows stay where a box that was drawn first
+    fits."""
     value, expected = QUIRKS[quirk]
     changed, stayed = set(), 0
     for sample in range(60):

@@ -1,5 +1,5 @@
-"""A toy method whose second clip is another video of its group, and may show flow in the place of RGB; groups are made anew
-between epochs."""
+"""A toy method whose second clip is another video of its group, and may show flow in the place of RGB; groups are made
+anew between epochs."""
 
 from __future__ import annotations
 

@@ -152,7 +152,8 @@ def test_rows_of_one_direction_are_one_cluster_whatever_their_lengths(seed: int)
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_link_as_long_as_the_longest_is_kept_however_it_is_rounded(seed: int) -> None:
-    """Cosines: .99 of the two that set the limit (their link counts double), .98 of the third to the first, .995 nearer."""
+    """Cosines: .99 of the two that set the limit (their link counts double), .98 of the third to the first, .995
+    nearer."""
     angles = np.array([0, np.arccos(0.995), -np.arccos(0.98)])
     twice = np.repeat(np.stack([np.cos(angles), np.sin(angles), 0 * angles, 0 * angles], axis=1), 2, axis=0)
     limit = [[0, 0, 1, 0], [0, 0, 0.99, (1 - 0.99**2) ** 0.5]]

@@ -117,7 +117,8 @@ def test_one_stream_has_the_clips_of_both(store: VideoStore) -> None:
 
 
 def test_clips_that_a_method_does_not_look_at_are_not_read(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As CoCLR reads: the other stream's second clip, with the frames, windows and colours that it has beside the first."""
+    """As CoCLR reads: the other stream's second clip, with the frames, windows and colours that it has beside the
+    first."""
     whole = epochs(make(store, policy=policy("coclr")), 1)
     counted: Counter[str] = Counter()
     each = ShardReader.each

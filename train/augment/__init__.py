@@ -1,8 +1,9 @@
-"""Which pixels a clip shows: crop window, flip, colour and blur, drawn as pure functions of (seed, epoch, sample index).
+"""Which pixels a clip shows: crop window, flip, colour and blur, drawn as pure functions of (seed, epoch, sample
+index).
 
-A policy is one module here and one line in POLICIES; `train.reader` executes what it draws. `small` belongs to the small
-recipes and `evaluate` to evaluation; the others are those of the papers, with their clean form as the default and what the
-papers did otherwise as a setting. `python -m train preview` shows what each makes of a store.
+A policy is one module here and one line in POLICIES; `train.reader` executes what it draws. `small` belongs to the
+small recipes and `evaluate` to evaluation; the others are those of the papers, with their clean form as the default and
+what the papers did otherwise as a setting. `python -m train preview` shows what each makes of a store.
 
 No setting brings back three things of all papers: their resizing (bicubic, CoCon's by the nearest pixel; bilinear here,
 at half the time), rounding and cutting to 0..255 after every operation on colour, and contrast and hue that are not

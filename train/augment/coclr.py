@@ -17,9 +17,9 @@ from train.settings import check_number
 class CoCLR(RandomResized):
     """Half of the samples show one clip twice, once strongly and once weakly changed; the other half shows two clips.
 
-    Weak is window and mirror alone. Two clips are strongly changed with probability `strong`, each for itself. Published,
-    by CoCLR and ViCC alike: `retry: false`, `gray_kind: channel`, and for the clips `streams: {flow: {input: image, mirror:
-    plain}}`. With `one_clip: 0` a sample may have any number of clips.
+    Weak is window and mirror alone. Two clips are strongly changed with probability `strong`, each for itself.
+    Published, by CoCLR and ViCC alike: `retry: false`, `gray_kind: channel`, and for the clips `streams: {flow: {input:
+    image, mirror: plain}}`. With `one_clip: 0` a sample may have any number of clips.
 
     Args:
         one_clip: Probability that both views show the same clip.

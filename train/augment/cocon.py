@@ -15,12 +15,14 @@ from train.settings import check_number
 
 @dataclass(frozen=True)
 class CoCon(Standard):
-    """A square of most of the frame, and colours drawn for every frame, so that they do not tell which frames belong together.
+    """A square of most of the frame, and colours drawn for every frame, so that they do not tell which frames belong
+    together.
 
-    Published: `together: false` (each view is cut for itself), and for the clips `streams: {flow: {input: signed, mirror:
-    never}}`. The published window of flow is the one of three random ones in which most moves; here it is one random one,
-    because a plan does not look at pixels. On Kinetics the published window of RGB is a random resized one, which is policy
-    slic with `area: [0.5, 1]`, `blur: 0` and the colours of this one, but for gray, which comes before the jitter only here.
+    Published: `together: false` (each view is cut for itself), and for the clips `streams: {flow: {input: signed,
+    mirror: never}}`. The published window of flow is the one of three random ones in which most moves; here it is one
+    random one, because a plan does not look at pixels. On Kinetics the published window of RGB is a random resized one,
+    which is policy slic with `area: [0.5, 1]`, `blur: 0` and the colours of this one, but for gray, which comes before
+    the jitter only here.
 
     Args:
         crop: Side of the square, as a fraction of the frame's short side (published: 224 of 240 pixels).

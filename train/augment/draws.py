@@ -1,6 +1,7 @@
 """Random numbers of a sample, pure functions of (seed, epoch, sample index): the same on any worker, rank and resume.
 
-Each clip of a sample has numbers of its own, and each view of a clip: another view, or another clip, changes nobody else's.
+Each clip of a sample has numbers of its own, and each view of a clip: another view, or another clip, changes nobody
+else's.
 """
 
 from __future__ import annotations

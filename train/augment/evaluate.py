@@ -19,8 +19,8 @@ class Evaluate(Policy):
     """Whole frame or centre crop, no flip.
 
     The colour jitter is CoCLR's, whose published retrieval applies it to test videos too: brightness, contrast and
-    saturation times U(.8, 1.2), hue turned by U(-.1, .1), in random order (see `train.clips.colour.jitter`). All streams
-    that are images get the same one (published), the others stay as they are.
+    saturation times U(.8, 1.2), hue turned by U(-.1, .1), in random order (see `train.clips.colour.jitter`). All
+    streams that are images get the same one (published), the others stay as they are.
 
     Args:
         crop: "whole", or the side of a centred square as a fraction of the frame's short side.

@@ -16,8 +16,8 @@ class GOCA(Standard):
     """The frame's short side is scaled to a random length, and a square of `crop` is cut from it at a random place.
 
     Published: `together: false` (the two streams of a clip are changed by separate draws), and for the clips `streams:
-    {flow: {input: image, mirror: plain}}`; with R(2+1)D `scale: [128, 160]` and `crop: 112`. No blur: the released code builds one and never
-    applies it.
+    {flow: {input: image, mirror: plain}}`; with R(2+1)D `scale: [128, 160]` and `crop: 112`. No blur: the released code
+    builds one and never applies it.
 
     Args:
         scale: Range of the scaled short side, in pixels; uniform.

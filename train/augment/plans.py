@@ -26,8 +26,8 @@ class Pixels:
     window: (top, left, height, width) as fractions of the frame, because views may be stored at different sizes.
     flip: mirror horizontally. The executor moves pixels: that u of flow changes its sign is part of `colour`.
     colour: float32 (K, D, P + 1), from the P stored bytes of a pixel to the D numbers that the network gets:
-        `colour[:, :, :P] @ bytes + colour[:, :, P]`. K is 1, or T where each frame has a colour of its own. It holds the
-        normalisation and runs on the training device (`train.reader.affine`).
+        `colour[:, :, :P] @ bytes + colour[:, :, P]`. K is 1, or T where each frame has a colour of its own. It holds
+        the normalisation and runs on the training device (`train.reader.affine`).
     blur: standard deviation of a Gaussian in pixels of the resized clip; 0 for none.
     """
 

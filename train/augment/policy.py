@@ -16,7 +16,8 @@ Streams = Mapping[str, "BoundStream"]
 
 class Policy(ABC):
     """Draws what is done to clips. It draws the same numbers in the same order whatever its settings, so that a setting
-    changes only what it names; and what views do not share from numbers of each view, so that others may be read beside it.
+    changes only what it names; and what views do not share from numbers of each view, so that others may be read beside
+    it.
     """
 
     @property

@@ -12,8 +12,8 @@ class SLIC(RandomResized):
     """A window of at least a quarter of the frame, strong colour, sometimes gray and blurred; each clip for itself.
 
     Published, for the clips: `streams: {flow: {input: u, mirror: plain}}`, and on Kinetics `statistics: kinetics`. The
-    published blur has a kernel of 15 pixels, which is 3.5 times its standard deviation of 2 to either side; ours ends at
-    three times.
+    published blur has a kernel of 15 pixels, which is 3.5 times its standard deviation of 2 to either side; ours ends
+    at three times.
     """
 
     area: Range = (0.25, 1.0)

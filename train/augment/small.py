@@ -17,7 +17,8 @@ from train.settings import check_number, check_range
 
 @dataclass(frozen=True)
 class Small(Policy):
-    """Augmentation of the small-scale study: one window per clip, strong colour for images, gain and offset for all else.
+    """Augmentation of the small-scale study: one window per clip, strong colour for images, gain and offset for all
+    else.
 
     Args:
         area: Range of the window's area, as a fraction of the frame's. Its aspect ratio (width / height, in pixels) is

@@ -24,8 +24,9 @@ Range = Sequence[float]
 class Standard(Policy):
     """The published operations, drawn once a clip: window, mirror, colour jitter, gray, blur.
 
-    The streams of a clip share all of it. One that is not an image (flow in pixels, by default) gets no colour and no blur.
-    What the papers did to flow is a setting of the clips: `streams: {flow: {input: image}}` is treated as RGB in all.
+    The streams of a clip share all of it. One that is not an image (flow in pixels, by default) gets no colour and no
+    blur. What the papers did to flow is a setting of the clips: `streams: {flow: {input: image}}` is treated as RGB in
+    all.
 
     Args:
         flip: Probability of mirroring.
@@ -83,9 +84,9 @@ class Standard(Policy):
         return made
 
     def _colours(self, numbers: np.ndarray, draws: Draws, view: str) -> np.ndarray:
-        """Maps from RGB bytes to RGB bytes: (1, 3, 4), or (T, 3, 4) where frames differ. A frame's colour follows from its
-        row of `numbers` (T, 7); where `steady`, the first row serves all frames. Which channel gray copies is another one
-        in every frame of every view."""
+        """Maps from RGB bytes to RGB bytes: (1, 3, 4), or (T, 3, 4) where frames differ. A frame's colour follows from
+        its row of `numbers` (T, 7); where `steady`, the first row serves all frames. Which channel gray copies is
+        another one in every frame of every view."""
         frames = len(numbers)
         if self.steady:
             numbers = numbers[:1]

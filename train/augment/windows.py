@@ -19,12 +19,13 @@ def random_resized(
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
     retry: bool = True,
 ) -> Window:
-    """A window of a random area (a fraction of the frame's) and aspect ratio (width / height, in pixels) at a random place.
+    """A window of a random area (a fraction of the frame's) and aspect ratio (width / height, in pixels) at a random
+    place.
 
     Both are uniform in their range, and then, one time in two, the sides are swapped (CoCLR; torchvision draws a
     log-uniform ratio, which favours neither side either). A box that does not fit is drawn again, up to ten times, and
-    then gives way to the largest square, centred. Without `retry` the whole frame is taken in its place, squashed (CoCLR's
-    released code, docs/methods.md 2.2: 28.5 to 29.3 % of the views at 4:3).
+    then gives way to the largest square, centred. Without `retry` the whole frame is taken in its place, squashed
+    (CoCLR's released code, docs/methods.md 2.2: 28.5 to 29.3 % of the views at 4:3).
     """
     height, width = frame_size
     drawn = rng.random((ATTEMPTS, 5))
@@ -32,7 +33,8 @@ def random_resized(
         pixels = (area[0] + extent * (area[1] - area[0])) * height * width
         shape = aspect[0] + ratio * (aspect[1] - aspect[0])
         shape = 1 / shape if swap < 0.5 else shape
-        # Whole pixels decide what fits, or the share of whole frames would be one percent higher than the published one.
+        # Whole pixels decide what fits, or the share of whole frames would be one percent higher than the published
+        # one.
         tall, wide = max(1, int(math.sqrt(pixels / shape))), max(1, int(math.sqrt(pixels * shape)))
         if tall <= height and wide <= width:
             return down * (1 - tall / height), across * (1 - wide / width), tall / height, wide / width

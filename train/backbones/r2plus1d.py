@@ -1,7 +1,8 @@
-"""R(2+1)D: ResNets whose 3-D convolutions are factorised, over space and then over time, with batch norm and ReLU between.
+"""R(2+1)D: ResNets whose 3-D convolutions are factorised, over space and then over time, with batch norm and ReLU
+between.
 
-Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", 2018. Between the two halves there are
-so many channels that both together have as many weights as the 3-D convolution (`middle`).
+Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", 2018. Between the two halves there
+are so many channels that both together have as many weights as the 3-D convolution (`middle`).
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ class FactorisedBlock(nn.Module):
 
 
 class TorchvisionBlock(nn.Module):
-    """Two factorised convolutions 3x3x3 beside a shortcut, which is a plain convolution where the block halves the grid.
+    """Two factorised convolutions 3x3x3 beside a shortcut, which is a plain convolution where the block halves the
+    grid.
 
     Both convolutions have as many channels between their halves as the first one needs.
     """

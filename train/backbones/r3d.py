@@ -1,7 +1,7 @@
 """ResNet-18 with 3-D convolutions throughout, in the form that SLIC trained (docs/methods.md 3.3).
 
-Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", 2018, with a stem of seven frames
-and, other than there, no pooling behind it. torchvision's r3d_18 has a stem of three frames.
+Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", 2018, with a stem of seven
+frames and, other than there, no pooling behind it. torchvision's r3d_18 has a stem of three frames.
 """
 
 from __future__ import annotations

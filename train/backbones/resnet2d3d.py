@@ -30,8 +30,8 @@ class ResNet2D3D18(ResNet):
     Args:
         in_channels: of the clips. Published: 3 for RGB, 2 for flow, 17 for key-points, 1 for segmentation.
         width: multiplies every channel count (rounded to multiples of 8).
-        running_statistics: whether batch norm keeps statistics for evaluation (CoCon). Without them it uses those of the
-            batch also there, so that a clip's features depend on the clips beside it (DPC's released weights).
+        running_statistics: whether batch norm keeps statistics for evaluation (CoCon). Without them it uses those of
+            the batch also there, so that a clip's features depend on the clips beside it (DPC's released weights).
 
     Raises:
         ValueError: a width that is not positive.

@@ -75,7 +75,8 @@ class S3D(Backbone):
 
 
 class S3DG(S3D):
-    """S3D with a gate behind every branch of the mixed blocks: 9.1 M weights at width 1. No published checkpoint has it."""
+    """S3D with a gate behind every branch of the mixed blocks: 9.1 M weights at width 1. No published checkpoint has
+    it."""
 
     gated: ClassVar[bool] = True
 

@@ -15,8 +15,8 @@ from train.reader.affine import normalise
 class Part:
     """Those of a batch's rows whose clips are made from one view. rows: their places in the batch, int64 (b,).
 
-    clips: uint8 (b, P, T, h, w); float32 where bytes are not even steps. affine: float32 (b, K, D, P + 1), from bytes to network
-    input (see `train.augment.Pixels`).
+    clips: uint8 (b, P, T, h, w); float32 where bytes are not even steps. affine: float32 (b, K, D, P + 1), from bytes
+    to network input (see `train.augment.Pixels`).
     """
 
     rows: Tensor
@@ -28,9 +28,9 @@ class Part:
 class Batch:
     """Clips of B samples: of each stream those that the method reads, by their numbers within a sample.
 
-    parts: stream -> number -> what its B rows are made of. labels: class index, int64 (B,), -1 without. sources: number of
-    the recording, int64 (B,). index: of the video in the training set, int64 (B,). groups: number of its group there, int64
-    (B,), -1 without.
+    parts: stream -> number -> what its B rows are made of. labels: class index, int64 (B,), -1 without. sources: number
+    of the recording, int64 (B,). index: of the video in the training set, int64 (B,). groups: number of its group
+    there, int64 (B,), -1 without.
     """
 
     parts: dict[str, dict[int, list[Part]]]
@@ -40,7 +40,8 @@ class Batch:
     groups: Tensor
 
     def pin_memory(self) -> Batch:
-        """The same batch with what is on the CPU in page-locked memory, from where a GPU fetches it while others compute."""
+        """The same batch with what is on the CPU in page-locked memory, from where a GPU fetches it while others
+        compute."""
         return self.mapped(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def views(self, stream: str) -> list[Tensor]:

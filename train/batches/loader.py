@@ -1,7 +1,7 @@
 """Batches of clips, the same on any number of ranks and after any interruption.
 
-The order of an epoch follows from (seed, epoch), the frames and pixels of a sample from (seed, epoch, sample): nothing is
-remembered but how many batches were delivered.
+The order of an epoch follows from (seed, epoch), the frames and pixels of a sample from (seed, epoch, sample): nothing
+is remembered but how many batches were delivered.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ AHEAD = 2  # batches made while the network works; more would only hold memory
 class ClipLoader:
     """Iterates over the rest of the current epoch; call `iter` again for the next one.
 
-    order: whose batches, over all ranks, are shared among `world_size` of them, each of which gets its slice, in rank order. executor: the
-    loader's own from now on. pin: put what is on the CPU into page-locked memory, for training on a GPU. `state_dict` and
-    `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is the time, in seconds, that the
-    last batch was waited for. `close` it when it is no longer needed.
+    order: whose batches, over all ranks, are shared among `world_size` of them, each of which gets its slice, in rank
+    order. executor: the loader's own from now on. pin: put what is on the CPU into page-locked memory, for training on
+    a GPU. `state_dict` and `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is
+    the time, in seconds, that the last batch was waited for. `close` it when it is no longer needed.
 
-    What `groups` the training set has when `iter` is called is what all batches of that epoch are drawn from: whoever changes
-    them does it before.
+    What `groups` the training set has when `iter` is called is what all batches of that epoch are drawn from: whoever
+    changes them does it before.
 
-    Memory: a rank's part of a batch takes batch / ranks * length * height * width bytes for each plane (3 of rgb, 2 of flow; four times that where
-    values are float32, see `train.reader.Executor`) of each clip that is read, on the device where the executor makes
-    clips. At most AHEAD + 1 such batches exist at once, if the one that was worked on is let go before the next one is
-    asked for.
+    Memory: a rank's part of a batch takes batch / ranks * length * height * width bytes for each plane (3 of rgb, 2 of
+    flow; four times that where values are float32, see `train.reader.Executor`) of each clip that is read, on the
+    device where the executor makes clips. At most AHEAD + 1 such batches exist at once, if the one that was worked on
+    is let go before the next one is asked for.
 
     Raises Refusal and UsageError at once for what could not work later: too few videos, a batch that the ranks cannot
     share, a video without frames, clips longer than every video.
@@ -74,7 +74,8 @@ class ClipLoader:
         self.delivered = state["delivered"]
 
     def load(self, number: int) -> Batch:
-        """This rank's part of the batch with that number since the start of training; the same whenever it is asked for."""
+        """This rank's part of the batch with that number since the start of training; the same whenever it is asked
+        for."""
         epoch, samples = self.order.share(number, self.rank, self.world_size)
         training_set = self.planner.training_set
         chosen = samples % len(training_set)

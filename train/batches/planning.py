@@ -20,8 +20,8 @@ PLANS = 2  # raised whenever the same recipe draws other frames or pixels than b
 class Reading:
     """What a stage reads: of each stream the numbers of those clips of a sample that the method looks at.
 
-    All clips of a sample are drawn, so that what is drawn for one does not depend on which are read. Raises UsageError where
-    sampling, augmentation and method do not suit each other.
+    All clips of a sample are drawn, so that what is drawn for one does not depend on which are read. Raises UsageError
+    where sampling, augmentation and method do not suit each other.
     """
 
     spec: ClipSpec

@@ -1,7 +1,7 @@
 """What happens beside training, a Lightning callback each: figures, the bar, stopping, checkpoints, the profile.
 
-`train.stages` lists them in the order in which they see the end of a step. Lightning calls them at the end of every pass;
-what belongs to an optimiser step asks `ends_step` first.
+`train.stages` lists them in the order in which they see the end of a step. Lightning calls them at the end of every
+pass; what belongs to an optimiser step asks `ends_step` first.
 """
 
 from __future__ import annotations

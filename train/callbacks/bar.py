@@ -21,7 +21,8 @@ class Bar(Callback):
     """One line for the whole stage: loss, meters of the method, clips a second, share of waiting for data, time left.
 
     The figures are those of the last line of metrics.jsonl, so showing them costs no wait for the GPU. What the meters
-    mean is told once, when the stage starts. Where a line cannot be redrawn (a log file), there is one every ten seconds.
+    mean is told once, when the stage starts. Where a line cannot be redrawn (a log file), there is one every ten
+    seconds.
 
     also: meters of what is noted now and then; the last figure stays.
     """

@@ -33,11 +33,12 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoints(Callback):
-    """Writes checkpoints after optimiser steps; each holds, beside what Lightning saves, all random states and our facts.
+    """Writes checkpoints after optimiser steps; each holds, beside what Lightning saves, all random states and our
+    facts.
 
-    last.ckpt: every `checkpoint_every` steps, at the end, and where training is stopped. step-N.ckpt: every `keep_every`
-    steps, and stays. best.ckpt: whenever a line of metrics.jsonl has a better value than all before it; NaN is never
-    better. All three continue a run when put in the place of last.ckpt.
+    last.ckpt: every `checkpoint_every` steps, at the end, and where training is stopped. step-N.ckpt: every
+    `keep_every` steps, and stays. best.ckpt: whenever a line of metrics.jsonl has a better value than all before it;
+    NaN is never better. All three continue a run when put in the place of last.ckpt.
 
     Raises UsageError at the first line of metrics.jsonl when `keep_best` names a metric that no line has.
 

@@ -30,10 +30,11 @@ class Diverged(Refusal):
 class Divergence(Callback):
     """Raises Diverged, which names the first step whose loss or gradient was NaN or infinite on any rank.
 
-    What is not finite is remembered on the device, so that no step waits for it, and looked at where values are read anyway:
-    before a line of metrics.jsonl and before a checkpoint, which for its part needs finite weights, statistics and queues.
-    Until then at most `log_every` steps are made in vain. In 16-mixed, gradients that are too large for the scale of the
-    loss are legal: the step is left out and the scale halved. There, a scale that has collapsed is the error.
+    What is not finite is remembered on the device, so that no step waits for it, and looked at where values are read
+    anyway: before a line of metrics.jsonl and before a checkpoint, which for its part needs finite weights, statistics
+    and queues. Until then at most `log_every` steps are made in vain. In 16-mixed, gradients that are too large for the
+    scale of the loss are legal: the step is left out and the scale halved. There, a scale that has collapsed is the
+    error.
 
     Args:
         folder: Of the stage.

@@ -22,13 +22,14 @@ NOT_OF_THE_NETWORK = ("step", "epoch", "data_time", "step_time")  # times differ
 
 
 class Metrics(Callback):
-    """One JSON object per logged step: step, epoch, lr, what the method's `training_step` returns, data_time, step_time.
+    """One JSON object per logged step: step, epoch, lr, what the method's `training_step` returns, data_time,
+    step_time.
 
     Values of the method are means over all passes since the last line and over all ranks; until then they are summed on
-    the device, so that a step neither waits for the GPU nor for other ranks. `lr` is that of the step itself. data_time:
-    seconds that a step waited for its batches; step_time: seconds from step to step, waiting included; both are means of
-    this rank since the last line. After a stop, lines behind the checkpoint are dropped: they are made again, bit for
-    bit, because sums that are not yet written are part of the checkpoint.
+    the device, so that a step neither waits for the GPU nor for other ranks. `lr` is that of the step itself.
+    data_time: seconds that a step waited for its batches; step_time: seconds from step to step, waiting included; both
+    are means of this rank since the last line. After a stop, lines behind the checkpoint are dropped: they are made
+    again, bit for bit, because sums that are not yet written are part of the checkpoint.
 
     Args:
         every: steps between lines; the last step of a stage always has one.

@@ -1,7 +1,7 @@
 """How the representation does while it is trained: nearest neighbours of videos that are kept out of training.
 
-The videos are a part of the training split, whole recordings, and never of the test split: choosing by what is shown here
-does not touch what evaluation measures.
+The videos are a part of the training split, whole recordings, and never of the test split: choosing by what is shown
+here does not touch what evaluation measures.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ TIME_IS_UP = 124  # as `timeout` has it
 class Stopping(Callback):
     """Ends training after the step in which SIGINT or SIGTERM came or the deadline passed, on all ranks together.
 
-    `exit_code` is what the command exits with: 0 as long as nothing asked it to stop, 128 + number of the signal, or 124
-    for the deadline. `train.callbacks.checkpointing.Checkpoints` comes after this one and writes the checkpoint.
+    `exit_code` is what the command exits with: 0 as long as nothing asked it to stop, 128 + number of the signal, or
+    124 for the deadline. `train.callbacks.checkpointing.Checkpoints` comes after this one and writes the checkpoint.
 
     Args:
         deadline: of `time.monotonic`.

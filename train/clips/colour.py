@@ -62,8 +62,8 @@ def jitter(numbers: np.ndarray, brightness: float, contrast: float, saturation: 
 
     The other arguments are the half ranges of the factors of brightness, contrast and saturation, and of hue's shift in
     turns. The four come in random order, of which only that of brightness and contrast matters: all are linear here.
-    Contrast is about a fixed gray level (that of ImageNet's mean; torchvision's is about each frame's own mean), and hue
-    turns what is not gray in YIQ (torchvision: in HSV).
+    Contrast is about a fixed gray level (that of ImageNet's mean; torchvision's is about each frame's own mean), and
+    hue turns what is not gray in YIQ (torchvision: in HSV).
     """
     moved = 2 * numbers[:, :4] - 1
     light, spread, vivid = (1 + moved[:, :3] * (brightness, contrast, saturation)).T

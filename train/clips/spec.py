@@ -22,8 +22,8 @@ class StreamSettings(Settings):
     Args:
         view: Of the store; empty: the one of the stream's name.
         input: How the network is given it, by a name of that view's inputs; empty: its default.
-        mirror: Of clips that are mirrored: "turned", values that point to a side point to the other one (u of flow changes its
-            sign); "plain", only places change (published, mostly); "never", this stream is not mirrored.
+        mirror: Of clips that are mirrored: "turned", values that point to a side point to the other one (u of flow
+            changes its sign); "plain", only places change (published, mostly); "never", this stream is not mirrored.
         size: Height and width of its clips, in pixels; none: those of `clips.size`.
     """
 
@@ -40,7 +40,8 @@ class ClipSpec(Settings):
         length: Frames of a clip.
         stride: Distance between them in the video.
         size: Height and width of a clip at the network's input, in pixels.
-        crop: What evaluation cuts out: "whole", or the side of a centred square as a fraction of the frame's short side.
+        crop: What evaluation cuts out: "whole", or the side of a centred square as a fraction of the frame's short
+            side.
         streams: Name of a stream -> what differs in it.
         statistics: Mean and deviation by which images are normalised: "imagenet" or "kinetics".
     """

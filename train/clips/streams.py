@@ -54,8 +54,8 @@ class Stream:
 class BoundStream:
     """A stream of one store: what stored bytes become.
 
-    given: from the P bytes of a pixel to the input's numbers, which are RGB in 0..255 if it is an image, (D, P + 1). turned: the
-    same of frames whose mirror image is shown. normalised: from those numbers to the network's, (D, D + 1).
+    given: from the P bytes of a pixel to the input's numbers, which are RGB in 0..255 if it is an image, (D, P + 1).
+    turned: the same of frames whose mirror image is shown. normalised: from those numbers to the network's, (D, D + 1).
     """
 
     stream: Stream
@@ -73,8 +73,8 @@ class BoundStream:
 class Clip:
     """One clip of a sample.
 
-    video: its number in the training set; not always the sample's own. frames: indices of its T frames, int64 (T,), the same in
-    every view. shown: name of a stream -> what is shown in its place.
+    video: its number in the training set; not always the sample's own. frames: indices of its T frames, int64 (T,), the
+    same in every view. shown: name of a stream -> what is shown in its place.
     """
 
     video: int

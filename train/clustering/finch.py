@@ -1,4 +1,5 @@
-"""FINCH: clusters that follow from every row's nearest row alone, without a number of clusters or a threshold to choose."""
+"""FINCH: clusters that follow from every row's nearest row alone, without a number of clusters or a threshold to
+choose."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from train.settings.arguments import check_choice
 
 Metric = Literal["cosine"]
-# Distances closer than this are equal. A matrix product rounds the same distance differently (by 1e-16) from one place of
-# a block to the next; without it, identical rows would have different neighbours on other machines.
+# Distances closer than this are equal. A matrix product rounds the same distance differently (by 1e-16) from one place
+# of a block to the next; without it, identical rows would have different neighbours on other machines.
 TIE = 1e-12
 PAIRS_AT_ONCE = 2**23  # bounds the memory of a block of distances: 64 MiB
 
@@ -29,18 +30,22 @@ class Partitions:
 
 
 def finch(features: np.ndarray | torch.Tensor, metric: Metric = "cosine") -> Partitions:
-    """Sarfraz et al. 2019, "Efficient Parameter-free Clustering Using First Neighbor Relations", equation 1, as released.
+    """Sarfraz et al. 2019, "Efficient Parameter-free Clustering Using First Neighbor Relations", equation 1, as
+    released.
 
     Two rows are linked where one is the other's nearest, or both have the same nearest. What is linked, also through
-    others, is one cluster. The clusters' means are then clustered in the same way, over and over, without links longer than
-    the longest one between rows (a link counts double where both are each other's nearest). It ends where nothing merges,
-    where everything would become one cluster, or after a partition that merged a single pair. SLIC trains on the first one.
+    others, is one cluster. The clusters' means are then clustered in the same way, over and over, without links longer
+    than the longest one between rows (a link counts double where both are each other's nearest). It ends where nothing
+    merges, where everything would become one cluster, or after a partition that merged a single pair. SLIC trains on
+    the first one.
 
-    Everything is computed in float64 on the CPU, with exact neighbours: the same rows give the same partitions. Among equal
-    distances (to 1e-12) the lowest row is the nearest. A row of zeros has no direction: its distance to every row is 1.
+    Everything is computed in float64 on the CPU, with exact neighbours: the same rows give the same partitions. Among
+    equal distances (to 1e-12) the lowest row is the nearest. A row of zeros has no direction: its distance to every row
+    is 1.
 
     Args:
-        features: (N, D), N and D at least 1; their lengths do not change the first partition, but the means of the others.
+        features: (N, D), N and D at least 1; their lengths do not change the first partition, but the means of the
+            others.
         metric: "cosine", 1 - cos; the only one.
 
     Returns:
@@ -104,9 +109,9 @@ def _nearest(directions: np.ndarray) -> np.ndarray:
 def _linked(directions: np.ndarray, nearest: np.ndarray, longest: float) -> np.ndarray:
     """(N,) clusters of what is linked by no more than `longest`, numbered by their lowest row.
 
-    Of the links between rows that have the same nearest row, up to N squared, few are looked at. Both rows are at least as
-    near to that nearest row as to each other, so that it links them, too, wherever their own link is kept; unless it is
-    each other's nearest with one of them, and their link, which counts double, too long. So links to that one are.
+    Of the links between rows that have the same nearest row, up to N squared, few are looked at. Both rows are at least
+    as near to that nearest row as to each other, so that it links them, too, wherever their own link is kept; unless it
+    is each other's nearest with one of them, and their link, which counts double, too long. So links to that one are.
     """
     rows = np.arange(len(nearest))
     beyond = nearest[nearest]

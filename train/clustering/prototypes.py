@@ -9,8 +9,8 @@ from torch.nn import functional
 from train.hardware.precision import in_full_precision
 from train.settings.arguments import check_number
 
-# One schedule for every size, found by trial: mean largest cosines of .032 for 300 prototypes of size 128 and .083 for 1000,
-# and the simplex exactly where there are no more prototypes than dimensions.
+# One schedule for every size, found by trial: mean largest cosines of .032 for 300 prototypes of size 128 and .083 for
+# 1000, and the simplex exactly where there are no more prototypes than dimensions.
 STEPS = 300
 FIRST_SHARPNESS, LAST_SHARPNESS = 10.0, 300.0
 STEP_SIZE, STEP_MOMENTUM = 0.1, 0.9
@@ -75,10 +75,11 @@ def separation(prototypes: Tensor) -> Tensor:
 def separate(count: int, dim: int, seed: int = 0) -> Tensor:
     """Unit rows (count, dim), float32 on the CPU, that lie as far apart as a short search can place them.
 
-    Minimises the log-sum-exp of the cosines of all pairs, a soft maximum that sharpens on the way, by gradient steps with
-    momentum on the sphere. `separation` itself moves one pair a row and step, and hardly gets anywhere: GOCA's published
-    prototypes come from it (docs/methods.md 4.7). And as a mean over rows it lets some of them coincide where room is
-    short. The same seed gives the same rows on one machine with one number of threads; others round differently.
+    Minimises the log-sum-exp of the cosines of all pairs, a soft maximum that sharpens on the way, by gradient steps
+    with momentum on the sphere. `separation` itself moves one pair a row and step, and hardly gets anywhere: GOCA's
+    published prototypes come from it (docs/methods.md 4.7). And as a mean over rows it lets some of them coincide where
+    room is short. The same seed gives the same rows on one machine with one number of threads; others round
+    differently.
 
     Raises:
         ValueError: fewer than two rows, or dimensions.

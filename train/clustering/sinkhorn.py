@@ -22,10 +22,10 @@ def assign(
 ) -> Tensor:
     """log Q (B, K), without gradient: how much of each clip every prototype gets; rows of Q sum to one.
 
-    Without a prior, Q = balance(S / epsilon) (Caron et al. 2020, SwAV, section 3.1). With the assignment P of another stream
-    as a prior, Q = balance((S + prior_sign * prior_epsilon * log P) / (epsilon + prior_epsilon)), which maximises
-    <Q, S> + epsilon H(Q) - prior_epsilon KL(Q || P) for a sign of 1 (GOCA, docs/methods.md 4.5). `balance` scales, in
-    turn, each prototype's sum over clips and each clip's sum over prototypes to the same number.
+    Without a prior, Q = balance(S / epsilon) (Caron et al. 2020, SwAV, section 3.1). With the assignment P of another
+    stream as a prior, Q = balance((S + prior_sign * prior_epsilon * log P) / (epsilon + prior_epsilon)), which
+    maximises <Q, S> + epsilon H(Q) - prior_epsilon KL(Q || P) for a sign of 1 (GOCA, docs/methods.md 4.5). `balance`
+    scales, in turn, each prototype's sum over clips and each clip's sum over prototypes to the same number.
 
     Args:
         scores: S (B, K), cosines of clips and prototypes.
@@ -34,16 +34,16 @@ def assign(
         log_prior: log P (B, K), as this function gives it.
         prior_epsilon: weight of the prior.
         prior_sign: 1 pulls towards the prior; -1, GOCA's released code, pushes away from it.
-        group: the ranks whose rows are one problem. Their number of rows may differ, and be 0; all of them have to call.
-            None: this process alone.
+        group: the ranks whose rows are one problem. Their number of rows may differ, and be 0; all of them have to
+            call. None: this process alone.
 
     Returns:
         float32 (float64 of float64 scores). On a GPU, where looking at values would make the step wait, the result is
         NaN throughout, on all ranks, where values are refused on a CPU.
 
     Raises:
-        ValueError: shapes that do not fit, nothing to assign, values that are not finite once divided (CPU only), or a group
-            that this rank is not part of; a number out of range, or the weight of a prior without a prior.
+        ValueError: shapes that do not fit, nothing to assign, values that are not finite once divided (CPU only), or a
+            group that this rank is not part of; a number out of range, or the weight of a prior without a prior.
     """
     _refuse_numbers(epsilon, iterations, prior_epsilon, prior_sign)
     _refuse_tensors(scores, log_prior, prior_epsilon, group)

@@ -30,8 +30,8 @@ def mean_over_pools(loss: Callable[..., Tensor], pool: int, *rows: Tensor) -> Te
 
     Args:
         loss: Of the rows of a group, (pool, ...) of each tensor.
-        rows: Each (B, ...): a row, or a part of any shape, of each of this rank's videos. Groups are of videos that follow
-            each other in the batch over all ranks.
+        rows: Each (B, ...): a row, or a part of any shape, of each of this rank's videos. Groups are of videos that
+            follow each other in the batch over all ranks.
 
     Raises:
         ValueError: the batch over all ranks is no multiple of `pool`.

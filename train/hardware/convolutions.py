@@ -1,8 +1,8 @@
 """Whether a device's convolutions are right in the precision of a run, seen before anything is trained.
 
-On CPUs with AVX-512 and without AMX, with avx512_bf16 or not, oneDNN (of torch 2.13) leaves parts of the weight gradient of a
-bfloat16 convolution as they lie in memory where the map has fewer frames than the kernel: 3x3x3 or 3x1x1 on two frames, which
-deep layers have. It is a silent error: NaN, 1e37, or finite and wrong by 80 %.
+On CPUs with AVX-512 and without AMX, with avx512_bf16 or not, oneDNN (of torch 2.13) leaves parts of the weight
+gradient of a bfloat16 convolution as they lie in memory where the map has fewer frames than the kernel: 3x3x3 or 3x1x1
+on two frames, which deep layers have. It is a silent error: NaN, 1e37, or finite and wrong by 80 %.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from train.console import tell
 
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
-# Clips (B, C, T, h, w), kernel (t, h, w) and stride of what is tried, padded by half a kernel. No sweep over all sizes: on a
-# CPU of the kind above one ended in a heap that oneDNN had damaged; these ran thousands of times.
+# Clips (B, C, T, h, w), kernel (t, h, w) and stride of what is tried, padded by half a kernel. No sweep over all sizes:
+# on a CPU of the kind above one ended in a heap that oneDNN had damaged; these ran thousands of times.
 TRIED = (
     ((8, 16, 2, 2, 2), (3, 3, 3), 1),
     ((8, 16, 2, 4, 4), (3, 3, 3), 1),

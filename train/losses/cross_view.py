@@ -1,8 +1,9 @@
-"""What ties CoCon's views together: equal similarities among blocks (cooperation), equal embeddings of a block (synchronisation).
+"""What ties CoCon's views together: equal similarities among blocks (cooperation), equal embeddings of a block
+(synchronisation).
 
-Rows are the M = B * N time blocks of a batch, the same ones in both views. float16 and bfloat16 are raised to float32, also
-under autocast. Both terms are unweighted (published: 10 each, summed over all pairs of views) and both carry gradient to both
-views. Source: Rai et al., CoCon (arXiv 2104.14764), released code (docs/methods.md 4.10).
+Rows are the M = B * N time blocks of a batch, the same ones in both views. float16 and bfloat16 are raised to float32,
+also under autocast. Both terms are unweighted (published: 10 each, summed over all pairs of views) and both carry
+gradient to both views. Source: Rai et al., CoCon (arXiv 2104.14764), released code (docs/methods.md 4.10).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def pool_blocks(features: Tensor) -> Tensor:
     """One vector for each time block: the maximum over 2 x 2 places until 2 x 2 of them are left, then their mean.
 
     Args:
-        features: (B, N, D, S, S), feature maps of N blocks. S is 2, 4 or 7 (64, 128 and 224 px). Of 7 x 7 places the first
-            maximum makes 4 x 4, taking the first row and column alone.
+        features: (B, N, D, S, S), feature maps of N blocks. S is 2, 4 or 7 (64, 128 and 224 px). Of 7 x 7 places the
+            first maximum makes 4 x 4, taking the first row and column alone.
 
     Returns:
         (B, N, D).
@@ -59,8 +60,8 @@ def cooperation(first: Tensor, second: Tensor) -> Tensor:
 
 @in_full_precision
 def synchronisation(first: Tensor, second: Tensor) -> Tensor:
-    """Half the mean of 1 - cosine over a block's two views, plus half the mean of max(0, cosine) over all other pairs of a
-    block in one view with a block in the other; a scalar, the same with the views exchanged.
+    """Half the mean of 1 - cosine over a block's two views, plus half the mean of max(0, cosine) over all other pairs
+    of a block in one view with a block in the other; a scalar, the same with the views exchanged.
 
     Other blocks of the same clip are among the negatives. Arguments and refusals as of `cooperation`.
     """

@@ -1,8 +1,8 @@
 """Noise-contrastive losses: a clip's own key, and whatever else counts as its positive, against other clips' keys.
 
-Shapes: B batch, K queue length, D feature size. Rows are unit vectors and are used as given. In every logits matrix, and in
-every matrix of positives, column 0 is the own key. float16 and bfloat16 are raised to float32, also under autocast.
-A label or source of -1 equals nothing: such a slot of the queue is empty and never a positive.
+Shapes: B batch, K queue length, D feature size. Rows are unit vectors and are used as given. In every logits matrix,
+and in every matrix of positives, column 0 is the own key. float16 and bfloat16 are raised to float32, also under
+autocast. A label or source of -1 equals nothing: such a slot of the queue is empty and never a positive.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def in_batch_logits(first: Tensor, second: Tensor, temperature: float = 0.1) -> 
 
 @in_full_precision
 def cross_logits(first: Tensor, second: Tensor, temperature: float = 0.1) -> Tensor:
-    """Cosines over temperature of each clip of `first` with its own counterpart in `second`, then with all others there.
+    """Cosines over temperature of each clip of `first` with its own counterpart in `second`, then with all others
+    there.
 
     Args:
         first, second: (B, D), B > 1; row i of both is of the same clip, seen in two ways.
@@ -125,8 +126,8 @@ def multi_positive_nce(
     Args:
         logits: (B, 1 + K), own key first.
         positives: bool (B, 1 + K), at least one in each row: a row without any has an infinite loss.
-        drop_self: a row that has other positives loses column 0 as one. The own key stays in the denominator, where it then
-            counts as a negative (CoCLR's released training, 9 batches in 10).
+        drop_self: a row that has other positives loses column 0 as one. The own key stays in the denominator, where it
+            then counts as a negative (CoCLR's released training, 9 batches in 10).
 
     Raises:
         ValueError: shapes that do not fit, or positives that are no truth values; an unknown reduction.
@@ -168,8 +169,8 @@ def cotraining_positives(
 ) -> Tensor:
     """Positives of CoCLR, bool (B, 1 + K): the own key, every key of the same source, and what the other stream finds.
 
-    The other stream finds the `top_k` keys of OTHER sources whose features it thinks most similar; where there are fewer,
-    all of them. Han et al. 2020, section 3.2; that keys of the same source are positives is the released code's
+    The other stream finds the `top_k` keys of OTHER sources whose features it thinks most similar; where there are
+    fewer, all of them. Han et al. 2020, section 3.2; that keys of the same source are positives is the released code's
     (docs/methods.md 4.4).
 
     Args:

@@ -1,7 +1,8 @@
 """Dense predictive coding: the features predicted for each place of a later block, against those of all places.
 
-A place is one (sample b, block p, row and column s of the feature map); M = B * P * S * S of them, in this order. float16 and
-bfloat16 are raised to float32, also under autocast. Features are used as given: what is normalised, the network normalises.
+A place is one (sample b, block p, row and column s of the feature map); M = B * P * S * S of them, in this order.
+float16 and bfloat16 are raised to float32, also under autocast. Features are used as given: what is normalised, the
+network normalises.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ def dense_logits(predicted: Tensor, target: Tensor, temperature: float | None = 
             normalised features are divided by 0.0049 and logits reach 204.
 
     Returns:
-        (M, M), M = B * P * S * S. Rows are predictions, columns targets; a prediction's own target lies on the diagonal.
-        Negatives are other blocks at the same place of the feature map, other places of the same sample, and other samples.
+        (M, M), M = B * P * S * S. Rows are predictions, columns targets; a prediction's own target lies on the
+        diagonal. Negatives are other blocks at the same place of the feature map, other places of the same sample, and
+        other samples.
 
     Raises:
-        ValueError: shapes that do not fit, or a single place, which has no negatives; a temperature that is not positive.
+        ValueError: shapes that do not fit, or a single place, which has no negatives; a temperature that is not
+            positive.
     """
     if predicted.ndim != 5 or predicted.shape != target.shape:
         shapes = f"predicted {tuple(predicted.shape)}, target {tuple(target.shape)}"
@@ -57,10 +60,11 @@ def dense_predictive_nce(predicted: Tensor, target: Tensor, temperature: float |
     Negatives are those of the tensors given; to have those of all ranks, gather them first.
 
     Memory: matrices of M x M float32, 2 of them in the forward pass, 3 in the backward pass, 1 kept in between. At the
-    published sizes (3 predicted blocks) a matrix has 38 MB for 64 samples of 4 x 4 places (128 px), and 89 MB for 32 samples
-    of 7 x 7 places (224 px).
+    published sizes (3 predicted blocks) a matrix has 38 MB for 64 samples of 4 x 4 places (128 px), and 89 MB for 32
+    samples of 7 x 7 places (224 px).
 
-    Source: Han et al., DPC (arXiv 1909.04656); Rai et al., CoCon (arXiv 2104.14764), both as released (docs/methods.md 4.9).
+    Source: Han et al., DPC (arXiv 1909.04656); Rai et al., CoCon (arXiv 2104.14764), both as released (docs/methods.md
+    4.9).
     """
     return own_target_nce(dense_logits(predicted, target, temperature))
 

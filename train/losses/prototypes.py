@@ -22,7 +22,8 @@ def swapped_prediction(scores: Sequence[Tensor], assignments: Mapping[int, Tenso
         assignments: the place of an assigned view in `scores` -> its probabilities Q (B, K), taken as constants.
 
     Raises:
-        ValueError: fewer than two views, no or an unknown assigned view, or shapes that differ; a temperature that is not positive.
+        ValueError: fewer than two views, no or an unknown assigned view, or shapes that differ; a temperature that is
+            not positive.
     """
     check_number("temperature", temperature, above=0)
     _refuse_views(scores, assignments)

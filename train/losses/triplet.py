@@ -1,8 +1,8 @@
 """Triplet losses of SLIC: clips of one cluster nearer than clips of others, the same frames nearer than later ones.
 
-Shapes: N rows, D feature size, P pairs. Distances are 1 - cos, so embeddings need not be unit rows. float16 and bfloat16
-are raised to float32, also under autocast. A label of -1 equals nothing: its row is in no pair, and of another label than
-every other row.
+Shapes: N rows, D feature size, P pairs. Distances are 1 - cos, so embeddings need not be unit rows. float16 and
+bfloat16 are raised to float32, also under autocast. A label of -1 equals nothing: its row is in no pair, and of another
+label than every other row.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def triplet_loss(
     """Khorasgani et al. 2022 (SLIC), the triplet term, a scalar: the mean over all pairs of one label of
     max(0, d(anchor, positive) - d(anchor, negative) + margin).
 
-    The negative is one of the pair's candidates (`semi_hard_pairs`): any of them with equal chances (random_semi_hard), or
-    the nearest one (fixed_semi_hard). A pair without candidates counts as the zero that it is. Without any pair the loss
-    is a zero with zero gradients, so that ranks with and without pairs can train together.
+    The negative is one of the pair's candidates (`semi_hard_pairs`): any of them with equal chances (random_semi_hard),
+    or the nearest one (fixed_semi_hard). A pair without candidates counts as the zero that it is. Without any pair the
+    loss is a zero with zero gradients, so that ranks with and without pairs can train together.
 
-    Memory is that of a few matrices P x N, 13 bytes an element. For a batch of 256 videos (anchors and positives: N = 512)
-    it is 2 MB if each is a cluster of its own (P = 256), 20 MB with 50 clusters among them, and at worst, if all rows but
-    one are of one cluster (P = 130,305), 0.9 GB.
+    Memory is that of a few matrices P x N, 13 bytes an element. For a batch of 256 videos (anchors and positives: N =
+    512) it is 2 MB if each is a cluster of its own (P = 256), 20 MB with 50 clusters among them, and at worst, if all
+    rows but one are of one cluster (P = 130,305), 0.9 GB.
 
     Args:
         embeddings: (N, D).
@@ -70,7 +70,8 @@ def cosine_distances(embeddings: Tensor) -> Tensor:
 @torch.no_grad()
 @in_full_precision
 def semi_hard_pairs(distances: Tensor, labels: Tensor, margin: float = 0.2) -> tuple[Tensor, Tensor]:
-    """All pairs of one label, and the rows that may be their negatives (SLIC's "semi-hard", which includes the hard ones).
+    """All pairs of one label, and the rows that may be their negatives (SLIC's "semi-hard", which includes the hard
+    ones).
 
     Args:
         distances: (N, N).
@@ -126,7 +127,8 @@ def mean_hinge(distances: Tensor, pairs: Tensor, negatives: Tensor, margin: floa
 
 @in_full_precision
 def temporal_discrimination(anchor: Tensor, positive: Tensor, second_anchor: Tensor, margin: float = 0.04) -> Tensor:
-    """SLIC's temporal term, a scalar: the mean over rows of max(0, d(anchor, second anchor) - d(anchor, positive) + margin).
+    """SLIC's temporal term, a scalar: the mean over rows of max(0, d(anchor, second anchor) - d(anchor, positive) +
+    margin).
 
     Two augmentations of the same frames shall be nearer than frames of another time or video.
 

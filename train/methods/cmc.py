@@ -64,10 +64,10 @@ class CMCSettings(ContrastiveSettings):
 class CMC(Method):
     """Our baseline beside CoCLR, after Tian et al. 2020 (arXiv 1906.05849); not a replica of their system.
 
-    Both streams have a query and a key network and a queue. A query's positive is the OTHER stream's key of the same clip,
-    its negatives are the other stream's queue; the loss is the sum of both directions. All else is as in InfoNCE. With
-    `queue: 0` there are neither queues nor key networks: the negatives are the other stream's clips of the batch, over all
-    ranks, which learns more on small sets.
+    Both streams have a query and a key network and a queue. A query's positive is the OTHER stream's key of the same
+    clip, its negatives are the other stream's queue; the loss is the sum of both directions. All else is as in InfoNCE.
+    With `queue: 0` there are neither queues nor key networks: the negatives are the other stream's clips of the batch,
+    over all ranks, which learns more on small sets.
 
     Values of a step: `loss`; for each stream `<stream>_top1` (fraction of its queries that rank their own key first).
     """

@@ -42,8 +42,9 @@ class CoCLRSettings(OneStreamSettings):
     Args:
         sampler: The other stream, and what differs in its network.
         top_k: Keys that the sampler finds. Published: 5.
-        self_drop: Probability, a coin for the whole batch, that the own key is not counted as a positive where there are
-            others, and is a negative then. .9 is the released training, which gains most of the effect; 0 the paper's formula.
+        self_drop: Probability, a coin for the whole batch, that the own key is not counted as a positive where there
+            are others, and is a negative then. .9 is the released training, which gains most of the effect; 0 the
+            paper's formula.
         fill_first: Whether the weights stay as they are until the queue is full (released training; before January 2021
             they moved from the first step). Mining begins with a full queue either way.
     """
@@ -75,8 +76,8 @@ class CoCLR(OneStream):
     """Han et al. 2020, section 3.2: one stream is trained; the other one, frozen, tells which keys are alike.
 
     Positives of a query are its own key, all keys of the same recording, and the `top_k` keys of other recordings whose
-    clips look most similar to the OTHER stream's network (the sampler), which sees the key's clip. Recordings of a batch
-    are queued beside the keys. The loss is -log of the positives' share (MIL-NCE).
+    clips look most similar to the OTHER stream's network (the sampler), which sees the key's clip. Recordings of a
+    batch are queued beside the keys. The loss is -log of the positives' share (MIL-NCE).
 
     A stage starts from two earlier ones: `start: {query: <stage>, sampler: <stage of the other stream>}` in the recipe.
 

@@ -26,8 +26,8 @@ class ContrastiveSettings(MethodSettings, NetworkSettings):
     """Settings of InfoNCE and its relatives.
 
     Args:
-        queue: Number of keys K, a multiple of the batch over all ranks. Published: 2048 on UCF101, 16384 on Kinetics-400.
-            0, where a method allows it: in-batch negatives, on which `momentum` has no effect.
+        queue: Number of keys K, a multiple of the batch over all ranks. Published: 2048 on UCF101, 16384 on
+            Kinetics-400. 0, where a method allows it: in-batch negatives, on which `momentum` has no effect.
         temperature: Divides the cosines.
         momentum: Share that a key network keeps of itself at each optimiser step.
     """
@@ -97,6 +97,7 @@ def own_key_values(logits: Tensor) -> dict[str, Tensor]:
 
 
 def coin(chance: float, step: int) -> bool:
-    """True with that probability: the same on all ranks and after a stop, because it follows from the seed and the step."""
+    """True with that probability: the same on all ranks and after a stop, because it follows from the seed and the
+    step."""
     drawn = np.random.default_rng((COIN, torch.initial_seed() % 2**63, step)).random()
     return bool(drawn < chance)

@@ -30,8 +30,8 @@ class InfoNCE(OneStream):
     both clips are compared with all other clips of the batch over all ranks (SimCLR's NT-Xent), which learns faster
     on small sets.
 
-    Values of a step: `loss`, `contrast_top1` and `contrast_top5` (fraction of queries whose own key ranks first or among
-    the first five).
+    Values of a step: `loss`, `contrast_top1` and `contrast_top5` (fraction of queries whose own key ranks first or
+    among the first five).
     """
 
     Settings = InfoNCESettings

@@ -21,8 +21,8 @@ class UberNCESettings(OneStreamSettings):
 
     Args:
         reduction: Of several positives, "mean_of_logs" (released code) or "log_of_sum" (as CoCLR's loss).
-        self_drop: Probability, a coin for the whole batch, that the own key is a negative where there are others. 0 is the
-            released code; with .9 and "log_of_sum" nothing but where the positives come from differs from CoCLR.
+        self_drop: Probability, a coin for the whole batch, that the own key is a negative where there are others. 0 is
+            the released code; with .9 and "log_of_sum" nothing but where the positives come from differs from CoCLR.
     """
 
     reduction: Reduction = "mean_of_logs"

@@ -49,7 +49,8 @@ class MomentumPair(nn.Module):
     def forward(self, first: Tensor, second: Tensor, follows: bool, seed: int) -> tuple[Tensor, Tensor]:
         """Queries of the first clips and keys of the second ones, each (B, D). The order is the published one.
 
-        follows: whether this is the first pass of a step, in which the key network follows. seed: of the shuffle over ranks.
+        follows: whether this is the first pass of a step, in which the key network follows. seed: of the shuffle over
+        ranks.
         """
         queries = self.query(first)
         with torch.no_grad():
@@ -59,7 +60,8 @@ class MomentumPair(nn.Module):
         return queries, keys
 
     def queued(self) -> Tensor:
-        """The keys in the queue, (K, D), as they are now: the backward pass needs them so, and enqueueing writes in place."""
+        """The keys in the queue, (K, D), as they are now: the backward pass needs them so, and enqueueing writes in
+        place."""
         return self.queue.features.clone()
 
     def remember(self, keys: Tensor, labels: Tensor | None = None, sources: Tensor | None = None) -> None:

@@ -27,10 +27,10 @@ class Network(nn.Module):
         temporal_centring: subtract each clip's own mean over time first. What stands still vanishes, and a small
             network on RGB learns motion; without it even supervised RGB stays at chance at the demo's size.
         pool: a name in `train.networks.pools.POOLS`: how a feature map becomes a row.
-        head, head_settings: a name in `train.networks.heads.HEADS`, and what it is made with, such as `dim`, the length of
-            the rows that losses compare.
-        aggregation, aggregation_settings: a name in `train.networks.aggregations.AGGREGATIONS`, and what it is made with. A
-            clip is then N blocks of `block_length` frames, of which the backbone sees each alone.
+        head, head_settings: a name in `train.networks.heads.HEADS`, and what it is made with, such as `dim`, the length
+            of the rows that losses compare.
+        aggregation, aggregation_settings: a name in `train.networks.aggregations.AGGREGATIONS`, and what it is made
+            with. A clip is then N blocks of `block_length` frames, of which the backbone sees each alone.
 
     Its layers, each of which gives one row per clip, are:
         backbone: the pooled feature; of several blocks their mean.
@@ -111,8 +111,8 @@ class Network(nn.Module):
         Rows of the head are unit rows where the head says so; others are as they come.
 
         Raises:
-            ValueError: a layer that there is not, clips of another number of channels, too small for the backbone, or of no
-                whole number of blocks.
+            ValueError: a layer that there is not, clips of another number of channels, too small for the backbone, or
+                of no whole number of blocks.
         """
         self.size(layer)
         maps, count = self._maps(clips), self._blocks(clips)

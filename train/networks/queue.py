@@ -19,9 +19,8 @@ class Queue(nn.Module):
     Everything is a buffer, so a checkpoint restores it exactly:
 
     features: (K, D), changes in place: clone it before using it in a graph that is still to be differentiated.
-    labels, sources: int64 (K,), class and recording of each key's video; -1, which equals nothing, where it is not known.
-    filled: bool (K,), False while a slot still holds its random row.
-    pointer: the slot that is written next.
+    labels, sources: int64 (K,), class and recording of each key's video; -1, which equals nothing, where it is not
+    known. filled: bool (K,), False while a slot still holds its random row. pointer: the slot that is written next.
     """
 
     features: Tensor

@@ -25,8 +25,8 @@ class NetworkSettings(Settings):
         pool: Name in `train.networks.pools`.
         head, head_settings: Name in `train.networks.heads`, and what it is made with beside `dim`.
         dim: Length D of the rows that losses compare, which the head gives.
-        aggregation, aggregation_settings: Name in `train.networks.aggregations`, and what it is made with; None: clips are
-            not cut into blocks.
+        aggregation, aggregation_settings: Name in `train.networks.aggregations`, and what it is made with; None: clips
+            are not cut into blocks.
     """
 
     backbone: str = "s3d"

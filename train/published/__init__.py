@@ -34,10 +34,10 @@ class Published:
     """What a published checkpoint holds.
 
     layout: of the file. network: what `train.networks.network.Network` is made with beside `in_channels`, alike for all
-    roles. backbones: role -> state dict of our backbone. heads: role -> tensors of what is behind it, head and aggregation,
-    by their names in our network's state dict. layer: whose rows the paper compares videos by. prototypes: (K, D), or None.
-    queue: name -> tensor, features as (K, D). extra: tensors that belong to none of these, by their published names. clips:
-    what the networks were trained on, so that evaluation shows them the same.
+    roles. backbones: role -> state dict of our backbone. heads: role -> tensors of what is behind it, head and
+    aggregation, by their names in our network's state dict. layer: whose rows the paper compares videos by. prototypes:
+    (K, D), or None. queue: name -> tensor, features as (K, D). extra: tensors that belong to none of these, by their
+    published names. clips: what the networks were trained on, so that evaluation shows them the same.
     """
 
     layout: str
@@ -71,12 +71,12 @@ class Published:
 def import_published(path_or_state: str | Path | Mapping[str, Any], layout: str = "auto") -> Published:
     """Read a published checkpoint: a file, what `torch.load` made of it, or a bare state dict.
 
-    layout: a name in LAYOUTS, or "auto" to tell it by the tensors' names. Prefixes `module.` are taken off; tensors that are
-    stored twice are compared and kept once. Files that would run code are refused.
+    layout: a name in LAYOUTS, or "auto" to tell it by the tensors' names. Prefixes `module.` are taken off; tensors
+    that are stored twice are compared and kept once. Files that would run code are refused.
 
     Raises:
-        Refusal: no such file or no checkpoint; tensors that are missing, of another shape or unequal to their copy, by their
-            published names; a layout that cannot be told.
+        Refusal: no such file or no checkpoint; tensors that are missing, of another shape or unequal to their copy, by
+            their published names; a layout that cannot be told.
         UsageError: an unknown layout.
     """
     where = str(path_or_state) if isinstance(path_or_state, str | Path) else "state dict"

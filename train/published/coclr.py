@@ -1,8 +1,8 @@
 """CoCLR's files: InfoNCE, UberNCE, CoCLR, linear probe and fine-tuned networks, on S3D and on the ResNet that its code
 calls r50.
 
-The head is made of 1x1x1 convolutions there and of linear layers here. ViCC's files on S3D differ by their prototypes; its
-probes and fine-tuned networks on S3D do not differ, and are read as these.
+The head is made of 1x1x1 convolutions there and of linear layers here. ViCC's files on S3D differ by their prototypes;
+its probes and fine-tuned networks on S3D do not differ, and are read as these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def recognises(state: State) -> bool:
 
 
 def read(state: State, where: str) -> Published:
-    """See `train.published.import_published`. Roles: query, key (not of probes), sampler (of CoCLR: the other stream's)."""
+    """See `train.published.import_published`. Roles: query, key (not of probes), sampler (of CoCLR: the other
+    stream's)."""
     contents = Contents(state, where)
     found = [name for first, name in BACKBONES.items() if any(prefix + first in state for prefix in PREFIXES)]
     name = "s3dg" if any(".gating_b" in name for name in state) else next(iter(found), "s3d")

@@ -1,7 +1,8 @@
-"""DPC's files, which CoCon's resemble: pre-trained networks and classifiers, on 2D3D-ResNets, with a ConvGRU over blocks.
+"""DPC's files, which CoCon's resemble: pre-trained networks and classifiers, on 2D3D-ResNets, with a ConvGRU over
+blocks.
 
-Batch norm keeps no running statistics, so that there are none to load. One network was published again with statistics; its
-file differs from CoCon's in nothing, so that its layout must be named.
+Batch norm keeps no running statistics, so that there are none to load. One network was published again with statistics;
+its file differs from CoCon's in nothing, so that its layout must be named.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from pipeline.storage import sealed
 def load(path: Path, remedy: str) -> Any:
     """What `torch.save` wrote, on the CPU.
 
-    Raises Refusal for a file that is not there, for which `remedy` says what to do, is damaged, or would run code. Damage is
-    found by the digest that our files carry, of others by the checksums that torch writes, and does not look at itself.
+    Raises Refusal for a file that is not there, for which `remedy` says what to do, is damaged, or would run code.
+    Damage is found by the digest that our files carry, of others by the checksums that torch writes, and does not look
+    at itself.
     """
     try:
         if not sealed.check(path) and zipfile.is_zipfile(path):

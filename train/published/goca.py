@@ -1,4 +1,5 @@
-"""GOCA's files: an RGB and a flow network, trained together, on R(2+1)D-18 or S3D. The streams may share a projection head."""
+"""GOCA's files: an RGB and a flow network, trained together, on R(2+1)D-18 or S3D. The streams may share a projection
+head."""
 
 from __future__ import annotations
 

@@ -46,11 +46,11 @@ def feature_size(name: str) -> int:
 def sequences(
     contents: Contents, prefixes: Mapping[str, str], name: str
 ) -> tuple[dict[str, State], dict[str, State], dict[str, Any]]:
-    """Backbones and heads by role, of networks stored as sequences: 0 the backbone, 2 and 4 the head's convolutions; and
-    what `Network` is made with.
+    """Backbones and heads by role, of networks stored as sequences: 0 the backbone, 2 and 4 the head's convolutions;
+    and what `Network` is made with.
 
-    prefixes: role -> prefix; the query's must be there, the others may. A linear probe or a fine-tuned network, which has
-    its backbone below `backbone.`, is the query, with its classifier as the head.
+    prefixes: role -> prefix; the query's must be there, the others may. A linear probe or a fine-tuned network, which
+    has its backbone below `backbone.`, is the query, with its classifier as the head.
     """
     if contents.has(PROBED) and not contents.has("final_"):
         return {"query": backbone(contents, PROBED, name)}, {"query": {}}, {"backbone": name, "head": "none"}

@@ -1,7 +1,7 @@
 """SLIC's files: pre-trained networks and classifiers, on R3D-18.
 
-A bare trunk, as Hara's 3D-ResNets are, is read too and its `fc` named among what is left over; those were mostly trained with
-a pooling behind the stem, which SLIC's network does not have.
+A bare trunk, as Hara's 3D-ResNets are, is read too and its `fc` named among what is left over; those were mostly
+trained with a pooling behind the stem, which SLIC's network does not have.
 """
 
 from __future__ import annotations

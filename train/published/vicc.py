@@ -1,8 +1,8 @@
 """ViCC's files: single stage, cross stage, linear probe and fine-tuned networks, on S3D and
 R(2+1)D.
 
-Encoders are stored as CoCLR's are. Of the cross stage there is also the other stream's, frozen. The queues are in files of
-their own, which are not read.
+Encoders are stored as CoCLR's are. Of the cross stage there is also the other stream's, frozen. The queues are in files
+of their own, which are not read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ FACTORISED = "conv1.spatial_conv.weight"  # the first weight of its R(2+1)D
 
 
 def recognises(state: State) -> bool:
-    """Whether these are the tensors of one of ViCC's files. What it probed or fine-tuned on S3D is taken for CoCLR's, whose
-    names are the same."""
+    """Whether these are the tensors of one of ViCC's files. What it probed or fine-tuned on S3D is taken for CoCLR's,
+    whose names are the same."""
     factorised = any(f"{prefix}{FACTORISED}" in state for prefix in ("encoder_q.0.", PROBED))
     return factorised or ("prototypes.weight" in state and "encoder_q.0.Conv_1a.conv1.weight" in state)
 

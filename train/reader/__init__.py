@@ -1,9 +1,9 @@
 """Executors of clip plans: the same pixels from a thread pool with OpenCV or from DALI.
 
 An executor is one module here and one line in EXECUTORS: a class of (store, threads) with `run` and `close`.
-All cut exactly the window of `train.augment.pixel_window` and resize it bilinearly without a smoothing filter: `opencv` with
-the pixels of cv2.resize, `dali` within one gray level of them (mean below 0.2; on a GPU nvJPEG decodes otherwise, too: within
-eight, mean below one).
+All cut exactly the window of `train.augment.pixel_window` and resize it bilinearly without a smoothing filter: `opencv`
+with the pixels of cv2.resize, `dali` within one gray level of them (mean below 0.2; on a GPU nvJPEG decodes otherwise,
+too: within eight, mean below one).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Executor(Protocol):
     """Turns plans into clips."""
 
     def run(self, view: str, plans: list[ClipPlan], size: tuple[int, int]) -> torch.Tensor:
-        """Clips of `view` of `size` = (h, w), logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, the planes of every other view
-        (flow: u, v).
+        """Clips of `view` of `size` = (h, w), logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, the planes
+        of every other view (flow: u, v).
 
         uint8; float32 in 0..255 for flow whose bytes are not even steps (`VideoStore.linear_values`).
 

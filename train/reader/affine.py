@@ -20,8 +20,8 @@ def normalise(clips: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     plans' colour maps for pixels in 0..255; K is 1, or T where each frame has its own. Stays in float32 under autocast:
     half precision would lose a part of a gray level.
 
-    On a CPU it is one pass from the bytes into memory of earlier batches, which costs as much as to fill that memory: an
-    eighth of the matrix product on a planar float copy. Clips are shared among `torch.get_num_threads()` threads.
+    On a CPU it is one pass from the bytes into memory of earlier batches, which costs as much as to fill that memory:
+    an eighth of the matrix product on a planar float copy. Clips are shared among `torch.get_num_threads()` threads.
     """
     return _on_cpu(clips, affine) if clips.device.type == "cpu" else _on_gpu(clips, affine)
 

@@ -31,13 +31,13 @@ Streams = list[dict[int, np.ndarray]]  # of each clip: frame number -> its strea
 class DaliExecutor:
     """See `train.reader.Executor`. On a GPU the clips come back there: the CUDA device current when this was made.
 
-    One DALI pipeline per view and size, made when it is first needed and again for a batch larger than any before. An item
-    is a frame: clips differ in how many distinct frames they have, and DALI decodes one image an item. Nothing is
+    One DALI pipeline per view and size, made when it is first needed and again for a batch larger than any before. An
+    item is a frame: clips differ in how many distinct frames they have, and DALI decodes one image an item. Nothing is
     prefetched and no process is started; the loader reads ahead.
 
-    Memory, on the device: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), and
-    in each pipeline the decoded frames, B * T * C * H * W bytes at most (on a CPU of rgb only the windows),
-    and the clips again. On the host: the streams of the batch.
+    Memory, on the device: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps),
+    and in each pipeline the decoded frames, B * T * C * H * W bytes at most (on a CPU of rgb only the windows), and the
+    clips again. On the host: the streams of the batch.
     """
 
     def __init__(self, store: VideoStore, threads: int) -> None:
@@ -89,8 +89,8 @@ class DaliExecutor:
     def _execute(
         self, kind: Kind, planes: Planes, inputs: Mapping[str, object], images: np.ndarray, capacity: int
     ) -> torch.Tensor:
-        """Frames of the distinct items, with the dtype of `Executor.run`, in memory of DALI's own: rgb (N, h, w, 3), others
-        (N, P, h, w, 1). images: heights and widths that the streams should have, int (N, 2).
+        """Frames of the distinct items, with the dtype of `Executor.run`, in memory of DALI's own: rgb (N, h, w, 3),
+        others (N, P, h, w, 1). images: heights and widths that the streams should have, int (N, 2).
         """
         view, size, blurs = kind
         pipeline = self._pipelines.get(kind)
@@ -167,7 +167,8 @@ def _places(plans: list[ClipPlan], streams: Streams) -> np.ndarray:
 def _define(
     pipeline: Pipeline, planes: Planes, blurs: bool, size: tuple[int, int], jpeg: bool, table: np.ndarray | None
 ) -> None:
-    """One batch at a time, so that inputs are given to `run`; DALI's default execution lets outputs outlive the next run."""
+    """One batch at a time, so that inputs are given to `run`; DALI's default execution lets outputs outlive the next
+    run."""
     on_cpu = pipeline.device_id is None
     with pipeline:
         windows = fn.external_source(name="windows", dtype=DALIDataType.INT32, ndim=1)
@@ -199,8 +200,8 @@ def _define(
 def _decoded_windows(window: dict[str, Any]) -> tuple[Any, Any]:
     """Of colour JPEGs only the windows, and the shapes of the whole images.
 
-    The pixels are those of decoding all and cutting: decoding takes 0.8 of the time at 128x171, 0.7 at 256x340 (windows of
-    half to all of the frame). Not on a GPU, where nobody measured it; stacked planes have a window in every plane.
+    The pixels are those of decoding all and cutting: decoding takes 0.8 of the time at 128x171, 0.7 at 256x340 (windows
+    of half to all of the frame). Not on a GPU, where nobody measured it; stacked planes have a window in every plane.
     """
     streams = fn.external_source(name="streams", dtype=DALIDataType.UINT8, ndim=1)
     images = fn.decoders.image_slice(

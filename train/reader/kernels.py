@@ -1,7 +1,7 @@
 """What the reader computes on CPUs, compiled: a window resized as OpenCV does it, and colour; each in one pass.
 
-Resizing gives OpenCV's INTER_LINEAR of bytes bit for bit (on x86) in a fraction of its time: OpenCV blends columns byte by
-byte, here one shuffle gathers the neighbours of two colour pixels, or of eight gray ones. The GIL is free meanwhile.
+Resizing gives OpenCV's INTER_LINEAR of bytes bit for bit (on x86) in a fraction of its time: OpenCV blends columns byte
+by byte, here one shuffle gathers the neighbours of two colour pixels, or of eight gray ones. The GIL is free meanwhile.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ _SHUFFLE = {"aarch64": "llvm.aarch64.neon.tbl1.v16i8", "arm64": "llvm.aarch64.ne
 def lay_out(
     extent, left, size, flip, channels, columns, shares, starts, picks, weights, rows
 ):  # pragma: no cover - compiled
-    """Where each pixel of the output has its neighbours in the frame, and their weights; returns the columns of a group.
+    """Where each pixel of the output has its neighbours in the frame, and their weights; returns the columns of a
+    group.
 
     extent, size: (height, width) of the window and of the output. columns int64 (w,), shares float32 (w,): the left
-    neighbour of each output column, and the share of the right one. A group is so many columns that all their neighbours
-    lie within BYTES of a row. For each group: starts, int64, the first of these bytes; picks, uint8 (groups, 2 * BYTES), the
-    places among them of left, right, left, ..., each followed by NOTHING, so that it becomes 16 bits; weights, int16 (groups,
-    BYTES), theirs. rows: int64 (h, 4), for each output row its two neighbours in the window and their weights.
+    neighbour of each output column, and the share of the right one. A group is so many columns that all their
+    neighbours lie within BYTES of a row. For each group: starts, int64, the first of these bytes; picks, uint8 (groups,
+    2 * BYTES), the places among them of left, right, left, ..., each followed by NOTHING, so that it becomes 16 bits;
+    weights, int16 (groups, BYTES), theirs. rows: int64 (h, 4), for each output row its two neighbours in the window and
+    their weights.
     """
     for place in range(size[1]):
         index, share = _neighbour(place, extent[1], size[1])
@@ -103,9 +105,9 @@ def resize(
 ):  # pragma: no cover - compiled
     """Into clip[:, places], uint8 (P, T, h, w * channels), a window of each of `frames`, uint8 (H, W, 3) or (P, H, W).
 
-    frames: a tuple of at least as many as there are places. top: of the window. values: of a group of columns, all channels
-    counted. starts, picks, weights, rows: of `lay_out`. scratch: int16 (2, ...), two blended rows. edge: uint8, a row and
-    BYTES.
+    frames: a tuple of at least as many as there are places. top: of the window. values: of a group of columns, all
+    channels counted. starts, picks, weights, rows: of `lay_out`. scratch: int16 (2, ...), two blended rows. edge:
+    uint8, a row and BYTES.
     """
     planes, width = len(clip), len(edge) - BYTES
     for number in range(len(places)):
@@ -155,7 +157,8 @@ def _blend_rows(upper, lower, first, second, target):  # pragma: no cover - comp
 
 @intrinsic
 def _blend_group(typingctx, source, starts, picks, weights, group, target, place):
-    """(left * weight + right * weight) >> 4 of the columns of a group, into target[place:]: VALUES numbers, some unused."""
+    """(left * weight + right * weight) >> 4 of the columns of a group, into target[place:]: VALUES numbers, some
+    unused."""
 
     def generate(context, builder, signature, arguments):
         source, starts, picks, weights, group, target, place = _rows(context, builder, signature.args, arguments)

@@ -13,7 +13,8 @@ KEPT = 8  # free blocks; more than the views and streams of a batch would only h
 
 
 class BatchMemory:
-    """Tensors on the CPU, uninitialised. A block comes back when the last tensor or array that shows a part of it is gone.
+    """Tensors on the CPU, uninitialised. A block comes back when the last tensor or array that shows a part of it is
+    gone.
 
     pinned: page-locked, for copies to a GPU that run beside its work; torch itself keeps and reuses such memory.
     """

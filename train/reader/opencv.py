@@ -21,12 +21,12 @@ from train.reader.shard import ShardReader
 class OpenCVExecutor:
     """See `train.reader.Executor`.
 
-    Resizing does not smooth where it shrinks: at the usual factors below 1.5 aliasing is slight, and INTER_AREA costs up
-    to ten times as much. OpenCV's own threads are switched off, process-wide: the pool is the parallelism.
+    Resizing does not smooth where it shrinks: at the usual factors below 1.5 aliasing is slight, and INTER_AREA costs
+    up to ten times as much. OpenCV's own threads are switched off, process-wide: the pool is the parallelism.
 
-    Memory: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), page-locked where
-    there is a CUDA device; for each thread the streams of a clip and `TOGETHER` decoded frames. Batches that were let go are
-    reused, up to `memory.KEPT` of them.
+    Memory: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), page-locked
+    where there is a CUDA device; for each thread the streams of a clip and `TOGETHER` decoded frames. Batches that were
+    let go are reused, up to `memory.KEPT` of them.
     """
 
     def __init__(self, store: VideoStore, threads: int) -> None:

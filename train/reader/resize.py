@@ -17,13 +17,15 @@ PixelWindow = tuple[int, int, int, int]  # top, left, height, width
 
 
 class WindowResize(Protocol):
-    """Cuts a window out of frames and resizes it as cv2.resize does with INTER_LINEAR, then mirrors it as cv2.flip does.
+    """Cuts a window out of frames and resizes it as cv2.resize does with INTER_LINEAR, then mirrors it as cv2.flip
+    does.
 
     Made for a clip, used by one thread.
     """
 
     def __call__(self, frames: Sequence[np.ndarray], clip: np.ndarray, places: np.ndarray) -> None:
-        """From 1 to `TOGETHER` frames, each uint8 (H, W, 3) or (P, H, W) gray planes, into clip[:, places], (P, T, h, w * C)."""
+        """From 1 to `TOGETHER` frames, each uint8 (H, W, 3) or (P, H, W) gray planes, into clip[:, places], (P, T, h, w
+        * C)."""
 
 
 class ByteResize:

@@ -1,8 +1,8 @@
 """Encoded frames of a store for many threads and epochs: keeps shards open and their indices parsed.
 
-`VideoStore.encoded` opens a shard and reads its index for every clip. On a local disk that is a fifth of the 0.2 ms that
-the bytes of a clip of 32 frames cost (decoding them costs 4 ms), but on a network file system it is several round trips;
-here a clip from a shard that is still open is one positioned read.
+`VideoStore.encoded` opens a shard and reads its index for every clip. On a local disk that is a fifth of the 0.2 ms
+that the bytes of a clip of 32 frames cost (decoding them costs 4 ms), but on a network file system it is several round
+trips; here a clip from a shard that is still open is one positioned read.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ COVERED = 0.9  # of a short video, as in `predictive_blocks`
 
 
 class Blocks(Sampling):
-    """One clip of `clips.length` frames, which are `blocks` blocks of equal length: see `train.clips.predictive_blocks`.
+    """One clip of `clips.length` frames, which are `blocks` blocks of equal length: see
+    `train.clips.predictive_blocks`.
 
     Every start from which the blocks fit is equally likely. Evaluation: windows of as many blocks, `hop` blocks apart.
     Source: CoCon (arXiv 2104.14764), released code, which never draws the last start.

@@ -20,8 +20,8 @@ class Cluster(Sampling):
     """Clip 0 is the anchor, the first frames of its video. Clip 1 is the positive, clip 2 the anchor's frames again.
 
     The positive is of the same video with probability `same_video`, otherwise of another one of the anchor's group, all
-    equally likely; where there are no groups yet, or nobody else is in the group, of the same video. It starts after the
-    frames of an anchor. Positive and second anchor show, each with probability `replaced`, another view in a
+    equally likely; where there are no groups yet, or nobody else is in the group, of the same video. It starts after
+    the frames of an anchor. Positive and second anchor show, each with probability `replaced`, another view in a
     stream's place. Source: SLIC (arXiv 2206.12534), released code.
 
     Args:
@@ -29,8 +29,9 @@ class Cluster(Sampling):
         replaced: Probability that a clip shows something else in the place of the streams of `replacements`.
         replacements: Stream -> what may be shown in its place, of which one is drawn. Published:
             `{rgb: [{view: flow, input: u, mirror: plain}]}`.
-        short: What becomes of videos in which two clips do not follow each other: "pad" lets the positive begin earlier,
-            and repeats the first frame in front where not even one clip fits; "drop" leaves them out of training (published).
+        short: What becomes of videos in which two clips do not follow each other: "pad" lets the positive begin
+            earlier, and repeats the first frame in front where not even one clip fits; "drop" leaves them out of
+            training (published).
     """
 
     name: Literal["cluster"] = "cluster"

@@ -8,8 +8,8 @@ import numpy as np
 
 
 class Column:
-    """What a store's listing says of some of its videos, by their numbers: `column[numbers]`, and `np.asarray(column)` of
-    all. Nothing is copied before that: of ten million videos a column takes 40 MB.
+    """What a store's listing says of some of its videos, by their numbers: `column[numbers]`, and `np.asarray(column)`
+    of all. Nothing is copied before that: of ten million videos a column takes 40 MB.
     """
 
     def __init__(self, values: np.ndarray, rows: np.ndarray) -> None:

@@ -20,8 +20,9 @@ from train.settings import Settings
 class Sampling(Settings, ABC):
     """Frames are drawn as pure functions of what they are given: the same generator gives the same clips.
 
-    name: in SAMPLINGS. short: what becomes of videos with fewer frames than `least`: "drop" leaves them out of training; any other word of
-    `fates` keeps them, and says how a clip is made of them. fates: those words, each with the end of a sentence that says so.
+    name: in SAMPLINGS. short: what becomes of videos with fewer frames than `least`: "drop" leaves them out of
+    training; any other word of `fates` keeps them, and says how a clip is made of them. fates: those words, each with
+    the end of a sentence that says so.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""Settings: what a recipe may say, checked as it is read; and refusals in one wording for recipes, methods and networks."""
+"""Settings: what a recipe may say, checked as it is read; and refusals in one wording for recipes, methods and
+networks."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ S = TypeVar("S", bound="Settings")
 class Settings(BaseModel):
     """Values by name that are checked when they are made, and stay as they are.
 
-    A subclass lists them as fields with types, ranges and defaults. Types are exact: 4.0 and true are no whole numbers, a
-    whole number serves as a fraction. Rules between fields are `model_validator`s, which raise `cannot_be`.
+    A subclass lists them as fields with types, ranges and defaults. Types are exact: 4.0 and true are no whole numbers,
+    a whole number serves as a fraction. Rules between fields are `model_validator`s, which raise `cannot_be`.
 
     Raises pydantic's ValidationError for what cannot be meant; `read` tells it to people.
     """
@@ -59,7 +60,8 @@ def read(kind: type[S], data: Any, where: str) -> S:
 
 
 def cannot_be(what: str, remedy: str, key: str = "") -> PydanticCustomError:
-    """What validators of settings raise: what is wrong, what to do, and which key, below the settings' own place, it is."""
+    """What validators of settings raise: what is wrong, what to do, and which key, below the settings' own place, it
+    is."""
     return _error(what, remedy, f".{key}" if key else "")
 
 

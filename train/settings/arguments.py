@@ -1,4 +1,5 @@
-"""Arguments that cannot be meant: ValueErrors in one wording, for functions and modules that recipes do not reach alone."""
+"""Arguments that cannot be meant: ValueErrors in one wording, for functions and modules that recipes do not reach
+alone."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ class Registry:
         given: arguments of the class that are no settings.
 
         Raises:
-            UsageError: unknown name or setting, a missing one, or one of another type or range than the class annotates.
+            UsageError: unknown name or setting, a missing one, or one of another type or range than the class
+                annotates.
         """
         found = self.find(name)
         fields = {

@@ -148,8 +148,8 @@ def shown_videos(loader: ClipLoader, store: VideoStore, epoch: int, batch: int, 
 def displayed(plans: list[ClipPlan], clips: list[np.ndarray], store: VideoStore) -> list[tuple[np.ndarray, str]]:
     """One stream's inputs of one video, each (D, T, h, w), as RGB uint8 (T, h, w, 3), and what that could not show.
 
-    Images: the normalisation is undone, `(mean + std * input) * 255`, rounded and cut to 0..255. Others: back to what the
-    view measures, in the view's own colours, on one scale for all the clips. The augmentation stays.
+    Images: the normalisation is undone, `(mean + std * input) * 255`, rounded and cut to 0..255. Others: back to what
+    the view measures, in the view's own colours, on one scale for all the clips. The augmentation stays.
     """
     measured: dict[int, np.ndarray] = {}
     for place, (plan, clip) in enumerate(zip(plans, clips, strict=True)):

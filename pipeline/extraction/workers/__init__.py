@@ -1,1 +1,2 @@
-"""Where extraction runs: worker processes on this machine, on GPUs, with a running scheduler, in jobs; and how runs end."""
+"""Where extraction runs: worker processes on this machine, on GPUs, with a running scheduler, in jobs; and how runs
+end."""

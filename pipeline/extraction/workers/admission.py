@@ -37,9 +37,9 @@ def wait_for_workers(client: Client, say: Callable[[str], None]) -> None:
 def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -> None:
     """Raises Refusal where a worker of the client cannot work on the videos below `root` for `store`.
 
-    A worker must have this version of Dask, costream and the packages that a store names (others would write other bytes),
-    see both folders, and have one thread: a video that kills its process takes only itself along, and estimators keep
-    state. None may still be at a video of an earlier run into this store: two writers would spoil it.
+    A worker must have this version of Dask, costream and the packages that a store names (others would write other
+    bytes), see both folders, and have one thread: a video that kills its process takes only itself along, and
+    estimators keep state. None may still be at a video of an earlier run into this store: two writers would spoil it.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if wrong := _other_dask(client) or _threads(workers) or _unfit(client, root, store):

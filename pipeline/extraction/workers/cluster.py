@@ -25,16 +25,19 @@ from pipeline.extraction.workers.stopping import SIGNALS
 
 SILENCE_SECONDS = 60
 DASK_SETTINGS = {
-    # A video that was with a worker when it died is not tried again among others: see `pipeline.extraction.workers.dispatch`.
+    # A video that was with a worker when it died is not tried again among others: see
+    # `pipeline.extraction.workers.dispatch`.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
     **slurm.WORKER_SETTINGS,
-    # A cluster gives up a process whose new worker is not there 15 s after the old one died, also while it works on a video.
+    # A cluster gives up a process whose new worker is not there 15 s after the old one died, also while it works on a
+    # video.
     "distributed.deploy.lost-worker-timeout": "365d",
     # What watches workers for other uses takes 7 % of their time with short videos, and nobody looks at it here.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
-    # Idle processes look after themselves ten to fifty times a second, which takes 5 % of a core here and 2 % in each worker.
+    # Idle processes look after themselves ten to fifty times a second, which takes 5 % of a core here and 2 % in each
+    # worker.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.tick.cycle": "10s",
     "distributed.worker.memory.monitor-interval": "1s",
@@ -44,8 +47,8 @@ DASK_SETTINGS = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.comm.timeouts.connect": "60s",
-    # A worker that says nothing for so long, as one that is stopped or waits for a disk that hangs, is ended and replaced.
-    # Dask's own default is five minutes, and then a minute or two until it is so.
+    # A worker that says nothing for so long, as one that is stopped or waits for a disk that hangs, is ended and
+    # replaced. Dask's own default is five minutes, and then a minute or two until it is so.
     "distributed.scheduler.worker-ttl": f"{SILENCE_SECONDS}s",
 }
 Kind = Literal["processes", "gpus", "here"]
@@ -80,9 +83,10 @@ def workers_for_extraction(
 
     scheduler: empty for processes on this machine; address or scheduler file of a running Dask scheduler, whose workers
     are taken as they are; or "slurm", which submits `jobs`. workers: how many videos are in work at once; a running
-    scheduler has its own. kind, on this machine: "processes" have one thread each, so that OpenCV and FFmpeg get one core
-    each and a crash costs one video; "gpus" is a process for each GPU, see `gpus.gpu_cluster`; "here" is one thread of this
-    process, for a store that no other process sees. Raises Refusal where the scheduler does not answer, or no job can be submitted.
+    scheduler has its own. kind, on this machine: "processes" have one thread each, so that OpenCV and FFmpeg get one
+    core each and a crash costs one video; "gpus" is a process for each GPU, see `gpus.gpu_cluster`; "here" is one
+    thread of this process, for a store that no other process sees. Raises Refusal where the scheduler does not answer,
+    or no job can be submitted.
     """
     with dask.config.set(DASK_SETTINGS):
         if scheduler == "":
@@ -150,10 +154,12 @@ class _EndAtOnce(WorkerPlugin):
 
 @contextlib.contextmanager
 def _deaf_to_signals() -> Iterator[None]:
-    """Processes (and threads that start processes later) begun in here never get Ctrl-C or SIGTERM; what came is heard after.
+    """Processes (and threads that start processes later) begun in here never get Ctrl-C or SIGTERM; what came is heard
+    after.
 
-    Ctrl-C, and the SIGTERM of `timeout` or systemd, reach every process; the run alone acts on them, and ends its workers.
-    What is blocked stays so in children, from their first moment, while a handler of theirs would come after their imports.
+    Ctrl-C, and the SIGTERM of `timeout` or systemd, reach every process; the run alone acts on them, and ends its
+    workers. What is blocked stays so in children, from their first moment, while a handler of theirs would come after
+    their imports.
     """
     multiprocessing.resource_tracker.ensure_running()  # which otherwise unblocks them in the thread that needs it first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -38,8 +38,8 @@ NEWS_SECONDS = 30.0  # without any until a look at whether there are workers at 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with each video. adding: see `plan.Plan`. elsewhere: by workers that others started, who are to
-    show that they can. run: see `fence.inside`.
+    """What is to be done with each video. adding: see `plan.Plan`. elsewhere: by workers that others started, who are
+    to show that they can. run: see `fence.inside`.
     """
 
     root: Path
@@ -81,8 +81,8 @@ def dispatch(
     """Outcomes as they come, the videos begun in the order given.
 
     Dask cannot tell which of the videos that a dying worker held had killed it. Unless one of them said so (a file that
-    hangs the decoder), all are done again when the others are through, each alone, so that only one that kills its worker
-    once more is blamed and quarantined.
+    hangs the decoder), all are done again when the others are through, each alone, so that only one that kills its
+    worker once more is blamed and quarantined.
 
     The first signal of `stop` lets the running videos finish, and then this ends; the second raises Interrupted.
     Raises Refusal where the scheduler is lost, or a worker that came later cannot do the work.
@@ -139,7 +139,8 @@ class Silence:
         self.told: set[str] = set()
 
     def of(self, signs: Mapping[str, float]) -> list[tuple[str, float]]:
-        """signs: when each worker was heard last, by address. Those that have become silent, each once, and for how long."""
+        """signs: when each worker was heard last, by address. Those that have become silent, each once, and for how
+        long."""
         self.heard = {
             address: self.heard[address]
             if address in self.heard and self.heard[address][0] == sign

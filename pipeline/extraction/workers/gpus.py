@@ -46,7 +46,8 @@ def gpu_cluster(videos: int) -> SpecCluster:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES must be for each GPU that this process may use: an index, a UUID or the name of a MIG slice."""
+    """What CUDA_VISIBLE_DEVICES must be for each GPU that this process may use: an index, a UUID or the name of a MIG
+    slice."""
     import torch  # takes seconds, and extraction on CPUs has no use for it
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

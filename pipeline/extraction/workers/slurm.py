@@ -20,7 +20,8 @@ from pipeline.errors import Refusal, UsageError
 
 # Of every worker that a run starts, on whatever machine.
 WORKER_SETTINGS = {
-    # Tasks return next to nothing, so there is nothing to spill, and a worker that pauses for memory may pause for ever.
+    # Tasks return next to nothing, so there is nothing to spill, and a worker that pauses for memory may pause for
+    # ever.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,

@@ -23,8 +23,8 @@ Result = TypeVar("Result")
 class Stopping:
     """Takes the two signals while it is entered; outside the main thread, and where a signal is ignored, it takes none.
 
-    A signal raises Interrupted where it comes, except inside `deferred`: there it is put into `events` (its number), for
-    the run to act on between two videos. `signals` are those that have come.
+    A signal raises Interrupted where it comes, except inside `deferred`: there it is put into `events` (its number),
+    for the run to act on between two videos. `signals` are those that have come.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The inner loop of TV-L1 on a CPU: one pass over the rows an iteration (docs/methods.md 1.1).
 
-The update of u in row y needs the duals of rows y and y-1, the update of the duals in row y-1 needs u of rows y-1 and y.
-So both go down the image together, one row apart, and every plane is read and written once an iteration. Planes are padded
-(a zero column and row for the duals, a repeated column for u), so that no row function has a branch.
+The update of u in row y needs the duals of rows y and y-1, the update of the duals in row y-1 needs u of rows y-1 and
+y. So both go down the image together, one row apart, and every plane is read and written once an iteration. Planes are
+padded (a zero column and row for the duals, a repeated column for u), so that no row function has a branch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pipeline.flow.kernels.instructions import peek, poke
 DATA, U1, U2, P11, P12, P21, P22, OTHER = 0, 1, 2, 3, 4, 5, 6, 7  # planes, see `instructions`
 FLAT = np.float32(1.1920929e-07)  # where the squared gradient is no more than this, there is no data term
 ZERO = np.float32(0)
-# OpenCV adds the squared changes of all pixels one after the other in float32. A sum in any order differs from that one by
-# less than this share (up to 250,000 pixels), so where it is further from the threshold, the verdict is the same.
+# OpenCV adds the squared changes of all pixels one after the other in float32. A sum in any order differs from that one
+# by less than this share (up to 250,000 pixels), so where it is further from the threshold, the verdict is the same.
 MARGIN = 0.02
 
 
@@ -110,11 +110,12 @@ def _sum_in_order(changes, height, width):  # pragma: no cover - compiled
 def iterate(
     ix, iy, rho, squared, u1, u2, p11, p12, p21, p22, changes, height, width, limit, theta, step, threshold, most
 ):  # pragma: no cover - compiled
-    """Iterations until the squared changes of u sum to at most `threshold`, `most` at most; returns (how many, settled).
+    """Iterations until the squared changes of u sum to at most `threshold`, `most` at most; returns (how many,
+    settled).
 
-    ix, iy, rho, squared (ix^2 + iy^2), u1, u2, changes: float32 planes with at least width + 1 columns; p11 p12 p21 p22: the
-    same with one row more, first row and first column zero (pixel (y, x) of p11, p21 lies at [y + 1, x + 1], of p12, p22 at
-    [y + 1, x]).
+    ix, iy, rho, squared (ix^2 + iy^2), u1, u2, changes: float32 planes with at least width + 1 columns; p11 p12 p21
+    p22: the same with one row more, first row and first column zero (pixel (y, x) of p11, p21 lies at [y + 1, x + 1],
+    of p12, p22 at [y + 1, x]).
     """
     count = 0
     settled = False

@@ -1,8 +1,9 @@
 """What the kernels need and numba does not offer: reads and writes of planes known to be different, fused multiply-add.
 
-A loop over many planes becomes vector code only where the compiler knows, or tests at run time, that what it writes is not
-read under another name. Each access through `peek` and `poke` names its plane by a constant: accesses that name different
-planes never meet (LLVM's alias scopes), so there is nothing left to test. The caller sees to it that this is true.
+A loop over many planes becomes vector code only where the compiler knows, or tests at run time, that what it writes is
+not read under another name. Each access through `peek` and `poke` names its plane by a constant: accesses that name
+different planes never meet (LLVM's alias scopes), so there is nothing left to test. The caller sees to it that this is
+true.
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ def fma(typingctx, a, b, c):
 def weighted_taps(typingctx, planes, offset, stride, across, down, at, step):
     """4 x 4 taps of three interleaved planes, weighted: a tuple of three floats.
 
-    planes: flat float32, four floats a pixel; offset: index of the top left tap; stride: floats a row. across, down: flat
-    float32; the weights of tap k lie at [at + k * step]. Each row is summed from left to right, then the rows from top to
-    bottom, by fused multiply-add: the order of OpenCV 5's remap.
+    planes: flat float32, four floats a pixel; offset: index of the top left tap; stride: floats a row. across, down:
+    flat float32; the weights of tap k lie at [at + k * step]. Each row is summed from left to right, then the rows from
+    top to bottom, by fused multiply-add: the order of OpenCV 5's remap.
     """
 
     def generate(context, builder, signature, arguments):

@@ -1,10 +1,10 @@
 """Median of 5 x 5 floats on a CPU, borders repeated: about 70 minima and maxima a pixel, OpenCV's takes 180.
 
-Two things are shared. Each row's sliding windows of five are sorted once, for all five windows below each other. And two
-outputs above each other have four rows in common: of their 20 values only the six in the middle (ranks 8 to 13) can be a
-median; each output then takes the sixth of those six and its own row of five, both sorted.
-Networks of minima and maxima sort every input if they sort every input of zeros and ones (Knuth, 5.3.4), which the tests
-go through one by one.
+Two things are shared. Each row's sliding windows of five are sorted once, for all five windows below each other. And
+two outputs above each other have four rows in common: of their 20 values only the six in the middle (ranks 8 to 13) can
+be a median; each output then takes the sixth of those six and its own row of five, both sorted. Networks of minima and
+maxima sort every input if they sort every input of zeros and ones (Knuth, 5.3.4), which the tests go through one by
+one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def _sort4(a, b, c, d):  # pragma: no cover - compiled
 
 @part
 def _sixth(six, r0, r1, r2, r3, r4):  # pragma: no cover - compiled
-    """The sixth smallest of six sorted and five sorted values: the least bound that i of one and 6 - i of the other share."""
+    """The sixth smallest of six sorted and five sorted values: the least bound that i of one and 6 - i of the other
+    share."""
     s0, s1, s2, s3, s4, s5 = six
     low = min(min(max(s0, r4), max(s1, r3)), min(max(s2, r2), max(s3, r1)))
     return min(low, min(max(s4, r0), s5))

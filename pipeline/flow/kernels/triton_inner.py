@@ -1,17 +1,17 @@
 """The inner loop of TV-L1 on a GPU: one program runs all iterations of one pair and stops when that pair has settled.
 
-The state of a pair stays in the caches as far as it fits. A program goes through its image block by block, the duals one
-row behind u: the update of u at a pixel reads the duals of that pixel, the one to the left and the one above, all of the
-iteration before; the update of a dual reads u of its pixel, the one to the right and the one below, all of this iteration.
-So with blocks of BLOCK pixels in reading order, the step at `start`
+The state of a pair stays in the caches as far as it fits. A program goes through its image block by block, the duals
+one row behind u: the update of u at a pixel reads the duals of that pixel, the one to the left and the one above, all
+of the iteration before; the update of a dual reads u of its pixel, the one to the right and the one below, all of this
+iteration. So with blocks of BLOCK pixels in reading order, the step at `start`
     updates u     of pixels start         to start + BLOCK, then, after a barrier,
     updates duals of pixels start - width to start + BLOCK - width.
 What one step's duals write, the next step's u does not read (its first dual is the one above its first pixel), and what
 that u writes, those duals do not read: one barrier a step is enough, and every plane passes through once an iteration.
 
 Arithmetic is as in `tvl1-cpu`: quotients rounded correctly, nothing fused that is not written so (launch with
-enable_fp_fusion=False). What differs: the order in which squared changes are summed, and the length of a gradient, which is
-not taken in double precision but corrected for its error (one in a million differs, in the last bit).
+enable_fp_fusion=False). What differs: the order in which squared changes are summed, and the length of a gradient,
+which is not taken in double precision but corrected for its error (one in a million differs, in the last bit).
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def _length(a, b):
 
 @triton.jit
 def _inverse(b):
-    """1 / b for `_quotient`, from a rough one; without the branches for extreme values that hold up the loads behind them."""
+    """1 / b for `_quotient`, from a rough one; without the branches for extreme values that hold up the loads behind
+    them."""
     rough = 1.0 / b
     return tl.fma(rough, tl.fma(-b, rough, 1.0), rough)
 
@@ -84,7 +85,8 @@ def _update_flow(data, source, flow, duals, size, offset, x, width, inside, limi
 
 @triton.jit
 def _new_duals(u, across, down, size, offset, x, width, inside, step):
-    """(p + step grad u) / (1 + step |grad u|) of one component of the flow, by forward differences, zero beyond the border."""
+    """(p + step grad u) / (1 + step |grad u|) of one component of the flow, by forward differences, zero beyond the
+    border."""
     here = tl.load(u + offset, inside, 0.0)
     right = tl.load(u + offset + 1, inside & (x < width - 1), 0.0)
     below = tl.load(u + offset + width, inside & (offset < size - width), 0.0)
@@ -112,11 +114,12 @@ def _update_duals(flow, duals, size, offset, x, width, inside, step):
 def iterate(
     data, medians, flow, duals, left, counts, height, width, most, threshold, limit, theta, step, BLOCK: tl.constexpr
 ):
-    """At most `most` iterations of every pair that has some left, until its squared changes sum to `threshold`; grid (B,).
+    """At most `most` iterations of every pair that has some left, until its squared changes sum to `threshold`; grid
+    (B,).
 
-    data: ix, iy, rho (B, 3, H, W); medians, flow: where u is read first, and where it goes (B, 2, H, W; may be the same);
-    duals: p11 p12 p21 p22 (B, 4, H, W), in place; left: iterations (B,), zero for a pair that has settled; counts: iterations
-    done so far (B,).
+    data: ix, iy, rho (B, 3, H, W); medians, flow: where u is read first, and where it goes (B, 2, H, W; may be the
+    same); duals: p11 p12 p21 p22 (B, 4, H, W), in place; left: iterations (B,), zero for a pair that has settled;
+    counts: iterations done so far (B,).
     """
     pair = tl.program_id(0).to(tl.int64)
     size = height * width

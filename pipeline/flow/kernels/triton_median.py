@@ -1,7 +1,8 @@
-"""Median of 5 x 5 floats on a GPU, borders repeated: the scheme of `kernels.median`, two pixels above each other at a time.
+"""Median of 5 x 5 floats on a GPU, borders repeated: the scheme of `kernels.median`, two pixels above each other at a
+time.
 
-Their windows have four rows in common. Each row of five is sorted; of the 20 common values only six can be a median, which
-a network finds; each pixel then takes the sixth of those six and its own fifth row.
+Their windows have four rows in common. Each row of five is sorted; of the 20 common values only six can be a median,
+which a network finds; each pixel then takes the sixth of those six and its own fifth row.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def _middle_six(m02, m03, m04, m11, m12, m13, m14, m20, m21, m22, m23, m30, m31,
 
 @triton.jit
 def _sixth(s0, s1, s2, s3, s4, s5, r0, r1, r2, r3, r4):
-    """The sixth smallest of six sorted and five sorted values: the least bound that i of one and 6 - i of the other share."""
+    """The sixth smallest of six sorted and five sorted values: the least bound that i of one and 6 - i of the other
+    share."""
     low = tl.minimum(tl.maximum(s0, r4), tl.maximum(s1, r3))
     low = tl.minimum(low, tl.minimum(tl.maximum(s2, r2), tl.maximum(s3, r1)))
     return tl.minimum(low, tl.minimum(tl.maximum(s4, r0), s5))
@@ -85,7 +87,8 @@ def _sixth(s0, s1, s2, s3, s4, s5, r0, r1, r2, r3, r4):
 
 @triton.jit(do_not_specialize=["height", "width"])
 def median5(flow, medians, left, height, width, BLOCK: tl.constexpr):
-    """medians (B, 2, H, W) of the flow (B, 2, H, W), for pairs with iterations left; grid (2 B, blocks of pairs of pixels)."""
+    """medians (B, 2, H, W) of the flow (B, 2, H, W), for pairs with iterations left; grid (2 B, blocks of pairs of
+    pixels)."""
     plane = tl.program_id(0).to(tl.int64)
     if tl.load(left + plane // 2) > 0:
         flow += plane * height * width

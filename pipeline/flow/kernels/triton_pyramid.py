@@ -41,7 +41,8 @@ def resize(
 
 @triton.jit(do_not_specialize=["height", "width"])
 def differentiate(images, gradients, height, width, BLOCK: tl.constexpr):
-    """Central differences with repeated borders: gradients (B, 2, H, W) of images (B, H, W); grid (B, blocks of pixels)."""
+    """Central differences with repeated borders: gradients (B, 2, H, W) of images (B, H, W); grid (B, blocks of
+    pixels)."""
     pair = tl.program_id(0).to(tl.int64)
     size = height * width
     images += pair * size

@@ -1,7 +1,7 @@
 """Warping of TV-L1 on a GPU: the second frame and its gradients at x + u, and the constant part of the residual.
 
-Bicubic with a = -0.75 and zeros outside the image, added in the order of OpenCV 5's remap; a tap of all three planes has
-its place and weight computed once.
+Bicubic with a = -0.75 and zeros outside the image, added in the order of OpenCV 5's remap; a tap of all three planes
+has its place and weight computed once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _sample(plane, top, left, height, width, inside, w0, w1, w2, w3, v0, v1, v2,
 def linearise(firsts, seconds, gradients, flow, data, left, height, width, most, BLOCK: tl.constexpr):
     """The data term about the flow (B, 2, H, W): data (B, 3, H, W) is ix, iy, rho; grid (B, blocks of pixels).
 
-    firsts, seconds: (B, H, W); gradients: of the second, (B, 2, H, W). Every pair has `most` iterations left afterwards.
+    firsts, seconds: (B, H, W); gradients: of the second, (B, 2, H, W). Every pair has `most` iterations left
+    afterwards.
     """
     pair = tl.program_id(0).to(tl.int64)
     size = height * width

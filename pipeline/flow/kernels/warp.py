@@ -1,7 +1,7 @@
 """Warping of TV-L1 on a CPU: the second frame and its gradients, sampled at x + u in one pass.
 
-The three planes lie interleaved in memory (image, dx, dy, nothing), so that a bicubic tap of all three is one vector of four
-floats, with one set of weights; OpenCV's three remaps find the places and compute the weights three times.
+The three planes lie interleaved in memory (image, dx, dy, nothing), so that a bicubic tap of all three is one vector of
+four floats, with one set of weights; OpenCV's three remaps find the places and compute the weights three times.
 """
 
 from __future__ import annotations

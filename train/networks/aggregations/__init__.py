@@ -1,5 +1,5 @@
-"""Aggregations by name: how blocks of a clip, each of which the backbone saw alone, become its context. A new one is one
-module and one line of AGGREGATIONS."""
+"""Aggregations by name: how blocks of a clip, each of which the backbone saw alone, become its context. A new one is
+one module and one line of AGGREGATIONS."""
 
 from __future__ import annotations
 

@@ -18,23 +18,24 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Recurrent(Aggregation):
-    """Blocks -> ConvGRU `gru` -> last state -> mean over space; beside it `predictor`, from a state to the next block, which
-    is trained with it and takes no part in the context.
+    """Blocks -> ConvGRU `gru` -> last state -> mean over space; beside it `predictor`, from a state to the next block,
+    which is trained with it and takes no part in the context.
 
     Args:
         in_features: of a block's map.
         block_length: frames of a block.
         hidden: features of the state.
         between: what the GRU is given, and gives. "relu": what is negative in a block becomes 0 (DPC); "unit": a block
-            and the last state become unit vectors at each place, x / (|x| + 1e-5) (CoCon's pre-training); "plain": all as
-            it is (CoCon's classifier).
+            and the last state become unit vectors at each place, x / (|x| + 1e-5) (CoCon's pre-training); "plain": all
+            as it is (CoCon's classifier).
         dropout: see `ConvGRU`.
         predicts: whether there is a predictor; published classifiers have none.
 
     Raises:
         ValueError: a number out of range, or an unknown `between`.
 
-    Source: Han et al., DPC (arXiv 1909.04656); Rai et al., CoCon (arXiv 2104.14764), both as released (docs/methods.md 3.6).
+    Source: Han et al., DPC (arXiv 1909.04656); Rai et al., CoCon (arXiv 2104.14764), both as released (docs/methods.md
+    3.6).
     """
 
     def __init__(

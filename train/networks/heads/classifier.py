@@ -18,7 +18,8 @@ class Classifier(Head):
     Weights are drawn from N(0, .01), biases begin at zero.
 
     Args:
-        unit_input, batch_norm: as the probes of CoCLR and ViCC have both, and the classifiers of DPC and CoCon the latter.
+        unit_input, batch_norm: as the probes of CoCLR and ViCC have both, and the classifiers of DPC and CoCon the
+            latter.
         dropout: share of the features that is zeroed in training.
     """
 

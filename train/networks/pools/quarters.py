@@ -11,7 +11,8 @@ from train.networks.pools import Pool
 
 
 class Quarters(Pool):
-    """Feature maps (B, F, t, h, w) -> (B, 4 F): the means over time and a quarter of the picture, four in a row a feature.
+    """Feature maps (B, F, t, h, w) -> (B, 4 F): the means over time and a quarter of the picture, four in a row a
+    feature.
 
     Quarters of an odd side share its middle row, or column.
 
