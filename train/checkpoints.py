@@ -27,6 +27,7 @@ CONTENT = ("state_dict", "hyper_parameters")  # beside our part, for every use
 FACTS = ("method", "stage", "streams", "seed", "step", "finished", "versions", "store_videos_hash", "recipe_hash")
 # What Lightning needs to go on, and takes for granted.
 TO_CONTINUE = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
+OPTIMISED = "optimised"  # among our facts: `kept_by` of the optimisers
 PARTS = {"head": "projection head"}  # what people call parts that they may know by another name
 
 
@@ -46,7 +47,7 @@ def check_continues(checkpoint: Mapping[str, Any], callbacks: Iterable[str], pat
     keys."""
     lacks = [name for name in TO_CONTINUE if name not in checkpoint]
     optimisers = checkpoint.get("optimizer_states", ())
-    if not optimisers or any(_is_without_state(optimiser) for optimiser in optimisers):
+    if not optimisers or kept_by(optimisers) != checkpoint[METADATA].get(OPTIMISED):
         lacks.append("the optimiser's state")
     if not checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader"):
         lacks.append("the place in the epoch")
@@ -54,10 +55,10 @@ def check_continues(checkpoint: Mapping[str, Any], callbacks: Iterable[str], pat
     _refuse_incomplete(lacks, path)
 
 
-def _is_without_state(optimiser: Mapping[str, Any]) -> bool:
-    """Plain gradient descent alone keeps none."""
-    keeps = any(group.get("momentum") or "betas" in group for group in optimiser.get("param_groups", ()))
-    return not optimiser.get("param_groups") or (keeps and not optimiser.get("state"))
+def kept_by(optimisers: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Of each optimiser's state: how many groups of weights it has, and for how many weights it keeps something; none
+    before the first step, and always none of plain gradient descent."""
+    return [[len(optimiser.get(part, ())) for part in ("param_groups", "state")] for optimiser in optimisers]
 
 
 def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -176,6 +176,7 @@ def test_the_command_line_tells_a_refusal_without_a_traceback(
 ) -> None:
     options = ["--run", str(tmp_path / "none"), "--store", str(store.root)]
     monkeypatch.setattr(sys, "argv", ["eval", command, *options])
+    monkeypatch.delitem(sys.modules, "eval.__main__", raising=False)  # where another test imported it
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("eval", run_name="__main__")
     assert ended.value.code == 1

@@ -69,7 +69,20 @@ def test_trained_and_untrained_networks_come_back(trained: dict[str, Path], name
 def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], store: VideoStore) -> None:
     facts = {name: checkpoints.metadata(trained[name]) for name in ("pixels", "motion")}
     assert set(facts["pixels"]) == {
-        *("method", "stage", "streams", "seed", "plans", "clips", "sampling", "layer", "step", "finished", "versions"),
+        *(
+            "method",
+            "stage",
+            "streams",
+            "seed",
+            "plans",
+            "clips",
+            "sampling",
+            "layer",
+            "step",
+            "finished",
+            "versions",
+            "optimised",
+        ),
         *("recipe_hash", "store_settings_hash", "store_videos_hash", "start", "annotations"),
     }
     one, two = facts["pixels"], facts["motion"]

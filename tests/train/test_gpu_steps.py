@@ -82,7 +82,8 @@ def make_loader(store: VideoStore, folder: Path, pin: bool) -> ClipLoader:
 
 
 def tensors(batch: Batch) -> list[Tensor]:
-    return list(batches.leaves(batch).values())
+    rows = [part.rows for by_number in batch.parts.values() for parts in by_number.values() for part in parts]
+    return [*batches.leaves(batch).values(), *rows]
 
 
 @pytest.mark.gpu

@@ -17,7 +17,7 @@ from train.batches.batch import Batch
 from train.callbacks import ends_step
 from train.callbacks.metrics import NOT_OF_THE_NETWORK, Metrics
 from train.callbacks.stopping import Stopping
-from train.checkpoints import METADATA
+from train.checkpoints import METADATA, OPTIMISED
 from train.recipe import Recipe
 
 
@@ -80,7 +80,8 @@ class Checkpoints(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         step = trainer.global_step
-        checkpoint[METADATA] = {**self.facts, "step": step, "finished": step >= trainer.max_steps}
+        now = {"step": step, "finished": step >= trainer.max_steps}
+        checkpoint[METADATA] = {**self.facts, **now, OPTIMISED: checkpoints.kept_by(checkpoint["optimizer_states"])}
 
     def state_dict(self) -> dict[str, Any]:
         version, internal, gauss = random.getstate()
