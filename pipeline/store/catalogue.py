@@ -46,7 +46,6 @@ COLUMNS = pa.schema(
 FOUND = COLUMNS.append(pa.field("stamp", pa.int64())).append(pa.field("cached", pa.bool_()))
 FORMS = b"costream.forms"
 DIGEST = b"costream.digest"  # of the forms and all columns: the checksums of pages leave out the file's footer
-
 STEP = 0.02  # seconds: file systems tell times in steps of up to 10 ms
 ROWS = 65_536  # of a row group, 8 MB
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
@@ -227,6 +226,7 @@ def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
     first, before = 0, stamps.load(root, known.told, known.count)
     for batch in known.batches():
         piece, was = _Piece(root, known.forms, batch), before[first : first + len(batch)].tolist()
+        was += [stamps.UNKNOWN] * (len(batch) - len(was))  # a damaged file may tell another number of rows
         first += len(batch)
         for place, listed in enumerate(batch.column("folder").to_pylist()):
             while folder != listed and _place(folder) < _place(listed):
