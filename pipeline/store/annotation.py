@@ -39,6 +39,10 @@ class Said(NamedTuple):
     source: str = ""
     split: str = ""
 
+    def over(self, before: Said) -> Said:
+        """With what was said before where this is silent: a folder without splits takes nobody's split away."""
+        return Said(*(new or old for new, old in zip(self, before, strict=True)))
+
 
 COLUMNS = ("video_id", *Said._fields)
 
@@ -57,13 +61,16 @@ class AnnotationSet:
         return cls(manifest.classes, said)
 
     def updated(self, newer: AnnotationSet) -> AnnotationSet:
-        """With what the newer one says. Classes keep their places, and labels their numbers; new ones follow."""
+        """With what the newer one says (`Said.over`). Classes keep their places, and labels their numbers; new ones
+        follow."""
         classes = self.classes + [name for name in newer.classes if name not in set(self.classes)]
-        return AnnotationSet(classes, self.said | newer.said)
+        now = {video_id: said.over(self.said.get(video_id, Said())) for video_id, said in newer.said.items()}
+        return AnnotationSet(classes, self.said | now)
 
     def changed(self, newer: AnnotationSet) -> int:
         """Of how many videos the newer one says something else."""
-        return sum(self.said[video_id] != said for video_id, said in newer.said.items() if video_id in self.said)
+        known = ((self.said[video_id], said) for video_id, said in newer.said.items() if video_id in self.said)
+        return sum(said.over(before) != before for before, said in known)
 
 
 def with_test_share(content: AnnotationSet, share: float, seed: int) -> AnnotationSet:

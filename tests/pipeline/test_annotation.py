@@ -183,3 +183,11 @@ def test_shares_are_whole_recordings_of_every_class(videos: list[tuple[str, str]
 def test_shares_that_are_none_are_refused(share: float) -> None:
     with pytest.raises(UsageError, match="no share"):
         with_test_share(AnnotationSet([], {}), share, 0)
+
+
+def test_a_manifest_that_is_silent_takes_nothing_away() -> None:
+    before = AnnotationSet(["run", "walk"], {"a": Said("walk", "g1", "test"), "b": Said("run", "", "train")})
+    silent = AnnotationSet(["run", "walk"], {"a": Said("walk"), "b": Said("walk"), "c": Said("run")})
+    after = before.updated(silent)
+    assert after.said == {"a": Said("walk", "g1", "test"), "b": Said("walk", "", "train"), "c": Said("run")}
+    assert before.changed(silent) == 1
