@@ -309,7 +309,7 @@ def test_a_manifest_chooses_and_labels(packed: tuple[Path, Path], frames: Videos
     assert code == 0
     assert "1 have another label, source or split now" in out
     info = open_store(tmp_path / "store").info(NAMES[0])
-    assert (info.label, info.source, info.split) == ("Walk", NAMES[0], "")
+    assert (info.label, info.source, info.split) == ("Walk", "g01", "train")  # folders say nothing of the last two
 
 
 def test_extraction_does_not_mix_with_what_was_brought(packed: tuple[Path, Path], run: Run, tmp_path: Path) -> None:
