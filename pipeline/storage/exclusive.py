@@ -7,23 +7,35 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import Refusal
 
+NOTHING_ELSE: AbstractContextManager[None] = contextlib.nullcontext()
+
 
 @contextlib.contextmanager
-def held(path: Path, taken: Callable[[str], Refusal]) -> Iterator[None]:
-    """Hold the file, which is made where there is none. Raises what `taken` makes of the holder's name, and OSError."""
+def held(
+    path: Path,
+    taken: Callable[[str], Refusal],
+    name: str = "",
+    taking: AbstractContextManager[None] = NOTHING_ELSE,
+) -> Iterator[None]:
+    """Hold the file, which is made where there is none. Raises what `taken` makes of the holder's name, and OSError.
+
+    name: what the file says of the holder; by default `this_process`. taking: entered while it is written.
+    """
     with open(path, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             raise taken(file.read().partition("\n")[0] or "unknown process") from error
-        file.truncate(0)
-        file.write(this_process())
-        file.flush()
+        with taking:
+            file.truncate(0)
+            file.write(name or this_process())
+            file.flush()
         yield
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import socket
 import threading
 import time
 import uuid
@@ -14,6 +11,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.storage import exclusive
 from pipeline.store import fence, layout
 from pipeline.store.writing import writing_to
 
@@ -35,18 +33,12 @@ def only_writer(store: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _local_lock(store: Path) -> Iterator[None]:
-    with writing_to(store):
-        file = open(layout.lock_path(store), "a+")  # noqa: SIM115  (closed below)
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise _held(store, file.read(), "wait for it, or stop it") from error
-        with writing_to(store), fence.closed(store):
-            file.truncate(0)
-            file.write(_mine())
-            file.flush()
+    def taken(holder: str) -> Refusal:
+        return _held(store, holder, "wait for it, or stop it")
+
+    with contextlib.ExitStack() as holding:
+        with writing_to(store):
+            holding.enter_context(exclusive.held(layout.lock_path(store), taken, _mine(), fence.closed(store)))
         yield
 
 
@@ -111,7 +103,7 @@ def _now(path: Path) -> int:
 
 def _mine() -> str:
     """No other run has the same."""
-    return f"pid {os.getpid()} on {socket.gethostname()}\n{uuid.uuid4().hex}"
+    return f"{exclusive.this_process()}\n{uuid.uuid4().hex}"
 
 
 def _held(store: Path, holder: str, remedy: str) -> Refusal:
