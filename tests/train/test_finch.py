@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.clustering import finch as module
+from train.clustering import nearest
 from train.clustering.finch import finch
 
 
@@ -130,6 +132,7 @@ def test_blocks_change_nothing(pairs_at_once: int, monkeypatch: pytest.MonkeyPat
     rows = np.concatenate([draw(60, 6, seed=5), np.ones((15, 6))])
     whole = finch(rows)
     monkeypatch.setattr(module, "PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(nearest, "PAIRS_AT_ONCE", pairs_at_once)
     blocked = finch(rows)
     assert blocked.counts == whole.counts and np.array_equal(blocked.labels, whole.labels)
 
@@ -177,6 +180,56 @@ def test_arrays_and_tensors_of_any_precision_are_equal() -> None:
     frozen.setflags(write=False)
     for given_rows in (rows, rows.half(), rows.float().requires_grad_(), rows.double(), frozen):
         assert np.array_equal(finch(given_rows).labels, wanted.labels)
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 40), st.integers(2, 6), st.integers(0, 10**6))
+def test_a_number_of_clusters_merges_the_two_nearest_until_it_is_reached(count: int, dim: int, seed: int) -> None:
+    rows = draw(count, dim, seed)
+    all_ = finch(rows)
+    for clusters in range(1, all_.counts[0] + 1):
+        found = finch(rows, clusters=clusters)
+        finer = [column for column, of in enumerate(all_.counts) if of > clusters]
+        assert found.counts == (*(all_.counts[column] for column in finer), clusters)
+        assert np.array_equal(found.labels[:, :-1], all_.labels[:, finer])
+        start = max(column for column, of in enumerate(all_.counts) if of >= clusters)
+        assert found.labels[:, -1].tolist() == loop_merges(rows.tolist(), all_.labels[:, start].tolist(), clusters)
+
+
+def loop_merges(rows: list[list[float]], labels: list[int], clusters: int) -> list[int]:
+    """Merges the two clusters whose means are nearest, over and over, looking at all pairs each time."""
+    while len(set(labels)) > clusters:
+        means = {
+            c: np.mean([row for row, of in zip(rows, labels, strict=True) if of == c], axis=0) for c in set(labels)
+        }
+        pairs = [(1 - cosine(means[a].tolist(), means[b].tolist()), a, b) for a in means for b in means if a < b]
+        _, kept, lost = min(pairs)
+        labels = [kept if of == lost else of for of in labels]
+    return [sorted(set(labels)).index(of) for of in labels]
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 9])
+def test_partitions_end_where_asked(partitions: int) -> None:
+    rows = draw(200, 4, seed=1)
+    whole, found = finch(rows), finch(rows, partitions=partitions)
+    assert len(whole.counts) > 2
+    assert found.counts == whole.counts[:partitions]
+    assert np.array_equal(found.labels, whole.labels[:, :partitions])
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"clusters": 41}, "clusters is 41, but the first partition of these features has"),
+        ({"clusters": 0}, "clusters is 0, and must be a whole number, at least 1"),
+        ({"partitions": 0}, "partitions is 0, and must be"),
+        ({"partitions": 1, "clusters": 2}, "both say where to stop"),
+        ({"neighbours": "near"}, "'near'.*'approximate'"),
+    ],
+)
+def test_finch_fails_on_an_end_that_cannot_be_reached(asked: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        finch(draw(80, 4, seed=0), **asked)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (4,), (2, 3, 4)])

@@ -12,13 +12,10 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from train.settings.arguments import check_choice
+from train.clustering.nearest import PAIRS_AT_ONCE, TIE, Neighbours, nearest_rows, unit
+from train.settings.arguments import check_choice, check_number
 
 Metric = Literal["cosine"]
-# Distances closer than this are equal. A matrix product rounds the same distance differently (by 1e-16) from one place
-# of a block to the next; without it, identical rows would have different neighbours on other machines.
-TIE = 1e-12
-PAIRS_AT_ONCE = 2**23  # bounds the memory of a block of distances: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,15 @@ class Partitions:
     counts: tuple[int, ...]  # clusters of each column, falling
 
 
-def finch(features: np.ndarray | torch.Tensor, metric: Metric = "cosine") -> Partitions:
+def finch(
+    features: np.ndarray | torch.Tensor,
+    metric: Metric = "cosine",
+    *,
+    partitions: int | None = None,
+    clusters: int | None = None,
+    neighbours: Neighbours = "exact",
+    seed: int = 0,
+) -> Partitions:
     """Sarfraz et al. 2019, "Efficient Parameter-free Clustering Using First Neighbor Relations", equation 1, as
     released.
 
@@ -39,112 +44,168 @@ def finch(features: np.ndarray | torch.Tensor, metric: Metric = "cosine") -> Par
     merges, where everything would become one cluster, or after a partition that merged a single pair. SLIC trains on
     the first one.
 
-    Everything is computed in float64 on the CPU, with exact neighbours: the same rows give the same partitions. Among
-    equal distances (to 1e-12) the lowest row is the nearest. A row of zeros has no direction: its distance to every row
-    is 1.
+    Distances are exact: the same rows give the same partitions on every machine. Among equal distances (to 1e-12) the
+    lowest row is the nearest. A row of zeros has no direction: its distance to every row is 1. The search for nearest
+    rows runs where the features are, on a CPU or a GPU (`train.clustering.nearest`).
 
     Args:
         features: (N, D), N and D at least 1; their lengths do not change the first partition, but the means of the
             others.
         metric: "cosine", 1 - cos; the only one.
+        partitions: stops after so many; None makes all.
+        clusters: the last partition has exactly so many clusters: those of the last one that has as many or more, of
+            which the two nearest are merged until it does. Not together with `partitions`.
+        neighbours: "exact", or "approximate": for millions of rows, the nearest row of each is sought beside it alone
+            (see `nearest_rows`), and the same seed gives the same partitions on the same machine only.
+        seed: of the approximate search; an exact one gives the same for all.
 
     Returns:
-        At least one partition; all its clusters have two rows or more, unless N is 1.
+        At least one partition; all its clusters have two rows or more, unless N is 1 or `clusters` asks for other ones.
 
     Raises:
-        ValueError: features that are not (N, D), empty, or not finite (names the first such row); an unknown metric.
+        ValueError: features that are not (N, D), empty, or not finite (names the first such row); an unknown metric or
+            kind of neighbours; more clusters than the first partition has.
     """
     check_choice("metric", metric, Metric)
+    check_choice("neighbours", neighbours, Neighbours)
+    for name, value in (("partitions", partitions), ("clusters", clusters)):
+        if value is not None:
+            check_number(name, value, whole=True, least=1)
+    if partitions is not None and clusters is not None:
+        raise ValueError("partitions and clusters both say where to stop; give one of them")
     rows = _rows(features)
-    directions = _directions(rows)
-    nearest = _nearest(directions)
-    labels = _linked(directions, nearest, np.inf)
-    longest = _longest_link(directions, nearest)
+    found = Partitions(*_levels(rows, partitions or len(rows), neighbours, seed))
+    return found if clusters is None else _merged_to(rows, found, clusters)
+
+
+def _levels(
+    rows: torch.Tensor, partitions: int, neighbours: Neighbours, seed: int
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Labels (N, P) and counts of up to so many partitions."""
+    nearest = nearest_rows(rows, neighbours, seed).numpy()
+    labels = _linked(rows, nearest, np.inf)
     columns, counts = [labels], [int(labels.max()) + 1]
+    longest = _longest_link(rows, nearest) if partitions > 1 and counts[0] > 1 else np.inf
     merged = 0
-    while merged != 1:
-        directions = _directions(_means(rows, columns[-1]))
-        labels = _linked(directions, _nearest(directions), longest)
+    while merged != 1 and len(columns) < partitions and counts[-1] > 1:
+        means = _means(rows, columns[-1])
+        labels = _linked(means, nearest_rows(means, neighbours, seed).numpy(), longest)
         count = int(labels.max()) + 1
         merged = counts[-1] - count
         if merged == 0 or count == 1:
             break
         columns.append(labels[columns[-1]])
         counts.append(count)
-    return Partitions(np.stack(columns, axis=1), tuple(counts))
+    return np.stack(columns, axis=1), tuple(counts)
 
 
-def _rows(features: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Features (N, D) as float64."""
-    if isinstance(features, torch.Tensor):
-        features = features.detach().to("cpu", torch.float64).numpy()
-    rows = np.asarray(features, dtype=np.float64)
-    if rows.ndim != 2 or not rows.size:
-        raise ValueError(f"features to cluster are {rows.shape}, and not (N, D), neither of them 0")
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+def _merged_to(rows: torch.Tensor, found: Partitions, clusters: int) -> Partitions:
+    """The partitions with more clusters, and one of exactly so many made from the last of those."""
+    if clusters > found.counts[0]:
+        raise ValueError(f"clusters is {clusters}, but the first partition of these features has {found.counts[0]}")
+    finer = [column for column, count in enumerate(found.counts) if count >= clusters]
+    labels = found.labels[:, finer[-1]]
+    into = np.arange(int(labels.max()) + 1)
+    for kept, lost in _nearest_pairs(_means(rows, labels), np.bincount(labels), len(into) - clusters):
+        into[into == lost] = kept
+    merged = np.unique(into, return_inverse=True)[1].astype(np.int64)[labels]
+    columns = [found.labels[:, column] for column in finer if found.counts[column] > clusters]
+    counts = [count for count in found.counts if count > clusters]
+    return Partitions(np.stack([*columns, merged], axis=1), (*counts, clusters))
+
+
+def _nearest_pairs(means: torch.Tensor, members: np.ndarray, merges: int) -> Iterator[tuple[int, int]]:
+    """The two nearest clusters (the lower first), which then become one with their mean, as often as asked."""
+    sizes = torch.from_numpy(members).to(means)
+    directions, nearest = unit(means), nearest_rows(means).to(means.device)
+    best = (directions * directions[nearest]).sum(1)
+    for _ in range(merges):
+        one = int((best >= best.max() - TIE).to(torch.uint8).argmax())
+        kept, lost = sorted((one, int(nearest[one])))
+        yield kept, lost
+        means[kept] = (sizes[kept] * means[kept] + sizes[lost] * means[lost]) / (sizes[kept] + sizes[lost])
+        sizes[kept] += sizes[lost]
+        directions[kept] = unit(means[kept : kept + 1])[0]
+        best[lost] = -torch.inf
+        gone = best == -torch.inf
+        stale = ((nearest == kept) | (nearest == lost)) & ~gone
+        stale[kept] = True
+        to_kept = (directions @ directions[kept]).masked_fill(gone, -torch.inf)
+        nearer = to_kept > best
+        nearest[nearer], best[nearer] = kept, to_kept[nearer]
+        for row in stale.nonzero()[:, 0].tolist():
+            similar = (directions @ directions[row]).masked_fill(gone, -torch.inf)
+            similar[row] = -torch.inf
+            best[row] = similar.max()
+            nearest[row] = int((similar >= best[row] - TIE).to(torch.uint8).argmax())
+
+
+def _rows(features: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Features (N, D) in float32 or float64, where they are."""
+    rows = torch.as_tensor(np.array(features) if isinstance(features, np.ndarray) else features).detach()
+    if rows.dtype not in (torch.float32, torch.float64):
+        rows = rows.to(torch.float32 if rows.dtype in (torch.float16, torch.bfloat16) else torch.float64)
+    if rows.ndim != 2 or not rows.numel():
+        raise ValueError(f"features to cluster are {tuple(rows.shape)}, and not (N, D), neither of them 0")
+    bad = torch.cat([~some.isfinite().all(dim=1) for some in rows.split(2**16)]).nonzero()[:, 0]
     if len(bad):
         raise ValueError(
-            f"features to cluster are not finite: row {bad[0]} is the first of {len(bad)} such rows of {len(rows)}; the"
-            " network diverged, or the features are damaged"
+            f"features to cluster are not finite: row {int(bad[0])} is the first of {len(bad)} such rows of"
+            f" {len(rows)}; the network diverged, or the features are damaged"
         )
     return rows
 
 
-def _directions(rows: np.ndarray) -> np.ndarray:
-    """Unit rows; a row of zeros stays one."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1)
-
-
-def _nearest(directions: np.ndarray) -> np.ndarray:
-    """(N,) every row's nearest other row, the lowest one among equals; a row that is alone is its own."""
-    found = []
-    for block in _blocks(len(directions)):
-        similar = directions[block] @ directions.T
-        np.fill_diagonal(similar[:, block], -np.inf)
-        found.append((similar >= similar.max(axis=1, keepdims=True) - TIE).argmax(axis=1))
-    return np.concatenate(found)
-
-
-def _linked(directions: np.ndarray, nearest: np.ndarray, longest: float) -> np.ndarray:
+def _linked(rows: torch.Tensor, nearest: np.ndarray, longest: float) -> np.ndarray:
     """(N,) clusters of what is linked by no more than `longest`, numbered by their lowest row.
 
     Of the links between rows that have the same nearest row, up to N squared, few are looked at. Both rows are at least
     as near to that nearest row as to each other, so that it links them, too, wherever their own link is kept; unless it
     is each other's nearest with one of them, and their link, which counts double, too long. So links to that one are.
     """
-    rows = np.arange(len(nearest))
-    beyond = nearest[nearest]
-    mutual = beyond == rows
-    beside = np.flatnonzero(mutual[nearest] & ~mutual)
-    first, second = np.concatenate([rows, rows[beside]]), np.concatenate([nearest, beyond[beside]])
-    weights = np.concatenate([1 + mutual, np.ones(len(beside))])
-    kept = weights * _distances(directions, first, second) <= longest + TIE
-    links = csr_array((np.ones(kept.sum()), (first[kept], second[kept])), shape=(len(rows), len(rows)))
+    count = len(nearest)
+    own = np.arange(count)
+    first, second = own, nearest
+    if np.isfinite(longest):
+        beyond = nearest[nearest]
+        mutual = beyond == own
+        beside = np.flatnonzero(mutual[nearest] & ~mutual)
+        first, second = np.concatenate([own, own[beside]]), np.concatenate([nearest, beyond[beside]])
+        weights = np.concatenate([1 + mutual, np.ones(len(beside))])
+        kept = weights * _distances(rows, first, second) <= longest + TIE
+        first, second = first[kept], second[kept]
+    links = csr_array((np.ones(len(first)), (first, second)), shape=(count, count))
     return connected_components(links, directed=False)[1].astype(np.int64)
 
 
-def _longest_link(directions: np.ndarray, nearest: np.ndarray) -> float:
+def _longest_link(rows: torch.Tensor, nearest: np.ndarray) -> float:
     """The longest of all links, those of each other's nearest rows doubled."""
-    rows = np.arange(len(nearest))
-    weights = 1 + (nearest[nearest] == rows)
-    longest = (weights * _distances(directions, rows, nearest)).max()
+    own = np.arange(len(nearest))
+    weights = 1 + (nearest[nearest] == own)
+    longest = float((weights * _distances(rows, own, nearest)).max())
     order = np.argsort(nearest, kind="stable")
     for together in np.split(order, np.flatnonzero(np.diff(nearest[order])) + 1):  # rows of the same nearest row
-        members = directions[together]
+        members = unit(rows[together])
         for block in _blocks(len(members)):
-            longest = max(longest, 1 - (members[block] @ members.T).min())
-    return float(longest)
+            longest = max(longest, float(1 - (members[block] @ members.T).min()))
+    return longest
 
 
-def _distances(directions: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return 1 - np.einsum("nd,nd->n", directions[first], directions[second])
+def _distances(rows: torch.Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    found = [
+        1 - (unit(rows[first[some]]) * unit(rows[second[some]])).sum(1)
+        for some in (slice(start, start + 2**16) for start in range(0, len(first), 2**16))
+    ]
+    return torch.cat(found).cpu().numpy()
 
 
-def _means(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Means of the rows of each cluster."""
-    members = csr_array((np.ones(len(rows)), (labels, np.arange(len(rows)))))
-    return (members @ rows) / np.bincount(labels)[:, None]
+def _means(rows: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+    """Means of the rows of each cluster, float64."""
+    where = torch.from_numpy(labels).to(rows.device)
+    sums = torch.zeros(int(labels.max()) + 1, rows.shape[1], dtype=torch.float64, device=rows.device)
+    for some, into in zip(rows.split(2**16), where.split(2**16), strict=True):
+        sums.index_add_(0, into, some.double())
+    return sums / where.bincount()[:, None]
 
 
 def _blocks(count: int) -> Iterator[slice]:
