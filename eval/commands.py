@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from eval import compare as comparing
+from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
-from eval.protocols import PROTOCOLS
 from eval.report import write_report
 from eval.runs import stages
 from pipeline import environment
@@ -24,7 +24,7 @@ def evaluate(
     protocols: list[str] | None = None,
     reader: str = "auto",
     threads: int = 0,
-    annotations: str = "",
+    annotations: list[str] | str = "",
 ) -> None:
     """Retrieval and linear probe of a run's networks, trained and untrained, then the report. Safe to repeat.
 
@@ -34,19 +34,27 @@ def evaluate(
     Args:
         run: Folder of the run.
         store: Folder of the store, or its URL.
-        protocols: How features are taken: clean (all windows of every video), coclr (as the CoCLR paper's code does
-            it); by default both; one alone as `--protocols [clean]`.
+        protocols: How videos are looked at and compared: clean (all windows of every video), or as a paper's code does
+            it: coclr, vicc, goca, slic, cocon. By default clean and the one of the run's method; others as
+            `--protocols [clean,slic]`.
         reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
         threads: Of the reader; 0 takes one for each core, eight at most.
         annotations: The annotation set of the store whose labels and splits count; by default that of extraction, or
-            the only one.
+            the only one. Several, as `--annotations [split1,split2,split3]`: each in turn, and their mean.
     """
     environment.require_one_faiss()
     _show_log()
-    names = protocols or list(PROTOCOLS)
-    errors.print(f"evaluating {run} on {store}, protocols {' and '.join(names)}")
-    page, records = run_evaluation(run, open_store(store, annotations), names, reader, threads)
-    console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}")
+    names = [annotations] if isinstance(annotations, str) else list(dict.fromkeys(annotations)) or [""]
+    for name in names:
+        opened = open_store(store, name)
+        errors.print(f"evaluating {run} on {store}, annotation set {opened.annotated.name}")
+        page, records = run_evaluation(run, opened, protocols, reader, threads)
+        console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}")
+    if len(names) > 1:
+        for mean in add_means(run, opened, names):
+            if mean.metric in ("R@1", "linear_top1"):
+                who = f"{mean.stage}, {mean.stream}, {mean.network}, protocol {mean.protocol}"
+                console.print(f"{who}: {mean.metric} {100 * mean.value:.1f} %, {mean.set_name}")
 
 
 def report(run: Path, store: str, annotations: str = "") -> None:
@@ -61,7 +69,13 @@ def report(run: Path, store: str, annotations: str = "") -> None:
     console.print(f"wrote {write_report(run, open_store(store, annotations))}")
 
 
-def compare(runs: list[Path], out: Path = Path("comparison.html"), protocol: str = "clean") -> None:
+def compare(
+    runs: list[Path],
+    out: Path = Path("comparison.html"),
+    protocol: str = "clean",
+    data: str = "",
+    annotations: str = "",
+) -> None:
     """Evaluated runs side by side, as a page and as a Markdown table: recipes as lines, seeds as mean and spread.
 
     Runs whose recipes differ in nothing but the seed are one line. All must have been evaluated on one store.
@@ -72,8 +86,10 @@ def compare(runs: list[Path], out: Path = Path("comparison.html"), protocol: str
         runs: Folders of runs that were evaluated.
         out: The page to write; it needs no other file.
         protocol: Whose numbers are shown.
+        data: Name of the store, where runs were evaluated on several.
+        annotations: Name of the annotation set, where runs were evaluated by several; by default their mean.
     """
-    comparison = comparing.compare(runs, protocol)
+    comparison = comparing.compare(runs, protocol, data, annotations)
     comparing.write_page(comparison, out)
     console.print(comparison.table())
     console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")

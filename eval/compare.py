@@ -13,9 +13,9 @@ import yaml
 
 from eval import results, streams
 from eval.charts import Bar
-from eval.protocols import IN_WORDS, PROTOCOLS
+from eval.protocols import PROTOCOLS
 from eval.report import render
-from eval.results import Record
+from eval.results import MEAN, Record
 from eval.retrieval import KS
 from eval.runs import recipe_text
 from pipeline import storage
@@ -44,7 +44,9 @@ class Line:
         return statistics.stdev(values) if len(values) > 1 else None
 
     def words(self, metric: str) -> str:
-        """Mean and spread in percent."""
+        """Mean and spread in percent; a dash for what was not measured."""
+        if metric not in self.values:
+            return "–"
         spread = self.spread(metric)
         return f"{100 * self.mean(metric):.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else "")
 
@@ -64,7 +66,7 @@ class Comparison:
         head = ("stream", "recipe", "stage", "network", "seeds", "R@1", "R@1 of each", "linear")
         rows = [
             (line.stream, line.recipe, line.stage, line.network, " ".join(map(str, line.seeds)), line.words("R@1"),
-             " ".join(f"{100 * value:.1f}" for value in line.values["R@1"]), line.words("linear_top1"))
+             " ".join(f"{100 * value:.1f}" for value in line.values.get("R@1", ())), line.words("linear_top1"))
             for line in self.lines
         ]  # fmt: skip
         return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
@@ -79,8 +81,11 @@ class _Run:
     records: list[Record]
 
 
-def compare(runs: Sequence[Path], protocol: str = "clean") -> Comparison:
+def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annotations: str = "") -> Comparison:
     """Read the results of evaluated runs. Recipes that differ in nothing but the seed are one.
+
+    data, annotations: name of the store and of its annotation set whose results are compared, where runs have several;
+    by default the mean over sets, if there is one.
 
     Untrained networks that measured the same, as those of one seed and architecture do, are listed once.
 
@@ -92,7 +97,7 @@ def compare(runs: Sequence[Path], protocol: str = "clean") -> Comparison:
         raise UsageError("no runs are given", where="runs", remedy="--runs '[runs/one,runs/two]'")
     if protocol not in PROTOCOLS:
         refuse_unknown("protocol", protocol, PROTOCOLS)
-    found = [_read(path, protocol) for path in runs]
+    found = [_read(path, protocol, data, annotations) for path in runs]
     _refuse_mixtures(found)
     names = _names(found)
     lines: list[Line] = []
@@ -100,7 +105,7 @@ def compare(runs: Sequence[Path], protocol: str = "clean") -> Comparison:
         group = sorted((run for run in found if run.recipe == recipe), key=lambda run: run.seed)
         lines += _without_repeats(_lines(name, group), lines)
     order = streams.in_order(line.stream for line in lines)
-    lines.sort(key=lambda line: (order.index(line.stream), -line.mean("R@1")))
+    lines.sort(key=lambda line: (order.index(line.stream), -line.mean("R@1") if "R@1" in line.values else 0.0))
     return Comparison(
         found[0].records[0].data, protocol, lines, _chance(found[0]), {n: yaml.safe_load(r) for r, n in names.items()}
     )
@@ -120,13 +125,14 @@ def write_page(comparison: Comparison, out: Path) -> None:
                 line.values["R@1"] if len(line.seeds) > 1 else (),
             )
             for line in lines
+            if "R@1" in line.values
         ]
         if "R@1" in comparison.chance:
             chart[stream].append(Bar("guessing", "chance", comparison.chance["R@1"], None))
     recipes = {name: yaml.safe_dump(recipe, sort_keys=False) for name, recipe in comparison.recipes.items()}
     content = {
         "comparison": comparison, "chart": chart, "metrics": METRICS, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
-        "protocol_words": IN_WORDS[comparison.protocol],
+        "protocol_words": PROTOCOLS[comparison.protocol].words,
     }  # fmt: skip
     with storage.writing("the comparison", out):
         storage.write_atomically(out, render("comparison.html", content).encode())
@@ -137,7 +143,7 @@ def _bar_name(line: Line, several: bool) -> str:
     return name if line.network == "trained" else f"{name}, {line.network}"
 
 
-def _read(path: Path, protocol: str) -> _Run:
+def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
     recipe = yaml.safe_load(recipe_text(path))
     seed = recipe.pop("seed")
     records = [record for record in results.read(path / "results.json") if record.protocol == protocol]
@@ -147,7 +153,25 @@ def _read(path: Path, protocol: str) -> _Run:
             where=str(path),
             remedy=f"make evaluate RUN={path} STORE=..., or another --protocol",
         )
+    records = _of_one_test(path, records, data, annotations)
     return _Run(path, seed, yaml.safe_dump(recipe, sort_keys=False), recipe["title"], records)
+
+
+def _of_one_test(path: Path, records: list[Record], data: str, annotations: str) -> list[Record]:
+    """The records of one store and annotation set, which are named where there are several."""
+    chosen = [r for r in records if data in ("", r.data) and annotations in ("", r.set_name)]
+    tests = sorted({(r.data, r.set_name) for r in chosen})
+    means = [test for test in tests if test[1].startswith(MEAN)]
+    if len(tests) > 1 and len(means) == 1 and len({name for name, _ in tests}) == 1:
+        tests = means
+    if len(tests) != 1:
+        there = sorted({(r.data, r.set_name) for r in records})
+        raise UsageError(
+            f"the run was evaluated on {len(there)} stores and annotation sets, and {len(tests)} of them are meant",
+            where=str(path),
+            remedy="--data and --annotations: " + "; ".join(f"{name} by {given}" for name, given in there),
+        )
+    return [r for r in chosen if (r.data, r.set_name) == tests[0]]
 
 
 def _chance(run: _Run) -> dict[str, float]:
@@ -195,7 +219,11 @@ def _lines(name: str, group: list[_Run]) -> Iterator[Line]:
             for run in group
         }
         having = {seed: values for seed, values in measured.items() if values}
-        values = {metric: tuple(each[metric] for each in having.values()) for metric in METRICS}
+        values = {
+            metric: tuple(each[metric] for each in having.values())
+            for metric in METRICS
+            if all(metric in each for each in having.values())
+        }
         yield Line(stream, name, stage, network, tuple(having), values)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import logging
 import os
@@ -16,12 +15,13 @@ import numpy as np
 import torch
 
 from eval import features, fusion, linear, results, retrieval, streams
-from eval.features import FeatureBank, Request, Seen
-from eval.protocols import PROTOCOLS
+from eval.bank import FeatureBank
+from eval.features import GALLERY, Request, Seen
+from eval.protocols import PROTOCOLS, Protocol
 from eval.published import counterpart
-from eval.report import bank_path, write_report
+from eval.report import write_report
 from eval.results import NETWORKS, Record
-from eval.runs import Stage, stages, trained_on
+from eval.runs import Stage, bank_path, data_of, stages, trained_on
 from pipeline.errors import Refusal, UsageError, named, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
@@ -30,7 +30,7 @@ from train.networks.network import Network
 
 log = logging.getLogger(__name__)
 SHOWN = 5  # videos that a message names
-TESTED, GALLERY = "test", "train"
+TESTED = "test"
 errors = Terminal(stderr=True)
 
 
@@ -49,10 +49,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one network says about the test videos: similarities (Q, G) to the training videos, class probabilities (Q,
-    C)."""
+    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, class
+    probabilities (Q, C). `rows`: of test and training videos, whose products are the similarities; none where streams
+    are put together in class probabilities alone, and then there are no ranks."""
 
-    similarities: np.ndarray
+    rows: tuple[torch.Tensor, torch.Tensor] | None
+    ranks: np.ndarray | None
     probabilities: np.ndarray
     classes: np.ndarray
     wanted: np.ndarray
@@ -60,16 +62,17 @@ class Measured:
 
 
 def evaluate(
-    run: Path, store: VideoStore, protocols: Sequence[str], reader_name: str, threads: int
+    run: Path, store: VideoStore, protocols: Sequence[str] | None, reader_name: str, threads: int
 ) -> tuple[Path, list[Record]]:
     """Measure every stage of a run that has a checkpoint; write RUN/results.json and RUN/report.html.
 
-    Features are kept in RUN/features and used again while nothing that they depend on has changed.
+    Features are kept in RUN/features and used again while nothing that they depend on has changed. Results on other
+    stores, or by other annotation sets, stay as long as the run's checkpoints do.
 
     Args:
         run: folder of a run, finished or not.
         store: labelled training and test videos; also another store than the one trained on.
-        protocols: names in `eval.protocols.PROTOCOLS`.
+        protocols: names in `eval.protocols.PROTOCOLS`; none: clean, and the one of the paper of the run's methods.
         reader_name, threads: of `train.reader.create`; 0 threads: one for each core, eight at most.
 
     Returns:
@@ -78,12 +81,9 @@ def evaluate(
     Raises:
         Refusal: no run or no checkpoint, a store without labelled training and test videos, a damaged checkpoint.
     """
-    for name in protocols:
-        if name not in PROTOCOLS:
-            refuse_unknown("protocol", name, PROTOCOLS)
-    if not protocols:
-        raise UsageError("no protocol is asked for", remedy=f"there are {', '.join(PROTOCOLS)}")
+    chosen = asked_for(protocols)
     trained_stages = stages(run)
+    chosen = chosen or of_methods([stage.metadata["method"] for stage in trained_stages])
     empty = store.table.names(np.flatnonzero(store.table.frames < 1))
     if empty:
         first = named([repr(video) for video in empty], SHOWN)
@@ -92,21 +92,52 @@ def evaluate(
     threads = threads or min(8, len(os.sched_getaffinity(0)))
     # Published numbers stand beside ours only for networks trained on the data set that they are tested on.
     home = all(trained_on(stage, run, store) for stage in trained_stages)
-    subjects, banks = _banks(run, trained_stages, store, videos, protocols, reader_name, threads)
-    measured = {request: measure(bank) for request, bank in banks.items()}
+    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads)
+    measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
     latest: dict[tuple[str, str, str], Subject] = {}
     for subject, request in subjects.items():
-        records += _records(subject, measured[request], store, home)
+        centre = PROTOCOLS[subject.protocol].centre
+        if (request, centre) not in measured:
+            measured[request, centre] = measure(banks[request], centre)
+        records += _records(subject, measured[request, centre], store, home)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
-    for name, network in itertools.product(protocols, NETWORKS):
-        present = [stream for protocol, kind, stream in latest if (protocol, kind) == (name, network)]
-        parts = [latest[name, network, stream] for stream in streams.fused_in_order(present)]
+    for protocol, network in itertools.product(chosen, NETWORKS):
+        present = [stream for name, kind, stream in latest if (name, kind) == (protocol.name, network)]
+        parts = [latest[protocol.name, network, stream] for stream in streams.fused_in_order(present)]
         if len(parts) > 1:
-            fused = fuse(*(measured[subjects[part]] for part in parts))
+            requests = [subjects[part] for part in parts]
+            alone = [measured[request, protocol.centre] for request in requests]
+            fused = fuse(protocol, [part.stream for part in parts], [banks[request] for request in requests], alone)
             records += _records(_together(parts), fused, store, home)
-    results.write(run / "results.json", records)
+    results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
     return write_report(run, store), records
+
+
+def add_means(run: Path, store: VideoStore, names: Sequence[str]) -> list[Record]:
+    """Add to RUN/results.json the means over these annotation sets of the store, by all of which it was evaluated."""
+    path = run / "results.json"
+    found = results.read(path)
+    made = results.means([record for record in found if record.data == data_of(store)], names)
+    results.write(path, [*found, *made])
+    return made
+
+
+def asked_for(protocols: Sequence[str] | None) -> list[Protocol]:
+    """Protocols by their names. Raises UsageError for a name that is unknown, and where none is listed."""
+    if protocols is None:
+        return []
+    for name in protocols:
+        if name not in PROTOCOLS:
+            refuse_unknown("protocol", name, PROTOCOLS)
+    if not protocols:
+        raise UsageError("no protocol is asked for", remedy=f"there are {', '.join(PROTOCOLS)}")
+    return [PROTOCOLS[name] for name in dict.fromkeys(protocols)]
+
+
+def of_methods(methods: Collection[str]) -> list[Protocol]:
+    """The protocol `clean`, and those of the papers that the methods are of."""
+    return [p for p in PROTOCOLS.values() if p.name == "clean" or set(p.methods) & set(methods)]
 
 
 def evaluated_videos(store: VideoStore, left_out: Collection[str] = ()) -> list[str]:
@@ -133,24 +164,35 @@ def evaluated_videos(store: VideoStore, left_out: Collection[str] = ()) -> list[
     return chosen
 
 
-def measure(bank: FeatureBank) -> Measured:
+def measure(bank: FeatureBank, centre: bool) -> Measured:
     """Retrieval and linear probe of one bank: test videos against training videos."""
     tested, gallery = bank.rows(TESTED), bank.rows(GALLERY)
     wanted, have = bank.labels[tested], bank.labels[gallery]
-    similarities = retrieval.similarity(bank.features[tested], bank.features[gallery])
+    queries = retrieval.unit_rows(bank.features[tested], centre, "query")
+    found = retrieval.unit_rows(bank.features[gallery], centre, "gallery")
     result = linear.probe(
         bank.features[gallery], have, bank.features[tested], wanted, seed=int(bank.attributes["seed"])
     )
-    return Measured(np.asarray(similarities), result.probabilities, result.classes, wanted, have)
+    ranks = retrieval.first_hits(queries, found, wanted, have)
+    return Measured((queries, found), ranks, result.probabilities, result.classes, wanted, have)
 
 
-def fuse(*parts: Measured) -> Measured:
-    """Several streams as one: similarities are summed, class probabilities averaged."""
-    return dataclasses.replace(
-        parts[0],
-        similarities=fusion.fuse_similarities(*(part.similarities for part in parts)),
-        probabilities=fusion.fuse_probabilities(*(part.probabilities for part in parts)),
-    )
+def fuse(protocol: Protocol, names: list[str], banks: list[FeatureBank], parts: list[Measured]) -> Measured:
+    """Several streams as one, as the protocol puts them together; `parts`: what was measured of each alone."""
+    weights = protocol.weights_of(names)
+    if protocol.fusion == "features":
+        mean = fusion.fuse_features(*(bank.features for bank in banks), weights=weights)
+        return measure(dataclasses.replace(banks[0], features=mean), protocol.centre)
+    probabilities = fusion.fuse_probabilities(*(part.probabilities for part in parts), weights=weights)
+    fused = dataclasses.replace(parts[0], rows=None, ranks=None, probabilities=probabilities)
+    sides = [part.rows for part in parts if part.rows is not None]
+    if protocol.fusion == "probabilities" or not sides:
+        return fused
+    # A product of rows that lie beside each other is the sum of their products.
+    queries = torch.cat([weight * query for weight, (query, _) in zip(weights, sides, strict=True)], dim=1)
+    gallery = torch.cat([found for _, found in sides], dim=1)
+    ranks = retrieval.first_hits(queries, gallery, fused.wanted, fused.have)
+    return dataclasses.replace(fused, rows=(queries, gallery), ranks=ranks)
 
 
 def _together(parts: Sequence[Subject]) -> Subject:
@@ -161,19 +203,25 @@ def _together(parts: Sequence[Subject]) -> Subject:
 
 def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool) -> list[Record]:
     """`home`: the networks were trained on this store's videos."""
-    wanted, have = measured.wanted, measured.have
-    recall, chance = retrieval.recall(measured.similarities, wanted, have), retrieval.chance(wanted, have)
-    accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == wanted))
-    values = {f"R@{k}": (recall[k], chance[k]) for k in recall}
+    chance = retrieval.chance(measured.wanted, measured.have)
+    values: dict[str, tuple[float, float]] = {}
+    if measured.ranks is not None:
+        values = {f"R@{k}": (share, chance[k]) for k, share in retrieval.shares(measured.ranks).items()}
+    accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == measured.wanted))
     # Guessing a class as often as it occurs in training is right as often as a random training video is.
     values["linear_top1"] = (accuracy, chance[1])
+    shown = [
+        f"{word} {100 * values[metric][0]:.1f} %"
+        for metric, word in (("R@1", "R@1"), ("linear_top1", "linear"))
+        if metric in values
+    ]
     errors.print(
-        f"{subject.stage}, {subject.stream}, {subject.network}, protocol {subject.protocol}: R@1 {100 * recall[1]:.1f} %,"
-        f" linear {100 * accuracy:.1f} % (guessing {100 * chance[1]:.1f} %)"
+        f"{subject.stage}, {subject.stream}, {subject.network}, protocol {subject.protocol}: {', '.join(shown)} (guessing"
+        f" {100 * chance[1]:.1f} %)"
     )
-    data = store.root.resolve().name
+    data = data_of(store)
     # The papers' linear probes are trained otherwise, so only retrieval has a counterpart.
-    comparable = home and subject.network == "trained" and subject.protocol == "coclr"
+    comparable = home and subject.network == "trained" and subject.method in PROTOCOLS[subject.protocol].methods
     return [
         Record(
             metric=metric,
@@ -185,7 +233,7 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
             split=TESTED,
             data=data,
             checkpoint=subject.checkpoint,
-            annotations=f"{store.annotated.name} {store.annotated.digest[:16]}",
+            annotations=results.told(store),
             chance=guess,
             published=counterpart(subject.method, data, subject.stream, data, metric)
             if comparable and metric.startswith("R@")
@@ -200,59 +248,83 @@ def _banks(
     trained_stages: Sequence[Stage],
     store: VideoStore,
     videos: list[str],
-    protocols: Sequence[str],
+    protocols: Sequence[Protocol],
     reader_name: str,
     threads: int,
 ) -> tuple[dict[Subject, Request], dict[Request, FeatureBank]]:
     """What each stage's networks are asked for, in the order of stages, and the features that answer it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    contents = features.videos_digest(store, videos)
+    known, contents = features.videos_digest(store, videos), features.contents_digest(store, videos)
     subjects: dict[Subject, Request] = {}
     networks: dict[Request, Network] = {}
     with contextlib.ExitStack() as opened:
         executor = opened.enter_context(contextlib.closing(reader.create(reader_name, store, threads)))
-
-        @functools.cache
-        def refreshed(fresh: Network, seen: Seen, seed: int) -> Network:
-            clips = features.training_clips(store, videos, seen, executor, device, seed)
-            features.refresh_batchnorm(fresh, clips)
-            return fresh
+        refreshed: dict[Network, tuple[Seen, int]] = {}
 
         def network(request: Request) -> Network:
-            asked = networks[request].to(device)
-            trained = request.network == "trained"
-            return asked if trained else refreshed(asked, request.seen, request.seed)
+            asked, seen = networks[request].to(device), request.shown
+            if request.network == "untrained" and refreshed.get(asked) != (seen, request.seed):
+                clips = features.training_clips(store, videos, seen, executor, device, request.seed)
+                features.refresh_batchnorm(asked, clips)
+                refreshed[asked] = seen, request.seed
+            return asked
 
         for stage in trained_stages:
             checkpoint = checkpoints.digest(stage.checkpoint)
             clips, sampling = provenance.clips_of(stage.metadata, stage.checkpoint)
-            given = _networks(stage, checkpoint)
-            for name, (kind, stream, digest, found) in itertools.product(protocols, given):
+            given = _networks(stage)
+            for protocol, (kind, stream, found) in itertools.product(protocols, given):
+                layer = _layer(protocol, found, stage)
                 request = Request(
-                    checkpoint=digest,
+                    checkpoint=checkpoint if kind == "trained" else checkpoints.network_digest(found, layer),
                     network=kind,
                     seen=Seen(stream, clips, sampling),
-                    layer=stage.metadata["layer"],
-                    protocol=PROTOCOLS[name],
+                    layer=layer,
+                    look=protocol.features,
                     seed=stage.metadata["seed"],
                     store_settings=store.settings_hash,
-                    videos=contents,
+                    videos=known,
+                    contents=contents,
+                    sides=features.sides_digest(store, videos, protocol.features, kind),
                     reader=type(executor).__name__,
                 )
                 networks.setdefault(request, found)
-                subjects[Subject(stage.name, stage.metadata["method"], checkpoint, name, kind, stream)] = request
-        paths = {bank_path(run, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
+                subjects[Subject(stage.name, stage.metadata["method"], checkpoint, protocol.name, kind, stream)] = (
+                    request
+                )
+        paths = {bank_path(run, store, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
         return subjects, features.banks(paths, network, store, videos, executor)
 
 
-def _networks(stage: Stage, checkpoint: str) -> list[tuple[str, str, str, Network]]:
-    """(kind, stream, digest, network) of a stage's networks: `digest` as a `Request` has it in `checkpoint`."""
+def _layer(protocol: Protocol, network: Network, stage: Stage) -> str:
+    try:
+        return protocol.features.layer_of(network.layers, stage.metadata["layer"])
+    except UsageError as error:
+        raise UsageError(
+            error.what, where=f"{stage.checkpoint}, protocol {protocol.name}", remedy=error.remedy
+        ) from error
+
+
+def _networks(stage: Stage) -> list[tuple[str, str, Network]]:
+    """(kind, stream, network) of a stage's networks."""
     trained = checkpoints.load_method(stage.checkpoint).networks
     fresh = checkpoints.untrained(stage.checkpoint).networks
+    return [(kind, *item) for kind, made in (("trained", trained), ("untrained", fresh)) for item in made.items()]
+
+
+def _others(run: Path, store: VideoStore, trained_stages: Sequence[Stage]) -> list[Record]:
+    """What was measured of the run's present checkpoints on other stores, or by other annotation sets."""
+    path, present = run / "results.json", {checkpoints.digest(stage.checkpoint) for stage in trained_stages}
+    try:
+        found = results.read(path) if path.is_file() else []
+    except Refusal as refusal:
+        log.info("%s is written anew: %s", path, refusal.what)
+        return []
+    here = data_of(store), store.annotated.name
     return [
-        *(("trained", stream, checkpoint, network) for stream, network in trained.items()),
-        *(
-            ("untrained", stream, checkpoints.network_digest(network, stage.metadata["layer"]), network)
-            for stream, network in fresh.items()
-        ),
+        record
+        for record in found
+        if (record.data, record.set_name) != here
+        and not record.set_name.startswith(results.MEAN)
+        and set(record.checkpoint.split("+")) <= present
     ]

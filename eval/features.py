@@ -1,32 +1,30 @@
-"""The feature bank: one vector per video from a frozen network, kept in HDF5 together with how it was made."""
+"""Features of videos from frozen networks: what is looked at, what it depends on, and how it is computed."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor, nn
 
-from eval.protocols import Protocol
-from pipeline import storage
+from eval.bank import FeatureBank
+from eval.protocols import Look, Windows
 from pipeline.errors import Refusal
-from pipeline.storage import sealed
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
-from train import augment
 from train.augment import ClipPlan, Draws
+from train.augment.evaluate import Evaluate
+from train.clips import uniform_windows
 from train.clips.spec import ClipSpec
-from train.inference import BATCH, clips_ahead, unit_features
+from train.inference import BATCH, clip_features, clips_ahead
 from train.networks.network import Network
 from train.reader import Executor
 from train.sampling import Sampling
@@ -34,6 +32,7 @@ from train.sampling.random import Random
 
 log = logging.getLogger(__name__)
 REFRESH_BATCHES = 16
+GALLERY = "train"  # the split among whose videos neighbours are looked for
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,14 @@ class Seen:
     clips: ClipSpec
     sampling: Sampling = Random()
 
-    def plans(self, store: VideoStore, video: str, protocol: Protocol, seed: int) -> list[ClipPlan]:
-        """The clips whose features make up a video's feature: all windows, or one random clip of a training video.
+    def plans(self, store: VideoStore, video: str, look: Look, seed: int) -> list[ClipPlan]:
+        """The clips whose rows make up a video's feature: every crop of the first window, of the second, ...
 
-        They depend on (seed, video id) alone. Raises Refusal for a video without the view, or without frames.
+        They depend on (seed, video id) alone. Raises Refusal for a video without the view, or without frames, and
+        UsageError where the clips show the whole frame and several crops are asked for.
         """
-        info, stream = store.info(video), self.clips.stream(self.stream)
+        info, clips = store.info(video), look.clips(self.clips)
+        stream = clips.stream(self.stream)
         frames = store.shape(video, stream.view)[0]
         if frames < 1:
             raise Refusal(
@@ -59,32 +60,43 @@ class Seen:
                 remedy="`python -m pipeline remove` takes it out of the store; flow has one frame less than its video",
             )
         draws = Draws(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
-        policy = augment.policy("evaluate", crop=self.clips.crop, jitter=protocol.jitter)
-        all_windows = protocol.gallery_windows or info.split != "train"
-        drawn = [] if all_windows else self.sampling.draw(self.clips, 0, np.array([frames]), 1, draws.shared)
-        windows = self.sampling.windows(self.clips, frames) if all_windows else [next(iter(drawn)).frames]
-        bound = {self.stream: stream.bound(store.settings)}
-        pixels = policy.pixels(bound, (info.height, info.width), self.clips.length, draws)
-        return [ClipPlan(video, window, stream, pixels[self.stream]) for window in windows]
+        windows = self._windows(look.gallery if info.split == GALLERY else look.tested, clips, frames, draws)
+        policy = Evaluate(clips.crop, look.jitter, look.crops, look.scaled)
+        drawn = policy.each({self.stream: stream.bound(store.settings)}, (info.height, info.width), draws)
+        return [ClipPlan(video, window, stream, pixels[self.stream]) for window in windows for pixels in drawn]
+
+    def _windows(self, wanted: Windows, clips: ClipSpec, frames: int, draws: Draws) -> np.ndarray:
+        """Frame indices (W, T). Where a clip does not fit into a video, those that the sampling makes of it."""
+        if wanted.kind == "random":
+            drawn = [self.sampling.draw(clips, 0, np.array([frames]), 1, draws.shared) for _ in range(wanted.count)]
+            return np.stack([next(iter(made)).frames for made in drawn])
+        if wanted.kind == "sliding" or frames < clips.span:
+            return self.sampling.windows(clips, frames)
+        count = wanted.count if wanted.kind == "uniform" else 1
+        return uniform_windows(frames, clips.length, clips.stride, count)
 
 
 @dataclass(frozen=True)
 class Request:
     """All that a feature depends on; stored with the bank, and compared before a bank is used again.
 
-    layer: of the network whose rows are the features.
+    layer: of the network whose rows the features are made of.
     checkpoint: digest of the file that a trained network is from; for an untrained one, which is in no file, what
     `train.checkpoints.network_digest` says of its fresh weights, so that stages which begin alike share it.
+    videos: `videos_digest`, of all that is known of them. contents, sides: `contents_digest` and `sides_digest`, which
+    are what rows depend on: where they are the same and labels are not, rows stay and are labelled anew.
     """
 
     checkpoint: str
     network: str
     seen: Seen
     layer: str
-    protocol: Protocol
+    look: Look
     seed: int
     store_settings: str
     videos: str
+    contents: str
+    sides: str
     reader: str
 
     @property
@@ -92,65 +104,21 @@ class Request:
         return self.seen.stream
 
     @property
-    def clips(self) -> tuple[Seen, str, Protocol, int]:
+    def shown(self) -> Seen:
+        """What the network is shown, as the look has it."""
+        return replace(self.seen, clips=self.look.clips(self.seen.clips))
+
+    @property
+    def clips(self) -> tuple[Seen, str, Look, int]:
         """Requests that agree in it look at the same clips, with the same layer."""
-        return self.seen, self.layer, self.protocol, self.seed
+        return self.seen, self.layer, self.look, self.seed
 
     def attributes(self) -> dict[str, str | int | float]:
-        """Flat, as HDF5 takes them: "protocol.jitter", "clip.length", ..."""
-        seen = {"clip": self.seen.clips.as_dict(), "sampling": self.seen.sampling.as_dict(), "stream": self.stream}
+        """Flat, as HDF5 takes them: "look.jitter", "clip.length", ..."""
+        clips = self.look.clips(self.seen.clips)
+        seen = {"clip": clips.as_dict(), "sampling": self.seen.sampling.as_dict(), "stream": self.stream}
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "seen"}
-        return dict(_flat("", own | {"protocol": asdict(self.protocol)} | seen))
-
-
-@dataclass(frozen=True)
-class FeatureBank:
-    """Features (N, D) float32 of N videos: the mean of each video's unit features. `labels` (N,) are class indices,
-    -1 for none; `splits` and `video_ids` have N entries; `attributes` say how it was made."""
-
-    stream: str
-    features: np.ndarray
-    video_ids: list[str]
-    labels: np.ndarray
-    splits: list[str]
-    attributes: dict[str, Any]
-
-    def rows(self, split: str) -> np.ndarray:
-        """Indices of the labelled videos of a split."""
-        return np.flatnonzero((np.array(self.splits) == split) & (self.labels >= 0))
-
-    def save(self, path: Path) -> None:
-        """Write aside, then rename, so that a killed evaluation leaves no half bank. Raises Refusal.
-
-        HDF5 itself writes to memory: where the disk is full while it closes a file, it ends the process.
-        """
-        content = io.BytesIO()
-        with h5py.File(content, "w") as file:
-            file.create_dataset(self.stream, data=self.features.astype(np.float32))
-            file.create_dataset("video_id", data=self.video_ids, dtype=h5py.string_dtype())
-            file.create_dataset("label", data=self.labels.astype(np.int64))
-            file.create_dataset("split", data=self.splits, dtype=h5py.string_dtype())
-            file.attrs.update(self.attributes)
-        with storage.writing("the features", path):
-            storage.write_atomically(path, sealed.seal(content.getvalue()))
-
-    @classmethod
-    def load(cls, path: Path) -> FeatureBank:
-        """Raises Refusal for a file that is not a feature bank, or not as it was written."""
-        try:
-            if not sealed.check(path):
-                raise ValueError("it does not end with its digest")
-            with h5py.File(path, "r") as file:
-                attributes = {
-                    key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()
-                }
-                stream = attributes["stream"]
-                ids, splits = (list(file[name].asstr()[()]) for name in ("video_id", "split"))
-                return cls(stream, file[stream][()], ids, file["label"][()], splits, attributes)
-        except (OSError, KeyError, ValueError) as error:
-            raise Refusal(
-                f"not a feature bank: {error}", where=str(path), remedy="evaluate again: make evaluate"
-            ) from error
+        return dict(_flat("", own | {"look": asdict(self.look)} | seen))
 
 
 def banks(
@@ -166,8 +134,16 @@ def banks(
     Equal requests are computed once, and clips that several networks look at are read once for all of them. `network`
     gives the one of a request, and is asked only to compute features.
     """
-    found = {path: _reusable(path, request.attributes()) for path, request in wanted.items()}
-    made = {wanted[path]: bank for path, bank in found.items() if bank is not None}
+    labels, splits = label_indices(store, videos), [store.info(video).split for video in videos]
+    found: dict[Path, FeatureBank | None] = {}
+    made: dict[Request, FeatureBank] = {}
+    for path, request in wanted.items():
+        bank = found[path] = _reusable(path, request.attributes())
+        if bank is not None and bank.attributes["videos"] != request.videos:
+            bank = replace(bank, labels=labels, splits=splits, attributes=request.attributes())
+            found[path] = None  # which is to be written
+        if bank is not None:
+            made[request] = bank
 
     def save(requests: Iterable[Request]) -> None:
         for path, request in wanted.items():
@@ -175,15 +151,14 @@ def banks(
                 made[request].save(path)
 
     save(list(made))
-    labels, splits = label_indices(store, videos), [store.info(video).split for video in videos]
-    missing: dict[tuple[Seen, str, Protocol, int], list[Request]] = {}
+    missing: dict[tuple[Seen, str, Look, int], list[Request]] = {}
     for request in dict.fromkeys(wanted.values()):
         if request not in made:
             missing.setdefault(request.clips, []).append(request)
-    for (seen, layer, protocol, seed), requests in missing.items():
-        title = f"{seen.stream} features, {protocol.name}, {len(requests)} networks"
+    for (seen, layer, look, seed), requests in missing.items():
+        title = f"{seen.stream} features, {len(requests)} networks"
         networks = [network(request) for request in requests]
-        rows = compute(networks, seen, layer, store, videos, protocol, reader, seed=seed, title=title)
+        rows = compute(networks, seen, layer, store, videos, look, reader, seed=seed, title=title)
         for request, features in zip(requests, rows, strict=True):
             made[request] = FeatureBank(seen.stream, features, list(videos), labels, splits, request.attributes())
         save(requests)
@@ -199,7 +174,8 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str | i
 
 
 def _reusable(path: Path, wanted: dict[str, str | int | float]) -> FeatureBank | None:
-    """The bank at `path` if there is one whose attributes are exactly `wanted`; says which one is not."""
+    """The bank at `path` if there is one whose attributes are `wanted`, but for labels and splits, on which rows do not
+    depend; says which one is not."""
     if not path.is_file():
         return None
     try:
@@ -207,7 +183,7 @@ def _reusable(path: Path, wanted: dict[str, str | int | float]) -> FeatureBank |
     except Refusal as refusal:
         log.info("%s is computed again: %s", path, refusal.what)
         return None
-    for key in sorted(wanted.keys() | have.attributes.keys()):
+    for key in sorted((wanted.keys() | have.attributes.keys()) - {"videos"}):
         old, new = have.attributes.get(key), wanted.get(key)
         if old != new:
             log.info("%s is computed again: %s was %s and is now %s", path, key, old, new)
@@ -226,22 +202,42 @@ def videos_digest(store: VideoStore, videos: Sequence[str]) -> str:
     return store.annotated.digest_of(store.table.rows(videos))
 
 
+def contents_digest(store: VideoStore, videos: Sequence[str]) -> str:
+    """Changes when a video is added, removed or extracted again."""
+    total = hashlib.sha256()
+    for video in videos:
+        total.update(f"{len(video)} {video}".encode())
+    total.update(store.table.digests[store.table.rows(videos)])
+    return total.hexdigest()[:16]
+
+
+def sides_digest(store: VideoStore, videos: Sequence[str], look: Look, network: str) -> str:
+    """Changes when another video is a training video; empty where rows do not depend on it.
+
+    They do where training videos are looked at otherwise, and of an untrained network, whose batch norm has the
+    statistics of training clips.
+    """
+    if not look.one_sided and network == "trained":
+        return ""
+    sides = np.array([store.info(video).split == GALLERY for video in videos])
+    return hashlib.sha256(np.packbits(sides).tobytes()).hexdigest()[:16]
+
+
 def compute(
     networks: Sequence[Network],
     seen: Seen,
     layer: str,
     store: VideoStore,
     videos: Sequence[str],
-    protocol: Protocol,
+    look: Look,
     reader: Executor,
     *,
     seed: int,
     title: str,
 ) -> list[np.ndarray]:
-    """Of each network the mean of the layer's unit rows of each video's windows, float32 (N, D), batch norm in eval
-    mode.
+    """Of each network the mean of the layer's rows of each video's clips, float32 (N, D), batch norm in eval mode.
 
-    `title` stands at the progress bar. The random clip and the jitter of a video depend on (seed, video id) alone.
+    `title` stands at the progress bar. What is random of a video depends on (seed, video id) alone.
     """
     sums = [torch.zeros(len(videos), network.size(layer)) for network in networks]
     counts = torch.zeros(len(videos), 1)
@@ -249,16 +245,16 @@ def compute(
 
     def plans() -> Iterator[ClipPlan]:
         for row, video in enumerate(videos):
-            for plan in seen.plans(store, video, protocol, seed):
+            for plan in seen.plans(store, video, look, seed):
                 owners.append(row)
                 yield plan
 
     with _progress() as bar:
         task = bar.add_task(title, total=len(videos), clips=0)
-        for places, units in unit_features(networks, plans(), reader, layer):
+        for places, found in clip_features(networks, plans(), reader, layer, look.unit):
             rows = torch.tensor([owners[place] for place in places])
-            for total, unit in zip(sums, units, strict=True):
-                total.index_add_(0, rows, unit)
+            for total, clips in zip(sums, found, strict=True):
+                total.index_add_(0, rows, clips)
             counts.index_add_(0, rows, torch.ones(len(rows), 1))
             bar.update(task, completed=int(rows[-1]) + 1, clips=int(places[-1]) + 1)
     return [(total / counts).numpy() for total in sums]
@@ -276,8 +272,8 @@ def training_clips(
 
     At most REFRESH_BATCHES full batches from different videos; a smaller set gives what it has.
     """
-    single = Protocol("refresh", gallery_windows=False, jitter=0.0)
-    train = [video for video in videos if store.info(video).split == "train"]
+    single = Look(gallery=Windows("random"))
+    train = [video for video in videos if store.info(video).split == GALLERY]
     chosen = np.random.default_rng(seed).permutation(len(train))[: REFRESH_BATCHES * BATCH]
     if len(chosen) > BATCH:
         chosen = chosen[: len(chosen) // BATCH * BATCH]  # a last batch of one or two clips would distort the statistics

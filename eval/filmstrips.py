@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from eval.features import FeatureBank
+from eval.bank import FeatureBank
 from eval.retrieval import nearest
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
@@ -63,8 +63,10 @@ def choose_queries(bank: FeatureBank, count: int, seed: int = 0) -> list[str]:
     return [bank.video_ids[row] for row in rows[np.argsort(turns, kind="stable")][:count]]
 
 
-def strips(store: VideoStore, trained: FeatureBank, untrained: FeatureBank, queries: list[str]) -> list[Strip]:
-    """One strip per query, neighbours among the training videos.
+def strips(
+    store: VideoStore, trained: FeatureBank, untrained: FeatureBank, queries: list[str], centre: bool = True
+) -> list[Strip]:
+    """One strip per query, neighbours among the training videos; centre: as in `eval.retrieval.nearest`.
 
     Raises:
         Refusal: the two banks hold different videos.
@@ -73,8 +75,8 @@ def strips(store: VideoStore, trained: FeatureBank, untrained: FeatureBank, quer
         raise Refusal("the feature banks hold different videos", where=trained.stream, remedy="make evaluate again")
     place = {video: row for row, video in enumerate(trained.video_ids)}
     rows = [place[query] for query in queries]
-    similarities, found = _search(trained, rows)
-    _, found_before = _search(untrained, rows)
+    similarities, found = _search(trained, rows, centre)
+    _, found_before = _search(untrained, rows, centre)
     clip_frames = int(trained.attributes["clip.length"]) * int(trained.attributes["clip.stride"])
     made = []
     for row, scores, neighbours, before in zip(rows, similarities, found, found_before, strict=True):
@@ -123,10 +125,10 @@ def _pictures(store: VideoStore, video_id: str, view: str, frames: np.ndarray) -
     return VIEWS[view].picture(store.read(video_id, view, frames), store.settings[view])
 
 
-def _search(bank: FeatureBank, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Similarities and bank rows (len(rows), k) of the nearest training videos, centred over the whole test split."""
+def _search(bank: FeatureBank, rows: list[int], centre: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities and bank rows (len(rows), k) of the nearest training videos; centred over the whole test split."""
     gallery, tested = bank.rows("train"), bank.rows("test")
-    scores, found = nearest(bank.features[tested], bank.features[gallery], NEIGHBOURS)
+    scores, found = nearest(bank.features[tested], bank.features[gallery], NEIGHBOURS, centre)
     asked = np.searchsorted(tested, rows)
     return scores[asked], gallery[found[asked]]
 

@@ -1,4 +1,5 @@
-"""Late fusion of streams: class probabilities are averaged, similarities are summed (CoCLR, two-stream results).
+"""Late fusion of streams: class probabilities are averaged, similarities are summed (CoCLR, two-stream results), or
+features averaged (GOCA).
 
 Streams are arrays or tensors, not both; the result is of their kind.
 """
@@ -30,26 +31,38 @@ def fuse_probabilities(*probabilities: Rows, weights: Sequence[float] | None = N
     Raises:
         Refusal: no stream, streams of several shapes or kinds, or weights that are not meant for them.
     """
-    _refuse_unlike(probabilities)
-    shares = np.ones(len(probabilities)) if weights is None else np.asarray(weights, dtype=float)
-    if shares.shape != (len(probabilities),) or not np.isfinite(shares).all() or (shares < 0).any() or not shares.sum():
+    return _weighted("fuse_probabilities", probabilities, weights, share=True)
+
+
+def fuse_features(*features: Rows, weights: Sequence[float] | None = None) -> Rows:
+    """The weighted mean of features (N, D), one per stream, of the same videos in the same order.
+
+    Raises Refusal as `fuse_probabilities` does, also for streams whose networks have features of other lengths.
+    """
+    return _weighted("fuse_features", features, weights, share=True)
+
+
+def fuse_similarities(*similarities: Rows, weights: Sequence[float] | None = None) -> Rows:
+    """The sum of similarity matrices (Q, G), one per stream, of the same videos in the same order, each times its
+    weight.
+
+    Raises Refusal as `fuse_probabilities` does.
+    """
+    return _weighted("fuse_similarities", similarities, weights, share=False)
+
+
+def _weighted(name: str, parts: Sequence[Rows], weights: Sequence[float] | None, share: bool) -> Rows:
+    """The sum of the parts, each times its weight or its share of all weights."""
+    _refuse_unlike(parts)
+    given = np.ones(len(parts)) if weights is None else np.asarray(weights, dtype=float)
+    if given.shape != (len(parts),) or not np.isfinite(given).all() or (given < 0).any() or not given.sum():
         raise Refusal(
-            f"{len(probabilities)} streams cannot be weighted by {weights}",
-            where="eval.fusion.fuse_probabilities",
+            f"{len(parts)} streams cannot be weighted by {weights}",
+            where=f"eval.fusion.{name}",
             remedy="give one number >= 0 per stream, not all of them 0",
         )
-    parts = [float(share) * part for share, part in zip(shares / shares.sum(), probabilities, strict=True)]
-    return sum(parts[1:], start=parts[0])
-
-
-def fuse_similarities(*similarities: Rows) -> Rows:
-    """The sum of similarity matrices (Q, G), one per stream, of the same videos in the same order.
-
-    Raises:
-        Refusal: no stream, or streams of several shapes or kinds.
-    """
-    _refuse_unlike(similarities)
-    return sum(similarities[1:], start=similarities[0])
+    scaled = [float(w) * part for w, part in zip(given / given.sum() if share else given, parts, strict=True)]
+    return sum(scaled[1:], start=scaled[0])
 
 
 def _refuse_unlike(parts: Sequence[Rows]) -> None:

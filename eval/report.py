@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from eval import charts, filmstrips, published, results, streams
+from eval.bank import FeatureBank
 from eval.charts import Bar
-from eval.features import FeatureBank, videos_digest
+from eval.features import videos_digest
 from eval.filmstrips import Strip
-from eval.protocols import IN_WORDS
+from eval.protocols import PROTOCOLS
 from eval.results import NETWORKS, Record
 from eval.retrieval import KS
-from eval.runs import Stage, recipe_text, stages, trained_on
+from eval.runs import Stage, bank_path, recipe_text, stages, trained_on
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
@@ -34,11 +35,6 @@ class Row:
     stage: str
     network: str
     values: dict[str, float]
-
-
-def bank_path(run: Path, stage: str, network: str, protocol: str, stream: str) -> Path:
-    """Where the features of one network on one stream are kept."""
-    return run / "features" / stage / f"{network}-{protocol}-{stream}.h5"
 
 
 def write_report(run: Path, store: VideoStore) -> Path:
@@ -63,7 +59,13 @@ def render(template: str, content: dict[str, Any]) -> str:
 
 def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
     """Everything that the page shows, by the names of the template."""
-    records = results.read(run / "results.json")
+    records = results.of(results.read(run / "results.json"), store)
+    if not records:
+        raise Refusal(
+            "the run was evaluated on other videos than this store's, or by another of its annotation sets",
+            where=f"{run}, {store.root}, annotation set {store.annotated.name!r}",
+            remedy="give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE=",
+        )
     trained_stages = stages(run)
     protocol = "clean" if any(r.protocol == "clean" for r in records) else records[0].protocol
     shown = [r for r in records if r.protocol == protocol]
@@ -85,9 +87,9 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "classes": len(store.classes),
         "stream_names": {r.stream: streams.in_words(r.stream) for r in records},
         "below": {name: VIEWS[name].colours_in_words for name in banks if name in VIEWS and name != store.views[0]},
-        "strips": _strips(banks, store),
+        "strips": _strips(banks, store, PROTOCOLS[protocol].centre),
         "tables": _tables(records),
-        "protocol_words": IN_WORDS,
+        "protocol_words": {name: PROTOCOLS[name].words for name in {r.protocol for r in records}},
         "ks": [f"R@{k}" for k in KS],
         "curves": _curves(trained_stages),
         "recipe": recipe_text(run),
@@ -106,7 +108,7 @@ def _banks(
     found: dict[str, tuple[Stage, FeatureBank, FeatureBank]] = {}
     for stage in trained_stages:
         for stream in stage.metadata["streams"]:
-            trained, untrained = (bank_path(run, stage.name, network, protocol, stream) for network in NETWORKS)
+            trained, untrained = (bank_path(run, store, stage.name, network, protocol, stream) for network in NETWORKS)
             if trained.is_file() and untrained.is_file():
                 found[stream] = (stage, FeatureBank.load(trained), FeatureBank.load(untrained))
     if not found:
@@ -168,13 +170,15 @@ def _error(share: float, videos: int) -> float:
     return math.sqrt(share * (1 - share) / videos)
 
 
-def _strips(banks: dict[str, tuple[Stage, FeatureBank, FeatureBank]], store: VideoStore) -> dict[str, list[Strip]]:
+def _strips(
+    banks: dict[str, tuple[Stage, FeatureBank, FeatureBank]], store: VideoStore, centre: bool
+) -> dict[str, list[Strip]]:
     """The same queries for every stream."""
     queries: list[str] = []
     made = {}
     for stream, (_, trained, untrained) in banks.items():
         queries = queries or filmstrips.choose_queries(trained, QUERIES)
-        made[stream] = filmstrips.strips(store, trained, untrained, queries)
+        made[stream] = filmstrips.strips(store, trained, untrained, queries, centre)
     return made
 
 

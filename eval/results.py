@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.runs import data_of
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.storage import sealed
+from pipeline.store import VideoStore
 
 NETWORKS = ("trained", "untrained")
+MEAN = "mean of "  # begins what stands for the annotation set where several are averaged
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Record:
     Attributes:
         metric: "R@1", "R@5", ..., "linear_top1".
         value: a fraction, 0..1.
-        protocol: "clean" or "coclr".
+        protocol: a name in `eval.protocols.PROTOCOLS`.
         stream: of the network, such as "rgb"; of several fused, see `eval.streams.together`.
         network: "trained" or "untrained".
         stage: stage of the recipe; those of fused streams name their stages as "first+second".
@@ -32,7 +37,7 @@ class Record:
         data: name of the data set.
         checkpoint: digest of the checkpoint; of each, joined by "+", for fused streams.
         annotations: name and digest of the annotation set whose labels and splits counted, "extraction
-            0123456789abcdef".
+            0123456789abcdef"; or "mean of split1, split2 " and a digest of theirs.
         chance: what guessing gives here: the same number for a random order of the gallery; None if not defined.
         published: the papers' number for this method, data and stream, if there is one (eval.published).
     """
@@ -49,6 +54,11 @@ class Record:
     annotations: str
     chance: float | None = None
     published: float | None = None
+
+    @property
+    def set_name(self) -> str:
+        """The name of the annotation set."""
+        return self.annotations.rpartition(" ")[0]
 
     def __post_init__(self) -> None:
         for name in ("value", "chance", "published"):
@@ -73,8 +83,46 @@ class Record:
                 )
 
 
+def told(store: VideoStore) -> str:
+    """Name and digest of the annotation set in use, as records have it."""
+    return f"{store.annotated.name} {store.annotated.digest[:16]}"
+
+
+def of(records: Iterable[Record], store: VideoStore) -> list[Record]:
+    """The records that were measured on this store by its annotation set."""
+    here = data_of(store), store.annotated.name
+    return [record for record in records if (record.data, record.set_name) == here]
+
+
+def means(records: Iterable[Record], names: Sequence[str]) -> list[Record]:
+    """Of every measurement that was made on one store by all of these annotation sets, the mean over them."""
+    groups: dict[tuple, dict[str, Record]] = {}
+    for record in records:
+        if record.set_name in names:
+            key = dataclasses.astuple(
+                dataclasses.replace(record, value=0.0, annotations="-", chance=None, published=None)
+            )
+            groups.setdefault(key, {})[record.set_name] = record
+    made = []
+    for group in groups.values():
+        if len(group) == len(set(names)):
+            parts = [group[name] for name in names]
+            digests = "".join(part.annotations.rpartition(" ")[2] for part in parts)
+            guesses = [part.chance for part in parts if part.chance is not None]
+            made.append(
+                dataclasses.replace(
+                    parts[0],
+                    value=statistics.fmean(part.value for part in parts),
+                    annotations=f"{MEAN}{', '.join(names)} {hashlib.sha256(digests.encode()).hexdigest()[:16]}",
+                    chance=statistics.fmean(guesses) if len(guesses) == len(parts) else None,
+                    published=None,
+                )
+            )
+    return made
+
+
 def write(path: Path, records: Iterable[Record]) -> None:
-    """Write records sorted (protocol, stream, network, stage, metric), aside and then renamed; the same records give
+    """Write records sorted (protocol, stream, network, stage, data, set, metric), aside and then renamed; the same records give
     the same bytes.
 
     In the file the last record has one key more: `digest`, of all records.
@@ -116,4 +164,5 @@ def _order(record: Record) -> tuple:
     metric, k = record.metric, math.inf
     if match := re.fullmatch(r"(R@)(\d+)", record.metric):
         metric, k = match[1], int(match[2])  # R@5 before R@10
-    return record.protocol, record.stream, record.network, record.stage, record.split, record.data, metric, k
+    where = record.protocol, record.stream, record.network, record.stage, record.split, record.data
+    return *where, record.set_name, metric, k

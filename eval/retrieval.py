@@ -86,9 +86,33 @@ def recall(similarities: Rows, query_labels: Rows, gallery_labels: Rows, ks: Seq
     scores, wanted, have = (_array(x) for x in (similarities, query_labels, gallery_labels))
     _check(scores, wanted, have, ks)
     rows = max(1, PAIRS_AT_ONCE // scores.shape[1])
-    ranks = np.concatenate(
-        [_first_hit(scores[i : i + rows], wanted[i : i + rows], have) for i in range(0, len(scores), rows)]
+    blocks = (slice(first, first + rows) for first in range(0, len(scores), rows))
+    return shares(np.concatenate([_first_hit(scores[block], wanted[block], have) for block in blocks]), ks)
+
+
+def first_hits(queries: Rows, gallery: Rows, query_labels: Rows, gallery_labels: Rows) -> np.ndarray:
+    """(Q,) rank from 0 of each query's first item of its own class, as `recall` counts it, by the products of rows
+    (`unit_rows`, or those of several streams beside each other); beyond every k where there is none.
+
+    No (Q, G) similarities are kept. Raises Refusal as `recall` does.
+    """
+    q, g, wanted, have = (
+        torch.as_tensor(queries),
+        torch.as_tensor(gallery),
+        _array(query_labels),
+        _array(gallery_labels),
     )
+    rows = max(1, PAIRS_AT_ONCE // max(1, len(g)))
+    found = []
+    for first in range(0, len(q), rows):
+        scores = _array(q[first : first + rows] @ g.T)
+        _check(scores, wanted[first : first + rows], have, KS)
+        found.append(_first_hit(scores, wanted[first : first + rows], have))
+    return np.concatenate(found)
+
+
+def shares(ranks: np.ndarray, ks: Sequence[int] = KS) -> dict[int, float]:
+    """R@k from the ranks (Q,) of first hits: {k: share in 0..1}."""
     return {int(k): float(np.mean(ranks < k)) for k in ks}
 
 

@@ -34,6 +34,18 @@ class Stage:
         return read_lines(path)[0] if path.is_file() else []
 
 
+def data_of(store: VideoStore) -> str:
+    """The name of a data set, which is that of its store's folder."""
+    return store.root.resolve().name
+
+
+def bank_path(run: Path, store: VideoStore, stage: str, network: str, protocol: str, stream: str) -> Path:
+    """Where the features of one network on one stream are kept, of the videos of a store as its annotation set splits
+    them."""
+    folder = run / "features" / data_of(store) / store.annotated.name / stage
+    return folder / f"{network}-{protocol}-{stream}.h5"
+
+
 def recipe_text(run: Path) -> str:
     """The resolved recipe of a run, as written.
 

@@ -20,11 +20,11 @@ BATCH = 32  # clips at once
 
 
 @torch.no_grad()
-def unit_features(
-    networks: Sequence[Network], plans: Iterable[ClipPlan], reader: Executor, layer: str
+def clip_features(
+    networks: Sequence[Network], plans: Iterable[ClipPlan], reader: Executor, layer: str, unit: bool = True
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """For every batch of clips, which is read once for all networks: the clips' places among the plans, int64 (B,), and
-    each network's rows of its `layer` as unit rows (B, D).
+    each network's rows of its `layer` (B, D), as unit rows or as they are.
 
     All on the CPU. Batch norm uses its running statistics; afterwards the networks, which are on one device, are in the
     mode that they were in.
@@ -32,7 +32,8 @@ def unit_features(
     device = next(networks[0].parameters()).device
     with _evaluating(networks):
         for places, clips in clips_ahead(plans, reader, device):
-            yield places, [functional.normalize(network.embed(clips, layer), dim=1).cpu() for network in networks]
+            rows = [network.embed(clips, layer) for network in networks]
+            yield places, [(functional.normalize(row, dim=1) if unit else row).cpu() for row in rows]
 
 
 def clips_ahead(plans: Iterable[ClipPlan], reader: Executor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from eval import commands, evaluate, features, results, retrieval, runs
-from eval.features import FeatureBank
-from eval.report import bank_path
+from eval.bank import FeatureBank
+from eval.runs import bank_path
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from train import checkpoints
@@ -42,9 +42,9 @@ def test_every_measurement_is_there_once(evaluated: Path, store: VideoStore) -> 
     assert (evaluated / "report.html").is_file()
 
 
-def test_numbers_are_those_of_the_banks_on_disk(evaluated: Path) -> None:
+def test_numbers_are_those_of_the_banks_on_disk(evaluated: Path, store: VideoStore) -> None:
     records = [r for r in results.read(evaluated / "results.json") if r.protocol == "clean"]
-    banks = {s: FeatureBank.load(bank_path(evaluated, s, "trained", "clean", s)) for s in ("rgb", "flow")}
+    banks = {s: FeatureBank.load(bank_path(evaluated, store, s, "trained", "clean", s)) for s in ("rgb", "flow")}
     scores = {}
     for stream, bank in banks.items():
         tested, gallery = bank.rows("test"), bank.rows("train")
@@ -59,11 +59,13 @@ def test_numbers_are_those_of_the_banks_on_disk(evaluated: Path) -> None:
         assert {k: values[f"R@{k}"] for k in expected} == expected
 
 
-def test_the_untrained_network_is_that_of_the_first_step(evaluated: Path) -> None:
+def test_the_untrained_network_is_that_of_the_first_step(evaluated: Path, store: VideoStore) -> None:
     checkpoint = evaluated / "flow" / "checkpoints" / "last.ckpt"
     trained, fresh = checkpoints.load_method(checkpoint), checkpoints.untrained(checkpoint)
     assert not torch.equal(*(m.networks["flow"].head[0].weight for m in (trained, fresh)))
-    banks = [FeatureBank.load(bank_path(evaluated, "flow", n, "clean", "flow")) for n in ("trained", "untrained")]
+    banks = [
+        FeatureBank.load(bank_path(evaluated, store, "flow", n, "clean", "flow")) for n in ("trained", "untrained")
+    ]
     assert not np.allclose(banks[0].features, banks[1].features)
     assert banks[0].attributes["checkpoint"] == checkpoints.digest(checkpoint)
     assert banks[1].attributes["checkpoint"] == checkpoints.network_digest(fresh.networks["flow"], "backbone")

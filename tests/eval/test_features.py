@@ -15,7 +15,7 @@ import torch
 
 from eval import features
 from eval.features import FeatureBank, Request, Seen
-from eval.protocols import PROTOCOLS
+from eval.protocols import PROTOCOLS, Look
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from tests.faults.disk import the_disk
@@ -43,13 +43,14 @@ def network(stream: str, seed: int = 0) -> Network:
 
 
 def plans_of(store: VideoStore, video: str, stream: str, protocol: str, seed: int = 0) -> list[ClipPlan]:
-    return Seen(stream, CLIP).plans(store, video, PROTOCOLS[protocol], seed)
+    return Seen(stream, CLIP).plans(store, video, PROTOCOLS[protocol].features, seed)
 
 
 def request(store: VideoStore, **changes) -> Request:
     same = Request(
-        checkpoint="c0ffee", network="trained", seen=Seen("rgb", CLIP), layer="backbone", protocol=PROTOCOLS["clean"], seed=0,
-        store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos), reader="opencv",
+        checkpoint="c0ffee", network="trained", seen=Seen("rgb", CLIP), layer="backbone", look=Look(), seed=0,
+        store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos), contents=features.contents_digest(store, store.videos), sides="",
+        reader="opencv",
     )  # fmt: skip
     return dataclasses.replace(same, **changes)
 
@@ -59,7 +60,15 @@ def compute(
 ) -> np.ndarray:
     made = network(stream)
     [found] = features.compute(
-        [made], Seen(stream, CLIP), layer, store, store.videos, PROTOCOLS[protocol], executor, seed=seed, title="test"
+        [made],
+        Seen(stream, CLIP),
+        layer,
+        store,
+        store.videos,
+        PROTOCOLS[protocol].features,
+        executor,
+        seed=seed,
+        title="test",
     )
     return found
 
@@ -111,7 +120,7 @@ def test_protocols_differ_in_the_clips_of_training_videos_and_in_jitter_alone(st
     """Flow in pixels is no picture and has none; videos that the coin spares look the same in both."""
     coloured = []
     for video in store.videos:
-        clean, coclr = (plans_of(store, video, stream, p, 3) for p in PROTOCOLS)
+        clean, coclr = (plans_of(store, video, stream, p, 3) for p in ("clean", "coclr"))
         if store.info(video).split == "test":
             np.testing.assert_array_equal([plan.frames for plan in clean], [plan.frames for plan in coclr])
         one, other = clean[0].pixels, coclr[0].pixels
@@ -142,7 +151,7 @@ def test_the_network_comes_back_in_the_mode_it_was_in(store: VideoStore, executo
         "backbone",
         store,
         store.videos[:2],
-        PROTOCOLS["clean"],
+        Look(),
         executor,
         seed=0,
         title="test",
@@ -183,12 +192,13 @@ def test_bank_survives_a_file_and_is_used_again(
         {"checkpoint": "other"},
         {"network": "untrained"},
         {"layer": "head"},
-        {"protocol": PROTOCOLS["coclr"]},
+        {"look": PROTOCOLS["coclr"].features},
         {"seen": Seen("rgb", CLIP.changed(crop=0.875))},
         {"seen": Seen("rgb", CLIP.changed(size=(18, 18)))},
         {"seen": Seen("rgb", CLIP, Blocks(blocks=2))},
         {"seed": 1},
-        {"videos": "other"},
+        {"contents": "other"},
+        {"sides": "other"},
         {"store_settings": "other"},
         {"reader": "dali"},
     ],
@@ -230,7 +240,7 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
         "backbone",
         store,
         store.videos,
-        PROTOCOLS["clean"],
+        Look(),
         executor,
         seed=0,
         title="test",

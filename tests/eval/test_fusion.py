@@ -53,13 +53,20 @@ def test_similarities_are_summed() -> None:
     np.testing.assert_array_equal(parts[0], 0)  # the inputs are left alone
 
 
+def test_features_are_averaged_and_similarities_counted_by_their_weights() -> None:
+    parts = [np.full((2, 3), 1.0), np.full((2, 3), 4.0)]
+    np.testing.assert_array_equal(fusion.fuse_features(*parts), np.full((2, 3), 2.5))
+    np.testing.assert_array_equal(fusion.fuse_features(*parts, weights=(2, 1)), np.full((2, 3), 2.0))
+    np.testing.assert_array_equal(fusion.fuse_similarities(*parts, weights=(2, 1)), np.full((2, 3), 6.0))
+
+
 @pytest.mark.parametrize("weights", [(1,), (0, 0), (-1, 2), (float("nan"), 1)])
 def test_weights_fail(weights: tuple[float, ...]) -> None:
     with pytest.raises(Refusal, match="weighted"):
         fusion.fuse_probabilities(np.eye(2), np.eye(2), weights=weights)
 
 
-@pytest.mark.parametrize("fuse", [fusion.fuse_probabilities, fusion.fuse_similarities])
+@pytest.mark.parametrize("fuse", [fusion.fuse_probabilities, fusion.fuse_similarities, fusion.fuse_features])
 def test_different_videos_or_no_stream_fail(fuse) -> None:
     with pytest.raises(Refusal, match="same rows"):
         fuse(np.zeros((2, 3)), np.zeros((2, 4)))
@@ -67,7 +74,7 @@ def test_different_videos_or_no_stream_fail(fuse) -> None:
         fuse()
 
 
-@pytest.mark.parametrize("fuse", [fusion.fuse_probabilities, fusion.fuse_similarities])
+@pytest.mark.parametrize("fuse", [fusion.fuse_probabilities, fusion.fuse_similarities, fusion.fuse_features])
 def test_arrays_with_tensors_fail(fuse) -> None:
     for streams in ((np.eye(2), torch.eye(2)), (torch.eye(2), np.eye(2))):
         with pytest.raises(Refusal, match="arrays in part"):

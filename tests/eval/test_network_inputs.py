@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from eval import evaluate
-from eval.features import FeatureBank
-from eval.report import bank_path
+from eval.bank import FeatureBank
+from eval.runs import bank_path
 from pipeline.store import VideoStore
 from tests.eval.conftest import RECIPE
 from tests.train.oracle import clip_plan
@@ -40,7 +40,7 @@ def evaluated_run(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -
 def test_features_are_of_the_input_that_the_network_was_trained_on(
     evaluated_run: Path, store: VideoStore, stream: str
 ) -> None:
-    bank = FeatureBank.load(bank_path(evaluated_run, stream, "trained", "clean", stream))
+    bank = FeatureBank.load(bank_path(evaluated_run, store, stream, "trained", "clean", stream))
     assert (bank.attributes["clip.streams.flow.input"], bank.attributes["clip.statistics"]) == ("u", "kinetics")
     method = checkpoints.load_method(checkpoint_path(evaluated_run, stream))
     network = method.networks[stream]  # type: ignore[operator, index]

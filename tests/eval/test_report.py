@@ -7,6 +7,7 @@ import dataclasses
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,11 +15,11 @@ import numpy as np
 import pytest
 
 from eval import charts, filmstrips, report, results
-from eval.features import FeatureBank
+from eval.bank import FeatureBank
 from eval.published import TABLE
-from eval.report import bank_path
+from eval.runs import bank_path
 from pipeline.errors import Refusal
-from pipeline.store import VideoStore
+from pipeline.store import VideoStore, open_store
 
 
 class Page(html.parser.HTMLParser):
@@ -102,11 +103,13 @@ def test_names_are_escaped(evaluated: Path, store: VideoStore) -> None:
     assert "title: &lt;b&gt;&amp;" in page and "title: <b>" not in page
 
 
-def test_published_numbers_only_for_their_data_set(evaluated: Path, store: VideoStore) -> None:
-    path = evaluated / "results.json"
+def test_published_numbers_only_for_their_data_set(evaluated: Path, store: VideoStore, tmp_path: Path) -> None:
     assert "Published numbers" not in words(report.write_report(evaluated, store).read_text())
+    named = open_store(shutil.copytree(store.root, tmp_path / "hmdb51"))
+    (evaluated / "features" / store.root.name).rename(evaluated / "features" / "hmdb51")
+    path = evaluated / "results.json"
     results.write(path, [dataclasses.replace(r, data="hmdb51") for r in results.read(path)])
-    page = words(report.write_report(evaluated, store).read_text())
+    page = words(report.write_report(evaluated, named).read_text())
     assert "Published numbers on hmdb51" in page and "Quoted from the papers" in page
     assert all(f"{100 * row.value:.1f}" in page for row in TABLE if row.data == "hmdb51")
 
@@ -128,8 +131,8 @@ def test_a_half_written_last_line_of_the_log_is_left_out(evaluated: Path, store:
     assert report.write_report(evaluated, store).read_text() == whole
 
 
-def test_queries_are_of_different_classes_and_follow_from_the_seed(evaluated: Path) -> None:
-    bank = FeatureBank.load(bank_path(evaluated, "rgb", "trained", "clean", "rgb"))
+def test_queries_are_of_different_classes_and_follow_from_the_seed(evaluated: Path, store: VideoStore) -> None:
+    bank = FeatureBank.load(bank_path(evaluated, store, "rgb", "trained", "clean", "rgb"))
     chosen = filmstrips.choose_queries(bank, 3)
     label = dict(zip(bank.video_ids, bank.labels, strict=True))
     assert {label[video] for video in chosen} == {0, 1, 2}
@@ -138,7 +141,9 @@ def test_queries_are_of_different_classes_and_follow_from_the_seed(evaluated: Pa
 
 
 def test_strips_show_the_nearest_training_videos(evaluated: Path, store: VideoStore) -> None:
-    banks = [FeatureBank.load(bank_path(evaluated, "flow", n, "clean", "flow")) for n in ("trained", "untrained")]
+    banks = [
+        FeatureBank.load(bank_path(evaluated, store, "flow", n, "clean", "flow")) for n in ("trained", "untrained")
+    ]
     queries = filmstrips.choose_queries(banks[0], 2)
     made = filmstrips.strips(store, *banks, queries)
     assert [strip.video_id for strip in made] == queries

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from eval import evaluate, filmstrips, fusion, streams
+from eval import filmstrips, streams
 from pipeline.importers import folder
 from pipeline.store import open_store
 from pipeline.store.settings import ExtractionSettings
@@ -36,17 +35,6 @@ def test_words_are_those_of_the_views() -> None:
         "mixed",
     ]
     assert (streams.together(2), streams.together(3)) == ("two-stream", "all streams")
-
-
-def test_three_streams_are_fused_as_two_are() -> None:
-    rng = np.random.default_rng(0)
-    classes, wanted, have = np.arange(3), np.array([0, 1]), np.array([0, 1, 2, 2])
-    parts = [evaluate.Measured(rng.random((2, 4)), rng.random((2, 3)), classes, wanted, have) for _ in range(3)]
-    fused = evaluate.fuse(*parts)
-    assert np.allclose(fused.similarities, sum(part.similarities for part in parts))
-    assert np.allclose(fused.probabilities, sum(part.probabilities for part in parts) / 3)
-    assert fused.wanted is wanted
-    assert np.allclose(fused.similarities, fusion.fuse_similarities(*(part.similarities for part in parts)))
 
 
 def test_a_picture_shows_the_view_of_its_stream_below_the_frames(tmp_path: Path) -> None:

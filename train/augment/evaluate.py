@@ -1,43 +1,71 @@
-"""The policy of evaluation: the whole frame or its centre."""
+"""The policy of evaluation: the whole frame, its centre, or several crops of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from pipeline.errors import UsageError
 from train.augment.draws import Draws
 from train.augment.plans import Pixels
 from train.augment.policy import Policy, Size, Streams
-from train.augment.windows import WHOLE, square
+from train.augment.windows import WHOLE, crops
 from train.clips import colour
-from train.settings import check_number
+from train.settings import check_choice, check_number
+
+Crops = Literal[1, 3, 10]
 
 
 @dataclass(frozen=True)
 class Evaluate(Policy):
-    """Whole frame or centre crop, no flip.
+    """Whole frame, centre crop, or several crops.
 
     The colour jitter is CoCLR's, whose published retrieval applies it to test videos too: brightness, contrast and
     saturation times U(.8, 1.2), hue turned by U(-.1, .1), in random order (see `train.clips.colour.jitter`). All
     streams that are images get the same one (published), the others stay as they are.
 
     Args:
-        crop: "whole", or the side of a centred square as a fraction of the frame's short side.
+        crop: "whole", or the side of a square as a fraction of the frame's short side.
         jitter: Probability of the colour jitter, drawn once per video (published: .3).
+        crops: How many squares, see `train.augment.windows.crops`.
+        scaled: Height and width that frames are scaled to before they are cut; none: as they are.
     """
 
     crop: float | str = "whole"
     jitter: float = 0.0
+    crops: Crops = 1
+    scaled: Size | None = None
 
     def __post_init__(self) -> None:
         if self.crop != "whole":
             check_number("crop", self.crop, above=0, most=1)
         check_number("jitter", self.jitter, least=0, most=1)
+        check_choice("crops", self.crops, Crops)
+        if self.crops > 1 and self.crop == "whole":
+            raise UsageError(
+                f"{self.crops} crops are asked for, and clips show the whole frame",
+                where="crops",
+                remedy="clips.crop, a fraction of the frame's short side; or a protocol with one crop",
+            )
 
     def pixels(self, streams: Streams, frame_size: Size, length: int, draws: Draws) -> dict[str, Pixels]:
+        return self.each(streams, frame_size, draws)[0]
+
+    def each(self, streams: Streams, frame_size: Size, draws: Draws) -> list[dict[str, Pixels]]:
+        """The pixels, by stream, of every crop; all of one video have its colours."""
         [drawn] = colour.jitter(draws.shared.random((1, 5)), 0.2, 0.2, 0.2, 0.1)
         jittered = drawn if draws.shared.random() < self.jitter else None
-        window = WHOLE if isinstance(self.crop, str) else square(frame_size, self.crop)
-        maps = {name: bound.affine(False, jittered if bound.stream.image else None) for name, bound in streams.items()}
-        return {name: Pixels(window, False, affine[None].astype(np.float32)) for name, affine in maps.items()}
+        cut = (
+            [(WHOLE, False)] if isinstance(self.crop, str) else crops(self.scaled or frame_size, self.crop, self.crops)
+        )
+        made = []
+        for window, mirrored in cut:
+            shown: dict[str, Pixels] = {}
+            for name, bound in streams.items():
+                flip = mirrored and bound.stream.mirror != "never"
+                affine = bound.affine(flip, jittered if bound.stream.image else None)
+                shown[name] = Pixels(window, flip, affine[None].astype(np.float32))
+            made.append(shown)
+        return made

@@ -48,6 +48,24 @@ def square(frame_size: tuple[int, int], side: float, place: tuple[float, float] 
     return place[0] * (1 - height), place[1] * (1 - width), height, width
 
 
+def crops(frame_size: tuple[int, int], side: float, count: int) -> list[tuple[Window, bool]]:
+    """The squares of a test by several crops, each with whether it is mirrored; side: as in `square`.
+
+    1: the centre. 3: along the longer side, from its beginning to its end. 10: the centre and the four corners, and then
+    all five mirrored (docs/methods.md 7.1). Raises ValueError for another count.
+    """
+    if count == 1:
+        return [(square(frame_size, side), False)]
+    if count == 3:
+        upright = frame_size[0] > frame_size[1]
+        along = [(share, 0.5) if upright else (0.5, share) for share in (0.0, 0.5, 1.0)]
+        return [(square(frame_size, side, place), False) for place in along]
+    if count == 10:
+        places = [(0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
+        return [(square(frame_size, side, place), mirrored) for mirrored in (False, True) for place in places]
+    raise ValueError(f"a test has 1, 3 or 10 crops, not {count}")
+
+
 def pixel_window(window: Window, height: int, width: int) -> tuple[int, int, int, int]:
     """(top, left, height, width) in whole pixels of a frame of `height` x `width`.
 

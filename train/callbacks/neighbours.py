@@ -22,7 +22,7 @@ from train.callbacks.metrics import Metrics
 from train.clips.spec import ClipSpec
 from train.clips.streams import StoreStreams
 from train.hardware.collectives import gather_rows, world_size
-from train.inference import unit_features
+from train.inference import clip_features
 from train.methods.meters import Meter
 from train.methods.method import Method
 from train.networks.network import Network
@@ -123,5 +123,5 @@ def _of_all_ranks(network: Network, plans: list[ClipPlan], reader: Executor, lay
     ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
     share = -(-len(plans) // ranks)
     mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
-    own = torch.cat([features for _, (features,) in unit_features([network], mine, reader, layer)])
+    own = torch.cat([features for _, (features,) in clip_features([network], mine, reader, layer)])
     return gather_rows(own.to(next(network.parameters()).device))[: len(plans)]

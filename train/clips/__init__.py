@@ -39,6 +39,26 @@ def sliding_windows(num_frames: int, length: int, stride: int) -> np.ndarray:
     return starts[:, None] + stride * np.arange(length)
 
 
+def uniform_windows(num_frames: int, length: int, stride: int, count: int) -> np.ndarray:
+    """So many clips at equal distances, the first at the beginning and the last at the end: frame indices, int64
+    (count, length).
+
+    A clip covers `length * stride` frames; where there are few more, clips come twice. The middles of the clips are
+    spread from half a clip to half a clip before the end, and the starts rounded down (docs/methods.md 7.1); one clip
+    alone lies in the middle. Source: SLIC (arXiv 2206.12534), released code. Raises ValueError as `random_clip` does,
+    and for a video that is shorter than a clip.
+    """
+    _check(num_frames, length, stride)
+    span = length * stride
+    if num_frames < span or count < 1:
+        raise ValueError(f"{count} clips of {span} frames cannot be taken from {num_frames} frames")
+    if count == 1:
+        starts = np.array([(num_frames - span) // 2])
+    else:
+        starts = (np.linspace(span / 2, num_frames - span / 2, count) - span / 2).astype(np.int64)
+    return starts[:, None] + stride * np.arange(length)
+
+
 def predictive_blocks(num_frames: int, blocks: int, block_length: int, stride: int, start: int) -> np.ndarray:
     """Consecutive blocks of a video from frame `start`, of which later ones are predicted from earlier ones: frame
     indices, int64 (blocks, block_length).
