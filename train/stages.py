@@ -26,6 +26,7 @@ from train import checkpoints, provenance
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
+from train.callbacks.collapse import Collapse
 from train.callbacks.divergence import Divergence
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
@@ -298,6 +299,7 @@ def _callbacks(
         stopping,
         Checkpoints(folder / "checkpoints", recipe, facts, metrics, stopping),
         Bar(folder.name, metrics, also),
+        Collapse(folder.name, metrics),
         Waiting(hardware.threads),
     ]
 
