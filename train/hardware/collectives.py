@@ -66,12 +66,16 @@ def encode_shuffled(encoder: Callable[[Tensor], Tensor], clips: Tensor, seed: in
     order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(seed))
     if clips.is_cuda:
         order = order.pin_memory().to(clips.device, non_blocking=True)  # from pageable memory the step would wait
-    encoded = gather_rows(encoder(everybody[_own_slice(order)]))
-    return encoded[_own_slice(torch.argsort(order))]
+    encoded = gather_rows(encoder(everybody[own_share(order)]))
+    return encoded[own_share(torch.argsort(order))]
 
 
-def _own_slice(order: Tensor) -> Tensor:
-    return order.view(world_size(), -1)[distributed.get_rank()]
+def own_share(rows: Tensor) -> Tensor:
+    """This rank's part of rows that all ranks have, as many as each other rank's. Raises ValueError for rows that cannot
+    be shared so."""
+    if len(rows) % world_size():
+        raise ValueError(f"{len(rows)} rows cannot be shared evenly by {world_size()} ranks")
+    return rows.view(world_size(), -1, *rows.shape[1:])[distributed.get_rank()] if world_size() > 1 else rows
 
 
 class _GatherRows(torch.autograd.Function):

@@ -19,6 +19,7 @@ METHODS = Registry(
         "coclr": "train.methods.coclr:CoCLR",
         "infonce": "train.methods.infonce:InfoNCE",
         "ubernce": "train.methods.ubernce:UberNCE",
+        "vicc": "train.methods.vicc:ViCC",
     },
 )
 
