@@ -3,7 +3,7 @@ publish."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,19 @@ from train import checkpoints, provenance, stages
 from train import recipe as recipes
 from train.checkpoints import METADATA
 from train.console import tell
+from train.methods import settings_of
 from train.methods.coclr import CoCLR
 from train.methods.contrastive import OneStream, OneStreamSettings
-from train.methods.infonce import InfoNCE, InfoNCESettings
+from train.methods.infonce import InfoNCE
+from train.methods.method import Method, MethodSettings
 from train.methods.ubernce import UberNCE
+from train.methods.vicc import ViCC
+from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.published import Published, coclr, import_published, published_state
+from train.published import Published, coclr, import_published, published_state, vicc
+from train.published.contents import State
 from train.recipe import Recipe, StageSettings
+from train.settings import read
 
 # What the layout keeps of a queue's slots.
 QUEUED: dict[type, tuple[str, ...]] = {
@@ -26,7 +32,7 @@ QUEUED: dict[type, tuple[str, ...]] = {
     UberNCE: ("features", "pointer", "labels"),
     CoCLR: ("features", "pointer", "sources", "filled"),
 }
-WRITTEN = ("coclr",)  # the layouts that checkpoints of ours fit into
+WITH_PROTOTYPES = {"vicc": "vicc"}  # layout -> the method that a network with prototypes becomes a stage of
 RECIPE = ("ucf101", "infonce")  # of which the run takes what the files do not say
 SHOWN = 4  # names of tensors that are told one by one
 
@@ -36,8 +42,8 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
     are.
 
     Of a file of CoCLR the query network is taken, with its key network and queue; of others the stream's or the query
-    network, whole: projection head, aggregation or classifier included. Videos are compared by the layer that the paper
-    compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none
+    network, whole: projection head, aggregation or classifier included, and of ViCC the prototypes. Videos are compared
+    by the layer that the paper compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none
     and files whose networks saw other clips, and UsageError without a file.
     """
     if not files:
@@ -70,35 +76,49 @@ def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
         clips=clips,
         layer=layer,
         stages=[
-            StageSettings(name=stream, method="infonce", settings=_settings(stream, published), epochs=1)
+            StageSettings(name=stream, method=_method(published), settings=_settings(stream, published), epochs=1)
             for stream, published in found.items()
         ],
     )
 
 
-def _settings(stream: str, published: Published) -> InfoNCESettings:
-    queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
-    network = NetworkSettings.of_published(published.network)
-    return InfoNCESettings(stream=stream, queue=queue, **dict(network))
+def _method(published: Published) -> str:
+    return "infonce" if published.prototypes is None else WITH_PROTOTYPES.get(published.layout, "infonce")
+
+
+def _settings(stream: str, published: Published) -> MethodSettings:
+    method = _method(published)
+    if method == "infonce":
+        queued = "key" in published.backbones and "features" in published.queue
+        own = {"queue": len(published.queue["features"]) if queued else 0}
+    else:
+        assert published.prototypes is not None
+        own = {"prototypes": len(published.prototypes)}
+    network = dict(NetworkSettings.of_published(published.network))
+    return read(settings_of(method), {"stream": stream, **network, **own}, published.layout)
 
 
 def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
     method = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
-    assert isinstance(method, InfoNCE)
-    pair = method.pair
-    parts = {"query": published.state(published.role(stage.name))}
-    if "key" in pair.networks:
-        parts["key"] = published.state("key")
-        parts["queue"] = pair.queue.state_dict()
-        parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
-    checkpoints.load_strictly(pair, checkpoints.flat(parts), str(path))
+    network = published.state(published.role(stage.name))
+    if isinstance(method, InfoNCE):
+        pair, parts = method.pair, {"query": network}
+        if "key" in pair.networks:
+            parts["key"] = published.state("key")
+            parts["queue"] = pair.queue.state_dict()
+            parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
+        checkpoints.load_strictly(pair, checkpoints.flat(parts), str(path))
+    else:
+        assert published.prototypes is not None
+        checkpoints.load_strictly(method.networks[stage.name], network, str(path))
+        checkpoints.load_strictly(method.parts["prototypes"], {"weight": published.prototypes}, str(path))
     facts = provenance.described(recipe, stage)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
 
 
 def _tell_what_is_left_out(published: Published, path: Path) -> None:
-    if published.prototypes is not None:
+    if published.prototypes is not None and _method(published) == "infonce":
         tell(f"{path}: {len(published.prototypes)} prototypes are left out, for which such a run has no place")
     if published.extra:
         tell(f"{path}: {_listed(published.extra)} are left out: no part of the layout {published.layout}")
@@ -122,34 +142,67 @@ def export_published(path: Path, layout: str, out: Path) -> None:
     """
     if layout not in WRITTEN:
         refuse_unknown("layout", layout, WRITTEN, where="export")
+    fitting, what = WRITTEN[layout]
     method, facts = checkpoints.load_method(path), checkpoints.metadata(path)
+    published = fitting(method)
+    if published is None:
+        raise Refusal(
+            f"the layout {layout} is of {what}",
+            where=f"{path}: {facts['method']}",
+            remedy="export the bare backbone: leave out --layout",
+        )
+    content = {"state_dict": published_state(published), "epoch": 0, "iteration": facts["step"]}
+    checkpoints.write(content, out)
+
+
+def _as_coclr(method: Method) -> Published | None:
     settings = method.settings
     if (
         not isinstance(method, OneStream)
         or not isinstance(settings, OneStreamSettings)
         or not settings.queue
-        or settings.backbone not in coclr.WRITTEN
-        or settings.head != "coclr"
+        or not _is_on(settings, coclr.WRITTEN)
     ):
-        raise Refusal(
-            f"the layout {layout} is of InfoNCE, UberNCE and CoCLR with a queue, on {', '.join(coclr.WRITTEN)}",
-            where=f"{path}: {facts['method']}",
-            remedy="export the bare backbone: leave out --layout",
-        )
+        return None
     networks = {"query": method.pair.query, "key": method.pair.key}
     queue = {name: tensor for name, tensor in method.pair.queue.state_dict().items() if name in QUEUED[type(method)]}
     if isinstance(method, CoCLR):
         networks["sampler"] = method.sampler
         queue["other"] = method.sampled.features
-    published = Published(
+    return _published("coclr", settings, networks, queue=queue)
+
+
+def _as_vicc(method: Method) -> Published | None:
+    """With the other stream's network, where there is one."""
+    if not isinstance(method, ViCC) or not _is_on(method.settings, vicc.WRITTEN):
+        return None
+    networks = {"query": method.network}
+    if method.settings.of_other is not None:
+        if method.settings.of_other.parts != method.settings.parts:
+            return None  # the layout says of one backbone only which it is
+        networks["other"] = method.other
+    return _published("vicc", method.settings, networks, prototypes=method.prototypes.weight.detach())
+
+
+def _is_on(settings: NetworkSettings, backbones: Sequence[str]) -> bool:
+    return settings.backbone in backbones and settings.head == "coclr"
+
+
+def _published(layout: str, settings: NetworkSettings, networks: dict[str, Network], **rest: Any) -> Published:
+    def head(network: Network) -> State:
+        return {f"head.{name}": tensor for name, tensor in network.head.state_dict().items()}
+
+    return Published(
         layout,
         {"backbone": settings.backbone, "head": settings.head},
         {role: network.backbone.state_dict() for role, network in networks.items()},
-        {
-            role: {f"head.{name}": t for name, t in network.head.state_dict().items()}
-            for role, network in networks.items()
-        },
-        queue=queue,
+        {role: head(network) for role, network in networks.items()},
+        **rest,
     )
-    content = {"state_dict": published_state(published), "epoch": 0, "iteration": facts["step"]}
-    checkpoints.write(content, out)
+
+
+# The layouts that checkpoints of ours fit into: what makes one of a method, and of which methods it can.
+WRITTEN: dict[str, tuple[Callable[[Method], Published | None], str]] = {
+    "coclr": (_as_coclr, f"InfoNCE, UberNCE and CoCLR with a queue, on {', '.join(coclr.WRITTEN)}"),
+    "vicc": (_as_vicc, f"ViCC, on {', '.join(vicc.WRITTEN)}, both streams on the same"),
+}
