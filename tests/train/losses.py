@@ -41,15 +41,18 @@ SHARED: dict[str, Any] = {
     "backbone_settings": {"width": 0.25},
     "dim": 8,
     "queue": 16,
-    "momentum": 0.5,
     "temperature": 0.2,
     "optimiser": {"name": "sgd", "lr": 3e-5},
 }
+CONTRAST = {"momentum": 0.5}
+VICC = {"stream": "rgb", "prototypes": 6}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "infonce": ("infonce", {"stream": "rgb"}),
-    "ubernce": ("ubernce", {"stream": "rgb"}),
-    "cmc": ("cmc", {"streams": ["rgb", "flow"]}),
-    "coclr": ("coclr", {"stream": "rgb", "sampler": {"stream": "flow"}, "top_k": 2, "self_drop": 0.5}),
+    "infonce": ("infonce", CONTRAST | {"stream": "rgb"}),
+    "ubernce": ("ubernce", CONTRAST | {"stream": "rgb"}),
+    "cmc": ("cmc", CONTRAST | {"streams": ["rgb", "flow"]}),
+    "coclr": ("coclr", CONTRAST | {"stream": "rgb", "sampler": {"stream": "flow"}, "top_k": 2, "self_drop": 0.5}),
+    "vicc": ("vicc", VICC),
+    "vicc across": ("vicc", VICC | {"other": {"stream": "flow"}, "gradient_views": "first"}),
 }
 
 

@@ -17,15 +17,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from train import methods, recipe
 from train.networks.settings import NetworkSettings
+from train.optim import cosine
 from train.order import Order
 from train.recipe import FOLDER, Recipe, StageSettings
 
 VIDEOS = {"ucf101": 9537, "kinetics400": 232_422}  # for training: of split 1, and of the authors'
-PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8}  # forward passes that a step costs for each of its videos
+# Forward passes that a step costs for each of its videos.
+PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8, "vicc": 4, "vicc across": 6}
 ASSUMED = 40e12  # operations a second
 SHIPPED = sorted(FOLDER.rglob("*.yaml"))
-PUBLISHED = [path for path in SHIPPED if path.parent.name in VIDEOS]
 load = functools.cache(recipe.load)
+
+
+def data_of(path: Path) -> str:
+    """The data set of a recipe: of the folder "ucf101-r2plus1d-10" it is "ucf101"."""
+    return path.parent.name.partition("-")[0]
+
+
+PUBLISHED = [path for path in SHIPPED if data_of(path) in VIDEOS]
 
 
 def named(path: Path) -> str:
@@ -46,43 +55,44 @@ def test_there_are_recipes_of_every_method() -> None:
         assert {path.stem for path in SHIPPED if path.parent.name == folder} == set(methods.METHODS.names)
 
 
-def steps_an_epoch(loaded: Recipe, stage: StageSettings, folder: str) -> int:
+def steps_an_epoch(loaded: Recipe, stage: StageSettings, data: str) -> int:
     """As training counts them."""
-    return len(Order(loaded.order, VIDEOS[folder], loaded.batch_of(stage), loaded.seed))
+    return len(Order(loaded.order, VIDEOS[data], loaded.batch_of(stage), loaded.seed))
 
 
-@pytest.fixture(scope="module")
-def forward() -> int:
+@functools.cache
+def forward(backbone: str) -> int:
     """Operations of a forward pass of one clip."""
-    encoder = NetworkSettings().build(in_channels=3).to("meta")
+    encoder = NetworkSettings(backbone=backbone).build(in_channels=3).to("meta")
     with FlopCounterMode(display=False) as counter:
         encoder(torch.empty(1, 3, 32, 128, 128, device="meta"))
     return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=named)
-def test_comments_say_what_the_stages_come_to(path: Path, forward: int) -> None:
-    loaded, text, folder = load(path), path.read_text(encoding="utf-8"), path.parent.name
+def test_comments_say_what_the_stages_come_to(path: Path) -> None:
+    loaded, text, data = load(path), path.read_text(encoding="utf-8"), data_of(path)
     assert loaded.clips.size == (128, 128) and loaded.clips.length == 32
-    each = [(steps_an_epoch(loaded, stage, folder), loaded.batch_of(stage)) for stage in loaded.stages]
+    each = [(steps_an_epoch(loaded, stage, data), loaded.batch_of(stage)) for stage in loaded.stages]
     said = {(int(steps), int(videos)) for steps, videos in re.findall(r"(\d+) steps of (\d+) videos", text)}
     assert said == set(each)
-    total = forward * sum(
-        PASSES[stage.method] * steps * batch * stage.epochs
+    [backbone] = {stage.settings.backbone for stage in loaded.stages}
+    total = forward(backbone) * sum(
+        PASSES[stage.method + " across" * bool(getattr(stage.settings, "other", None))] * steps * batch * stage.epochs
         for stage, (steps, batch) in zip(loaded.stages, each, strict=True)
     )
-    assert f"{forward / 1e9:.1f} GFLOP" in text
+    assert f"{forward(backbone) / 1e9:.1f} GFLOP" in text
     assert f"= {total / 1e15:,.0f} PFLOP, {total / ASSUMED / 3600:.1f} GPU-hours" in text
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=named)
 def test_comments_give_the_commands_of_the_recipe(path: Path) -> None:
-    name, method = path.parent.name, path.stem
+    name, data, method = path.parent.name, data_of(path), path.stem
     text = re.sub(r" \\\n# +", " ", path.read_text(encoding="utf-8"))
-    assert f"make extract-flow DATASET={name} " in text
+    assert f"make extract-flow DATASET={data} " in text
     run = f"runs/{name}-{method}"
     assert (
-        f"make pretrain METHOD={method} RECIPE={name} STORE=stores/{name} RUN={run} ARGS='--hardware.devices " in text
+        f"make pretrain METHOD={method} RECIPE={name} STORE=stores/{data} RUN={run} ARGS='--hardware.devices " in text
     )
     assert f"make evaluate RUN={run} STORE=stores/ucf101\n" in text
 
@@ -134,3 +144,31 @@ def test_coclr_alternates_as_published(folder: str) -> None:
         assert (optimiser.name, optimiser.lr, optimiser.weight_decay) == ("adam", 1e-3, 1e-5)
         latest[stream] = stage.name
     assert load(FOLDER / folder / "infonce.yaml").stages == loaded.stages[:2]
+
+
+@pytest.mark.parametrize("path", [path for path in PUBLISHED if path.stem == "vicc"], ids=named)
+def test_vicc_alternates_as_published(path: Path) -> None:
+    """A single stage in each stream, and two cycles across: each goes on from its stream's last network and prototypes,
+    beside the other stream's last network; a fresh schedule and queue each time."""
+    loaded = load(path)
+    latest: dict[str, str] = {}
+    for place, stage in enumerate(loaded.stages):
+        stream, other = ("rgb", "flow") if place % 2 == 0 else ("flow", "rgb")
+        settings, optimiser, single = stage.settings, stage.settings.optimiser, place < 2
+        assert settings.stream == stream and (settings.other and settings.other.stream) == (None if single else other)
+        assert stage.start == ({} if single else {"query": latest[stream], "other": latest[other]})
+        found = (loaded.batch_of(stage), stage.epochs, settings.freeze_epochs, settings.queue_epoch, optimiser.horizon)
+        assert found == ((192, 300, 100, 200, 500) if single else (96, 100, 0, 25, 0))
+        assert loaded.precision_of(stage) == ("32-true" if single else "16-mixed")
+        assert (settings.prototypes, settings.queue, settings.gradient_views) == (300, 1920, "first")
+        assert (settings.epsilon, settings.iterations, settings.temperature) == (0.05, 3, 0.1)
+        assert (optimiser.name, optimiser.lr, optimiser.final_lr, optimiser.weight_decay) == ("larc", 0.6, 6e-4, 1e-6)
+        assert optimiser.schedule == "cosine" and not optimiser.warm_up
+        latest[stream] = stage.name
+    assert len(loaded.stages) == 6 and loaded.seed == 31
+
+
+def test_the_learning_rate_that_vicc_s_cross_stage_starts_after() -> None:
+    """What the recipe says of epoch 300."""
+    stage = load(FOLDER / "ucf101" / "vicc.yaml").stages[0]
+    assert f"{cosine(stage.settings.optimiser, 300 * 49, 500 * 49, 0):.3f}" == "0.208"
