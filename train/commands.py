@@ -222,7 +222,7 @@ def export(checkpoint: Path, out: Path, stream: str = "", layout: str = "") -> N
         checkpoint: RUN/<stage>/checkpoints/last.ckpt
         out: File to write, e.g. backbone.pt.
         stream: rgb or flow: whose backbone.
-        layout: coclr.
+        layout: coclr, or vicc.
     """
     if bool(stream) == bool(layout):
         raise UsageError(
