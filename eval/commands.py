@@ -25,6 +25,7 @@ def evaluate(
     reader: str = "auto",
     threads: int = 0,
     annotations: list[str] | str = "",
+    half: bool = False,
 ) -> None:
     """Retrieval and linear probe of a run's networks, trained and untrained, then the report. Safe to repeat.
 
@@ -41,6 +42,7 @@ def evaluate(
         threads: Of the reader; 0 takes one for each core, eight at most.
         annotations: The annotation set of the store whose labels and splits count; by default that of extraction, or
             the only one. Several, as `--annotations [split1,split2,split3]`: each in turn, and their mean.
+        half: Keep features as float16, in half the space.
     """
     environment.require_one_faiss()
     _show_log()
@@ -48,7 +50,7 @@ def evaluate(
     for name in names:
         opened = open_store(store, name)
         errors.print(f"evaluating {run} on {store}, annotation set {opened.annotated.name}")
-        page, records = run_evaluation(run, opened, protocols, reader, threads)
+        page, records = run_evaluation(run, opened, protocols, reader, threads, half)
         console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}")
     if len(names) > 1:
         for mean in add_means(run, opened, names):

@@ -49,11 +49,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, class
-    probabilities (Q, C). `rows`: of test and training videos, whose products are the similarities; none where streams
-    are put together in class probabilities alone, and then there are no ranks."""
+    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, none where
+    streams are put together in class probabilities alone; and class probabilities (Q, C)."""
 
-    rows: tuple[torch.Tensor, torch.Tensor] | None
     ranks: np.ndarray | None
     probabilities: np.ndarray
     classes: np.ndarray
@@ -62,7 +60,12 @@ class Measured:
 
 
 def evaluate(
-    run: Path, store: VideoStore, protocols: Sequence[str] | None, reader_name: str, threads: int
+    run: Path,
+    store: VideoStore,
+    protocols: Sequence[str] | None,
+    reader_name: str,
+    threads: int,
+    half: bool = False,
 ) -> tuple[Path, list[Record]]:
     """Measure every stage of a run that has a checkpoint; write RUN/results.json and RUN/report.html.
 
@@ -74,6 +77,7 @@ def evaluate(
         store: labelled training and test videos; also another store than the one trained on.
         protocols: names in `eval.protocols.PROTOCOLS`; none: clean, and the one of the paper of the run's methods.
         reader_name, threads: of `train.reader.create`; 0 threads: one for each core, eight at most.
+        half: features are kept as float16, in half the space.
 
     Returns:
         The report's path and the records.
@@ -92,14 +96,14 @@ def evaluate(
     threads = threads or min(8, len(os.sched_getaffinity(0)))
     # Published numbers stand beside ours only for networks trained on the data set that they are tested on.
     home = all(trained_on(stage, run, store) for stage in trained_stages)
-    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads)
+    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half)
     measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
     latest: dict[tuple[str, str, str], Subject] = {}
     for subject, request in subjects.items():
         centre = PROTOCOLS[subject.protocol].centre
         if (request, centre) not in measured:
-            measured[request, centre] = measure(banks[request], centre)
+            measured[request, centre] = measure(FeatureBank.load(banks[request]), centre)
         records += _records(subject, measured[request, centre], store, home)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
     for protocol, network in itertools.product(chosen, NETWORKS):
@@ -108,7 +112,12 @@ def evaluate(
         if len(parts) > 1:
             requests = [subjects[part] for part in parts]
             alone = [measured[request, protocol.centre] for request in requests]
-            fused = fuse(protocol, [part.stream for part in parts], [banks[request] for request in requests], alone)
+            fused = fuse(
+                protocol,
+                [part.stream for part in parts],
+                [FeatureBank.load(banks[request]) for request in requests],
+                alone,
+            )
             records += _records(_together(parts), fused, store, home)
     results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
     return write_report(run, store), records
@@ -168,13 +177,17 @@ def measure(bank: FeatureBank, centre: bool) -> Measured:
     """Retrieval and linear probe of one bank: test videos against training videos."""
     tested, gallery = bank.rows(TESTED), bank.rows(GALLERY)
     wanted, have = bank.labels[tested], bank.labels[gallery]
-    queries = retrieval.unit_rows(bank.features[tested], centre, "query")
-    found = retrieval.unit_rows(bank.features[gallery], centre, "gallery")
     result = linear.probe(
         bank.features[gallery], have, bank.features[tested], wanted, seed=int(bank.attributes["seed"])
     )
-    ranks = retrieval.first_hits(queries, found, wanted, have)
-    return Measured((queries, found), ranks, result.probabilities, result.classes, wanted, have)
+    ranks = retrieval.first_hits(*sides(bank, centre), wanted, have)
+    return Measured(ranks, result.probabilities, result.classes, wanted, have)
+
+
+def sides(bank: FeatureBank, centre: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of test and of training videos, whose products are their similarities."""
+    tested, gallery = bank.features[bank.rows(TESTED)], bank.features[bank.rows(GALLERY)]
+    return retrieval.unit_rows(tested, centre, "query"), retrieval.unit_rows(gallery, centre, "gallery")
 
 
 def fuse(protocol: Protocol, names: list[str], banks: list[FeatureBank], parts: list[Measured]) -> Measured:
@@ -184,15 +197,15 @@ def fuse(protocol: Protocol, names: list[str], banks: list[FeatureBank], parts: 
         mean = fusion.fuse_features(*(bank.features for bank in banks), weights=weights)
         return measure(dataclasses.replace(banks[0], features=mean), protocol.centre)
     probabilities = fusion.fuse_probabilities(*(part.probabilities for part in parts), weights=weights)
-    fused = dataclasses.replace(parts[0], rows=None, ranks=None, probabilities=probabilities)
-    sides = [part.rows for part in parts if part.rows is not None]
-    if protocol.fusion == "probabilities" or not sides:
+    fused = dataclasses.replace(parts[0], ranks=None, probabilities=probabilities)
+    if protocol.fusion == "probabilities":
         return fused
     # A product of rows that lie beside each other is the sum of their products.
-    queries = torch.cat([weight * query for weight, (query, _) in zip(weights, sides, strict=True)], dim=1)
-    gallery = torch.cat([found for _, found in sides], dim=1)
+    both = [sides(bank, protocol.centre) for bank in banks]
+    queries = torch.cat([weight * query for weight, (query, _) in zip(weights, both, strict=True)], dim=1)
+    gallery = torch.cat([found for _, found in both], dim=1)
     ranks = retrieval.first_hits(queries, gallery, fused.wanted, fused.have)
-    return dataclasses.replace(fused, rows=(queries, gallery), ranks=ranks)
+    return dataclasses.replace(fused, ranks=ranks)
 
 
 def _together(parts: Sequence[Subject]) -> Subject:
@@ -251,7 +264,8 @@ def _banks(
     protocols: Sequence[Protocol],
     reader_name: str,
     threads: int,
-) -> tuple[dict[Subject, Request], dict[Request, FeatureBank]]:
+    half: bool,
+) -> tuple[dict[Subject, Request], dict[Request, Path]]:
     """What each stage's networks are asked for, in the order of stages, and the features that answer it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     known, contents = features.videos_digest(store, videos), features.contents_digest(store, videos)
@@ -287,6 +301,7 @@ def _banks(
                     contents=contents,
                     sides=features.sides_digest(store, videos, protocol.features, kind),
                     reader=type(executor).__name__,
+                    dtype="float16" if half else "float32",
                 )
                 networks.setdefault(request, found)
                 subjects[Subject(stage.name, stage.metadata["method"], checkpoint, protocol.name, kind, stream)] = (

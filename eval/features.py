@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,9 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from torch import Tensor, nn
 
-from eval.bank import FeatureBank
+from eval.bank import FeatureBank, write
 from eval.protocols import Look, Windows
+from eval.rows import Rows
+from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.storage import disk
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
 from train.augment import ClipPlan, Draws
@@ -85,6 +91,7 @@ class Request:
     `train.checkpoints.network_digest` says of its fresh weights, so that stages which begin alike share it.
     videos: `videos_digest`, of all that is known of them. contents, sides: `contents_digest` and `sides_digest`, which
     are what rows depend on: where they are the same and labels are not, rows stay and are labelled anew.
+    dtype: in which they are kept, float32 or float16.
     """
 
     checkpoint: str
@@ -98,6 +105,7 @@ class Request:
     contents: str
     sides: str
     reader: str
+    dtype: str = "float32"
 
     @property
     def stream(self) -> str:
@@ -113,6 +121,10 @@ class Request:
         """Requests that agree in it look at the same clips, with the same layer."""
         return self.seen, self.layer, self.look, self.seed
 
+    def rows_of(self) -> dict[str, str | int | float]:
+        """What rows follow from; not their labels and splits."""
+        return {name: value for name, value in self.attributes().items() if name != "videos"}
+
     def attributes(self) -> dict[str, str | int | float]:
         """Flat, as HDF5 takes them: "look.jitter", "clip.length", ..."""
         clips = self.look.clips(self.seen.clips)
@@ -127,42 +139,65 @@ def banks(
     store: VideoStore,
     videos: Sequence[str],
     reader: Executor,
-) -> dict[Request, FeatureBank]:
-    """The bank of every request, taken from its path if it was made for exactly this request, otherwise computed anew;
-    afterwards each is at all of its paths.
+) -> dict[Request, Path]:
+    """A bank of every request, left at its path if it was made for exactly this request, otherwise computed anew;
+    afterwards each is at all of its paths, of which one is returned.
 
     Equal requests are computed once, and clips that several networks look at are read once for all of them. `network`
-    gives the one of a request, and is asked only to compute features.
+    gives the one of a request, and is asked only to compute features. What ends a computation costs a batch of clips:
+    rows are kept beside the bank (`eval.rows`), and the next one goes on behind them, with the same result bit for bit.
+    No more than a part of the rows is in memory.
     """
     labels, splits = label_indices(store, videos), [store.info(video).split for video in videos]
-    found: dict[Path, FeatureBank | None] = {}
-    made: dict[Request, FeatureBank] = {}
+    places: dict[Request, list[Path]] = {}  # where a bank is still to be written
+    made: dict[Request, Path] = {}
     for path, request in wanted.items():
-        bank = found[path] = _reusable(path, request.attributes())
-        if bank is not None and bank.attributes["videos"] != request.videos:
-            bank = replace(bank, labels=labels, splits=splits, attributes=request.attributes())
-            found[path] = None  # which is to be written
-        if bank is not None:
-            made[request] = bank
-
-    def save(requests: Iterable[Request]) -> None:
-        for path, request in wanted.items():
-            if request in requests and found[path] is None:
-                made[request].save(path)
-
-    save(list(made))
+        attributes = _reusable(path, request.attributes())
+        if attributes is not None and attributes["videos"] != request.videos:
+            bank = FeatureBank.load(path)
+            kind = np.dtype(request.dtype)
+            bank_of = (bank.features.astype(kind),), bank.features.shape, bank.video_ids, labels, splits
+            write(path, bank.stream, *bank_of, request.attributes())
+        if attributes is not None:
+            made[request] = path
+            storage.remove(_rows_path(path))
+        else:
+            places.setdefault(request, []).append(path)
     missing: dict[tuple[Seen, str, Look, int], list[Request]] = {}
-    for request in dict.fromkeys(wanted.values()):
-        if request not in made:
+    for request, paths in places.items():
+        if request in made:
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with storage.writing("the features", path), disk.writing_aside(path) as aside:
+                    shutil.copyfile(made[request], aside)
+        else:
             missing.setdefault(request.clips, []).append(request)
     for (seen, layer, look, seed), requests in missing.items():
-        title = f"{seen.stream} features, {len(requests)} networks"
         networks = [network(request) for request in requests]
-        rows = compute(networks, seen, layer, store, videos, look, reader, seed=seed, title=title)
-        for request, features in zip(requests, rows, strict=True):
-            made[request] = FeatureBank(seen.stream, features, list(videos), labels, splits, request.attributes())
-        save(requests)
+        with contextlib.ExitStack() as opened:
+            kept = [
+                opened.enter_context(Rows(_rows_path(places[r][0]), r.rows_of(), made_by.size(layer), r.dtype))
+                for r, made_by in zip(requests, networks, strict=True)
+            ]
+            done = min(rows.count for rows in kept)
+            for rows in kept:
+                rows.keep(done)
+            title = f"{seen.stream} features, {len(requests)} networks"
+            found = compute(networks, seen, layer, store, videos, look, reader, seed=seed, title=title, done=done)
+            for computed in found:
+                for rows, block in zip(kept, computed, strict=True):
+                    rows.append(block)
+            for request, rows in zip(requests, kept, strict=True):
+                size = rows.count, rows.width
+                for path in places[request]:
+                    write(path, seen.stream, rows.blocks(), size, videos, labels, splits, request.attributes())
+                made[request] = places[request][0]
+                rows.remove()
     return made
+
+
+def _rows_path(bank: Path) -> Path:
+    return bank.with_name(bank.name + ".rows")
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str | int | float]]:
@@ -173,18 +208,18 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str | i
             yield f"{prefix}{name}", value if isinstance(value, (str, int, float)) else str(value)
 
 
-def _reusable(path: Path, wanted: dict[str, str | int | float]) -> FeatureBank | None:
-    """The bank at `path` if there is one whose attributes are `wanted`, but for labels and splits, on which rows do not
-    depend; says which one is not."""
+def _reusable(path: Path, wanted: dict[str, str | int | float]) -> dict[str, Any] | None:
+    """The attributes of the bank at `path` if there is one and they are `wanted`, but for labels and splits, on which
+    rows do not depend; says which one is not."""
     if not path.is_file():
         return None
     try:
-        have = FeatureBank.load(path)
+        have = FeatureBank.attributes_of(path)
     except Refusal as refusal:
         log.info("%s is computed again: %s", path, refusal.what)
         return None
-    for key in sorted((wanted.keys() | have.attributes.keys()) - {"videos"}):
-        old, new = have.attributes.get(key), wanted.get(key)
+    for key in sorted((wanted.keys() | have.keys()) - {"videos"}):
+        old, new = have.get(key), wanted.get(key)
         if old != new:
             log.info("%s is computed again: %s was %s and is now %s", path, key, old, new)
             return None
@@ -234,30 +269,64 @@ def compute(
     *,
     seed: int,
     title: str,
-) -> list[np.ndarray]:
-    """Of each network the mean of the layer's rows of each video's clips, float32 (N, D), batch norm in eval mode.
+    done: int = 0,
+) -> Iterator[list[np.ndarray]]:
+    """Of the videos from number `done` on, in order, as they are finished: of each network the mean of the layer's rows
+    of each video's clips, float32 (n, D), batch norm in eval mode.
 
-    `title` stands at the progress bar. What is random of a video depends on (seed, video id) alone.
+    `title` stands at the progress bar. What is random of a video depends on (seed, video id) alone, and which clips are
+    computed together not on `done`, so that a row is the same bit for bit.
     """
-    sums = [torch.zeros(len(videos), network.size(layer)) for network in networks]
-    counts = torch.zeros(len(videos), 1)
-    owners: list[int] = []  # the row of each clip's video
+    start, skipped = _first_clip(seen, store, videos[:done], look, seed)
+    owners: deque[int] = deque()  # the row of each clip's video, of those that are read ahead
+    expected: dict[int, int] = {}  # clips of these videos
 
     def plans() -> Iterator[ClipPlan]:
-        for row, video in enumerate(videos):
-            for plan in seen.plans(store, video, look, seed):
+        for row in range(start, len(videos)):
+            made = seen.plans(store, videos[row], look, seed)[skipped if row == start else 0 :]
+            expected[row] = len(made)
+            for plan in made:
                 owners.append(row)
                 yield plan
 
+    sums = [torch.zeros(0, network.size(layer)) for network in networks]  # of the videos from `first` on
+    counts, first, clips = torch.zeros(0, 1), start, 0
     with _progress() as bar:
-        task = bar.add_task(title, total=len(videos), clips=0)
+        task = bar.add_task(title, total=len(videos), completed=done, clips=0)
         for places, found in clip_features(networks, plans(), reader, layer, look.unit):
-            rows = torch.tensor([owners[place] for place in places])
-            for total, clips in zip(sums, found, strict=True):
-                total.index_add_(0, rows, clips)
-            counts.index_add_(0, rows, torch.ones(len(rows), 1))
-            bar.update(task, completed=int(rows[-1]) + 1, clips=int(places[-1]) + 1)
-    return [(total / counts).numpy() for total in sums]
+            rows = torch.tensor([owners.popleft() for _ in places]) - first
+            last = int(rows[-1])
+            counts = _added(counts, last + 1, rows, torch.ones(len(rows), 1))
+            sums = [_added(total, last + 1, rows, new) for total, new in zip(sums, found, strict=True)]
+            ended = last + (int(counts[last]) == expected[first + last])
+            computed = slice(max(0, done - first), ended)
+            if computed.start < ended:
+                yield [(total[computed] / counts[computed]).numpy() for total in sums]
+            for row in range(first, first + ended):
+                del expected[row]
+            counts, sums, first, clips = (
+                counts[ended:],
+                [total[ended:] for total in sums],
+                first + ended,
+                clips + len(rows),
+            )
+            bar.update(task, completed=max(done, first), clips=clips)
+
+
+def _added(total: Tensor, count: int, rows: Tensor, new: Tensor) -> Tensor:
+    """The sums so far, (m, D), of `count` >= m rows now, and the new ones added to theirs."""
+    grown = torch.zeros(count, total.shape[1])
+    grown[: len(total)] = total
+    return grown.index_add_(0, rows, new)
+
+
+def _first_clip(seen: Seen, store: VideoStore, done: Sequence[str], look: Look, seed: int) -> tuple[int, int]:
+    """Where the batch begins in which the first clip behind the videos `done` lies: a video's number, and how many of its
+    clips lie in the batch before."""
+    ends = np.cumsum([0, *(len(seen.plans(store, video, look, seed)) for video in done)])
+    begin = ends[-1] // BATCH * BATCH
+    row = int(np.searchsorted(ends, begin, side="right")) - 1
+    return row, int(begin - ends[row])
 
 
 def training_clips(

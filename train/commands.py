@@ -192,13 +192,13 @@ def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, l
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
     The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the
-    file twice.) They are read without running code in them; every tensor is checked by name and shape. Known: the
+    file twice, which makes one stage of both, prototypes included.) They are read without running code in them; every tensor is checked by name and shape. Known: the
     layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D and on its ResNet-50), ViCC (S3D and its R(2+1)D), GOCA
     (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and CoCon (2D3D-ResNets with a ConvGRU); and linear probes and
     fine-tuned networks.
 
     Networks are taken whole, with their heads. Evaluation compares videos as the paper does: by the backbone's feature,
-    which GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Prototypes are left out, which is told. A
+    which GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Other prototypes are left out, which is told. A
     stage that starts from a network with a head of another form takes the backbone, and begins with a fresh head.
 
     Args:
@@ -222,7 +222,7 @@ def export(checkpoint: Path, out: Path, stream: str = "", layout: str = "") -> N
         checkpoint: RUN/<stage>/checkpoints/last.ckpt
         out: File to write, e.g. backbone.pt.
         stream: rgb or flow: whose backbone.
-        layout: coclr, or vicc.
+        layout: coclr, vicc or goca.
     """
     if bool(stream) == bool(layout):
         raise UsageError(

@@ -3,28 +3,29 @@ publish."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from train import checkpoints, provenance, stages
 from train import recipe as recipes
 from train.checkpoints import METADATA
 from train.console import tell
-from train.methods import settings_of
 from train.methods.coclr import CoCLR
 from train.methods.contrastive import OneStream, OneStreamSettings
-from train.methods.infonce import InfoNCE
+from train.methods.goca import GOCA, GOCASettings
+from train.methods.infonce import InfoNCE, InfoNCESettings
 from train.methods.method import Method, MethodSettings
 from train.methods.ubernce import UberNCE
-from train.methods.vicc import ViCC
+from train.methods.vicc import ViCC, ViCCSettings
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.published import Published, coclr, import_published, published_state, vicc
+from train.published import Published, coclr, goca, import_published, published_state, vicc
 from train.published.contents import State
 from train.recipe import Recipe, StageSettings
-from train.settings import read
 
 # What the layout keeps of a queue's slots.
 QUEUED: dict[type, tuple[str, ...]] = {
@@ -32,18 +33,17 @@ QUEUED: dict[type, tuple[str, ...]] = {
     UberNCE: ("features", "pointer", "labels"),
     CoCLR: ("features", "pointer", "sources", "filled"),
 }
-WITH_PROTOTYPES = {"vicc": "vicc"}  # layout -> the method that a network with prototypes becomes a stage of
 RECIPE = ("ucf101", "infonce")  # of which the run takes what the files do not say
 SHOWN = 4  # names of tensors that are told one by one
 
 
 def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
     """Write RUN with a finished stage for each stream -> file. Only GOCA's files say of which stream their networks
-    are.
+    are; one that is given for two streams makes one stage of method goca, with its prototypes.
 
     Of a file of CoCLR the query network is taken, with its key network and queue; of others the stream's or the query
-    network, whole: projection head, aggregation or classifier included, and of ViCC the prototypes. Videos are compared
-    by the layer that the paper compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none
+    network, whole: projection head, aggregation or classifier included, and ViCC's prototypes. Videos are compared by
+    the layer that the paper compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none
     and files whose networks saw other clips, and UsageError without a file.
     """
     if not files:
@@ -52,9 +52,9 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
         raise Refusal("there is something already", where=str(run), remedy="give a new folder as --run")
     found = {stream: import_published(path, layout) for stream, path in files.items()}
     recipe = _recipe(found, files)
-    written = {stage.name: _checkpoint(recipe, stage, found[stage.name], files[stage.name]) for stage in recipe.stages}
-    for stream, published in found.items():
-        _tell_what_is_left_out(published, files[stream])
+    written = {stage.name: _checkpoint(recipe, stage, *_of_stage(stage, found, files)) for stage in recipe.stages}
+    for stage in recipe.stages:
+        _tell_what_is_left_out(stage, *_of_stage(stage, found, files))
     stages.prepare(run, recipe)
     for name, content in written.items():
         checkpoints.write(content, stages.checkpoint_path(run, name))
@@ -75,50 +75,83 @@ def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
         title=f"published networks: {', '.join(map(str, files.values()))}",
         clips=clips,
         layer=layer,
-        stages=[
-            StageSettings(name=stream, method=_method(published), settings=_settings(stream, published), epochs=1)
-            for stream, published in found.items()
-        ],
+        stages=_stages(found, files),
     )
 
 
-def _method(published: Published) -> str:
-    return "infonce" if published.prototypes is None else WITH_PROTOTYPES.get(published.layout, "infonce")
+def _stages(found: dict[str, Published], files: dict[str, Path]) -> list[StageSettings]:
+    if len(files) > 1 and len(set(files.values())) == 1 and found[next(iter(found))].layout == "goca":
+        settings = _of_goca(tuple(found), found[next(iter(found))])
+        return [StageSettings(name="goca", method="goca", settings=settings, epochs=1)]
+    return [
+        StageSettings(name=stream, method=kind, settings=settings, epochs=1)
+        for stream, published in found.items()
+        for kind, settings in [_settings(stream, published)]
+    ]
 
 
-def _settings(stream: str, published: Published) -> MethodSettings:
-    method = _method(published)
-    if method == "infonce":
-        queued = "key" in published.backbones and "features" in published.queue
-        own = {"queue": len(published.queue["features"]) if queued else 0}
-    else:
-        assert published.prototypes is not None
-        own = {"prototypes": len(published.prototypes)}
+def _of_stage(stage: StageSettings, found: dict[str, Published], files: dict[str, Path]) -> tuple[Published, Path]:
+    """What a stage is made of, and its file."""
+    stream = next(iter(stage.settings.networks))
+    return found[stream], files[stream]
+
+
+def _of_goca(streams: tuple[str, ...], published: Published) -> GOCASettings:
+    assert published.prototypes is not None
+    heads = [published.heads[published.role(stream)] for stream in streams]
+    network = NetworkSettings.of_published(published.network)
+    count = len(published.prototypes)
+    return GOCASettings(streams=streams, shared_head=heads[0] is heads[-1], prototypes=count, **dict(network))
+
+
+def _settings(stream: str, published: Published) -> tuple[str, MethodSettings]:
+    """The method that a network becomes a stage of, and its settings."""
     network = dict(NetworkSettings.of_published(published.network))
-    return read(settings_of(method), {"stream": stream, **network, **own}, published.layout)
+    if published.layout == "vicc" and published.prototypes is not None:
+        return "vicc", ViCCSettings(stream=stream, prototypes=len(published.prototypes), **network)
+    queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
+    return "infonce", InfoNCESettings(stream=stream, queue=queue, **network)
 
 
 def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
     method = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
-    network = published.state(published.role(stage.name))
-    if isinstance(method, InfoNCE):
-        pair, parts = method.pair, {"query": network}
-        if "key" in pair.networks:
-            parts["key"] = published.state("key")
-            parts["queue"] = pair.queue.state_dict()
-            parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
-        checkpoints.load_strictly(pair, checkpoints.flat(parts), str(path))
+    if isinstance(method, GOCA):
+        _fill_goca(method, published, path)
+    elif isinstance(method, ViCC):
+        _fill_vicc(method, stage.name, published, path)
     else:
-        assert published.prototypes is not None
-        checkpoints.load_strictly(method.networks[stage.name], network, str(path))
-        checkpoints.load_strictly(method.parts["prototypes"], {"weight": published.prototypes}, str(path))
+        assert isinstance(method, InfoNCE)
+        _fill_infonce(method, stage.name, published, path)
     facts = provenance.described(recipe, stage)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
 
 
-def _tell_what_is_left_out(published: Published, path: Path) -> None:
-    if published.prototypes is not None and _method(published) == "infonce":
+def _fill_infonce(method: InfoNCE, stream: str, published: Published, path: Path) -> None:
+    pair = method.pair
+    parts = {"query": published.state(published.role(stream))}
+    if "key" in pair.networks:
+        parts["key"] = published.state("key")
+        parts["queue"] = pair.queue.state_dict()
+        parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
+    checkpoints.load_strictly(pair, checkpoints.flat(parts), str(path))
+
+
+def _fill_vicc(method: ViCC, stream: str, published: Published, path: Path) -> None:
+    assert published.prototypes is not None
+    checkpoints.load_strictly(method.network, published.state(published.role(stream)), str(path))
+    checkpoints.load_strictly(method.prototypes, {"weight": published.prototypes}, str(path))
+
+
+def _fill_goca(method: GOCA, published: Published, path: Path) -> None:
+    assert published.prototypes is not None
+    for stream, network in method.networks.items():
+        checkpoints.load_strictly(network, published.state(published.role(stream)), str(path))
+    checkpoints.load_strictly(method.prototypes, {"weight": published.prototypes}, str(path))
+
+
+def _tell_what_is_left_out(stage: StageSettings, published: Published, path: Path) -> None:
+    if published.prototypes is not None and "prototypes" not in stage.settings.gives:
         tell(f"{path}: {len(published.prototypes)} prototypes are left out, for which such a run has no place")
     if published.extra:
         tell(f"{path}: {_listed(published.extra)} are left out: no part of the layout {published.layout}")
@@ -142,67 +175,79 @@ def export_published(path: Path, layout: str, out: Path) -> None:
     """
     if layout not in WRITTEN:
         refuse_unknown("layout", layout, WRITTEN, where="export")
-    fitting, what = WRITTEN[layout]
     method, facts = checkpoints.load_method(path), checkpoints.metadata(path)
-    published = fitting(method)
-    if published is None:
-        raise Refusal(
-            f"the layout {layout} is of {what}",
-            where=f"{path}: {facts['method']}",
-            remedy="export the bare backbone: leave out --layout",
-        )
+    published = WRITTEN[layout](method, f"{path}: {facts['method']}")
     content = {"state_dict": published_state(published), "epoch": 0, "iteration": facts["step"]}
     checkpoints.write(content, out)
 
 
-def _as_coclr(method: Method) -> Published | None:
+def _as_coclr(method: Method, where: str) -> Published:
     settings = method.settings
     if (
         not isinstance(method, OneStream)
         or not isinstance(settings, OneStreamSettings)
         or not settings.queue
-        or not _is_on(settings, coclr.WRITTEN)
+        or settings.backbone not in coclr.WRITTEN
+        or settings.head != "coclr"
     ):
-        return None
+        raise _no_place(f"coclr is of InfoNCE, UberNCE and CoCLR with a queue, on {', '.join(coclr.WRITTEN)}", where)
     networks = {"query": method.pair.query, "key": method.pair.key}
     queue = {name: tensor for name, tensor in method.pair.queue.state_dict().items() if name in QUEUED[type(method)]}
     if isinstance(method, CoCLR):
         networks["sampler"] = method.sampler
         queue["other"] = method.sampled.features
-    return _published("coclr", settings, networks, queue=queue)
+    return _published("coclr", networks, {"backbone": settings.backbone, "head": settings.head}, queue=queue)
 
 
-def _as_vicc(method: Method) -> Published | None:
+def _as_vicc(method: Method, where: str) -> Published:
     """With the other stream's network, where there is one."""
-    if not isinstance(method, ViCC) or not _is_on(method.settings, vicc.WRITTEN):
-        return None
-    networks = {"query": method.network}
-    if method.settings.of_other is not None:
-        if method.settings.of_other.parts != method.settings.parts:
-            return None  # the layout says of one backbone only which it is
-        networks["other"] = method.other
-    return _published("vicc", method.settings, networks, prototypes=method.prototypes.weight.detach())
+    if not isinstance(method, ViCC) or not _alike_for_vicc(method.settings):
+        raise _no_place(f"vicc is of ViCC, both streams on the same of {', '.join(vicc.WRITTEN)}", where)
+    networks = {"query": method.network} | ({"other": method.other} if method.settings.other else {})
+    made_with = {"backbone": method.settings.backbone, "head": method.settings.head}
+    return _published("vicc", networks, made_with, prototypes=method.prototypes.weight.detach())
 
 
-def _is_on(settings: NetworkSettings, backbones: Sequence[str]) -> bool:
-    return settings.backbone in backbones and settings.head == "coclr"
+def _alike_for_vicc(settings: ViCCSettings) -> bool:
+    other = settings.of_other or settings
+    return settings.backbone in vicc.WRITTEN and settings.head == "coclr" and other.parts == settings.parts
 
 
-def _published(layout: str, settings: NetworkSettings, networks: dict[str, Network], **rest: Any) -> Published:
-    def head(network: Network) -> State:
-        return {f"head.{name}": tensor for name, tensor in network.head.state_dict().items()}
+def _as_goca(method: Method, where: str) -> Published:
+    if not isinstance(method, GOCA) or not _alike_for_goca(method.settings):
+        streams, backbones = ", ".join(goca.NETWORKS), ", ".join(goca.CLIPS)
+        raise _no_place(f"goca is of GOCA on {streams}, with its head on backbones of one kind, {backbones}", where)
+    made = _published(
+        "goca",
+        method.networks,
+        dict(method.networks[method.settings.streams[0]].settings),
+        prototypes=method.prototypes.weight,
+    )
+    if method.settings.shared_head:
+        made.heads.update(dict.fromkeys(made.heads, made.heads[method.settings.streams[0]]))
+    return made
 
+
+def _alike_for_goca(settings: GOCASettings) -> bool:
+    kinds = [(network.backbone, network.head, network.pool) for network in settings.networks.values()]
+    known = set(settings.streams) <= set(goca.NETWORKS) and settings.backbone in goca.CLIPS
+    return known and settings.head == "goca" and len(set(kinds)) == 1
+
+
+def _published(layout: str, networks: Mapping[str, Network], made_with: dict[str, Any], **more: Any) -> Published:
+    heads = {role: _prefixed("head", network.head) for role, network in networks.items()}
     return Published(
-        layout,
-        {"backbone": settings.backbone, "head": settings.head},
-        {role: network.backbone.state_dict() for role, network in networks.items()},
-        {role: head(network) for role, network in networks.items()},
-        **rest,
+        layout, made_with, {role: network.backbone.state_dict() for role, network in networks.items()}, heads, **more
     )
 
 
-# The layouts that checkpoints of ours fit into: what makes one of a method, and of which methods it can.
-WRITTEN: dict[str, tuple[Callable[[Method], Published | None], str]] = {
-    "coclr": (_as_coclr, f"InfoNCE, UberNCE and CoCLR with a queue, on {', '.join(coclr.WRITTEN)}"),
-    "vicc": (_as_vicc, f"ViCC, on {', '.join(vicc.WRITTEN)}, both streams on the same"),
-}
+def _prefixed(name: str, part: nn.Module) -> State:
+    return {f"{name}.{key}": tensor for key, tensor in part.state_dict().items()}
+
+
+def _no_place(what: str, where: str) -> Refusal:
+    return Refusal(f"the layout {what}", where=where, remedy="export the bare backbone: leave out --layout")
+
+
+# Layouts that checkpoints of ours fit into.
+WRITTEN: dict[str, Callable[[Method, str], Published]] = {"coclr": _as_coclr, "vicc": _as_vicc, "goca": _as_goca}

@@ -204,7 +204,8 @@ class Recipe(Settings):
                 stage.settings.check_batch(self.batch_of(stage))
             for network in stage.settings.networks.values():
                 with told_as_setting("clips"):
-                    network.check_clips(self.clips.length, self.clips.size)
+                    for length in self.sampling_of(stage).lengths(self.clips):
+                        network.check_clips(length, self.clips.size)
                 if self.layer not in network.layers:
                     with told_as_setting("layer"):
                         refuse_unknown("layer", self.layer, network.layers)

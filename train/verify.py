@@ -30,7 +30,7 @@ def verify(run: Path) -> Iterator[Refusal | None]:
         yield _checkpoint(path, provenance.recipe_hash(recipe))
     for path in sorted(run.glob("*/metrics.jsonl")):
         yield _metrics(path)
-    for path in sorted(run.glob("features/**/*.h5")):
+    for path in sorted(run.glob("features/*/*/*/*.h5")):
         yield (
             None
             if _sealed(path)

@@ -26,6 +26,14 @@ def seal(data: bytes) -> bytes:
     return data + MARK + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
+def seal_file(path: Path) -> None:
+    """Put its digest behind a local file, which is no ZIP archive. Raises OSError."""
+    with open(path, "r+b") as file:
+        total = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0, 2)
+        file.write(MARK + total.encode() + b"\n")
+
+
 def check(path: Path) -> bool:
     """Whether a binary file ends with its digest. Raises ValueError where that is not of its content, OSError as
     `open`."""

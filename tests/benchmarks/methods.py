@@ -1,10 +1,11 @@
 """What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
 
-InfoNCE, UberNCE, CMC and CoCLR are trained by their small recipes, and evaluated by protocol `clean`, beside their
-untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR and UberNCE
-spend the first part on InfoNCE; CMC, which trains both streams at once, takes the larger number.
-`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start. Each runs with several seeds, of
-network, order and augmentation; the store stays the same, so the spread says nothing of other videos.
+InfoNCE, UberNCE, CMC, CoCLR and GOCA are trained by their small recipes, and evaluated by protocol `clean`, beside
+their untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR and
+UberNCE spend the first part on InfoNCE; CMC and GOCA, which train both streams at once, take the larger number.
+`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_GOCA are GOCA's
+with another setting, each from the same weights. Each runs with several seeds, of network, order and augmentation; the
+store stays the same, so the spread says nothing of other videos.
 
 The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
 done again. An hour and a half on two cores with the synthetic set.
@@ -24,7 +25,13 @@ from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
 STEPS = {"rgb": 650, "flow": 470}
-METHODS = ("infonce", "coclr", "ubernce", "cmc")
+METHODS = ("infonce", "coclr", "ubernce", "cmc", "goca")
+OF_GOCA: dict[str, dict[str, object]] = {
+    "no-prior": {"coupling": "none"},
+    "away-from-prior": {"prior_sign": -1},
+    "learned-prototypes": {"prototype_kind": "learned"},
+    "learned-and-kept-apart": {"prototype_kind": "learned", "separation": 2.0},
+}
 
 
 def main() -> None:
@@ -50,10 +57,10 @@ def main() -> None:
 
 
 def at_equal_budget(method: str, scale: float) -> Recipe:
-    """The small recipe with the budget's steps; with CoCLR the coin is judged too."""
+    """The small recipe with the budget's steps; with CoCLR the coin is judged too, with GOCA its prior and prototypes."""
     recipe = recipes.load(recipes.find("small", method))
     listed = list(recipe.stages)
-    if method in ("infonce", "cmc"):
+    if method in ("infonce", "cmc", "goca"):
         listed = [
             stage.changed(steps=STEPS.get(getattr(stage.settings, "stream", ""), max(STEPS.values())))
             for stage in listed
@@ -67,6 +74,10 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
         (place,) = [place for place, stage in enumerate(listed) if stage.name == "coclr-rgb"]
         # Before the stage itself, so that both streams together are those of the recipe.
         listed.insert(place, without_coin(listed[place]))
+    if method == "goca":
+        [stage] = listed
+        changed = {name: stage.settings.changed(**settings) for name, settings in OF_GOCA.items()}
+        listed = [*(stage.changed(name=name, settings=settings) for name, settings in changed.items()), stage]
     scaled = [stage.changed(steps=round(scale * stage.steps)) for stage in listed]
     return recipe.changed(stages=scaled)
 

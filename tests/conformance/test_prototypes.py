@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import train  # noqa: F401  (before torch and lightning)
+
+# isort: split
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.conformance.reference import arrays, tensors
+from train import methods
 from train.clustering.prototypes import separation
 from train.clustering.sinkhorn import assign
 from train.losses.prototypes import swapped_prediction
@@ -119,6 +125,37 @@ def test_loss_of_two_guided_streams(case: str) -> None:
     half.backward()
     torch.testing.assert_close(half.detach(), values[f"{case}_loss_after_fwpass"], **ASSIGNMENT)
     torch.testing.assert_close(prototypes.grad, values[f"{case}_grad_prototypes"], **GRADIENT)
+    for stream in streams:
+        torch.testing.assert_close(raw[stream].grad, values[f"{case}_grad_{stream}"], **GRADIENT)
+
+
+@pytest.mark.parametrize("case", ["rgbonly_v2", "prior_v2", "prior_v2_cycle2", "prior_v2_before_start"])
+def test_the_method_has_the_released_loss(case: str) -> None:
+    """The same, by the method itself; which does not halve."""
+    values = tensors("goca_loss")
+    streams = ["rgb"] if case.startswith("rgbonly") else ["rgb", "flow"]
+    weight = values["prototypes"]
+    settings: dict[str, Any] = {
+        "streams": streams,
+        "backbone": "small",
+        "pool": "global",
+        "dim": weight.shape[1],
+        "clips": 2,
+        "coupling": "none" if len(streams) == 1 else "prior",
+        "prior_sign": -1,
+        "prior_cycles": 2 if case.endswith("cycle2") else 1,
+        "prior_start": 1 if case.endswith("before_start") else 0,
+        "prototypes": len(weight),
+        "prototype_kind": "learned",
+    }
+    method: Any = methods.create("goca", settings, {"rgb": 3, "flow": 2})
+    method.prototypes.weight.data.copy_(weight)
+    raw = {stream: values[f"emb_{stream}_v2"].requires_grad_() for stream in streams}
+    labels = torch.zeros(len(values["emb_rgb_v2"]) // 2, dtype=torch.int64)
+    loss = method.compare([raw[stream].chunk(2) for stream in streams], labels)["loss"]
+    torch.testing.assert_close(loss.detach(), values[f"{case}_loss_compute_ot"], **ASSIGNMENT)
+    (loss / 2).backward()
+    torch.testing.assert_close(method.prototypes.weight.grad, values[f"{case}_grad_prototypes"], **GRADIENT)
     for stream in streams:
         torch.testing.assert_close(raw[stream].grad, values[f"{case}_grad_{stream}"], **GRADIENT)
 

@@ -58,19 +58,23 @@ def request(store: VideoStore, **changes) -> Request:
 def compute(
     store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0, layer: str = "backbone"
 ) -> np.ndarray:
-    made = network(stream)
-    [found] = features.compute(
-        [made],
-        Seen(stream, CLIP),
-        layer,
-        store,
-        store.videos,
-        PROTOCOLS[protocol].features,
-        executor,
-        seed=seed,
-        title="test",
-    )
-    return found
+    look = PROTOCOLS[protocol].features
+    return rows_of(store, store.videos, executor, network(stream), Seen(stream, CLIP), layer, look, seed)
+
+
+def rows_of(
+    store: VideoStore,
+    videos: list[str],
+    executor: Executor,
+    made: Network,
+    seen: Seen,
+    layer: str,
+    look: Look,
+    seed: int = 0,
+    done: int = 0,
+) -> np.ndarray:
+    found = features.compute([made], seen, layer, store, videos, look, executor, seed=seed, title="test", done=done)
+    return np.concatenate([block for (block,) in found])
 
 
 @pytest.mark.parametrize(("stream", "layer"), [("rgb", "backbone"), ("flow", "backbone"), ("rgb", "head")])
@@ -145,17 +149,7 @@ def test_a_videos_draw_does_not_depend_on_the_other_videos(store: VideoStore) ->
 def test_the_network_comes_back_in_the_mode_it_was_in(store: VideoStore, executor: Executor) -> None:
     made = network("rgb").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    features.compute(
-        [made],
-        Seen("rgb", CLIP),
-        "backbone",
-        store,
-        store.videos[:2],
-        Look(),
-        executor,
-        seed=0,
-        title="test",
-    )
+    rows_of(store, store.videos[:2], executor, made, Seen("rgb", CLIP), "backbone", Look())
     assert made.training
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
@@ -166,7 +160,8 @@ def test_a_store_without_the_stream_fails(unlabelled_store: VideoStore) -> None:
 
 
 def get_bank(path: Path, wanted: Request, store: VideoStore, executor: Executor | None = None) -> FeatureBank:
-    return features.banks({path: wanted}, lambda asked: network(asked.stream), store, store.videos, executor)[wanted]  # type: ignore[arg-type]
+    made = features.banks({path: wanted}, lambda asked: network(asked.stream), store, store.videos, executor)  # type: ignore[arg-type]
+    return FeatureBank.load(made[wanted])
 
 
 def test_bank_survives_a_file_and_is_used_again(
@@ -208,8 +203,12 @@ def test_another_request_computes_again_and_says_why(
     store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: dict
 ) -> None:
     path, computed = tmp_path / "bank.h5", []
-    rows = np.ones((18, 4), np.float32)
-    monkeypatch.setattr(features, "compute", lambda *_, **__: computed.append(1) or [rows * len(computed)])
+
+    def counted(networks: list[Network], seen: Seen, layer: str, *_: object, **__: object) -> list[list[np.ndarray]]:
+        computed.append(1)
+        return [[np.full((18, networks[0].size(layer)), len(computed), np.float32)]]
+
+    monkeypatch.setattr(features, "compute", counted)
     get_bank(path, request(store), store)
     with caplog.at_level(logging.INFO):
         made = get_bank(path, request(store, **change), store)
@@ -234,25 +233,16 @@ def test_equal_requests_are_computed_once_and_clips_are_read_once(
     made = features.banks(wanted, asked_for, store, store.videos, executor)
     windows = [plans_of(store, v, "rgb", "clean", 0) for v in store.videos]
     assert asked == [trained, fresh] and len(read) == sum(map(len, windows))
-    alone = features.compute(
-        [network("rgb", seed=2)],
-        trained.seen,
-        "backbone",
-        store,
-        store.videos,
-        Look(),
-        executor,
-        seed=0,
-        title="test",
-    )
-    np.testing.assert_array_equal(made[fresh].features, alone[0])
+    alone = rows_of(store, store.videos, executor, network("rgb", seed=2), trained.seen, "backbone", Look())
+    np.testing.assert_array_equal(FeatureBank.load(made[fresh]).features, alone)
+    before = {path: path.read_bytes() for path in wanted}
     (tmp_path / "b.h5").unlink()
     read.clear()
     features.banks(wanted, asked_for, store, store.videos, executor)
     assert asked == [trained, fresh] and not read
     for path, of in wanted.items():
         assert FeatureBank.load(path).attributes == of.attributes()
-        np.testing.assert_array_equal(FeatureBank.load(path).features, made[of].features)
+        assert path.read_bytes() == before[path]
 
 
 def test_a_damaged_bank_is_computed_again_but_never_read(
@@ -262,10 +252,10 @@ def test_a_damaged_bank_is_computed_again_but_never_read(
     path.write_bytes(b"not HDF5")
     with pytest.raises(Refusal, match="not a feature bank"):
         FeatureBank.load(path)
-    monkeypatch.setattr(features, "compute", lambda *_, **__: [np.ones((18, 4), np.float32)])
+    monkeypatch.setattr(features, "compute", lambda *_, **__: [[np.ones((18, 32), np.float32)]])
     with caplog.at_level(logging.INFO):
         get_bank(path, request(store), store)
-    assert "computed again" in caplog.text and FeatureBank.load(path).features.shape == (18, 4)
+    assert "computed again" in caplog.text and FeatureBank.load(path).features.shape == (18, 32)
 
 
 def test_videos_digest_follows_labels_and_members(store: VideoStore, unlabelled_store: VideoStore) -> None:
@@ -329,12 +319,12 @@ def test_any_changed_byte_of_a_bank_is_found_and_it_is_computed_again(
 
 def test_a_bank_that_does_not_fit_on_the_disk_is_refused(store: VideoStore, executor: Executor, tmp_path: Path) -> None:
     path = tmp_path / "bank.h5"
-    bank = get_bank(path, request(store), store, executor)
+    get_bank(path, request(store), store, executor)
     before = path.read_bytes()
     the_disk().fill(tmp_path, 0)
     try:
-        with pytest.raises(Refusal, match="(?s)features cannot be written: No space left.*bank.h5.*make room"):
-            bank.save(path)
+        with pytest.raises(Refusal, match="(?s)features cannot be written: No space left.*make room"):
+            get_bank(path, request(store, seed=1), store, executor)
     finally:
         the_disk().folder = None
     assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["bank.h5"]

@@ -32,6 +32,7 @@ from train.backbones import BACKBONES, Backbone
 from train.hardware import Hardware
 from train.methods.cmc import CMC
 from train.methods.coclr import CoCLR
+from train.methods.goca import GOCA
 from train.methods.infonce import InfoNCE
 from train.methods.method import Method
 from train.methods.ubernce import UberNCE
@@ -131,7 +132,7 @@ def in_step(action: Callable[[Method, Any], None], *also: type[Method]) -> Itera
         return training_step
 
     with ExitStack() as stack:
-        for kind in (InfoNCE, UberNCE, CoCLR, CMC, ViCC, *also):
+        for kind in (InfoNCE, UberNCE, CoCLR, CMC, ViCC, GOCA, *also):
             stack.enter_context(mock.patch.object(kind, "training_step", watched(kind.training_step)))
         yield
 

@@ -90,6 +90,30 @@ def test_what_we_train_is_exported_as_the_papers_do(
         assert torch.equal(back["queue_label"], trained.pair.queue.labels)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_goca_is_exported_with_its_heads_and_prototypes(store: VideoStore, tmp_path: Path, shared: bool) -> None:
+    settings = {"streams": ["rgb", "flow"], "clips": 2, "shared_head": shared, "dim": 8, "prototypes": 6}
+    settings |= {"backbone_settings": {"width": 0.125}, "head_settings": {"hidden": 8}}
+    stage = {"name": "both", "method": "goca", "steps": 1, "settings": settings}
+    image = {"flow": {"input": "image"}}
+    loaded = runs.load(
+        tmp_path / "recipe.yaml", stage, clips={"length": 4, "stride": 1, "size": [16, 16], "streams": image}
+    )
+    runs.run(loaded, store, tmp_path / "run")
+    path = stages.checkpoint_path(tmp_path / "run", "both")
+    commands.export(path, tmp_path / "out.pth.tar", layout="goca")
+    back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
+    own = set() if shared else {name for name in back if name.startswith("module.projection_head_flow.")}
+    assert back.keys() - own == layouts.of_list(GOCA).keys() and bool(own) is not shared
+    trained = checkpoints.load_method(path)
+    assert torch.equal(back["module.prototypes.weight"], trained.prototypes.weight)
+    assert torch.equal(back["module.projection_head.6.bias"], trained.networks["rgb"].head[6].bias)
+    flow = trained.networks["flow"].backbone.layer4[1].conv2[0][3].weight
+    assert torch.equal(back["module.video_network_flow.layer4.1.conv2.0.3.weight"], flow)
+    with pytest.raises(Refusal, match="(?s)coclr is of InfoNCE.*: goca"):
+        commands.export(path, tmp_path / "other.pth", layout="coclr")
+
+
 def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path: Path) -> None:
     loaded = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH | {"steps": 1})
     runs.run(loaded, store, tmp_path / "run")
@@ -98,6 +122,8 @@ def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path:
         commands.export(path, tmp_path / "out.pth", layout="coclr")
     with pytest.raises(UsageError, match='(?s)unknown layout "vico"'):
         commands.export(path, tmp_path / "out.pth", layout="vico")
+    with pytest.raises(Refusal, match="(?s)goca is of GOCA on rgb, flow.*: infonce.*leave out --layout"):
+        commands.export(path, tmp_path / "out.pth", layout="goca")
     with pytest.raises(UsageError, match="either a stream's backbone or a whole layout"):
         commands.export(path, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
@@ -210,13 +236,20 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
         saved(tmp_path, name, state)
         for name, state in (("goca", layouts.of_list(GOCA)), ("vicc", layouts.of_list(R21D)), ("slic", layouts.slic()))
     )
-    commands.import_files(tmp_path / "both", rgb=goca, flow=goca)
+    commands.import_files(tmp_path / "rgb", rgb=goca)
     assert "1000 prototypes are left out" in " ".join(capsys.readouterr().err.split())
+    commands.import_files(tmp_path / "both", rgb=goca, flow=goca)
+    assert "left out" not in capsys.readouterr().err
+    path = stages.checkpoint_path(tmp_path / "both", "goca")
+    method = checkpoints.load_method(path)
     for stream, prefix in (("rgb", "module.video_network."), ("flow", "module.video_network_flow.")):
-        path = stages.checkpoint_path(tmp_path / "both", stream)
-        network = checkpoints.load_method(path).networks[stream]
+        network = method.networks[stream]
         assert filled_with(network, prefix) and network.size(checkpoints.metadata(path)["layer"]) == 2048
         assert (network.head[6].weight == layouts.number("module.projection_head.6.weight")).all()
+    assert (method.prototypes.weight == layouts.number("module.prototypes.weight")).all()
+    commands.export(path, tmp_path / "back.pth.tar", layout="goca")
+    given, back = (torch.load(file, weights_only=True)["state_dict"] for file in (goca, tmp_path / "back.pth.tar"))
+    assert given.keys() == back.keys() and all(torch.equal(given[name], back[name]) for name in given)
     commands.import_files(tmp_path / "one", flow=vicc)
     assert "left out" not in capsys.readouterr().err
     method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow"))
@@ -262,7 +295,7 @@ def test_what_vicc_s_layout_does_not_hold_is_refused(store: VideoStore, tmp_path
     vicc["settings"] = {"stream": "rgb", "backbone": "small", "prototypes": 4, "queue": 0}
     runs.run(runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH | {"steps": 1}, vicc), store, tmp_path / "run")
     for stage, method in (("pixels", "infonce"), ("prototypes", "vicc")):
-        with pytest.raises(Refusal, match=f"(?s)of ViCC, on s3d, r2plus1d-10, both streams on the same.*: {method}"):
+        with pytest.raises(Refusal, match=f"(?s)of ViCC, both streams on the same of s3d, r2plus1d-10.*: {method}"):
             commands.export(stages.checkpoint_path(tmp_path / "run", stage), tmp_path / "out.pth.tar", layout="vicc")
     assert not (tmp_path / "out.pth.tar").exists()
 
@@ -305,5 +338,5 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
 
 
 def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match='(?s)unknown layout "slic".*known: coclr, vicc'):
+    with pytest.raises(UsageError, match='(?s)unknown layout "slic".*known: coclr, vicc, goca'):
         commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="slic")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.clustering.prototypes import Prototypes, separate, separation
+from train.clustering.prototypes import FixedPrototypes, Prototypes, separate, separation
 
 
 def unit_rows(count: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -131,3 +131,28 @@ def test_what_does_not_fit_is_refused() -> None:
         numbers[place] = -1
         with pytest.raises(ValueError, match=name):
             separate(*numbers)
+
+
+def test_fixed_prototypes_cost_nothing_until_they_are_placed() -> None:
+    fixed, rows = FixedPrototypes(9, 8), unit_rows(3, 8, dtype=torch.float32)
+    assert not fixed.placed and not list(fixed.parameters()) and not fixed.weight.any()
+    with pytest.raises(ValueError, match="no place yet: call `place`, or load a state dict"):
+        fixed(rows)
+    fixed.place(seed=3)
+    assert fixed.placed and torch.equal(fixed.weight, separate(9, 8, seed=3))
+    torch.testing.assert_close(fixed(rows), rows @ fixed.weight.T)
+
+
+def test_fixed_prototypes_come_from_a_state_dict_and_stay() -> None:
+    fixed, rows = FixedPrototypes(5, 4), unit_rows(3, 4, dtype=torch.float32).requires_grad_()
+    fixed.load_state_dict({"weight": unit_rows(5, 4, dtype=torch.float32)})  # as published files name them
+    before = fixed.weight.clone()
+    assert fixed.placed
+    fixed(rows).sum().backward()
+    assert rows.grad is not None and torch.equal(fixed.weight, before) and not fixed.weight.requires_grad
+
+
+@pytest.mark.parametrize("sizes", [(1, 4), (4, 1)])
+def test_fixed_prototypes_that_cannot_lie_apart_fail(sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="is 1, and must be a whole number, at least 2"):
+        FixedPrototypes(*sizes)

@@ -22,8 +22,8 @@ from train.order import Order
 from train.recipe import FOLDER, Recipe, StageSettings
 
 VIDEOS = {"ucf101": 9537, "kinetics400": 232_422}  # for training: of split 1, and of the authors'
-# Forward passes that a step costs for each of its videos.
-PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8, "vicc": 4, "vicc across": 6}
+# Forward passes of a clip that a step costs for each of its videos; of GOCA's clips four have half the length.
+PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8, "vicc": 4, "vicc across": 6, "goca": 24}
 ASSUMED = 40e12  # operations a second
 SHIPPED = sorted(FOLDER.rglob("*.yaml"))
 load = functools.cache(recipe.load)
@@ -61,27 +61,29 @@ def steps_an_epoch(loaded: Recipe, stage: StageSettings, data: str) -> int:
 
 
 @functools.cache
-def forward(backbone: str) -> int:
+def forward(backbone: str, pool: str, head: str, length: int, size: tuple[int, int]) -> int:
     """Operations of a forward pass of one clip."""
-    encoder = NetworkSettings(backbone=backbone).build(in_channels=3).to("meta")
+    network = NetworkSettings(backbone=backbone, pool=pool, head=head).build(in_channels=3).to("meta").eval()
     with FlopCounterMode(display=False) as counter:
-        encoder(torch.empty(1, 3, 32, 128, 128, device="meta"))
+        network(torch.empty(1, 3, length, *size, device="meta"))
     return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=named)
 def test_comments_say_what_the_stages_come_to(path: Path) -> None:
     loaded, text, data = load(path), path.read_text(encoding="utf-8"), data_of(path)
-    assert loaded.clips.size == (128, 128) and loaded.clips.length == 32
+    clips = loaded.clips
+    assert f"clips of {clips.length} frames" in text and f"{clips.size[0]}x{clips.size[1]}" in text
     each = [(steps_an_epoch(loaded, stage, data), loaded.batch_of(stage)) for stage in loaded.stages]
     said = {(int(steps), int(videos)) for steps, videos in re.findall(r"(\d+) steps of (\d+) videos", text)}
     assert said == set(each)
-    [backbone] = {stage.settings.backbone for stage in loaded.stages}
-    total = forward(backbone) * sum(
+    network = next(iter(loaded.stages[-1].settings.networks.values()))
+    once = forward(network.backbone, network.pool, network.head, clips.length, clips.size)
+    total = once * sum(
         PASSES[stage.method + " across" * bool(getattr(stage.settings, "other", None))] * steps * batch * stage.epochs
         for stage, (steps, batch) in zip(loaded.stages, each, strict=True)
     )
-    assert f"{forward(backbone) / 1e9:.1f} GFLOP" in text
+    assert f"{once / 1e9:.1f} GFLOP" in text
     assert f"= {total / 1e15:,.0f} PFLOP, {total / ASSUMED / 3600:.1f} GPU-hours" in text
 
 
@@ -144,6 +146,19 @@ def test_coclr_alternates_as_published(folder: str) -> None:
         assert (optimiser.name, optimiser.lr, optimiser.weight_decay) == ("adam", 1e-3, 1e-5)
         latest[stream] = stage.name
     assert load(FOLDER / folder / "infonce.yaml").stages == loaded.stages[:2]
+
+
+@pytest.mark.parametrize("folder", VIDEOS)
+def test_goca_is_trained_as_its_paper_says_where_its_script_does_not(folder: str) -> None:
+    """Both streams, guided towards each other, prototypes placed apart; its program's learning rate and clips."""
+    loaded = load(FOLDER / folder / "goca.yaml")
+    [stage] = loaded.stages
+    settings, optimiser = stage.settings, stage.settings.optimiser
+    assert (settings.streams, settings.coupling, settings.prior_sign) == (("rgb", "flow"), "prior", 1)
+    assert (settings.prototype_kind, settings.prototypes, settings.dim) == ("fixed", 1000, 128)
+    assert loaded.batch + settings.queue >= settings.prototypes and loaded.sync_batchnorm
+    assert optimiser.lr == pytest.approx(0.15 * loaded.batch**0.5, rel=1e-3) and optimiser.name == "larc"
+    assert loaded.sampling.clips == settings.clips == 6 and loaded.sampling.shorter_length == loaded.clips.length // 2
 
 
 @pytest.mark.parametrize("path", [path for path in PUBLISHED if path.stem == "vicc"], ids=named)

@@ -43,12 +43,56 @@ class Prototypes(nn.Module):
         Raises:
             ValueError: rows of another length.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.weight.shape[1]:
-            shapes = f"rows {tuple(rows.shape)}, prototypes {tuple(self.weight.shape)}"
-            raise ValueError(f"rows do not fit the prototypes: {shapes}, and not rows (B, D), prototypes (K, D)")
+        _refuse_rows(rows, self.weight)
         # Through .data: several passes may share a backward pass, and the later ones change nothing but rounding, which
         # autograd would take for a weight that was overwritten.
         self.weight.data.copy_(functional.normalize(self.weight.data, dim=1))
+        return _products(rows, self.weight)
+
+
+class FixedPrototypes(nn.Module):
+    """`count` prototypes that lie apart and stay where they are, unit rows of `weight` (K, D) (GOCA, docs/methods.md
+    4.7).
+
+    To make one costs nothing: there are no rows, but zeros, until `place` has searched for them, or a state dict has
+    brought them, in which they stay for good.
+
+    Args:
+        count, dim: As of `Prototypes`, 2 at least.
+
+    Raises:
+        ValueError: numbers below 2.
+    """
+
+    weight: Tensor
+
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__()
+        check_number("count", count, whole=True, least=2)
+        check_number("dim", dim, whole=True, least=2)
+        self.register_buffer("weight", torch.zeros(count, dim))
+        self._placed = False  # asked of the device only until they are
+
+    @property
+    def placed(self) -> bool:
+        """Whether there are rows."""
+        self._placed = self._placed or bool(self.weight.any())
+        return self._placed
+
+    def place(self, seed: int) -> None:
+        """Let the rows be those that `separate` finds: seconds for 1000 of them."""
+        count, dim = self.weight.shape
+        self.weight.copy_(separate(count, dim, seed))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Scores (B, K), cosines in float32 at least, of unit rows (B, D).
+
+        Raises:
+            ValueError: rows of another length, or prototypes that were not placed.
+        """
+        _refuse_rows(rows, self.weight)
+        if not self.placed:
+            raise ValueError("the prototypes have no place yet: call `place`, or load a state dict that has them")
         return _products(rows, self.weight)
 
 
@@ -104,6 +148,12 @@ def _cosines_with_others(rows: Tensor) -> Tensor:
     """(K, K), -inf on the diagonal."""
     own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
     return (rows @ rows.T).masked_fill(own, -torch.inf)
+
+
+def _refuse_rows(rows: Tensor, weight: Tensor) -> None:
+    if rows.ndim != 2 or rows.shape[1] != weight.shape[1]:
+        shapes = f"rows {tuple(rows.shape)}, prototypes {tuple(weight.shape)}"
+        raise ValueError(f"rows do not fit the prototypes: {shapes}, and not rows (B, D), prototypes (K, D)")
 
 
 @in_full_precision

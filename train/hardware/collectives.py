@@ -23,6 +23,13 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _GatherRows.apply(rows) if world_size() > 1 else rows
 
 
+def own_slice(count: int) -> slice:
+    """Where this rank's rows lie among `count` rows of all ranks."""
+    share = count // world_size()
+    first = share * distributed.get_rank() if world_size() > 1 else 0
+    return slice(first, first + share)
+
+
 def mean_over_pools(loss: Callable[..., Tensor], pool: int, *rows: Tensor) -> Tensor:
     """Mean of a loss over groups of `pool` videos, whose rows alone compete with each other; 0: those of all ranks do.
 
@@ -66,16 +73,9 @@ def encode_shuffled(encoder: Callable[[Tensor], Tensor], clips: Tensor, seed: in
     order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(seed))
     if clips.is_cuda:
         order = order.pin_memory().to(clips.device, non_blocking=True)  # from pageable memory the step would wait
-    encoded = gather_rows(encoder(everybody[own_share(order)]))
-    return encoded[own_share(torch.argsort(order))]
-
-
-def own_share(rows: Tensor) -> Tensor:
-    """This rank's part of rows that all ranks have, as many as each other rank's. Raises ValueError for rows that cannot
-    be shared so."""
-    if len(rows) % world_size():
-        raise ValueError(f"{len(rows)} rows cannot be shared evenly by {world_size()} ranks")
-    return rows.view(world_size(), -1, *rows.shape[1:])[distributed.get_rank()] if world_size() > 1 else rows
+    own = own_slice(len(order))
+    encoded = gather_rows(encoder(everybody[order[own]]))
+    return encoded[torch.argsort(order)[own]]
 
 
 class _GatherRows(torch.autograd.Function):

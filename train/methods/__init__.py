@@ -17,6 +17,7 @@ METHODS = Registry(
     {
         "cmc": "train.methods.cmc:CMC",
         "coclr": "train.methods.coclr:CoCLR",
+        "goca": "train.methods.goca:GOCA",
         "infonce": "train.methods.infonce:InfoNCE",
         "ubernce": "train.methods.ubernce:UberNCE",
         "vicc": "train.methods.vicc:ViCC",

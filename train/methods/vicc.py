@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from train.clustering.prototypes import Prototypes
 from train.clustering.sinkhorn import assign
 from train.clustering.watching import AGREEMENT, Watch
-from train.hardware.collectives import encode_shuffled, own_share, world_size
+from train.hardware.collectives import encode_shuffled, own_slice, world_size
 from train.losses.prototypes import swapped_prediction
 from train.methods.meters import Meter
 from train.methods.method import Method, MethodSettings, Start
@@ -240,7 +240,7 @@ class ViCC(Method):
         rank."""
         queue, queued = self.queues[view] if self._queueing else None, None
         if isinstance(queue, Queue) and queue.full:
-            queued = self._of_view[view](own_share(queue.features))
+            queued = self._of_view[view](queue.features[own_slice(len(queue.features))])
         group = distributed.group.WORLD if world_size() > 1 else None
         return assign(scores, self.settings.epsilon, self.settings.iterations, group=group, queued=queued)
 

@@ -50,6 +50,9 @@ class Multiscale(Sampling):
     def least(self, spec: ClipSpec) -> int:
         return spec.length
 
+    def lengths(self, spec: ClipSpec) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((spec.length, *[self.shorter_length] * self.shorter)))
+
     def draw(
         self,
         spec: ClipSpec,

@@ -51,6 +51,10 @@ class Sampling(Settings, ABC):
         method reads, where that decides. groups: of the videos, where there are any.
         """
 
+    def lengths(self, spec: ClipSpec) -> tuple[int, ...]:
+        """Frames of the clips of a sample, each number once."""
+        return (spec.length,)
+
     def windows(self, spec: ClipSpec, frames: int) -> np.ndarray:
         """All clips of a video of so many frames, for evaluation: frame indices, int64 (W, T)."""
         return sliding_windows(frames, spec.length, spec.stride)
