@@ -1,10 +1,10 @@
 """What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
 
-InfoNCE, UberNCE, CMC, CoCLR and GOCA are trained by their small recipes, and evaluated by protocol `clean`, beside
+InfoNCE, UberNCE, CMC, CoCLR, GOCA and SLIC are trained by their small recipes, and evaluated by protocol `clean`, beside
 their untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR and
 UberNCE spend the first part on InfoNCE; CMC and GOCA, which train both streams at once, take the larger number.
-`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_GOCA are GOCA's
-with another setting, each from the same weights. Each runs with several seeds, of network, order and augmentation; the
+`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_GOCA and
+OF_SLIC are theirs with another setting, each from the same weights. Each runs with several seeds, of network, order and augmentation; the
 store stays the same, so the spread says nothing of other videos.
 
 The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
@@ -25,7 +25,15 @@ from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
 STEPS = {"rgb": 650, "flow": 470}
-METHODS = ("infonce", "coclr", "ubernce", "cmc", "goca")
+METHODS = ("infonce", "coclr", "ubernce", "cmc", "goca", "slic")
+OF_SLIC: dict[
+    str, tuple[dict[str, object], dict[str, object]]
+] = {  # name -> settings, sampling: its RGB stage, changed
+    "slic-every-video-alone": ({"clusters": "none"}, {"same_video": 1.0}),
+    "slic-without-flow": ({}, {"replaced": 0.0}),
+    "slic-kmeans": ({"clusters": "spherical_kmeans", "cluster_count": 100}, {}),
+    "slic-labels": ({"clusters": "labels"}, {}),
+}
 OF_GOCA: dict[str, dict[str, object]] = {
     "no-prior": {"coupling": "none"},
     "away-from-prior": {"prior_sign": -1},
@@ -57,10 +65,11 @@ def main() -> None:
 
 
 def at_equal_budget(method: str, scale: float) -> Recipe:
-    """The small recipe with the budget's steps; with CoCLR the coin is judged too, with GOCA its prior and prototypes."""
+    """The small recipe with the budget's steps; with CoCLR the coin is judged too, with GOCA its prior and
+    prototypes, with SLIC its clusters and views."""
     recipe = recipes.load(recipes.find("small", method))
     listed = list(recipe.stages)
-    if method in ("infonce", "cmc", "goca"):
+    if method in ("infonce", "cmc", "goca", "slic"):
         listed = [
             stage.changed(steps=STEPS.get(getattr(stage.settings, "stream", ""), max(STEPS.values())))
             for stage in listed
@@ -78,6 +87,17 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
         [stage] = listed
         changed = {name: stage.settings.changed(**settings) for name, settings in OF_GOCA.items()}
         listed = [*(stage.changed(name=name, settings=settings) for name, settings in changed.items()), stage]
+    if method == "slic":
+        flow, rgb = listed
+        others = [
+            rgb.changed(
+                name=name,
+                settings=rgb.settings.changed(**settings),
+                sampling=recipe.sampling_of(rgb).changed(**sampling),
+            )
+            for name, (settings, sampling) in OF_SLIC.items()
+        ]
+        listed = [*others, flow, rgb]
     scaled = [stage.changed(steps=round(scale * stage.steps)) for stage in listed]
     return recipe.changed(stages=scaled)
 

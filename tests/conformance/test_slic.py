@@ -51,6 +51,12 @@ def test_a_pair_without_candidates_is_zero_where_the_released_code_finds_a_loss(
     assert loss == TRIPLETS["fallback_loss_corrected"] == 0 < TRIPLETS["fallback_loss"]
 
 
+@pytest.mark.parametrize("strategy", ["random_semi_hard", "fixed_semi_hard"])
+def test_the_released_mistake_gives_the_released_loss(strategy: Strategy) -> None:
+    loss = triplet_loss(TRIPLETS["fallback_emb"], TRIPLETS["fallback_labels"], strategy=strategy, wrong_negative=True)
+    torch.testing.assert_close(loss, TRIPLETS["fallback_loss"], rtol=0, atol=2e-5)
+
+
 def test_temporal_term() -> None:
     loss = temporal_discrimination(TRIPLETS["llc_a"], TRIPLETS["llc_p"], TRIPLETS["llc_a2"])
     torch.testing.assert_close(loss, TRIPLETS["llc_loss"], rtol=0, atol=2e-5)

@@ -61,7 +61,7 @@ class Planner:
                 where=training_set.where,
                 remedy=f"it has {', '.join(sorted(store_settings))}; extract it with that view, or train another stream",
             )
-        self._streams = StoreStreams(reading.streams.values(), store_settings)
+        self.streams = StoreStreams(reading.streams.values(), store_settings)
 
     def plans(self, sample: int, epoch: int) -> list[dict[str, ClipPlan]]:
         """By clip of a sample (see `train.order`) and by stream, as it is read in that epoch."""
@@ -70,10 +70,10 @@ class Planner:
         clips = reading.sampling.draw(
             reading.spec, sample % len(videos), videos.frames, reading.count, draws.shared, training_set.groups
         )
-        made = reading.policy.sample(clips, self._streams, videos.frame_size, draws)
+        made = reading.policy.sample(clips, self.streams, videos.frame_size, draws)
         plans = []
         for clip, pixels in made:
-            video_id, streams = videos.id(clip.video), self._streams.of(clip)
+            video_id, streams = videos.id(clip.video), self.streams.of(clip)
             plans.append(
                 {name: ClipPlan(video_id, clip.frames, streams[name].stream, drawn) for name, drawn in pixels.items()}
             )

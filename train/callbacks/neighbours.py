@@ -11,18 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, distributed
 
 from train import augment
-from train.augment import ClipPlan, Draws
 from train.callbacks import ends_step, loader_of
 from train.callbacks.metrics import Metrics
 from train.clips.spec import ClipSpec
 from train.clips.streams import StoreStreams
-from train.hardware.collectives import gather_rows, world_size
-from train.inference import clip_features
+from train.embedding import OneClipEach, rows_of
 from train.methods.meters import Meter
 from train.methods.method import Method
 from train.networks.network import Network
@@ -98,30 +94,20 @@ class Neighbours(Callback):
     def look(self, network: Network, stream: str, reader: Executor) -> float:
         """The fraction of the held-out videos that were right."""
         if self.labelled:
-            queries, gallery = (self._plans(part, stream, 0.5) for part in (self.held_out, self.gallery))
+            queries, gallery = (self._clips(part, stream, 0.5) for part in (self.held_out, self.gallery))
             wanted, found = np.asarray(self.held_out.labels), np.asarray(self.gallery.labels)
         else:
-            queries, gallery = (self._plans(self.held_out, stream, place) for place in (1.0, 0.0))
+            queries, gallery = (self._clips(self.held_out, stream, place) for place in (1.0, 0.0))
             wanted = found = np.arange(len(self.held_out))
-        features = _of_all_ranks(network, [*queries, *gallery], reader, self.layer)
-        nearest = (features[: len(queries)] @ features[len(queries) :].T).argmax(dim=1).numpy(force=True)
+        asked, known = (rows_of(network, clips, reader, self.layer) for clips in (queries, gallery))
+        nearest = (asked @ known.T).argmax(dim=1).numpy(force=True)
         return float((found[nearest] == wanted).mean())
 
-    def _plans(self, videos: Videos, stream: str, place: float) -> list[ClipPlan]:
+    def _clips(self, videos: Videos, stream: str, place: float) -> OneClipEach:
         """Of each video the window at this place, 0 for the first and 1 for the last."""
-        bound, plans = self.streams.own[stream], []
-        for number in range(len(videos)):
-            windows = self.sampling.windows(self.spec, int(videos.frames[number]))
-            frames = windows[round(place * (len(windows) - 1))]
-            pixels = self.policy.pixels({stream: bound}, videos.frame_size(number), len(frames), Draws(0))
-            plans.append(ClipPlan(videos.id(number), frames, bound.stream, pixels[stream]))
-        return plans
 
+        def frames_of(frames: int) -> np.ndarray:
+            windows = self.sampling.windows(self.spec, frames)
+            return windows[round(place * (len(windows) - 1))]
 
-def _of_all_ranks(network: Network, plans: list[ClipPlan], reader: Executor, layer: str) -> Tensor:
-    """Unit rows (N, D) of a layer, of the plans, of which each rank computes every so many."""
-    ranks, rank = world_size(), distributed.get_rank() if world_size() > 1 else 0
-    share = -(-len(plans) // ranks)
-    mine = [plans[(rank * share + i) % len(plans)] for i in range(share)]  # the last ranks do some twice
-    own = torch.cat([features for _, (features,) in clip_features([network], mine, reader, layer)])
-    return gather_rows(own.to(next(network.parameters()).device))[: len(plans)]
+        return OneClipEach(videos, self.streams.own[stream], self.policy, frames_of)

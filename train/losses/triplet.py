@@ -28,6 +28,8 @@ def triplet_loss(
     margin: float = 0.2,
     strategy: Strategy = "random_semi_hard",
     generator: torch.Generator | None = None,
+    *,
+    wrong_negative: bool = False,
 ) -> Tensor:
     """Khorasgani et al. 2022 (SLIC), the triplet term, a scalar: the mean over all pairs of one label of
     max(0, d(anchor, positive) - d(anchor, negative) + margin).
@@ -44,6 +46,9 @@ def triplet_loss(
         embeddings: (N, D).
         labels: integers (N,), the rows' clusters.
         generator: draws the negatives, on any device; None: torch's own of the embeddings' device.
+        wrong_negative: the released code's mistake, to measure its effect: for a pair without candidates the place of
+            the nearest negative among the rows of other labels is taken for a row's number, so that some row that is no
+            negative may be pushed away.
 
     Raises:
         ValueError: shapes that do not fit, or labels that are no integers; an unknown strategy, or a margin below 0.
@@ -53,8 +58,12 @@ def triplet_loss(
         raise ValueError(f"embeddings are {tuple(embeddings.shape)}, and not (N, D) with N at least 1")
     distances = cosine_distances(embeddings)
     pairs, candidates = semi_hard_pairs(distances, labels, margin)
-    foreign = distances.masked_fill(~_differ(labels), torch.inf)  # (N, N)
-    negatives = foreign.argmin(dim=1)[pairs[:, 0]]  # (P,) the nearest; a candidate if there is any
+    others = _differ(labels)  # (N, N)
+    nearest = distances.masked_fill(~others, torch.inf).argmin(dim=1)  # (N,) a candidate if there is any
+    negatives = nearest[pairs[:, 0]]  # (P,)
+    if wrong_negative:
+        places = others.cumsum(dim=1).gather(1, nearest[:, None])[:, 0] - 1
+        negatives = torch.where(candidates.any(dim=1), negatives, places.clamp(min=0)[pairs[:, 0]])
     if strategy == "random_semi_hard":
         negatives = torch.where(candidates.any(dim=1), _drawn(candidates, generator), negatives)
     return mean_hinge(distances, pairs, negatives, margin)

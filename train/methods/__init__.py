@@ -19,6 +19,7 @@ METHODS = Registry(
         "coclr": "train.methods.coclr:CoCLR",
         "goca": "train.methods.goca:GOCA",
         "infonce": "train.methods.infonce:InfoNCE",
+        "slic": "train.methods.slic:SLIC",
         "ubernce": "train.methods.ubernce:UberNCE",
         "vicc": "train.methods.vicc:ViCC",
     },
