@@ -17,7 +17,7 @@ from eval.protocols import PROTOCOLS
 from eval.report import render
 from eval.results import MEAN, Record
 from eval.retrieval import KS
-from eval.runs import recipe_text
+from eval.runs import recipe as recipe_of
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 
@@ -144,7 +144,7 @@ def _bar_name(line: Line, several: bool) -> str:
 
 
 def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
-    recipe = yaml.safe_load(recipe_text(path))
+    recipe = recipe_of(path)
     seed = recipe.pop("seed")
     records = [record for record in results.read(path / "results.json") if record.protocol == protocol]
     if not records:

@@ -88,6 +88,8 @@ def evaluate(
     chosen = asked_for(protocols)
     trained_stages = stages(run)
     chosen = chosen or of_methods([stage.metadata["method"] for stage in trained_stages])
+    if told := store.table.told_of_missing():
+        log.warning("%s", told)
     empty = store.table.names(np.flatnonzero(store.table.frames < 1))
     if empty:
         first = named([repr(video) for video in empty], SHOWN)

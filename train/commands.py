@@ -101,7 +101,7 @@ def _checked(recipe: Recipe, store: VideoStore, hardware: Hardware, use_all: boo
 def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
     names = ", ".join(stage.name for stage in recipe.stages)
     tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
-    if told := store.annotated.told():
+    for told in filter(None, [store.table.told_of_missing(), store.annotated.told()]):
         tell(told)
     if training_set.empty:
         tell(training_set.told_of_empty())

@@ -85,6 +85,8 @@ def status(store: str, annotations: str = "") -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     splits = opened.annotated.count_splits()
     table.add_row("videos", f"{len(videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
+    if told := videos.told_of_missing():
+        table.add_row("missing", marked(told, "yellow"))
     table.add_row("frames", f"{videos.lengths.sum(dtype=np.int64)}  ({videos.seconds() / 3600:.2f} hours)")
     table.add_row("classes", str(len(opened.classes)))
     if said := opened.annotated.name:

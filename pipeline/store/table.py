@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import named
 from pipeline.store import records
 from pipeline.views import VIEWS
 
+SHOWN = 5  # missing videos that are named
 LOOKED_UP = 4096  # videos whose rows are remembered: those of the clips in work are asked for again and again
 
 
@@ -123,6 +125,16 @@ class VideoTable:
         """Those that every video has; of no video, all that there are."""
         used = [self.kinds[number].shapes.keys() for number in np.unique(self.forms)]
         return frozenset(VIEWS).intersection(*used)
+
+    def told_of_missing(self) -> str:
+        """Which videos are gone, in a sentence; empty where none are."""
+        if not self.missing:
+            return ""
+        names = named([repr(video_id) for video_id in self.missing], SHOWN)
+        return (
+            f"{len(self.missing)} videos that were stored are gone, and nobody removed them by a command: {names}"
+            " (`verify` lists them; extraction brings them back, `remove` says that it was meant)"
+        )
 
     def kind(self, row: int) -> Form:
         return self.kinds[self.forms[row]]

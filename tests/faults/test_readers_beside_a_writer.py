@@ -64,7 +64,9 @@ def seen(root: Path) -> dict[str, tuple[bytes, ...]]:
     videos, reader = of_splits(store, [""]), ShardReader(store)
     assert videos.ids == store.videos
     frames = {name: np.arange(store.shape(name, "rgb")[0]) for name in videos.ids}
-    found = {name: tuple(one.tobytes() for one in reader.encoded(name, "rgb", frames[name]).values()) for name in frames}
+    found = {
+        name: tuple(one.tobytes() for one in reader.encoded(name, "rgb", frames[name]).values()) for name in frames
+    }
     assert found == {name: tuple(one.tobytes() for one in store.encoded(name, "rgb", slice(None))) for name in frames}
     return found
 
