@@ -67,6 +67,12 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
             remedy="give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE=",
         )
     trained_stages = stages(run)
+    if gone := {name for r in records for name in r.stage.split("+")} - {stage.name for stage in trained_stages}:
+        raise Refusal(
+            f"the results are of stages whose checkpoints are not there: {', '.join(sorted(gone))}",
+            where=str(run),
+            remedy="put the checkpoints back, or evaluate what is there: make evaluate RUN= STORE=",
+        )
     protocol = "clean" if any(r.protocol == "clean" for r in records) else records[0].protocol
     shown = [r for r in records if r.protocol == protocol]
     banks = _banks(run, trained_stages, protocol, store)

@@ -75,6 +75,7 @@ def run_into(
         found.summary.annotated = make_ready(store, manifest, found.todo)
         yield found
         with writing_to(path):
+            sweep(path)  # what workers left that died
             add_groups(path, found.todo)  # the writer of `a`, done again, may have removed the one above `a/b`
             catalogue.save(path)
             inventory.settle(path)

@@ -117,7 +117,7 @@ def choose(root: Path, table: VideoTable, name: str = "") -> Annotated:
     Raises UsageError where there is no such set, or several that could be meant, and Refusal where it is gone.
     """
     recorded = any(kind.label is not None for kind in table.kinds)
-    written = annotation.names(root)
+    written = layout.annotations_written(root)
     gone = set(inventory.annotation_sets(root)) - {*written, *([annotation.EXTRACTION] if recorded else [])}
     known = sorted({*written, *gone, *([annotation.EXTRACTION] if recorded else [])})
     if name and name not in known:
@@ -145,7 +145,7 @@ def of_extraction(root: Path, table: VideoTable, listed: AnnotationSet) -> Annot
 
     Of a store of schema 1 what its records say, and of videos that are not stored what is listed.
     """
-    if annotation.EXTRACTION in annotation.names(root):
+    if annotation.EXTRACTION in layout.annotations_written(root):
         return annotation.load(root, annotation.EXTRACTION)
     if all(kind.label is None for kind in table.kinds):
         return AnnotationSet([], {})

@@ -107,14 +107,6 @@ def with_test_share(content: AnnotationSet, share: float, seed: int) -> Annotati
     )
 
 
-def names(root: Path) -> list[str]:
-    """Of the sets that lie in a store, sorted."""
-    files = (path for path, is_folder in storage.entries(layout.annotations_folder(root)) if not is_folder)
-    return sorted(
-        path.name.removesuffix(layout.ANNOTATIONS) for path in files if path.name.endswith(layout.ANNOTATIONS)
-    )
-
-
 def load(root: Path, name: str) -> AnnotationSet:
     """Raises Refusal where the file is not what was written."""
     opened = OpenSet(root, name)
@@ -138,7 +130,7 @@ def save(root: Path, name: str, content: AnnotationSet) -> None:
     path = layout.annotations_path(root, name)
     storage.make_folder(path.parent)
     storage.write_atomically(path, file_of(content.classes, table.getvalue().encode()))
-    inventory.add_annotation_set(root, name)
+    inventory.add_annotation_sets(root, [name])
 
 
 def file_of(classes: list[str], table: bytes) -> bytes:

@@ -32,10 +32,11 @@ def annotation_sets(root: Path) -> list[str]:
     return _read(layout.annotations_list_path(root), AnnotationNames).names
 
 
-def add_annotation_set(root: Path, name: str) -> None:
-    """Raises OSError."""
-    if name not in (names := annotation_sets(root)):
-        content = _file(AnnotationNames(names=sorted([*names, name])))
+def add_annotation_sets(root: Path, names: Iterable[str]) -> None:
+    """After they are written. Raises OSError."""
+    known = annotation_sets(root)
+    if after := set(names).difference(known):
+        content = _file(AnnotationNames(names=sorted(after.union(known))))
         storage.write_atomically(layout.annotations_list_path(root), content)
 
 
@@ -56,6 +57,7 @@ def lose(root: Path, video_ids: Iterable[str]) -> None:
 
 def settle(root: Path) -> None:
     """After a run, whose catalogue is written, has ended well. Raises OSError."""
+    add_annotation_sets(root, layout.annotations_written(root))
     content = storage.read_if_there(layout.inventory_path(root))
     after = Inventory(quarantine=in_quarantine(root), lost=missing(root, read(root), ()))
     if content != (written := _file(after)):
@@ -64,10 +66,10 @@ def settle(root: Path) -> None:
 
 def is_settled(root: Path) -> bool:
     """Whether that would change nothing; also of a store that is older than inventories. Raises Refusal."""
+    listed, unlisted = read(root), set(layout.annotations_written(root)).difference(annotation_sets(root))
     if storage.read_if_there(layout.inventory_path(root)) is None:
         return True
-    listed = read(root)
-    return not listed.in_hand and listed.quarantine == in_quarantine(root)
+    return not unlisted and not listed.in_hand and listed.quarantine == in_quarantine(root)
 
 
 def missing(root: Path, listed: Inventory, vanished: Iterable[str]) -> list[str]:
@@ -85,9 +87,12 @@ def missing_from_quarantine(root: Path, listed: Inventory) -> list[str]:
 
 def _is_there(root: Path, quoted: str) -> bool:
     """Whether a video is stored or refused. One whose record is damaged is no missing one."""
-    if storage.read_if_there(root / "quarantine" / f"{quoted}.json") is not None:
-        return True
-    return storage.read_if_there(root / "videos" / quoted / layout.RECORD) not in (None, layout.group())
+    try:
+        if storage.read_if_there(root / "quarantine" / f"{quoted}.json") is not None:
+            return True
+        return storage.read_if_there(root / "videos" / quoted / layout.RECORD) not in (None, layout.group())
+    except OSError:  # what is no file, such as a folder of that name
+        return False
 
 
 def in_quarantine(root: Path) -> list[str]:

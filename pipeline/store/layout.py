@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
+from pipeline import storage
 from pipeline.storage import digest
 from pipeline.validation import parse_json
 from pipeline.views import VIEWS
@@ -56,6 +57,12 @@ def annotations_folder(store: Path) -> Path:
 
 def annotations_path(store: Path, name: str) -> Path:
     return annotations_folder(store) / f"{name}{ANNOTATIONS}"
+
+
+def annotations_written(store: Path) -> list[str]:
+    """Names of the annotation sets that lie in a store, sorted. Raises Refusal."""
+    files = (path for path, is_folder in storage.entries(annotations_folder(store)) if not is_folder)
+    return sorted(path.name.removesuffix(ANNOTATIONS) for path in files if path.name.endswith(ANNOTATIONS))
 
 
 def annotations_list_path(store: Path) -> Path:

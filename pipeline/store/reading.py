@@ -225,6 +225,7 @@ class VideoStore:
         reason = self.quarantine.get(video_id)
         near = difflib.get_close_matches(video_id, self.infos, n=1)
         hint = f"it is in quarantine: {reason}" if reason else f"nearest is {near[0]!r}" if near else ""
+        hint = "it was stored, and is gone" if video_id in self.table.missing else hint
         return Refusal(
             f"video {video_id!r} is not in the store" + (f"; {hint}" if hint else ""),
             where=str(self.root),

@@ -58,14 +58,13 @@ def _class_list(store: VideoStore) -> tuple[frozenset[str] | None, list[Damage]]
 
 def _annotations(store: VideoStore) -> Iterator[Damage]:
     """What is wrong with each annotation set, and with the list of them."""
-    written = annotation.names(store.root)
     try:
-        gone = set(inventory.annotation_sets(store.root)) - {*written, *annotation.names(store.root)}
+        gone = set(inventory.annotation_sets(store.root)) - set(layout.annotations_written(store.root))
     except Refusal as refusal:
         yield Damage("", refusal.where, refusal.what)
         gone = set()
     yield from (Damage("", str(layout.annotations_path(store.root, name)), GONE) for name in sorted(gone))
-    for name in written:
+    for name in layout.annotations_written(store.root):
         try:
             annotation.load(store.root, name)
         except Refusal as refusal:
@@ -83,12 +82,12 @@ def _missing(store: VideoStore) -> Iterator[tuple[str, int, list[Damage]]]:
     """Videos and quarantine files that a list says must be there, and are not."""
     root = store.root
     try:
-        now = storage.read_if_there(layout.inventory_path(root))
+        now = inventory.read(root)
         while True:
-            before, listed = now, inventory.read(root)
+            listed = now
             lost = inventory.missing(root, listed, catalogue.vanished(root))
             unrefused = inventory.missing_from_quarantine(root, listed)
-            if (now := storage.read_if_there(layout.inventory_path(root))) == before:  # no run has ended meanwhile
+            if (now := inventory.read(root)) == listed:  # no run has begun or ended meanwhile
                 break
     except Refusal:  # told above
         return
