@@ -171,5 +171,3 @@ class _Reserved(io.FileIO):
         if not self.closed:
             super().truncate(self._used)
         super().close()
-
-
