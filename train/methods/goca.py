@@ -238,7 +238,7 @@ class GOCA(Method):
 
     @torch.no_grad()
     def _assigned(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Initial and guided assignment, logarithms (groups, clips, B, K), of rows (B, groups, clips, D) of all ranks."""
+        """Initial and guided assignment, log (groups, clips, B, K), of the rows (B, groups, clips, D) of all ranks."""
         settings, known = self.settings, rows
         if settings.queue and self.queue.full:
             known = torch.cat([self.queue.features.view(-1, *rows.shape[1:]), rows])
