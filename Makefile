@@ -36,7 +36,7 @@ def split(name):
 given = sys.argv[1:]
 place = given.index("--") if "--" in given else len(given)
 given[place:place] = split("ARGS")
-if given[:2] == ["eval", "compare"]:
+if given[:2] in (["eval", "compare"], ["eval", "report"], ["eval", "tables"]) and os.environ.get("RUNS"):
     given.append("--runs=" + json.dumps(split("RUNS"), ensure_ascii=False))
 print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
 os.execv(sys.executable, [sys.executable, "-m", *given])
@@ -58,7 +58,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate compare bench-methods
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate compare tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -179,3 +179,6 @@ evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
 compare: setup ## Evaluated runs side by side, seeds as mean and spread: RUNS="runs/a runs/b" [OUT=comparison.html]
 	$(call need,RUNS,RUNS="runs/a-0 runs/a-1 runs/b-0")
 	$(RUN_MODULE) eval compare --out="$${OUT:-comparison.html}"
+
+tables: setup ## Every table of the five papers: how to make each number, and what stands in its place here: [RUNS= OUT=tables.csv|.md|.tex]
+	$(RUN_MODULE) eval tables $(call given,out,OUT)

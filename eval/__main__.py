@@ -10,6 +10,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": commands.evaluate,
     "report": commands.report,
     "compare": commands.compare,
+    "tables": commands.tables,
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from eval import compare as comparing
 from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
+from eval.published import tables as published_tables
 from eval.report import write_report
 from eval.runs import stages
 from pipeline import environment
@@ -95,6 +96,26 @@ def compare(
     comparing.write_page(comparison, out)
     console.print(comparison.table())
     console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")
+
+
+def tables(runs: list[Path] | None = None, paper: str = "", out: Path | None = None) -> None:
+    """Every table of the five papers, with the command that makes each line and what stands in its place here.
+
+    Numbers are in percent, as published, with how sure they are: seen, reprinted, derived, or recalled, which nobody
+    has checked. In a number's place stands what evaluation measured of `runs`, "not run", or why it cannot be.
+
+    Args:
+        runs: Folders of runs that were evaluated.
+        paper: One paper alone: coclr, vicc, goca, slic or cocon.
+        out: Also written to this file: .csv, .md or .tex.
+    """
+    lines = published_tables.listing(runs or [], paper)
+    console.print(published_tables.text(lines))
+    if out:
+        published_tables.as_table(lines).write(out)
+    numbers = [line for line in lines if line.number]
+    measured = sum(line.value is not None for line in numbers)
+    console.print(f"\n{len(numbers)} numbers, {measured} of them measured here" + (f": {out}" if out else ""))
 
 
 def _show_log() -> None:

@@ -18,7 +18,7 @@ from eval import features, fusion, linear, results, retrieval, streams
 from eval.bank import FeatureBank
 from eval.features import GALLERY, Request, Seen
 from eval.protocols import PROTOCOLS, Protocol
-from eval.published import counterpart
+from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import NETWORKS, Record
 from eval.runs import Stage, bank_path, data_of, stages, trained_on
@@ -36,11 +36,11 @@ errors = Terminal(stderr=True)
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose features, taken how: the network of a stage (`method`, digest of its `checkpoint`) on a stream, by a
+    """Whose features, taken how: the network of a stage (its `origin`, digest of its `checkpoint`) on a stream, by a
     protocol."""
 
     stage: str
-    method: str
+    origin: Origin
     checkpoint: str
     protocol: str
     network: str
@@ -94,9 +94,10 @@ def evaluate(
         log.warning("%d videos have no frame that all views have, and are left out: %s", len(empty), first)
     videos = evaluated_videos(store, set(empty))
     threads = threads or min(8, len(os.sched_getaffinity(0)))
-    # Published numbers stand beside ours only for networks trained on the data set that they are tested on.
+    # Of ours, published numbers stand beside networks trained on the data set that they are tested on.
     home = all(trained_on(stage, run, store) for stage in trained_stages)
-    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half)
+    pretraining = data_of(store) if home else ""
+    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half, pretraining)
     measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
     latest: dict[tuple[str, str, str], Subject] = {}
@@ -104,7 +105,7 @@ def evaluate(
         centre = PROTOCOLS[subject.protocol].centre
         if (request, centre) not in measured:
             measured[request, centre] = measure(FeatureBank.load(banks[request]), centre)
-        records += _records(subject, measured[request, centre], store, home)
+        records += _records(subject, measured[request, centre], store)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
     for protocol, network in itertools.product(chosen, NETWORKS):
         present = [stream for name, kind, stream in latest if (name, kind) == (protocol.name, network)]
@@ -118,7 +119,7 @@ def evaluate(
                 [FeatureBank.load(banks[request]) for request in requests],
                 alone,
             )
-            records += _records(_together(parts), fused, store, home)
+            records += _records(_together(parts), fused, store)
     results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
     return write_report(run, store), records
 
@@ -211,11 +212,14 @@ def fuse(protocol: Protocol, names: list[str], banks: list[FeatureBank], parts: 
 def _together(parts: Sequence[Subject]) -> Subject:
     stages = dict.fromkeys((part.stage, part.checkpoint) for part in parts)
     stage, checkpoint = ("+".join(names) for names in zip(*stages, strict=True))
-    return dataclasses.replace(parts[0], stage=stage, checkpoint=checkpoint, stream=streams.together(len(parts)))
+    made_by = parts[0].origin
+    if any(part.origin != made_by for part in parts):
+        made_by = dataclasses.replace(made_by, method="")  # nobody published such a pair
+    stream = streams.together(len(parts))
+    return dataclasses.replace(parts[0], stage=stage, origin=made_by, checkpoint=checkpoint, stream=stream)
 
 
-def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool) -> list[Record]:
-    """`home`: the networks were trained on this store's videos."""
+def _records(subject: Subject, measured: Measured, store: VideoStore) -> list[Record]:
     chance = retrieval.chance(measured.wanted, measured.have)
     values: dict[str, tuple[float, float]] = {}
     if measured.ranks is not None:
@@ -234,7 +238,11 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
     )
     data = data_of(store)
     # The papers' linear probes are trained otherwise, so only retrieval has a counterpart.
-    comparable = home and subject.network == "trained" and subject.method in PROTOCOLS[subject.protocol].methods
+    quotes = {
+        metric: counterpart(subject.origin, subject.stream, data, metric, subject.protocol)
+        for metric in values
+        if metric.startswith("R@") and subject.network == "trained"
+    }
     return [
         Record(
             metric=metric,
@@ -248,9 +256,7 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
             checkpoint=subject.checkpoint,
             annotations=results.told(store),
             chance=guess,
-            published=counterpart(subject.method, data, subject.stream, data, metric)
-            if comparable and metric.startswith("R@")
-            else None,
+            published=quote.value if (quote := quotes.get(metric)) else None,
         )
         for metric, (value, guess) in values.items()
     ]
@@ -265,6 +271,7 @@ def _banks(
     reader_name: str,
     threads: int,
     half: bool,
+    pretraining: str,
 ) -> tuple[dict[Subject, Request], dict[Request, Path]]:
     """What each stage's networks are asked for, in the order of stages, and the features that answer it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -304,9 +311,8 @@ def _banks(
                     dtype="float16" if half else "float32",
                 )
                 networks.setdefault(request, found)
-                subjects[Subject(stage.name, stage.metadata["method"], checkpoint, protocol.name, kind, stream)] = (
-                    request
-                )
+                made_by = origin(stage, stream, pretraining)
+                subjects[Subject(stage.name, made_by, checkpoint, protocol.name, kind, stream)] = request
         paths = {bank_path(run, store, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
         return subjects, features.banks(paths, network, store, videos, executor)
 

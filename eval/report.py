@@ -97,7 +97,7 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "versions": _versions(store, trained_stages),
         "other_settings": any(s.metadata["store_settings_hash"] != store.settings_hash for s in trained_stages),
         "other_videos": not all(trained_on(stage, run, store) for stage in trained_stages),
-        "published": published.about(records[0].data),
+        "published": published.about(records[0].data, first=_made_by(trained_stages[-1])),
     }
 
 
@@ -215,6 +215,11 @@ def _curves(trained_stages: list[Stage]) -> list[dict[str, Any]]:
             }
         )
     return drawn
+
+
+def _made_by(stage: Stage) -> str:
+    """The method of a stage; of an imported file, that of its authors."""
+    return stage.metadata.get("published", stage.metadata)["method"]
 
 
 def _store_summary(store: VideoStore) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
         "method": stage.method,
         "stage": stage.name,
         "streams": list(stage.settings.networks),
+        "backbones": {stream: network.backbone for stream, network in stage.settings.networks.items()},
         "seed": recipe.seed,
         "clips": recipe.clips.as_dict(),
         "sampling": recipe.sampling_of(stage).as_dict(),

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval import commands, evaluate, features, results, retrieval, runs
+from eval import commands, evaluate, features, published, results, retrieval, runs
 from eval.bank import FeatureBank
+from eval.published import Origin, Quoted
 from eval.runs import bank_path
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
@@ -156,7 +157,13 @@ def test_commands_evaluate_and_report(run: Path, store: VideoStore, capsys: pyte
 def test_published_numbers_stand_beside_networks_of_that_data_set_only(
     evaluated: Path, store: VideoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "counterpart", lambda method, *_: 0.331 if method == "infonce" else None)
+    first = next(row for row in published.numbers() if row.metric == "R@1")
+    home = Origin("infonce", "store", "small", "4x16x16")
+
+    def counterpart(made_by: Origin, stream: str, data: str, metric: str, protocol: str) -> Quoted | None:
+        return first if (made_by, data, protocol) == (home, "store", "coclr") else None
+
+    monkeypatch.setattr(evaluate, "counterpart", counterpart)
     records = run_evaluation(evaluated, store)
     quoted = {(r.network, r.protocol, r.metric) for r in records if r.published is not None}
     assert quoted == {("trained", "coclr", f"R@{k}") for k in (1, 5, 10, 20, 50)}
