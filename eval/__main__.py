@@ -10,6 +10,9 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": commands.evaluate,
     "report": commands.report,
     "compare": commands.compare,
+    "features": commands.embed_folder,
+    "search": commands.search,
+    "duplicates": commands.duplicates,
     "tables": commands.tables,
 }
 

@@ -40,6 +40,7 @@ def facts(
     return described(recipe, stage) | {
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
         "store_settings_hash": store.settings_hash,
+        "store_settings": store.settings,  # by which new videos are extracted for the networks
         "store_videos_hash": training_set.digest,
         "annotations": {"name": store.annotated.name, "digest": store.annotated.digest},
         "start": start,
