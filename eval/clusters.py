@@ -10,7 +10,7 @@ from train.clustering.agreement import NO_LABEL, SizeGroup, agreement, by_size, 
 from train.clustering.finch import finch
 from train.clustering.kmeans import kmeans
 
-__all__ = ["Clustering", "cluster", "cluster_scores"]
+__all__ = ["Clustering", "cluster", "cluster_scores", "measure"]
 
 ALGORITHMS = {
     "kmeans": "k-means",
@@ -57,3 +57,12 @@ def cluster(features: np.ndarray, labels: np.ndarray, count: int = 0, seed: int 
         Clustering(name, len(np.unique(own)), own, agreement(own, labels), by_size(own, labels))
         for name, own in found.items()
     ]
+
+
+def measure(features: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    """What results record of the clusters of labelled videos: "ALGORITHM_SCORE", as kmeans_nmi, and of FINCH's first
+    partition the purity of clusters by their size, as "finch_purity@2-3"."""
+    found = cluster(features, labels, seed=seed)
+    values = {f"{one.algorithm}_{score}": value for one in found for score, value in one.scores.items()}
+    finest = next(one for one in found if one.algorithm == "finch")
+    return values | {f"finch_purity@{group.least}-{group.most}": group.purity for group in finest.sizes}

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval import features, fusion, linear, results, retrieval, streams
+from eval import clusters, features, fusion, linear, results, retrieval, streams
 from eval.bank import FeatureBank
 from eval.features import GALLERY, Request, Seen
 from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
-from eval.results import NETWORKS, Record
+from eval.results import ADJUSTED, NETWORKS, Record
 from eval.runs import Stage, bank_path, data_of, stages, trained_on
 from pipeline.errors import Refusal, UsageError, named, refuse_unknown
 from pipeline.store import VideoStore
@@ -101,11 +101,15 @@ def evaluate(
     measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
     latest: dict[tuple[str, str, str], Subject] = {}
+    grouped: dict[Request, dict[str, float]] = {}
     for subject, request in subjects.items():
         centre = PROTOCOLS[subject.protocol].centre
         if (request, centre) not in measured:
-            measured[request, centre] = measure(FeatureBank.load(banks[request]), centre)
-        records += _records(subject, measured[request, centre], store)
+            bank = FeatureBank.load(banks[request])
+            measured[request, centre] = measure(bank, centre)
+            if request not in grouped:
+                grouped[request] = _clusters(bank)
+        records += _records(subject, measured[request, centre], store, grouped[request])
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
     for protocol, network in itertools.product(chosen, NETWORKS):
         present = [stream for name, kind, stream in latest if (name, kind) == (protocol.name, network)]
@@ -119,7 +123,7 @@ def evaluate(
                 [FeatureBank.load(banks[request]) for request in requests],
                 alone,
             )
-            records += _records(_together(parts), fused, store)
+            records += _records(_together(parts), fused, store, {})
     results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
     return write_report(run, store), records
 
@@ -219,14 +223,22 @@ def _together(parts: Sequence[Subject]) -> Subject:
     return dataclasses.replace(parts[0], stage=stage, origin=made_by, checkpoint=checkpoint, stream=stream)
 
 
-def _records(subject: Subject, measured: Measured, store: VideoStore) -> list[Record]:
+def _clusters(bank: FeatureBank) -> dict[str, float]:
+    """Of the test videos, by their rows as they are."""
+    tested = bank.rows(TESTED)
+    return clusters.measure(bank.features[tested], bank.labels[tested], int(bank.attributes["seed"]))
+
+
+def _records(subject: Subject, measured: Measured, store: VideoStore, grouped: dict[str, float]) -> list[Record]:
+    """`grouped`: what was measured of the clusters."""
     chance = retrieval.chance(measured.wanted, measured.have)
-    values: dict[str, tuple[float, float]] = {}
+    values: dict[str, tuple[float, float | None]] = {}
     if measured.ranks is not None:
         values = {f"R@{k}": (share, chance[k]) for k, share in retrieval.shares(measured.ranks).items()}
     accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == measured.wanted))
     # Guessing a class as often as it occurs in training is right as often as a random training video is.
     values["linear_top1"] = (accuracy, chance[1])
+    values |= {name: (value, 0.0 if name.endswith(ADJUSTED) else None) for name, value in grouped.items()}
     shown = [
         f"{word} {100 * values[metric][0]:.1f} %"
         for metric, word in (("R@1", "R@1"), ("linear_top1", "linear"))

@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
+from eval.filmstrips import pictures
 from eval.retrieval import unit_rows
 from pipeline.store import VideoStore
-from pipeline.views import VIEWS
 
 MOST = 400  # videos that are shown: their frames make most of a page's bytes
 ROUNDS = 500
@@ -30,7 +30,7 @@ class FeatureMap:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Sprite:
     """Frames of videos in one JPEG (`uri`), `columns` beside each other, each of `width` x `height`."""
 
     uri: str
@@ -44,13 +44,16 @@ def feature_map(features: np.ndarray, rows: np.ndarray, centre: bool = True, see
     """t-SNE (van der Maaten and Hinton 2008, scikit-learn) of some rows of a bank: cosine distances of unit rows, which
     are centred as retrieval centres them, begun from their principal components. Above MOST rows, as many are drawn.
 
-    The same features and seed give the same map. None where fewer than four videos make no map.
+    The same features and seed give the same map. None where there is nothing to see: fewer than four videos, or
+    all alike.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(rows)[:MOST])
     if len(chosen) < 4:
         return None
     units = unit_rows(features[chosen], centre, "map").float().cpu().numpy()
+    if np.ptp(units, axis=0).max() < 1e-6:
+        return None  # all at one place
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     made = TSNE(init="pca", perplexity=perplexity, max_iter=ROUNDS, random_state=seed, n_jobs=1)
     with threadpool_limits(1):  # more threads wait for each other, and sum in another order
@@ -59,7 +62,7 @@ def feature_map(features: np.ndarray, rows: np.ndarray, centre: bool = True, see
     return FeatureMap(chosen, 100 * (places - low) / np.maximum(high - low, 1e-9))
 
 
-def sheet(store: VideoStore, videos: list[str]) -> Sheet:
+def sprite(store: VideoStore, videos: list[str]) -> Sprite:
     """The middle frame of each video, by the store's first view."""
     view = store.views[0]
     first = store.info(videos[0])
@@ -67,11 +70,10 @@ def sheet(store: VideoStore, videos: list[str]) -> Sheet:
     lines = -(-len(videos) // COLUMNS)
     canvas = np.zeros((lines * height, min(COLUMNS, len(videos)) * TILE, 3), dtype=np.uint8)
     for place, video in enumerate(videos):
-        number = np.array([store.shape(video, view)[0] // 2])
-        (frame,) = VIEWS[view].picture(store.read(video, view, number), store.settings[view])
+        (frame,) = pictures(store, video, view, np.array([store.shape(video, view)[0] // 2]))
         y, x = place // COLUMNS * height, place % COLUMNS * TILE
         canvas[y : y + height, x : x + TILE] = cv2.resize(frame, (TILE, height), interpolation=cv2.INTER_AREA)
     done, jpeg = cv2.imencode(".jpg", canvas[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
     uri = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
-    return Sheet(uri, min(COLUMNS, len(videos)), TILE, height, len(videos))
+    return Sprite(uri, min(COLUMNS, len(videos)), TILE, height, len(videos))

@@ -43,7 +43,7 @@ class Table:
         return content.getvalue()
 
     def markdown(self) -> str:
-        marks = ["---:" if self._numeric(column) else "---" for column in range(len(self.head))]
+        marks = ["---:" if self.numeric(column) else "---" for column in range(len(self.head))]
         shown = [
             [words(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (self.head, *self.rows)
         ]
@@ -51,7 +51,7 @@ class Table:
 
     def latex(self) -> str:
         """A tabular with rules of the package booktabs."""
-        columns = "".join("r" if self._numeric(column) else "l" for column in range(len(self.head)))
+        columns = "".join("r" if self.numeric(column) else "l" for column in range(len(self.head)))
         lines = [" & ".join(_latex(words(cell)) for cell in row) + r" \\" for row in (self.head, *self.rows)]
         body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
         return f"% {self.title}\n\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"
@@ -69,9 +69,10 @@ class Table:
             path.parent.mkdir(parents=True, exist_ok=True)
             storage.write_atomically(path, made[path.suffix]().encode())
 
-    def _numeric(self, column: int) -> bool:
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers alone."""
         cells = [row[column] for row in self.rows if row[column] is not None]
-        return bool(cells) and all(re.fullmatch(r"-?[\d.,]+( ± [\d.]+)?", words(cell)) for cell in cells)
+        return bool(cells) and all(re.fullmatch(r"[-+]?[\d.,]+( ± [\d.]+)?", words(cell)) for cell in cells)
 
 
 def words(cell: Cell) -> str:
