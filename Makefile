@@ -58,7 +58,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate compare features search duplicates tables bench-methods
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate report compare features search duplicates tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -175,6 +175,10 @@ pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=
 evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
 	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
 	$(RUN_MODULE) eval evaluate --run="$$RUN" --store="$$STORE"
+
+report: setup ## Write a report again: RUN= STORE=; or of several runs, what changed class by class, too: RUNS="runs/a runs/b" STORE= [OUT=comparison.html]
+	$(if $(RUNS),,$(call need,RUN,RUN=runs/mine STORE=/path/to/store))$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
+	$(RUN_MODULE) eval report $(if $(RUNS),--out="$${OUT:-comparison.html}",--run="$$RUN") --store="$$STORE"
 
 compare: setup ## Evaluated runs side by side, seeds as mean and spread: RUNS="runs/a runs/b" [OUT=comparison.html]
 	$(call need,RUNS,RUNS="runs/a-0 runs/a-1 runs/b-0")

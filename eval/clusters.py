@@ -16,7 +16,7 @@ ALGORITHMS = {
     "kmeans": "k-means",
     "spherical_kmeans": "spherical k-means",
     "finch": "FINCH, first partition",
-    "finch_coarse": "FINCH, the partition whose number of clusters is next to that of the classes",
+    "finch_coarse": "FINCH, next to the number of classes",
 }
 
 

@@ -14,7 +14,7 @@ from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
 from eval.published import tables as published_tables
 from eval.report import write_report
-from eval.runs import stages
+from eval.runs import data_of, stages
 from pipeline import environment, importers
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE
 from pipeline.errors import UsageError, named
@@ -68,16 +68,38 @@ def evaluate(
                 console.print(f"{who}: {mean.metric} {100 * mean.value:.1f} %, {mean.set_name}")
 
 
-def report(run: Path, store: str, annotations: str = "") -> None:
-    """Write the report of an evaluated run again, from its results and features.
+def report(
+    run: Path | None = None,
+    store: str = "",
+    annotations: str = "",
+    runs: list[Path] | None = None,
+    out: Path = Path("comparison.html"),
+    protocol: str = "clean",
+) -> None:
+    """Write the report of an evaluated run again, from its results and features; or of several runs what `compare`
+    does, and class by class what changed between them.
+
+    The tables of a run lie in RUN/tables as CSV, Markdown and LaTeX, too.
 
     Args:
         run: Folder of the run.
         store: Folder of the store, or its URL.
         annotations: The annotation set that the run was evaluated with.
+        runs: Instead of one, folders of several runs.
+        out: The page to write of several runs.
+        protocol: Whose numbers are shown of several runs.
     """
+    if bool(run) == bool(runs) or not store:
+        raise UsageError("a report is of one run or of several, and of a store", remedy="RUN= STORE=, or RUNS= STORE=")
     environment.require_one_faiss()
-    console.print(f"wrote {write_report(run, open_store(store, annotations))}")
+    opened = open_store(store, annotations)
+    if runs:
+        comparison = comparing.compare(runs, protocol, data_of(opened), opened.annotated.name)
+        comparing.write_page(comparison, out, opened)
+        console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")
+        return
+    assert run is not None
+    console.print(f"wrote {write_report(run, opened)}")
 
 
 def compare(

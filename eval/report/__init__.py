@@ -129,14 +129,19 @@ def _banks(run: Path, trained_stages: list[Stage], protocol: str, store: VideoSt
             "there are no features of this run", where=str(run / "features"), remedy="make evaluate RUN= STORE="
         )
     for stage, bank, _ in found.values():
-        known = all(video in store.infos for video in bank.video_ids)
-        if not known or videos_digest(store, bank.video_ids) != bank.attributes["videos"]:
-            raise Refusal(
-                "the run was evaluated on other videos than this store's",
-                where=f"{stage.name}, {store.root}",
-                remedy="give the store that it was evaluated on, or evaluate again: make evaluate RUN= STORE=",
-            )
+        refuse_other_videos(bank, store, stage.name)
     return {stream: found[stream] for stream in streams.in_order(found)}
+
+
+def refuse_other_videos(bank: FeatureBank, store: VideoStore, where: str) -> None:
+    """Raises Refusal for a bank of other videos, labels or splits than a store has."""
+    known = all(video in store.infos for video in bank.video_ids)
+    if not known or videos_digest(store, bank.video_ids) != bank.attributes["videos"]:
+        raise Refusal(
+            "the run was evaluated on other videos than this store's",
+            where=f"{where}, {store.root}",
+            remedy="give the store that it was evaluated on, or evaluate again: make evaluate RUN= STORE=",
+        )
 
 
 def _headline(records: list[Record]) -> dict[str, Any]:
