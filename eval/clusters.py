@@ -16,7 +16,7 @@ ALGORITHMS = {
     "kmeans": "k-means",
     "spherical_kmeans": "spherical k-means",
     "finch": "FINCH, first partition",
-    "finch_coarse": "FINCH, next to the number of classes",
+    "finch_merged": "FINCH, merged to the number of classes",
 }
 
 
@@ -43,15 +43,16 @@ def cluster(features: np.ndarray, labels: np.ndarray, count: int = 0, seed: int 
     Raises:
         ValueError: features that are not (N, D) or not finite. Refusal: labels of another number.
     """
-    partitions = finch(features)
+    partitions = finch(features, partitions=1)
     classes = len(np.unique(labels[labels != NO_LABEL]))
     wanted = min(count or classes or partitions.counts[0], len(features))
-    coarse = int(np.argmin([abs(found - wanted) for found in partitions.counts]))
+    first = partitions.labels[:, 0]
+    merged = finch(features, clusters=wanted).labels[:, -1] if wanted < partitions.counts[0] else first
     found = {
         "kmeans": kmeans(features, wanted, seed=seed),
         "spherical_kmeans": kmeans(features, wanted, spherical=True, seed=seed),
-        "finch": partitions.labels[:, 0],
-        "finch_coarse": partitions.labels[:, coarse],
+        "finch": first,
+        "finch_merged": merged,
     }
     return [
         Clustering(name, len(np.unique(own)), own, agreement(own, labels), by_size(own, labels))

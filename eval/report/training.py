@@ -16,11 +16,11 @@ from eval.runs import Stage
 NO_CURVES = ("step", "epoch", "data_time", "step_time", "loss")
 # What methods note of the prototypes or clusters that they assign to while they train.
 OF_CLUSTERS = {
-    "assignment_entropy": "entropy of the assignments, nats",
-    "largest_prototype": "share of the largest prototype",
+    "assignment_entropy": "entropy of the assignments (1: they say nothing)",
+    "largest_prototype": "share of the commonest prototype",
     "empty_prototypes": "share of prototypes without a clip",
     "stream_agreement": "streams that agree on the assignment",
-    "prototype_cosine": "mean largest cosine of prototypes",
+    "prototype_cosine": "largest cosine of a prototype with another, mean",
     "nmi": "NMI with the classes",
     "ami": "AMI with the classes",
     "ari": "ARI with the classes",
