@@ -103,7 +103,7 @@ def embed(
             networks[wanted[stream]] = checkpoints.load_method(stage.checkpoint).networks[stream]
         paths = {folder / f"{stream}.h5": request for stream, request in wanted.items()}
         made = features.banks(paths, lambda request: networks[request].to(device), store, videos, executor)
-    return {stream: made[request] for stream, request in wanted.items()}
+    return {stream: FeatureBank.load(made[request]) for stream, request in wanted.items()}
 
 
 def _refuse_without_view(store: VideoStore, view: str, stream: str) -> None:
