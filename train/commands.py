@@ -188,7 +188,9 @@ def verify(run: Path) -> int:
     return 1 if problems else 0
 
 
-def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto") -> None:
+def import_files(
+    run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto", pretraining: str = ""
+) -> None:
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
     The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the
@@ -208,9 +210,11 @@ def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, l
         flow: Published file of a flow network.
         layout: auto, or coclr, vicc, goca, slic, dpc, cocon. Needed for DPC's network with running statistics, which is
             told from CoCon's by nothing.
+        pretraining: The data set that the files' networks were trained on, such as ucf101 or kinetics400: the report
+            then shows the papers' numbers of such networks beside theirs.
     """
     given = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path}
-    imported.import_run(given, run, layout)
+    imported.import_run(given, run, layout, pretraining)
     console.print(f"made a run of {', '.join(f'{path} ({stream})' for stream, path in given.items())}: {run}")
 
 
