@@ -10,7 +10,7 @@ RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
-override DATA := ARGS CLASSES DATASET FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PYTHON RECIPE RUN RUNS SCHEDULER SEED \
+override DATA := ARGS CLASSES DATASET FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PYTHON QUERY RECIPE RUN RUNS SCHEDULER SEED \
     SPLIT STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
@@ -36,7 +36,7 @@ def split(name):
 given = sys.argv[1:]
 place = given.index("--") if "--" in given else len(given)
 given[place:place] = split("ARGS")
-if given[:2] == ["eval", "compare"]:
+if given[:2] in (["eval", "compare"], ["eval", "report"], ["eval", "tables"]) and os.environ.get("RUNS"):
     given.append("--runs=" + json.dumps(split("RUNS"), ensure_ascii=False))
 print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
 os.execv(sys.executable, [sys.executable, "-m", *given])
@@ -58,7 +58,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate compare bench-methods
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate report compare features search duplicates tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -176,6 +176,26 @@ evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
 	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
 	$(RUN_MODULE) eval evaluate --run="$$RUN" --store="$$STORE"
 
+report: setup ## Write a report again: RUN= STORE=; or of several runs, what changed class by class, too: RUNS="runs/a runs/b" STORE= [OUT=comparison.html]
+	$(if $(RUNS),,$(call need,RUN,RUN=runs/mine STORE=/path/to/store))$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
+	$(RUN_MODULE) eval report $(if $(RUNS),--out="$${OUT:-comparison.html}",--run="$$RUN") --store="$$STORE"
+
 compare: setup ## Evaluated runs side by side, seeds as mean and spread: RUNS="runs/a runs/b" [OUT=comparison.html]
 	$(call need,RUNS,RUNS="runs/a-0 runs/a-1 runs/b-0")
 	$(RUN_MODULE) eval compare --out="$${OUT:-comparison.html}"
+
+features: setup ## Features of a folder of new videos, extracted on the way: VIDEOS= RUN= OUT= [STORE= MANIFEST= WORKERS=]
+	$(call need,VIDEOS,VIDEOS=/path/to/videos RUN=runs/mine OUT=features)$(call need,RUN,VIDEOS=/path/to/videos RUN=runs/mine OUT=features)$(call need,OUT,VIDEOS=/path/to/videos RUN=runs/mine OUT=features)
+	$(RUN_MODULE) eval features --videos="$$VIDEOS" --run="$$RUN" --out="$$OUT" $(call given,store,STORE) $(call given,manifest,MANIFEST) \
+	    $(call given,workers,WORKERS)
+
+search: setup ## The videos of a store that are most like a video file, and a page of strips: QUERY=clip.mp4 RUN= STORE= [OUT=search.html]
+	$(call need,QUERY,QUERY=clip.mp4 RUN=runs/mine STORE=/path/to/store)$(call need,RUN,QUERY=clip.mp4 RUN=runs/mine STORE=/path/to/store)$(call need,STORE,QUERY=clip.mp4 RUN=runs/mine STORE=/path/to/store)
+	$(RUN_MODULE) eval search --query="$$QUERY" --run="$$RUN" --store="$$STORE" --out="$${OUT:-search.html}"
+
+duplicates: setup ## Pairs of a store's videos that are nearly the same: RUN= STORE= [OUT=pairs.csv]
+	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)
+	$(RUN_MODULE) eval duplicates --run="$$RUN" --store="$$STORE" $(call given,out,OUT)
+
+tables: setup ## Every table of the five papers: how to make each number, and what stands in its place here: [RUNS= OUT=tables.csv|.md|.tex]
+	$(RUN_MODULE) eval tables $(call given,out,OUT)

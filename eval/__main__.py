@@ -10,6 +10,10 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": commands.evaluate,
     "report": commands.report,
     "compare": commands.compare,
+    "features": commands.embed_folder,
+    "search": commands.search,
+    "duplicates": commands.duplicates,
+    "tables": commands.tables,
 }
 
 if __name__ == "__main__":

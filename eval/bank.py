@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.manifest import SPLITS
 from pipeline.storage import disk, sealed
 
+ROWS = ("float32", "float16")  # what features may be kept as
+AT_ONCE = 4096  # rows that are looked at together
 CHUNK = 1 << 20  # bytes of a chunk of rows
 PER_TEXT = 64  # bytes that a text takes in HDF5 beside its own, at most
 BESIDE = 1 << 20  # bytes of what else an HDF5 file holds, without its attributes
@@ -40,27 +44,62 @@ class FeatureBank:
     @classmethod
     def load(cls, path: Path) -> FeatureBank:
         """Raises Refusal for a file that is not a feature bank, or not as it was written."""
-        try:
-            if not sealed.check(path):
-                raise ValueError("it does not end with its digest")
-            with h5py.File(path, "r") as file:
-                stream = file.attrs["stream"]
-                ids, splits = (list(file[name].asstr()[()]) for name in ("video_id", "split"))
-                features = file[stream].astype(np.float32)[()]
-                return cls(stream, features, ids, file["label"][()], splits, _attributes(file))
-        except (OSError, KeyError, ValueError) as error:
-            raise _no_bank(path, error) from error
+        with _opened(path) as (rows, others):
+            return cls(features=rows.astype(np.float32)[()], **others)
 
     @staticmethod
-    def attributes_of(path: Path) -> dict[str, Any]:
-        """How a bank was made. Raises Refusal as `load` does; every byte is looked at, and no feature kept."""
-        try:
-            if not sealed.check(path):
-                raise ValueError("it does not end with its digest")
-            with h5py.File(path, "r") as file:
-                return _attributes(file)
-        except (OSError, KeyError, ValueError) as error:
-            raise _no_bank(path, error) from error
+    def facts_of(path: Path) -> tuple[dict[str, Any], list[str]]:
+        """How a bank was made, and of which videos. Raises Refusal as `load` does; every byte is looked at, and no
+        feature kept."""
+        with _opened(path) as (_, others):
+            return others["attributes"], others["video_ids"]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[h5py.Dataset, dict[str, Any]]]:
+    """The rows of a bank, yet to be read, and all else of it. Raises Refusal."""
+    try:
+        if not sealed.check(path):
+            raise ValueError("it does not end with its digest")
+        with h5py.File(path, "r") as file:
+            yield _checked(file, path.stat().st_size)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # HDF5's own too
+        raise Refusal(
+            f"not a feature bank: {error}", where=str(path), remedy="evaluate again: make evaluate"
+        ) from error
+
+
+def _checked(file: h5py.File, size: int) -> tuple[h5py.Dataset, dict[str, Any]]:
+    """size: of the file in bytes; no column is read that claims more. Raises ValueError, with the column's name."""
+    attributes = {key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()}
+    for name in ("stream", "dtype", "videos"):
+        if not isinstance(attributes.get(name), str):
+            raise ValueError(f"{name}: this is no text")
+    stream, dtype = attributes["stream"], attributes["dtype"]
+    if dtype not in ROWS:
+        raise ValueError(f"dtype: {dtype!r} is none of {', '.join(ROWS)}")
+
+    def column(name: str, kind: str, dimensions: int = 1) -> h5py.Dataset:
+        found = file[name]
+        if not isinstance(found, h5py.Dataset) or (found.dtype.name, found.ndim) != (kind, dimensions):
+            raise ValueError(f"{name}: this is no column of {kind}")
+        if found.nbytes > size:
+            raise ValueError(f"{name}: it claims {found.nbytes:,} bytes, the file has {size:,}")
+        return found
+
+    rows, labels = column(stream, dtype, 2), column("label", "int64")[()]
+    ids, splits = (list(column(name, "object").asstr()[()]) for name in ("video_id", "split"))
+    if not len(rows) == len(labels) == len(ids) == len(splits):
+        raise ValueError(f"{stream}: features of the shape {rows.shape} for {len(ids)} videos")
+    for first in range(0, len(rows), AT_ONCE):
+        if not np.isfinite(rows[first : first + AT_ONCE]).all():
+            raise ValueError(f"{stream}: features that are not finite")
+    if labels.min(initial=0) < -1:
+        raise ValueError(f"label: {labels.min()} is no class")
+    if strange := set(splits) - set(SPLITS):
+        raise ValueError(f"split: {min(strange)!r} is none")
+    others = {"stream": stream, "video_ids": ids, "labels": labels, "splits": splits, "attributes": attributes}
+    return rows, others
 
 
 def write(
@@ -132,11 +171,3 @@ class _Reserved(io.FileIO):
         if not self.closed:
             super().truncate(self._used)
         super().close()
-
-
-def _attributes(file: h5py.File) -> dict[str, Any]:
-    return {key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()}
-
-
-def _no_bank(path: Path, error: Exception) -> Refusal:
-    return Refusal(f"not a feature bank: {error}", where=str(path), remedy="evaluate again: make evaluate")

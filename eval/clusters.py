@@ -1,68 +1,69 @@
-"""How well clusters agree with classes: nothing is trained on these numbers."""
+"""Clusters of a feature bank's videos, found without labels, and how well they agree with classes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
 
-from eval.retrieval import NO_LABEL
-from pipeline.errors import Refusal
+from train.clustering.agreement import NO_LABEL, SizeGroup, agreement, by_size, cluster_scores
+from train.clustering.finch import finch
+from train.clustering.kmeans import kmeans
+
+__all__ = ["Clustering", "cluster", "cluster_scores", "measure"]
+
+ALGORITHMS = {
+    "kmeans": "k-means",
+    "spherical_kmeans": "spherical k-means",
+    "finch": "FINCH, first partition",
+    "finch_merged": "FINCH, merged to the number of classes",
+}
 
 
-def cluster_scores(assignments: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor) -> dict[str, float]:
-    """Agreement of clusters with classes; the names of neither matter.
+@dataclass(frozen=True)
+class Clustering:
+    """`assignments` (N,) to `count` clusters by one of ALGORITHMS; `scores` as `train.clustering.agreement.agreement`
+    gives them, and `sizes` as `by_size`; both empty without labels."""
+
+    algorithm: str
+    count: int
+    assignments: np.ndarray
+    scores: dict[str, float]
+    sizes: list[SizeGroup]
+
+
+def cluster(features: np.ndarray, labels: np.ndarray, count: int = 0, seed: int = 0) -> list[Clustering]:
+    """Clusters of rows by every algorithm; labels only score them, and say how many there are where `count` does not.
 
     Args:
-        assignments: (N,) the cluster of each video, integers.
-        labels: (N,) the class of each video, integers.
-
-    Returns:
-        nmi: mutual information over the arithmetic mean of both entropies, 0..1. It grows with the number of clusters.
-        ami: the same, adjusted for chance: 0 on average for random clusters, 1 for equal partitions.
-        ari: the Rand index, adjusted for chance (Hubert and Arabie 1985).
-        accuracy: the share of videos in the right cluster, 0..1, where each class has one cluster and each cluster one
-            class, chosen to make the share largest (Hungarian method); all videos of a cluster without a class are
-            errors.
+        features: (N, D), the mean of each video's unit features.
+        labels: (N,) classes, -1 for none.
+        count: of the clusters of k-means; 0: that of the classes, or without labels that of FINCH's first partition.
 
     Raises:
-        Refusal: nothing to score, lengths that differ, values that are no integers, or videos without a label (-1).
+        ValueError: features that are not (N, D) or not finite. Refusal: labels of another number.
     """
-    clusters, classes = _names(assignments, "assignments"), _names(labels, "labels")
-    if len(clusters) != len(classes):
-        raise Refusal(
-            f"{len(clusters)} assignments cannot be compared with {len(classes)} labels",
-            where="eval.clusters.cluster_scores",
-            remedy="give both for the same videos in the same order",
-        )
-    if (classes == NO_LABEL).any():
-        raise Refusal(
-            f"{(classes == NO_LABEL).sum()} of {len(classes)} videos have no label",
-            where="eval.clusters.cluster_scores",
-            remedy="score the labelled videos alone",
-        )
-    return {
-        "nmi": float(normalized_mutual_info_score(classes, clusters, average_method="arithmetic")),
-        "ami": float(adjusted_mutual_info_score(classes, clusters, average_method="arithmetic")),
-        "ari": float(adjusted_rand_score(classes, clusters)),
-        "accuracy": _accuracy(classes, clusters),
+    partitions = finch(features, partitions=1)
+    classes = len(np.unique(labels[labels != NO_LABEL]))
+    wanted = min(count or classes or partitions.counts[0], len(features))
+    first = partitions.labels[:, 0]
+    merged = finch(features, clusters=wanted).labels[:, -1] if wanted < partitions.counts[0] else first
+    found = {
+        "kmeans": kmeans(features, wanted, seed=seed),
+        "spherical_kmeans": kmeans(features, wanted, spherical=True, seed=seed),
+        "finch": first,
+        "finch_merged": merged,
     }
+    return [
+        Clustering(name, len(np.unique(own)), own, agreement(own, labels), by_size(own, labels))
+        for name, own in found.items()
+    ]
 
 
-def _names(values: np.ndarray | torch.Tensor, what: str) -> np.ndarray:
-    """(N,) integers, N at least 1."""
-    names = values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if names.ndim != 1 or not len(names) or not np.issubdtype(names.dtype, np.integer):
-        raise Refusal(
-            f"{what} are {names.dtype} {names.shape}",
-            where="eval.clusters.cluster_scores",
-            remedy="integers (N,), N at least 1",
-        )
-    return names
-
-
-def _accuracy(classes: np.ndarray, clusters: np.ndarray) -> float:
-    common = contingency_matrix(classes, clusters)  # videos of each class (row) in each cluster (column)
-    return float(common[linear_sum_assignment(common, maximize=True)].sum() / len(classes))
+def measure(features: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    """What results record of the clusters of labelled videos: "ALGORITHM_SCORE", as kmeans_nmi, and of FINCH's first
+    partition the purity of clusters by their size, as "finch_purity@2-3"."""
+    found = cluster(features, labels, seed=seed)
+    values = {f"{one.algorithm}_{score}": value for one in found for score, value in one.scores.items()}
+    finest = next(one for one in found if one.algorithm == "finch")
+    return values | {f"finch_purity@{group.least}-{group.most}": group.purity for group in finest.sizes}

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import tempfile
 from pathlib import Path
 
 from eval import compare as comparing
+from eval import embed
+from eval import search as searching
 from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
+from eval.published import tables as published_tables
 from eval.report import write_report
-from eval.runs import stages
-from pipeline import environment
+from eval.runs import data_of, stages
+from pipeline import environment, importers
+from pipeline.commands.stores import QUARANTINE_EXIT_CODE
+from pipeline.errors import UsageError, named
+from pipeline.manifest import Manifest, Video
 from pipeline.store import open_store
 from pipeline.terminal import Terminal
 
 console = Terminal()
 errors = Terminal(stderr=True)
+SHOWN_PAIRS = 50
 
 
 def evaluate(
@@ -59,16 +68,38 @@ def evaluate(
                 console.print(f"{who}: {mean.metric} {100 * mean.value:.1f} %, {mean.set_name}")
 
 
-def report(run: Path, store: str, annotations: str = "") -> None:
-    """Write the report of an evaluated run again, from its results and features.
+def report(
+    run: Path | None = None,
+    store: str = "",
+    annotations: str = "",
+    runs: list[Path] | None = None,
+    out: Path = Path("comparison.html"),
+    protocol: str = "clean",
+) -> None:
+    """Write the report of an evaluated run again, from its results and features; or of several runs what `compare`
+    does, and class by class what changed between them.
+
+    The tables of a run lie in RUN/tables as CSV, Markdown and LaTeX, too.
 
     Args:
         run: Folder of the run.
         store: Folder of the store, or its URL.
         annotations: The annotation set that the run was evaluated with.
+        runs: Instead of one, folders of several runs.
+        out: The page to write of several runs.
+        protocol: Whose numbers are shown of several runs.
     """
+    if bool(run) == bool(runs) or not store:
+        raise UsageError("a report is of one run or of several, and of a store", remedy="RUN= STORE=, or RUNS= STORE=")
     environment.require_one_faiss()
-    console.print(f"wrote {write_report(run, open_store(store, annotations))}")
+    opened = open_store(store, annotations)
+    if runs:
+        comparison = comparing.compare(runs, protocol, data_of(opened), opened.annotated.name)
+        comparing.write_page(comparison, out, opened)
+        console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")
+        return
+    assert run is not None
+    console.print(f"wrote {write_report(run, opened)}")
 
 
 def compare(
@@ -95,6 +126,136 @@ def compare(
     comparing.write_page(comparison, out)
     console.print(comparison.table())
     console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")
+
+
+def embed_folder(
+    videos: Path,
+    run: Path,
+    out: Path,
+    store: str = "",
+    manifest: Path | None = None,
+    workers: int = 0,
+    reader: str = "auto",
+    threads: int = 0,
+) -> int:
+    """Features of a folder of new videos, in one go: they are extracted into OUT/store and shown to a run's networks.
+
+    Writes OUT/features.parquet, one row a video, and OUT/<stream>.h5. Safe to repeat: only new videos are extracted,
+    features are computed anew only if something that they depend on has changed. Labels are not needed. A broken video
+    is left out, with its reason in OUT/store/quarantine; the exit code is then 3.
+
+    Args:
+        videos: Folder that holds the videos.
+        run: Folder of the run, whose last stage of each stream is taken.
+        out: Folder to write.
+        store: A store whose settings the videos are extracted with; by default those that the run was trained on.
+        manifest: Use this manifest; its paths are relative to `videos`. By default all videos of the folder.
+        workers: Videos in extraction at once; 0 takes all cores.
+        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        threads: Of the reader; 0 takes one for each core, eight at most.
+    """
+    _show_log()
+    settings = embed.extraction_settings(run, open_store(store) if store else None)
+    cache = embed.extracted(
+        importers.listed("folder", videos, manifest=manifest), videos, out / "store", settings, workers
+    )
+    chosen, empty = embed.usable(cache)
+    if empty:
+        errors.print(f"{len(empty)} videos have no frame that all views have, and are left out: {named(empty, 5)}")
+    banks = embed.embed(run, cache, chosen, out, reader, threads)
+    embed.write_parquet(banks, cache, out / "features.parquet")
+    sizes = ", ".join(f"{bank.features.shape[1]} of {stream}" for stream, bank in banks.items())
+    console.print(f"features of {len(chosen)} videos ({sizes}): {out / 'features.parquet'}")
+    return QUARANTINE_EXIT_CODE if cache.quarantine or empty else 0
+
+
+def search(
+    query: Path,
+    run: Path,
+    store: str,
+    neighbours: int = 10,
+    out: Path = Path("search.html"),
+    reader: str = "auto",
+    threads: int = 0,
+) -> None:
+    """The videos of a store that are most like a video file, in the terminal and as a page of moving strips.
+
+    No label is needed. Features of the store's videos are computed once and kept with the run.
+
+    Args:
+        query: Video file.
+        run: Folder of the run whose networks compare videos.
+        store: Folder of the store, or its URL.
+        neighbours: How many videos to find.
+        out: The page to write; it needs no other file.
+        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        threads: Of the reader; 0 takes one for each core, eight at most.
+    """
+    environment.require_one_faiss()
+    _show_log()
+    if not query.is_file():
+        raise UsageError("there is no such video", where=str(query), remedy="give a video file as QUERY=")
+    opened = open_store(store)
+    banks = searching.gallery(run, opened, reader, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Manifest([Video("query", query.name)], [])
+        settings = embed.extraction_settings(run, opened)
+        place = embed.extracted(asked, query.parent, Path(folder) / "store", settings, workers=1)
+        rows = embed.embed(run, place, ["query"], Path(folder), reader, threads)
+        found = searching.search({name: bank.features[0] for name, bank in rows.items()}, banks, opened, neighbours)
+        searching.write_page((place, "query", query.name), found, opened, banks, run, out)
+    console.print(searching.found_table(found).markdown())
+    console.print(f"found {len(found)} of {len(next(iter(banks.values())).video_ids)} videos: {out}")
+
+
+def duplicates(
+    run: Path, store: str, least: float = 0.98, out: Path | None = None, reader: str = "auto", threads: int = 0
+) -> None:
+    """The pairs of a store's videos that are nearly the same, and their splits: test videos that were trained on, say.
+
+    Args:
+        run: Folder of the run whose networks compare videos.
+        store: Folder of the store, or its URL.
+        least: Similarity of a pair at least: the cosine of centred features, the mean over streams.
+        out: Also written to this file: .csv, .md or .tex.
+        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        threads: Of the reader; 0 takes one for each core, eight at most.
+    """
+    environment.require_one_faiss()
+    _show_log()
+    opened = open_store(store)
+    pairs = searching.duplicates(searching.gallery(run, opened, reader, threads), opened, least)
+    table = searching.pairs_table(pairs)
+    if pairs:
+        console.print(dataclasses.replace(table, rows=table.rows[:SHOWN_PAIRS]).markdown())
+    if out:
+        table.write(out)
+    across = sum(set(pair.splits) == {"train", "test"} for pair in pairs)
+    shown = f", the first {SHOWN_PAIRS} are shown" if len(pairs) > SHOWN_PAIRS else ""
+    console.print(
+        f"{len(pairs)} pairs are similar by {least} or more, {across} of them a training and a test video{shown}"
+        + (f": {out}" if out else "")
+    )
+
+
+def tables(runs: list[Path] | None = None, paper: str = "", out: Path | None = None) -> None:
+    """Every table of the five papers, with the command that makes each line and what stands in its place here.
+
+    Numbers are in percent, as published, with how sure they are: seen, reprinted, derived, or recalled, which nobody
+    has checked. In a number's place stands what evaluation measured of `runs`, "not run", or why it cannot be.
+
+    Args:
+        runs: Folders of runs that were evaluated.
+        paper: One paper alone: coclr, vicc, goca, slic or cocon.
+        out: Also written to this file: .csv, .md or .tex.
+    """
+    lines = published_tables.listing(runs or [], paper)
+    console.print(published_tables.text(lines))
+    if out:
+        published_tables.as_table(lines).write(out)
+    numbers = [line for line in lines if line.number]
+    measured = sum(line.value is not None for line in numbers)
+    console.print(f"\n{len(numbers)} numbers, {measured} of them measured here" + (f": {out}" if out else ""))
 
 
 def _show_log() -> None:

@@ -11,15 +11,18 @@ from typing import Any
 
 import yaml
 
-from eval import results, streams
+from eval import changes, results, streams
 from eval.charts import Bar
 from eval.protocols import PROTOCOLS
 from eval.report import render
+from eval.report.sheets import WORDS, Sheet
 from eval.results import MEAN, Record
 from eval.retrieval import KS
-from eval.runs import recipe_text
+from eval.runs import recipe as recipe_of
+from eval.table import Cell, Table
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.store import VideoStore
 
 METRICS = ("R@1", "linear_top1", *(f"R@{k}" for k in KS if k > 1))
 
@@ -33,6 +36,7 @@ class Line:
     stage: str
     network: str
     seeds: tuple[int, ...]
+    runs: tuple[Path, ...]
     values: dict[str, tuple[float, ...]]
 
     def mean(self, metric: str) -> float:
@@ -61,6 +65,40 @@ class Comparison:
     chance: dict[str, float]
     recipes: dict[str, dict[str, Any]]
 
+    def sheet(self) -> Sheet:
+        """All figures, in percent, mean and spread over the seeds."""
+        rows: list[list[Cell]] = []
+        for line in self.lines:
+            words = (line.words(metric) if metric in line.values else None for metric in METRICS)
+            rows.append([line.stream, line.recipe, line.stage, line.network, " ".join(map(str, line.seeds)), *words])
+        guesses = (self.chance.get(metric) for metric in METRICS)
+        rows.append(["any", None, None, "guessing", None, *(None if g is None else 100 * g for g in guesses)])
+        head = ("stream", "recipe", "stage", "network", "seeds", *(WORDS.get(metric, metric) for metric in METRICS))
+        kinds = (*(line.network for line in self.lines), "chance")
+        return Sheet("comparison", Table(f"Runs on {self.data}, protocol {self.protocol}", head, rows), kinds)
+
+    def by_class(self, store: VideoStore) -> dict[str, Sheet]:
+        """Of each stream R@1 class by class of the trained network of each recipe's last stage, the mean over seeds; of
+        a single recipe, of each seed. Raises Refusal where features are not there."""
+        made = {}
+        for stream, found in itertools.groupby(self.lines, key=lambda line: line.stream):
+            last: dict[str, Line] = {}
+            for line in found:
+                order = [stage["name"] for stage in self.recipes[line.recipe]["stages"]]
+                if line.network == "trained" and line.stage in order:  # fused streams have no features of their own
+                    held = last.get(line.recipe)
+                    if held is None or order.index(line.stage) > order.index(held.stage):
+                        last[line.recipe] = line
+            columns = {name: tuple((run, line.stage) for run in line.runs) for name, line in last.items()}
+            if len(last) == 1:
+                (line,) = last.values()
+                columns = {
+                    f"seed {seed}": ((run, line.stage),) for seed, run in zip(line.seeds, line.runs, strict=True)
+                }
+            if columns:
+                made[stream] = changes.by_class(columns, stream, self.protocol, store)
+        return made
+
     def table(self) -> str:
         """R@1 and the linear probe as a Markdown table, in percent, with R@1 of each seed."""
         head = ("stream", "recipe", "stage", "network", "seeds", "R@1", "R@1 of each", "linear")
@@ -69,7 +107,7 @@ class Comparison:
              " ".join(f"{100 * value:.1f}" for value in line.values.get("R@1", ())), line.words("linear_top1"))
             for line in self.lines
         ]  # fmt: skip
-        return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+        return Table(f"Runs on {self.data}", head, rows).markdown()
 
 
 @dataclass(frozen=True)
@@ -111,8 +149,8 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
     )
 
 
-def write_page(comparison: Comparison, out: Path) -> None:
-    """Write a comparison as one HTML page that needs no other file."""
+def write_page(comparison: Comparison, out: Path, store: VideoStore | None = None) -> None:
+    """Write a comparison as one HTML page that needs no other file; with the store, class by class, too."""
     several = len(comparison.recipes) > 1
     chart: dict[str, list[Bar]] = {}
     for stream, lines in itertools.groupby(comparison.lines, key=lambda line: line.stream):
@@ -131,7 +169,7 @@ def write_page(comparison: Comparison, out: Path) -> None:
             chart[stream].append(Bar("guessing", "chance", comparison.chance["R@1"], None))
     recipes = {name: yaml.safe_dump(recipe, sort_keys=False) for name, recipe in comparison.recipes.items()}
     content = {
-        "comparison": comparison, "chart": chart, "metrics": METRICS, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
+        "comparison": comparison, "chart": chart, "sheet_of_all": comparison.sheet(), "by_class": comparison.by_class(store) if store else {}, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
         "protocol_words": PROTOCOLS[comparison.protocol].words,
     }  # fmt: skip
     with storage.writing("the comparison", out):
@@ -144,7 +182,7 @@ def _bar_name(line: Line, several: bool) -> str:
 
 
 def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
-    recipe = yaml.safe_load(recipe_text(path))
+    recipe = recipe_of(path)
     seed = recipe.pop("seed")
     records = [record for record in results.read(path / "results.json") if record.protocol == protocol]
     if not records:
@@ -224,7 +262,8 @@ def _lines(name: str, group: list[_Run]) -> Iterator[Line]:
             for metric in METRICS
             if all(metric in each for each in having.values())
         }
-        yield Line(stream, name, stage, network, tuple(having), values)
+        paths = {run.seed: run.path for run in group}
+        yield Line(stream, name, stage, network, tuple(having), tuple(paths[seed] for seed in having), values)
 
 
 def _without_repeats(lines: Iterable[Line], earlier: list[Line]) -> list[Line]:

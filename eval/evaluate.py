@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval import features, fusion, linear, results, retrieval, streams
+from eval import clusters, features, fusion, linear, results, retrieval, streams
 from eval.bank import FeatureBank
 from eval.features import GALLERY, Request, Seen
 from eval.protocols import PROTOCOLS, Protocol
-from eval.published import counterpart
+from eval.published import Origin, counterpart, origin
 from eval.report import write_report
-from eval.results import NETWORKS, Record
+from eval.results import ADJUSTED, NETWORKS, Record
 from eval.runs import Stage, bank_path, data_of, stages, trained_on
 from pipeline.errors import Refusal, UsageError, named, refuse_unknown
 from pipeline.store import VideoStore
@@ -36,11 +36,11 @@ errors = Terminal(stderr=True)
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose features, taken how: the network of a stage (`method`, digest of its `checkpoint`) on a stream, by a
+    """Whose features, taken how: the network of a stage (its `origin`, digest of its `checkpoint`) on a stream, by a
     protocol."""
 
     stage: str
-    method: str
+    origin: Origin
     checkpoint: str
     protocol: str
     network: str
@@ -88,23 +88,30 @@ def evaluate(
     chosen = asked_for(protocols)
     trained_stages = stages(run)
     chosen = chosen or of_methods([stage.metadata["method"] for stage in trained_stages])
+    if told := store.table.told_of_missing():
+        log.warning("%s", told)
     empty = store.table.names(np.flatnonzero(store.table.frames < 1))
     if empty:
         first = named([repr(video) for video in empty], SHOWN)
         log.warning("%d videos have no frame that all views have, and are left out: %s", len(empty), first)
     videos = evaluated_videos(store, set(empty))
     threads = threads or min(8, len(os.sched_getaffinity(0)))
-    # Published numbers stand beside ours only for networks trained on the data set that they are tested on.
+    # Of ours, published numbers stand beside networks trained on the data set that they are tested on.
     home = all(trained_on(stage, run, store) for stage in trained_stages)
-    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half)
+    pretraining = data_of(store) if home else ""
+    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half, pretraining)
     measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
     latest: dict[tuple[str, str, str], Subject] = {}
+    grouped: dict[Request, dict[str, float]] = {}
     for subject, request in subjects.items():
         centre = PROTOCOLS[subject.protocol].centre
         if (request, centre) not in measured:
-            measured[request, centre] = measure(FeatureBank.load(banks[request]), centre)
-        records += _records(subject, measured[request, centre], store, home)
+            bank = FeatureBank.load(banks[request])
+            measured[request, centre] = measure(bank, centre)
+            if request not in grouped:
+                grouped[request] = _clusters(bank)
+        records += _records(subject, measured[request, centre], store, grouped[request])
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
     for protocol, network in itertools.product(chosen, NETWORKS):
         present = [stream for name, kind, stream in latest if (name, kind) == (protocol.name, network)]
@@ -118,7 +125,7 @@ def evaluate(
                 [FeatureBank.load(banks[request]) for request in requests],
                 alone,
             )
-            records += _records(_together(parts), fused, store, home)
+            records += _records(_together(parts), fused, store, {})
     results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
     return write_report(run, store), records
 
@@ -211,18 +218,29 @@ def fuse(protocol: Protocol, names: list[str], banks: list[FeatureBank], parts: 
 def _together(parts: Sequence[Subject]) -> Subject:
     stages = dict.fromkeys((part.stage, part.checkpoint) for part in parts)
     stage, checkpoint = ("+".join(names) for names in zip(*stages, strict=True))
-    return dataclasses.replace(parts[0], stage=stage, checkpoint=checkpoint, stream=streams.together(len(parts)))
+    made_by = parts[0].origin
+    if any(part.origin != made_by for part in parts):
+        made_by = dataclasses.replace(made_by, method="")  # nobody published such a pair
+    stream = streams.together(len(parts))
+    return dataclasses.replace(parts[0], stage=stage, origin=made_by, checkpoint=checkpoint, stream=stream)
 
 
-def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool) -> list[Record]:
-    """`home`: the networks were trained on this store's videos."""
+def _clusters(bank: FeatureBank) -> dict[str, float]:
+    """Of the test videos, by their rows as they are."""
+    tested = bank.rows(TESTED)
+    return clusters.measure(bank.features[tested], bank.labels[tested], int(bank.attributes["seed"]))
+
+
+def _records(subject: Subject, measured: Measured, store: VideoStore, grouped: dict[str, float]) -> list[Record]:
+    """`grouped`: what was measured of the clusters."""
     chance = retrieval.chance(measured.wanted, measured.have)
-    values: dict[str, tuple[float, float]] = {}
+    values: dict[str, tuple[float, float | None]] = {}
     if measured.ranks is not None:
         values = {f"R@{k}": (share, chance[k]) for k, share in retrieval.shares(measured.ranks).items()}
     accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == measured.wanted))
     # Guessing a class as often as it occurs in training is right as often as a random training video is.
     values["linear_top1"] = (accuracy, chance[1])
+    values |= {name: (value, 0.0 if name.endswith(ADJUSTED) else None) for name, value in grouped.items()}
     shown = [
         f"{word} {100 * values[metric][0]:.1f} %"
         for metric, word in (("R@1", "R@1"), ("linear_top1", "linear"))
@@ -234,7 +252,11 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
     )
     data = data_of(store)
     # The papers' linear probes are trained otherwise, so only retrieval has a counterpart.
-    comparable = home and subject.network == "trained" and subject.method in PROTOCOLS[subject.protocol].methods
+    quotes = {
+        metric: counterpart(subject.origin, subject.stream, data, metric, subject.protocol)
+        for metric in values
+        if metric.startswith("R@") and subject.network == "trained"
+    }
     return [
         Record(
             metric=metric,
@@ -248,9 +270,7 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, home: bool
             checkpoint=subject.checkpoint,
             annotations=results.told(store),
             chance=guess,
-            published=counterpart(subject.method, data, subject.stream, data, metric)
-            if comparable and metric.startswith("R@")
-            else None,
+            published=quote.value if (quote := quotes.get(metric)) else None,
         )
         for metric, (value, guess) in values.items()
     ]
@@ -265,6 +285,7 @@ def _banks(
     reader_name: str,
     threads: int,
     half: bool,
+    pretraining: str,
 ) -> tuple[dict[Subject, Request], dict[Request, Path]]:
     """What each stage's networks are asked for, in the order of stages, and the features that answer it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -304,9 +325,8 @@ def _banks(
                     dtype="float16" if half else "float32",
                 )
                 networks.setdefault(request, found)
-                subjects[Subject(stage.name, stage.metadata["method"], checkpoint, protocol.name, kind, stream)] = (
-                    request
-                )
+                made_by = origin(stage, stream, pretraining)
+                subjects[Subject(stage.name, made_by, checkpoint, protocol.name, kind, stream)] = request
         paths = {bank_path(run, store, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
         return subjects, features.banks(paths, network, store, videos, executor)
 

@@ -152,7 +152,7 @@ def banks(
     places: dict[Request, list[Path]] = {}  # where a bank is still to be written
     made: dict[Request, Path] = {}
     for path, request in wanted.items():
-        attributes = _reusable(path, request.attributes())
+        attributes = _reusable(path, request.attributes(), videos)
         if attributes is not None and attributes["videos"] != request.videos:
             bank = FeatureBank.load(path)
             kind = np.dtype(request.dtype)
@@ -208,13 +208,13 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str | i
             yield f"{prefix}{name}", value if isinstance(value, (str, int, float)) else str(value)
 
 
-def _reusable(path: Path, wanted: dict[str, str | int | float]) -> dict[str, Any] | None:
-    """The attributes of the bank at `path` if there is one and they are `wanted`, but for labels and splits, on which
-    rows do not depend; says which one is not."""
+def _reusable(path: Path, wanted: dict[str, str | int | float], videos: Sequence[str]) -> dict[str, Any] | None:
+    """The attributes of the bank at `path` if there is one of these videos and they are `wanted`, but for labels and
+    splits, on which rows do not depend; says which one is not."""
     if not path.is_file():
         return None
     try:
-        have = FeatureBank.attributes_of(path)
+        have, of = FeatureBank.facts_of(path)
     except Refusal as refusal:
         log.info("%s is computed again: %s", path, refusal.what)
         return None
@@ -223,6 +223,9 @@ def _reusable(path: Path, wanted: dict[str, str | int | float]) -> dict[str, Any
         if old != new:
             log.info("%s is computed again: %s was %s and is now %s", path, key, old, new)
             return None
+    if of != list(videos):
+        log.info("%s is computed again: it is of other videos than it says", path)
+        return None
     return have
 
 

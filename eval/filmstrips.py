@@ -108,11 +108,11 @@ def picture(store: VideoStore, video_id: str, stream: str, clip_frames: int) -> 
     numbers = (length - covered) // 2 + np.unique(np.linspace(0, covered - 1, min(FRAMES, covered)).round().astype(int))
     first, *others = info.views
     width = min(WIDTH, info.width)
-    tiles = [_resized(frame, width) for frame in _pictures(store, video_id, first, numbers)]
+    tiles = [_resized(frame, width) for frame in pictures(store, video_id, first, numbers)]
     if stream in others:
         tiles = [
             np.vstack([tile, _resized(below, width, tile.shape[0])])
-            for tile, below in zip(tiles, _pictures(store, video_id, stream, numbers), strict=True)
+            for tile, below in zip(tiles, pictures(store, video_id, stream, numbers), strict=True)
         ]
     sheet = cv2.cvtColor(np.hstack(tiles), cv2.COLOR_RGB2BGR)
     done, jpeg = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
@@ -121,7 +121,8 @@ def picture(store: VideoStore, video_id: str, stream: str, clip_frames: int) -> 
     return Picture(uri, len(tiles), width, tiles[0].shape[0], max(covered / (info.fps or 25.0), 0.4))
 
 
-def _pictures(store: VideoStore, video_id: str, view: str, frames: np.ndarray) -> np.ndarray:
+def pictures(store: VideoStore, video_id: str, view: str, frames: np.ndarray) -> np.ndarray:
+    """Frames (N, H, W, 3) of a view for people."""
     return VIEWS[view].picture(store.read(video_id, view, frames), store.settings[view])
 
 

@@ -19,6 +19,7 @@ from pipeline.storage import sealed
 from pipeline.store import VideoStore
 
 NETWORKS = ("trained", "untrained")
+ADJUSTED = ("_ami", "_ari")  # ends of names of scores that are 0 by chance, and may be below
 MEAN = "mean of "  # begins what stands for the annotation set where several are averaged
 
 
@@ -27,8 +28,8 @@ class Record:
     """One measurement.
 
     Attributes:
-        metric: "R@1", "R@5", ..., "linear_top1".
-        value: a fraction, 0..1.
+        metric: "R@1", "R@5", ..., "linear_top1", "kmeans_nmi", ... (`eval.clusters.measure`).
+        value: a fraction, 0..1; scores of clusters that are adjusted for chance may be below 0.
         protocol: a name in `eval.protocols.PROTOCOLS`.
         stream: of the network, such as "rgb"; of several fused, see `eval.streams.together`.
         network: "trained" or "untrained".
@@ -65,9 +66,10 @@ class Record:
             number = getattr(self, name)
             if number is None and name != "value":
                 continue
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:
+            least = -1 if self.metric.endswith(ADJUSTED) else 0
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not least <= number <= 1:
                 raise Refusal(
-                    f"{name} of {self.metric} is {number!r}, but it must be a fraction between 0 and 1",
+                    f"{name} of {self.metric} is {number!r}, but it must be a fraction between {least} and 1",
                     where=f"{self.stage} / {self.stream} / {self.network} / {self.protocol}",
                     remedy="a percentage belongs divided by 100",
                 )

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
 from train.callbacks.metrics import read_lines
-from train.stages import checkpoint_path
+from train.stages import RECIPE, checkpoint_path, read_recipe
 from train.training_set import of_splits
 
 
@@ -46,20 +44,26 @@ def bank_path(run: Path, store: VideoStore, stage: str, network: str, protocol: 
     return folder / f"{network}-{protocol}-{stream}.h5"
 
 
-def recipe_text(run: Path) -> str:
-    """The resolved recipe of a run, as written.
+def recipe(run: Path) -> dict[str, Any]:
+    """The resolved recipe of a run.
 
     Raises:
-        Refusal: no run here.
+        Refusal: no run here, or its recipe is damaged.
     """
-    path = run / "recipe.yaml"
+    path = run / RECIPE
     if not path.is_file():
         raise Refusal(
             "there is no run here" if run.is_dir() else "there is no such folder",
             where=str(path),
             remedy="train first: make pretrain METHOD=infonce STORE=... RUN=...; or give the RUN= that it wrote",
         )
-    return path.read_text(encoding="utf-8")
+    return read_recipe(path)
+
+
+def recipe_text(run: Path) -> str:
+    """The same as it was written."""
+    recipe(run)
+    return (run / RECIPE).read_text(encoding="utf-8")
 
 
 def stages(run: Path) -> list[Stage]:
@@ -68,7 +72,7 @@ def stages(run: Path) -> list[Stage]:
     Raises:
         Refusal: no run here, or not one checkpoint yet.
     """
-    names = [stage["name"] for stage in yaml.safe_load(recipe_text(run))["stages"]]
+    names = [stage["name"] for stage in recipe(run)["stages"]]
     paths = {name: checkpoint_path(run, name) for name in names}
     found = [Stage(name, path, checkpoints.metadata(path)) for name, path in paths.items() if path.is_file()]
     if not found:
@@ -83,9 +87,8 @@ def stages(run: Path) -> list[Stage]:
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
     """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded
     them."""
-    splits = yaml.safe_load(recipe_text(run))["splits"]
     try:
-        chosen = of_splits(store, splits)
+        chosen = of_splits(store, recipe(run)["splits"])
     except Refusal:  # none is of these splits
         return False
     return stage.metadata["store_videos_hash"] == chosen.digest()

@@ -22,7 +22,8 @@ TARGETS = {
     "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER", "verify": "STORE",
     "bring": "FRAMES STORE FLOWS MANIFEST WORKERS", "preview": "STORE OUT", "export": "STORE VIDEO OUT VIEW",
     "preview-clips": "STORE METHOD RECIPE SEED OUT", "pretrain": "STORE RUN METHOD RECIPE SEED", "evaluate": "RUN STORE",
-    "compare": "RUNS OUT", "bench-methods": "STORE OUT",
+    "compare": "RUNS OUT", "report": "RUNS STORE OUT", "tables": "RUNS OUT",
+    "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT", "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT",
 }
 # fmt: on
 # Stands for the Python of the virtual environment: writes down what it would be run with.

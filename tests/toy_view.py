@@ -30,6 +30,9 @@ class ToySettings:
     def frame_codec(self) -> JpegCodec:
         return JpegCodec(95, "stacked")
 
+    def check(self) -> None:
+        pass
+
     def resolved(self) -> ToySettings:
         return self
 

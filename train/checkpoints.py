@@ -14,6 +14,7 @@ import torch
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, named, spelled_out
 from pipeline.storage import sealed
+from pipeline.validation import Count, Facts, check
 from train import methods
 from train.methods.method import Method, MethodSettings, Start
 from train.networks.network import Network
@@ -29,6 +30,33 @@ FACTS = ("method", "stage", "streams", "seed", "step", "finished", "versions", "
 TO_CONTINUE = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
 OPTIMISED = "optimised"  # among our facts: `kept_by` of the optimisers
 PARTS = {"head": "projection head"}  # what people call parts that they may know by another name
+
+
+class CheckpointFacts(Facts):
+    """What is relied on of `FACTS`."""
+
+    method: str
+    stage: str
+    streams: list[str]
+    seed: Count
+    step: Count
+    finished: bool
+    versions: dict[str, str]
+    store_videos_hash: str
+    recipe_hash: str
+
+
+class Content(Facts):
+    """The same of the rest, where it is there: Lightning checks nothing of what it goes on with."""
+
+    state_dict: dict[str, Any]
+    hyper_parameters: dict[str, Any]
+    optimizer_states: list[dict[str, Any]] = []
+    lr_schedulers: list[dict[str, Any]] = []
+    loops: dict[str, Any] = {}
+    callbacks: dict[str, Any] = {}
+    epoch: Count = 0
+    global_step: Count = 0
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -66,6 +94,17 @@ def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
     known = facts.keys() if isinstance(facts, dict) else ()
     lacks = [name for name in CONTENT if name not in checkpoint]
     _refuse_incomplete(lacks + [name for name in FACTS if name not in known], path)
+    try:
+        check(CheckpointFacts, facts)
+        check(Content, checkpoint)
+        if not all(isinstance(tensor, torch.Tensor) for tensor in checkpoint["state_dict"].values()):
+            raise ValueError("state_dict: not all of it are tensors")
+    except ValueError as error:
+        raise Refusal(
+            f"the checkpoint says what cannot be: {error}",
+            where=str(path),
+            remedy="put another one, such as step-N.ckpt of its folder, in its place, or delete it and train the stage anew",
+        ) from error
 
 
 def _refuse_incomplete(lacks: Sequence[str], path: Path) -> None:

@@ -101,7 +101,7 @@ def _checked(recipe: Recipe, store: VideoStore, hardware: Hardware, use_all: boo
 def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
     names = ", ".join(stage.name for stage in recipe.stages)
     tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
-    if told := store.annotated.told():
+    for told in filter(None, [store.table.told_of_missing(), store.annotated.told()]):
         tell(told)
     if training_set.empty:
         tell(training_set.told_of_empty())
@@ -188,28 +188,33 @@ def verify(run: Path) -> int:
     return 1 if problems else 0
 
 
-def import_files(run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto") -> None:
+def import_files(
+    run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto", pretraining: str = ""
+) -> None:
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
     The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the
-    file twice, which makes one stage of both, prototypes included.) They are read without running code in them; every tensor is checked by name and shape. Known: the
-    layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D and on its ResNet-50), ViCC (S3D and its R(2+1)D), GOCA
-    (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and CoCon (2D3D-ResNets with a ConvGRU); and linear probes and
-    fine-tuned networks.
+    file twice, which makes one stage of both, prototypes included.) They are read without running code in them; every
+    tensor is checked by name and shape. Known: the layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D and on its
+    ResNet-50), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and CoCon (2D3D-ResNets
+    with a ConvGRU); and linear probes and fine-tuned networks.
 
     Networks are taken whole, with their heads. Evaluation compares videos as the paper does: by the backbone's feature,
-    which GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Other prototypes are left out, which is told. A
-    stage that starts from a network with a head of another form takes the backbone, and begins with a fresh head.
+    which GOCA pools to 1x2x2, or, of SLIC, by what the projection head gives. Other prototypes are left out, which is
+    told. A stage that starts from a network with a head of another form takes the backbone, and begins with a fresh
+    head.
 
     Args:
-        run: New folder, with a stage named rgb, one named flow, or both.
+        run: New folder, with a stage named rgb, one named flow, or both; or with one named goca.
         rgb: Published file of an RGB network.
         flow: Published file of a flow network.
         layout: auto, or coclr, vicc, goca, slic, dpc, cocon. Needed for DPC's network with running statistics, which is
             told from CoCon's by nothing.
+        pretraining: The data set that the files' networks were trained on, such as ucf101 or kinetics400: the report
+            then shows the papers' numbers of such networks beside theirs.
     """
     given = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path}
-    imported.import_run(given, run, layout)
+    imported.import_run(given, run, layout, pretraining)
     console.print(f"made a run of {', '.join(f'{path} ({stream})' for stream, path in given.items())}: {run}")
 
 

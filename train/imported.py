@@ -37,14 +37,15 @@ RECIPE = ("ucf101", "infonce")  # of which the run takes what the files do not s
 SHOWN = 4  # names of tensors that are told one by one
 
 
-def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
+def import_run(files: dict[str, Path], run: Path, layout: str, pretraining: str = "") -> None:
     """Write RUN with a finished stage for each stream -> file. Only GOCA's files say of which stream their networks
     are; one that is given for two streams makes one stage of method goca, with its prototypes.
 
     Of a file of CoCLR the query network is taken, with its key network and queue; of others the stream's or the query
     network, whole: projection head, aggregation or classifier included, and ViCC's prototypes. Videos are compared by
-    the layer that the paper compares them by. What a run has no place for is told. Raises Refusal for a run that is there, a file that is none
-    and files whose networks saw other clips, and UsageError without a file.
+    the layer that the paper compares them by. What a run has no place for is told. `pretraining` is the data set that
+    the files' networks were trained on, as the papers' tables call it; files do not say it. Raises Refusal for a run
+    that is there, a file that is none and files whose networks saw other clips, and UsageError without a file.
     """
     if not files:
         raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
@@ -52,7 +53,9 @@ def import_run(files: dict[str, Path], run: Path, layout: str) -> None:
         raise Refusal("there is something already", where=str(run), remedy="give a new folder as --run")
     found = {stream: import_published(path, layout) for stream, path in files.items()}
     recipe = _recipe(found, files)
-    written = {stage.name: _checkpoint(recipe, stage, *_of_stage(stage, found, files)) for stage in recipe.stages}
+    written = {
+        stage.name: _checkpoint(recipe, stage, *_of_stage(stage, found, files), pretraining) for stage in recipe.stages
+    }
     for stage in recipe.stages:
         _tell_what_is_left_out(stage, *_of_stage(stage, found, files))
     stages.prepare(run, recipe)
@@ -113,7 +116,9 @@ def _settings(stream: str, published: Published) -> tuple[str, MethodSettings]:
     return "infonce", InfoNCESettings(stream=stream, queue=queue, **network)
 
 
-def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path: Path) -> dict[str, Any]:
+def _checkpoint(
+    recipe: Recipe, stage: StageSettings, published: Published, path: Path, pretraining: str
+) -> dict[str, Any]:
     method = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     if isinstance(method, GOCA):
         _fill_goca(method, published, path)
@@ -124,7 +129,20 @@ def _checkpoint(recipe: Recipe, stage: StageSettings, published: Published, path
         _fill_infonce(method, stage.name, published, path)
     facts = provenance.described(recipe, stage)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
+    facts["published"] = {"method": _trained_by(published), "pretraining": pretraining}
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
+
+
+def _trained_by(published: Published) -> str:
+    """The method that made a file, of ours by name; of CoCLR's three, what is beside the encoder tells which. "" where
+    nothing does: probes and fine-tuned networks of CoCLR and ViCC on S3D look alike."""
+    if published.layout != "coclr":
+        return published.layout
+    if not published.queue:
+        return ""
+    if "sampler" in published.backbones:
+        return "coclr"
+    return "ubernce" if "labels" in published.queue else "infonce"
 
 
 def _fill_infonce(method: InfoNCE, stream: str, published: Published, path: Path) -> None:

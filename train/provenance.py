@@ -40,6 +40,7 @@ def facts(
     return described(recipe, stage) | {
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
         "store_settings_hash": store.settings_hash,
+        "store_settings": store.settings,  # by which new videos are extracted for the networks
         "store_videos_hash": training_set.digest,
         "annotations": {"name": store.annotated.name, "digest": store.annotated.digest},
         "start": start,
@@ -53,6 +54,7 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
         "method": stage.method,
         "stage": stage.name,
         "streams": list(stage.settings.networks),
+        "backbones": {stream: network.backbone for stream, network in stage.settings.networks.items()},
         "seed": recipe.seed,
         "clips": recipe.clips.as_dict(),
         "sampling": recipe.sampling_of(stage).as_dict(),

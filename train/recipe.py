@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
+from pipeline.validation import Facts, check
 from train import augment, methods
 from train.clips.spec import ClipSpec
 from train.methods.method import MethodSettings, Start
@@ -22,6 +24,7 @@ from train.settings import Settings, cannot_be, read, told_as_setting
 
 FOLDER = Path(__file__).parent / "recipes"
 TAKEN = ("features",)  # a folder of evaluation's, beside those of the stages
+STAGE_NAME = r"^[A-Za-z0-9_-]+$"  # a folder of the run
 LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -98,7 +101,7 @@ class StageSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> StageSettings:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name) or self.name in TAKEN:
+        if not re.fullmatch(STAGE_NAME, self.name) or self.name in TAKEN:
             raise cannot_be(
                 f"{self.name!r} cannot be the name of a stage's folder in the run",
                 f"letters, digits, _ and - ; and not {', '.join(TAKEN)}",
@@ -257,15 +260,46 @@ def find(recipe: str, method: str) -> Path:
 def load(path: Path, seed: int | None = None) -> Recipe:
     """Read and check a recipe. Raises UsageError naming file, key and nearest spelling; `seed` replaces the file's."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = _parsed(path, UniqueKeys)
+    except (OSError, ValueError) as error:
         raise UsageError(f"the recipe cannot be read: {error}", where=str(path), remedy="it is a YAML file") from error
     if seed is not None and isinstance(data, dict):
         data["seed"] = seed
     return read(Recipe, data, str(path))
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class RunStage(Facts):
+    name: Annotated[str, Field(pattern=STAGE_NAME)]
+
+
+class RunRecipe(Facts):
+    """What is relied on of a run's recipe, which its first training wrote."""
+
+    title: str
+    seed: Annotated[int, Field(ge=0)]
+    splits: list[str]
+    stages: Annotated[list[RunStage], Field(min_length=1)]
+
+
+def of_run(path: Path) -> dict[str, Any]:
+    """A run's recipe as it was written. Raises OSError, and ValueError for a file that is damaged."""
+    found = _parsed(path, _NoAliases)
+    if not isinstance(found, dict):
+        raise ValueError("it is no mapping of names")
+    check(RunRecipe, found)
+    return found
+
+
+def _parsed(path: Path, loader: type[yaml.SafeLoader]) -> Any:
+    try:
+        return yaml.load(storage.read_regular(path).decode(), Loader=loader)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (yaml.YAMLError, AttributeError, TypeError, LookupError, OverflowError) as error:  # PyYAML's own slips, too
+        raise ValueError(str(error)) from error
+
+
+class UniqueKeys(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML readers silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -276,6 +310,15 @@ class _UniqueKeys(yaml.SafeLoader):
                     problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+class _NoAliases(UniqueKeys):
+    """Refuses aliases, which let a few lines stand for more than fits into memory; a run's recipe is written without."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(problem="it has an alias", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 def _check_start(stage: StageSettings, earlier: dict[str, MethodSettings]) -> None:

@@ -23,6 +23,7 @@ from pipeline.storage import exclusive
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
 from train import checkpoints, provenance
+from train import recipe as recipes
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
@@ -337,13 +338,11 @@ def _trainer(
 def read_recipe(path: Path) -> dict[str, Any]:
     """A run's recipe as it was written. Raises Refusal for a file that is damaged."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = recipes.of_run(path)
+    except (OSError, ValueError) as error:
         raise Refusal(
             f"the run's recipe cannot be read: {error}", where=str(path), remedy="give another RUN="
         ) from error
-    if not isinstance(found, dict):
-        raise Refusal("the run's recipe is damaged", where=str(path), remedy="give another RUN=")
     if "sampling" not in found:
         raise Refusal(
             "the run is of an older costream, which drew other frames and pixels: its recipe has no `sampling`",

@@ -71,7 +71,10 @@ def _checkpoint(path: Path, recipe_hash: str) -> Refusal | None:
 
 
 def _metrics(path: Path) -> Refusal | None:
-    damaged = read_lines(path)[1]
+    try:
+        damaged = read_lines(path)[1]
+    except Refusal as refusal:
+        return refusal
     remedy = "nothing: a report leaves them out, and a stage that continues writes those after its checkpoint again"
     return Refusal(f"{damaged} lines are damaged", where=str(path), remedy=remedy) if damaged else None
 

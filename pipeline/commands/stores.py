@@ -20,7 +20,7 @@ from pipeline.extraction.journal import Summary, last_run
 from pipeline.importers.inventory import Extracted, Place
 from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
-from pipeline.store import VideoStore, annotation, catalogue, compatibility, open_store
+from pipeline.store import VideoStore, catalogue, compatibility, layout, open_store
 from pipeline.store import verify as verification
 from pipeline.terminal import Terminal, marked
 from pipeline.video.decode import Undecodable
@@ -85,6 +85,8 @@ def status(store: str, annotations: str = "") -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     splits = opened.annotated.count_splits()
     table.add_row("videos", f"{len(videos)}  ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})")
+    if told := videos.told_of_missing():
+        table.add_row("missing", marked(told, "yellow"))
     table.add_row("frames", f"{videos.lengths.sum(dtype=np.int64)}  ({videos.seconds() / 3600:.2f} hours)")
     table.add_row("classes", str(len(opened.classes)))
     if said := opened.annotated.name:
@@ -92,7 +94,7 @@ def status(store: str, annotations: str = "") -> None:
         table.add_row("annotations", told)
     for lack in filter(None, [opened.annotated.without_split(), opened.annotated.without_recordings()]):
         table.add_row("", marked(lack, "yellow"))
-    if others := [name for name in annotation.names(opened.root) if name != said]:
+    if others := [name for name in layout.annotations_written(opened.root) if name != said]:
         table.add_row("", f"others are {', '.join(others)}")
     cuts = pc.list_value_length(videos.cuts).to_numpy()
     if cuts.any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import time
@@ -21,6 +20,7 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.manifest import Video
 from pipeline.store import layout
+from pipeline.store import quarantine as quarantine_files
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter, writing_to
 from pipeline.video.decode import DecodeSettings, OpenVideo, Undecodable
@@ -168,9 +168,8 @@ def _probe_command(file: Path) -> str:
 
 def given_up(store: Path, video: Video) -> Outcome | None:
     """What a worker that ended itself over this video left to say, if it did."""
-    path = layout.quarantine_path(store, video.video_id)
-    entry = json.loads(storage.read_if_there(path) or b"{}")
-    if entry.get("stage") != TIME:
+    entry = quarantine_files.read(store, layout.quarantine_path(store, video.video_id))
+    if entry is None or entry["stage"] != TIME:
         return None
     return Outcome(video.video_id, "quarantined", entry["reason"], TIME)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.extraction.job import Outcome
+from pipeline.store.records import RunBegan, RunDid
 from pipeline.store.writing import writing_to
+from pipeline.validation import check, parse_json
 
 SECONDS_A_PART = 30.0
 
@@ -122,7 +124,10 @@ def last_run(store: Path) -> Run | None:
     try:
         text = "".join(storage.read(path).decode() for path in parts)
         # A line that a kill cut off ends the journal.
-        head, *lines = [json.loads(line) for line in text.split("\n")[:-1]]
+        head, *lines = [parse_json(line) for line in text.split("\n")[:-1]]
+        check(RunBegan, head)
+        for line in lines:
+            check(RunDid, line)
         return Run(
             began=head["time"],
             todo=head["videos"],
@@ -130,7 +135,7 @@ def last_run(store: Path) -> Run | None:
             frames=sum(line["frames"] for line in lines),
             seconds=max((line["time"] for line in lines), default=head["time"]) - head["time"],
         )
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise Refusal(
             "the journal of the last run cannot be read",
             where=str(parts[0]),
@@ -147,7 +152,7 @@ def origins(store: Path) -> dict[tuple[str, str], tuple[int, ...]]:
     for file in storage.files_below(_folder(store)):
         for line in (storage.read_if_there(file.path) or b"").splitlines():
             with contextlib.suppress(ValueError, LookupError, TypeError):
-                told = json.loads(line)
+                told = parse_json(line)
                 found[told["video_id"], told["record"]] = tuple(told["stamp"])
     return found
 

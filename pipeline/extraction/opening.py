@@ -12,11 +12,11 @@ from pipeline.errors import Refusal
 from pipeline.extraction.journal import journals
 from pipeline.extraction.plan import Plan, Sources, plan, refuse_loss
 from pipeline.manifest import Manifest
-from pipeline.store import VideoStore, annotated, annotation, catalogue, compatibility, layout, open_store
+from pipeline.store import VideoStore, annotated, annotation, catalogue, compatibility, inventory, layout, open_store
 from pipeline.store.annotation import AnnotationSet
 from pipeline.store.lock import only_writer
 from pipeline.store.settings import ExtractionSettings, settings_hash
-from pipeline.store.writing import add_groups, create_store, writing_to
+from pipeline.store.writing import add_folders_in_videos, add_groups, create_store, writing_to
 
 
 def joined(path: Path, settings: ExtractionSettings, add_views: bool, overwrite: bool) -> ExtractionSettings:
@@ -75,8 +75,10 @@ def run_into(
         found.summary.annotated = make_ready(store, manifest, found.todo)
         yield found
         with writing_to(path):
+            sweep(path)  # what workers left that died
             add_groups(path, found.todo)  # the writer of `a`, done again, may have removed the one above `a/b`
             catalogue.save(path)
+            inventory.settle(path)
 
 
 def _traces(root: Path) -> tuple[Any, ...]:
@@ -93,7 +95,8 @@ def _finished(store: VideoStore, settings: ExtractionSettings, manifest: Manifes
     listed = AnnotationSet.of_manifest(manifest)
     said = annotated.of_extraction(store.root, store.listing.table, listed)
     current = store.listing.current and said == said.updated(listed)
-    return whole and not found.todo and current and not any(_strays(store.root))
+    settled = whole and current and inventory.is_settled(store.root)
+    return settled and not found.todo and not any(_strays(store.root))
 
 
 def _of_these_settings(
@@ -121,13 +124,15 @@ def start_over(store: VideoStore, settings: ExtractionSettings) -> VideoStore:
     last the store's own record. The journal stays.
     """
     root = store.root
+    table = store.listing.table
+    inventory.take_in_hand(root, [*table.ids.to_pylist(), *table.missing, *store.quarantine])
     for file in list(catalogue.record_files(root)):
         if file.size != catalogue.PLAIN_GROUP:
             storage.remove(file.path)
     storage.remove(layout.catalogue_path(root))
     for folder in (root / "videos", root / "quarantine"):
         storage.remove_folder(folder)
-    for path in (layout.classes_path(root), layout.classes_digest_path(root)):
+    for path in (layout.classes_digest_path(root), layout.classes_path(root)):
         storage.remove(path)
     storage.commit(root / layout.RECORD, compatibility.root_record(settings))
     return open_store(root)
@@ -144,6 +149,9 @@ def make_ready(store: VideoStore, manifest: Manifest, video_ids: Collection[str]
     after = before.updated(listed)
     with writing_to(root):
         sweep(root)
+        known = {*store.listing.table.ids.to_pylist(), *store.listing.table.missing}
+        refused = set(inventory.in_quarantine(root))
+        inventory.take_in_hand(root, [name for name in video_ids if name in known or layout.quoted(name) in refused])
         # Records of schema 1 say it themselves; those to come say nothing, so that all of it is written beside them
         # first.
         if after != before or (video_ids and store.schema < layout.SCHEMA):
@@ -151,6 +159,7 @@ def make_ready(store: VideoStore, manifest: Manifest, video_ids: Collection[str]
             if store.schema < layout.SCHEMA:
                 storage.commit(root / layout.RECORD, compatibility.upgraded_root_record(store))
         add_groups(root, video_ids)
+        add_folders_in_videos(root, video_ids)
     return before.changed(listed)
 
 

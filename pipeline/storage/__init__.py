@@ -22,8 +22,10 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.storage.disk import (
     Disk,
     DiskFile,
+    exchange,
     file_digest,
     flush_file_system,
+    open_regular,
     read_regular,
     stamp_of,
     writing_aside,
@@ -34,8 +36,10 @@ from pipeline.storage.objects import ObjectFile, ObjectStore, create_exclusively
 __all__ = [
     "Entry",
     "create_exclusively",
+    "exchange",
     "file_digest",
     "flush_file_system",
+    "open_regular",
     "read_regular",
     "stamp_of",
     "writing_aside",
@@ -150,14 +154,29 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 def files_below(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Entry]:
     """Every file below a folder; folders whose names are in `skip` are not entered. None where none is.
 
-    In the order of their paths, name by name: of a folder first its own files, then those of the folders in it.
+    In the order of their paths, name by name: of a folder first its own files, then those of the folders in it. Raises
+    Refusal.
     """
-    return _place(folder).files_below(folder, skip)
+    with _listed(folder):
+        yield from _place(folder).files_below(folder, skip)
+
+
+@contextlib.contextmanager
+def _listed(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Refusal(
+            f"this cannot be listed: {error.strerror or error}",
+            where=str(error.filename or folder),
+            remedy="mend the disk or its permissions; where a file lies in a folder's place, put the folder back",
+        ) from error
 
 
 def entries(folder: Path) -> list[tuple[Path, bool]]:
-    """What lies in a folder, each with whether it is a folder itself; nothing where there is none."""
-    return _place(folder).entries(folder)
+    """What lies in a folder, each with whether it is a folder itself; nothing where there is none. Raises Refusal."""
+    with _listed(folder):
+        return _place(folder).entries(folder)
 
 
 def make_folder(path: Path) -> None:

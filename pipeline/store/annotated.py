@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UsageError, refuse_unknown
+from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
-from pipeline.store import annotation, classes, columns
+from pipeline.store import annotation, classes, columns, inventory, layout
 from pipeline.store.annotation import AnnotationSet, Said
 from pipeline.store.table import VideoTable
 
@@ -114,11 +114,12 @@ class Annotated:
 def choose(root: Path, table: VideoTable, name: str = "") -> Annotated:
     """What the set of that name says; without a name that of extraction, or the only one there is.
 
-    Raises UsageError where there is no such set, or several that could be meant.
+    Raises UsageError where there is no such set, or several that could be meant, and Refusal where it is gone.
     """
     recorded = any(kind.label is not None for kind in table.kinds)
-    written = annotation.names(root)
-    known = sorted({*written, *([annotation.EXTRACTION] if recorded else [])})
+    written = layout.annotations_written(root)
+    gone = set(inventory.annotation_sets(root)) - {*written, *([annotation.EXTRACTION] if recorded else [])}
+    known = sorted({*written, *gone, *([annotation.EXTRACTION] if recorded else [])})
     if name and name not in known:
         refuse_unknown("annotation set", name, known, where=str(root))
     if not name and len(known) > 1 and annotation.EXTRACTION not in known:
@@ -128,6 +129,12 @@ def choose(root: Path, table: VideoTable, name: str = "") -> Annotated:
             remedy="say which of them is meant: --annotations NAME",
         )
     name = name or (annotation.EXTRACTION if annotation.EXTRACTION in known else "".join(known))
+    if name in gone:
+        raise Refusal(
+            f"the annotation set {name!r} is gone",
+            where=str(layout.annotations_path(root, name)),
+            remedy="restore it from a copy; or write it again: `make annotate STORE= MANIFEST= NAME=`",
+        )
     if name in written:
         return _of_set(root, name, table)
     return _of_records(root, table) if recorded else _nothing(table)
@@ -138,7 +145,7 @@ def of_extraction(root: Path, table: VideoTable, listed: AnnotationSet) -> Annot
 
     Of a store of schema 1 what its records say, and of videos that are not stored what is listed.
     """
-    if annotation.EXTRACTION in annotation.names(root):
+    if annotation.EXTRACTION in layout.annotations_written(root):
         return annotation.load(root, annotation.EXTRACTION)
     if all(kind.label is None for kind in table.kinds):
         return AnnotationSet([], {})

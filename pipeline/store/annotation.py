@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
-from pipeline.manifest import Manifest
-from pipeline.store import layout
+from pipeline.manifest import SPLITS, Manifest
+from pipeline.store import inventory, layout, records
 
 EXTRACTION = "extraction"  # the set that extraction keeps, of the manifests that it was given
 BLOCK = 2**20  # bytes read at once
@@ -106,14 +107,6 @@ def with_test_share(content: AnnotationSet, share: float, seed: int) -> Annotati
     )
 
 
-def names(root: Path) -> list[str]:
-    """Of the sets that lie in a store, sorted."""
-    files = (path for path, is_folder in storage.entries(layout.annotations_folder(root)) if not is_folder)
-    return sorted(
-        path.name.removesuffix(layout.ANNOTATIONS) for path in files if path.name.endswith(layout.ANNOTATIONS)
-    )
-
-
 def load(root: Path, name: str) -> AnnotationSet:
     """Raises Refusal where the file is not what was written."""
     opened = OpenSet(root, name)
@@ -137,6 +130,7 @@ def save(root: Path, name: str, content: AnnotationSet) -> None:
     path = layout.annotations_path(root, name)
     storage.make_folder(path.parent)
     storage.write_atomically(path, file_of(content.classes, table.getvalue().encode()))
+    inventory.add_annotation_sets(root, [name])
 
 
 def file_of(classes: list[str], table: bytes) -> bytes:
@@ -154,9 +148,10 @@ class OpenSet:
         with contextlib.ExitStack() as opened:
             try:
                 local = storage.is_local(path)
-                file: Any = open(path, "rb") if local else io.BytesIO(storage.read(path))  # noqa: SIM115
+                file: Any = storage.open_regular(path) if local else io.BytesIO(storage.read(path))
                 line = opened.enter_context(file).readline()
-                facts = json.loads(line)
+                facts = records.parse_json(line)
+                records.check(records.AnnotationsHead, facts)
                 self.classes: list[str] = facts["classes"]
                 self.digest: str = facts["digest"]
                 hashed = hashlib.sha256(_classes(self.classes))
@@ -164,25 +159,48 @@ class OpenSet:
                     hashed.update(block)
                 if (line, hashed.hexdigest()) != (_first_line(self.classes, self.digest), self.digest):
                     raise ValueError("it does not match its digest")
-            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-                raise Refusal(
-                    f"the annotation set {name!r} cannot be read: {error}",
-                    where=str(path),
-                    remedy="restore it from a copy; or write it again: `make annotate STORE= MANIFEST= NAME=`",
-                ) from error
+            except (ValueError, OSError) as error:
+                raise _unreadable(name, path, error) from error
             file.seek(len(line))
             opened.pop_all()  # `batches` closes it
-        self._file = file
+        self.name, self.path, self._file = name, path, file
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, strings all of them, sorted by video id."""
-        with self._file:
-            yield from pa_csv.open_csv(
-                self._file,
-                read_options=pa_csv.ReadOptions(block_size=BLOCK, use_threads=False),
-                parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-                convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
-            )
+        """The rows, strings all of them, sorted by video id, each once; of labels and splits that there are."""
+        labels, last = {"", *self.classes}, ""
+        try:
+            with self._file:
+                for batch in pa_csv.open_csv(
+                    self._file,
+                    read_options=pa_csv.ReadOptions(block_size=BLOCK, use_threads=False),
+                    parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+                    convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
+                ):
+                    last = _checked(batch, labels, last)
+                    yield batch
+        except (ValueError, OSError) as error:  # Arrow's are ValueErrors
+            raise _unreadable(self.name, self.path, error) from error
+
+
+def _checked(batch: pa.RecordBatch, labels: set[str], last: str) -> str:
+    """The last video id of the next rows. last: that of those before. Raises ValueError for rows that cannot be."""
+    if tuple(batch.schema.names) != COLUMNS:
+        raise ValueError(f"its columns are {', '.join(batch.schema.names)}, not {', '.join(COLUMNS)}")
+    for column, known in (("label", labels), ("split", set(SPLITS))):
+        if unknown := set(batch.column(column).unique().to_pylist()) - known:
+            raise ValueError(f"the {column} {min(unknown)!r} is none")
+    ids = batch.column("video_id")
+    if len(ids) and not (last < ids[0].as_py() and pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False):
+        raise ValueError("its videos are not sorted, each once")
+    return ids[-1].as_py() if len(ids) else last
+
+
+def _unreadable(name: str, path: Path, error: Exception) -> Refusal:
+    return Refusal(
+        f"the annotation set {name!r} cannot be read: {error}",
+        where=str(path),
+        remedy="restore it from a copy; or write it again: `make annotate STORE= MANIFEST= NAME=`",
+    )
 
 
 def _classes(classes: list[str]) -> bytes:

@@ -9,6 +9,7 @@ two are merged as they are read, and nothing is kept of a video but its place in
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -25,18 +26,20 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import columns, layout, stamps
+from pipeline.store import columns, inventory, layout, records, stamps
 from pipeline.store.table import Form, VideoTable
+from pipeline.validation import Facts
 
 Result = TypeVar("Result")
 
+DIGEST_BYTES = 16  # of a record's digest that are kept
 COLUMNS = pa.schema(
     [
         ("folder", pa.string()),  # below `videos`: sorted by it, as the file system is walked
         ("video_id", pa.string()),
         ("length", pa.int32()),
         ("fps", pa.float64()),
-        ("digest", pa.binary(16)),
+        ("digest", pa.binary(DIGEST_BYTES)),
         ("form", pa.int32()),  # place in the list of forms, which is in the file's metadata
         ("cuts", pa.list_(pa.int32())),
         ("source", pa.string()),
@@ -69,27 +72,37 @@ def load(root: Path) -> Listing:
         gathered = _Columns(["cached"], known.count)
         table = gathered.table(batches, known.forms)
         cached = int(gathered.rest["cached"].sum())
-        return Listing(table, known.there and cached == len(table) == known.count)
+        return Listing(_with_missing(root, table, known), known.there and cached == len(table) == known.count)
 
     return _scanned(root, build)
 
 
 def table(root: Path) -> VideoTable:
     """The same for readers. Raises Refusal for a record that cannot be read."""
-    return _scanned(root, lambda batches, known: _Columns([], known.count).table(batches, known.forms))
+
+    def build(batches: Iterator[pa.RecordBatch], known: Catalogue) -> VideoTable:
+        return _with_missing(root, _Columns([], known.count).table(batches, known.forms), known)
+
+    return _scanned(root, build)
+
+
+def _with_missing(root: Path, table: VideoTable, known: Catalogue) -> VideoTable:
+    missing = inventory.missing(root, inventory.read(root), known.vanished)
+    return dataclasses.replace(table, missing=tuple(missing)) if missing else table
 
 
 def save(root: Path) -> None:
     """Bring the catalogue up to date, by a full scan; the same store gives the same bytes."""
 
-    def write(batches: Iterator[pa.RecordBatch], known: Catalogue) -> tuple[Written, bool]:
+    def write(batches: Iterator[pa.RecordBatch], known: Catalogue) -> tuple[Written, list[str], bool]:
         made = written(batches, known.forms)
-        return made, known.there and made.cached == len(made.stamps) == known.count
+        return made, known.vanished, known.there and made.cached == len(made.stamps) == known.count
 
     if storage.is_local(root):
         time.sleep(STEP)  # whatever is written after the scan has another time than what the scan saw
-    made, current = _scanned(root, write)
+    made, vanished, current = _scanned(root, write)
     if not current:
+        inventory.lose(root, vanished)
         storage.write_atomically(layout.catalogue_path(root), made.content)
         stamps.save(root, made.digest, made.stamps)
 
@@ -130,18 +143,23 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return read_content(path)[0]
 
 
-def read_content(path: Path) -> tuple[dict[str, Any] | None, bytes]:
-    """The same, with all bytes of the file."""
+def read_content(path: Path, kind: type[Facts] = records.CommitRecord) -> tuple[dict[str, Any] | None, bytes]:
+    """The same, with all bytes of the file. kind: what it must hold, for the store's own file is another one."""
     try:
         content = storage.read(path)
         record = layout.attributes_of(content)
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, AttributeError) as error:
+    except (ValueError, OSError) as error:
         raise _damaged(path, f"cannot be read: {error}") from error
     # A flipped byte in the name of a field would make a record look like a plain group, and its video vanish.
     if not (content == layout.group() if record is None else layout.is_sealed(record)):
         raise _damaged(path, "does not match its own digest")
+    if record is not None:
+        try:
+            records.check(kind, record)
+        except ValueError as error:
+            raise _damaged(path, f"says what cannot be: {error}") from error
     return record, content
 
 
@@ -170,6 +188,19 @@ def record_files(root: Path) -> Iterator[storage.Entry]:
             yield file
 
 
+def vanished(root: Path) -> list[str]:
+    """Videos in the catalogue whose records are not there; none of a catalogue that is not as it was written."""
+    found: list[str] = []
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+        known = Catalogue(root)
+        there = pa.array([_folder(file) for file in record_files(root) if not _is_plain(file)], pa.string())
+        for batch in known.batches():
+            gone = pc.invert(pc.is_in(batch.column("folder"), value_set=there))
+            found += batch.column("video_id").filter(gone).to_pylist()
+        return found if known.is_whole() else []
+    return []
+
+
 def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Result]) -> Result:
     """What `use` makes of all committed videos, as batches of ROWS with the columns FOUND, helped by the catalogue."""
     # Derived data: where it cannot be used, every record is read.
@@ -185,13 +216,14 @@ def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Re
 class Catalogue:
     """What `catalogue.parquet` says, read a few rows at a time; empty where there is none.
 
-    there: whether there is one. count: of its rows. told: its own digest. forms: what many videos have in
-    common; a scan adds those of the records that it reads. Whether all was as written is known when the last batch was
+    there: whether there is one. count: of its rows. told: its own digest. vanished: videos in it that a scan has not
+    found. forms: what many videos have in common; a scan adds those of the records that it reads. Whether all was as written is known when the last batch was
     read.
     """
 
     def __init__(self, root: Path | None) -> None:
         self.there, self.count = False, 0
+        self.vanished: list[str] = []
         self.forms: dict[str, int] = {}
         self._hashed, self.told, self._listed = hashlib.sha256(), b"", b""
         self._file: Any = None
@@ -201,17 +233,50 @@ class Catalogue:
                 # A local one is read piece by piece.
                 source = path if storage.is_local(path) else pa.BufferReader(storage.read(path))
                 self._file = pq.ParquetFile(source, page_checksum_verification=True)
-                stated = self._file.metadata.metadata
-                self.told, self._listed = stated[DIGEST], stated[FORMS]
-                self.forms = {text: number for number, text in enumerate(json.loads(self._listed))}
-                self.there, self.count = True, self._file.metadata.num_rows
+                stated = self._file.metadata
+                self.told, self._listed = stated.metadata[DIGEST], stated.metadata[FORMS]
+                self.forms = {text: number for number, text in enumerate(records.parse_json(self._listed))}
+                self._check(stated)
+                self.there, self.count = True, stated.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Its rows, a row group at a time."""
         for group in range(self._file.num_row_groups if self._file else 0):
             (batch,) = self._file.read_row_group(group, use_threads=False).to_batches()
             columns.digest_into(self._hashed, batch)
+            self._check_rows(batch)
             yield batch
+
+    def _check(self, stated: Any) -> None:
+        """Raises ValueError for what no catalogue says of itself; sizes are looked at before memory is taken for
+        them."""
+        if not self._file.schema_arrow.remove_metadata().equals(COLUMNS):
+            raise ValueError("its columns are others")
+        groups = [stated.row_group(number).num_rows for number in range(stated.num_row_groups)]
+        if any(not 0 < rows <= ROWS for rows in groups) or sum(groups) != stated.num_rows:
+            raise ValueError("its row groups are others")
+        if stated.num_rows * DIGEST_BYTES > stated.serialized_size + sum(
+            stated.row_group(number).total_byte_size for number in range(stated.num_row_groups)
+        ):
+            raise ValueError("it has more rows than bytes for them")
+        for text in self.forms:
+            Form.parse(text)
+
+    def _check_rows(self, batch: pa.RecordBatch) -> None:
+        """Raises ValueError for rows that no commit record could give."""
+        if any(column.null_count for column in batch.columns):
+            raise ValueError("values are missing")
+        length, fps, form, size = (columns.numbers(batch.column(name)) for name in ("length", "fps", "form", "bytes"))
+        cuts = columns.values(batch.column("cuts"))
+        if (
+            length.min() < 0
+            or size.min() < -1
+            or not (np.isfinite(fps) & (fps >= 0)).all()
+            or form.min() < 0
+            or form.max() >= len(self.forms)
+            or cuts.min(initial=0) < 0
+        ):
+            raise ValueError("values are out of range")
 
     def is_whole(self) -> bool:
         """Whether what was read, all of it, is what was written."""
@@ -220,8 +285,7 @@ class Catalogue:
 
 def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
     """Every committed video with the columns FOUND, sorted by folder, in pieces of any size."""
-    # Many requests are saved on an object store by not reading plain groups; `verify` reads these too.
-    files = ((_folder(file), file.stamp) for file in record_files(root) if file.size != PLAIN_GROUP)
+    files = ((_folder(file), file.stamp) for file in record_files(root) if not _is_plain(file))
     folder, stamp = next(files, END)
     first, before = 0, stamps.load(root, known.told, known.count)
     for batch in known.batches():
@@ -233,11 +297,12 @@ def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
                 piece.read(folder, stamp)
                 folder, stamp = next(files, END)
             if folder == listed:
-                if stamp == was[place]:
-                    piece.keep(place, stamp)
-                else:
-                    piece.read(folder, stamp)
+                there = piece.keep(place, stamp) if stamp == was[place] else piece.read(folder, stamp)
                 folder, stamp = next(files, END)
+            else:
+                there = False
+            if not there:
+                known.vanished.append(batch.column("video_id")[place].as_py())
         yield piece.rows()
     while folder != END[0]:
         piece = _Piece(root, known.forms, NOTHING)
@@ -245,6 +310,14 @@ def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
             piece.read(folder, stamp)
             folder, stamp = next(files, END)
         yield piece.rows()
+
+
+def _is_plain(file: storage.Entry) -> bool:
+    """Whether it is no record, by its size. Many requests are saved on an object store by not reading plain groups,
+    which `verify` does; on a disk a damaged record of that size shows."""
+    if file.size != PLAIN_GROUP or not storage.is_local(file.folder):
+        return file.size == PLAIN_GROUP
+    return storage.read_if_there(file.path) in (None, layout.group())
 
 
 NOTHING = pa.RecordBatch.from_pylist([], COLUMNS)
@@ -269,33 +342,37 @@ class _Piece:
         self.stamps: list[int] = []
         self.fresh: list[dict[str, Any]] = []
 
-    def keep(self, place: int, stamp: int) -> None:
+    def keep(self, place: int, stamp: int) -> bool:
         self.places.append(place)
         self.stamps.append(stamp)
+        return True
 
-    def read(self, folder: str, stamp: int) -> None:
+    def read(self, folder: str, stamp: int) -> bool:
+        """Whether there is a record."""
         path = self.root / "videos" / folder / layout.RECORD
         try:
             record = read_record(path)
         except FileNotFoundError:  # it went while the store was listed
-            return
+            return False
         if record is None:
-            return
+            return False
         if layout.quoted(record["video_id"]) != folder:
             raise misplaced(path, record["video_id"])
+        for what in records.contradictions(record):
+            raise _damaged(path, f"contradicts itself: {what}")
         form = str(Form.of_record(record))
         source = record.get("source", "")
         row = {
             **{name: record[name] for name in ("video_id", "length", "fps")},
             "folder": folder,
-            "digest": bytes.fromhex(record["digest"])[:16],
+            "digest": bytes.fromhex(record["digest"])[:DIGEST_BYTES],
             "form": self.forms.setdefault(form, len(self.forms)),
             "cuts": record.get("cuts", []),
             "source": "" if source == record["video_id"] else source,
             "bytes": record.get("file", {}).get("bytes", -1),
         }
-        self.keep(len(self.batch) + len(self.fresh), stamp)
         self.fresh.append(row)
+        return self.keep(len(self.batch) + len(self.fresh) - 1, stamp)
 
     def rows(self) -> pa.RecordBatch:
         """With the columns FOUND."""

@@ -15,17 +15,23 @@ from pipeline.store import layout
 def load(root: Path) -> list[str] | None:
     """The classes, or None where none are listed. Raises Refusal when the file is not what was written."""
     path = layout.classes_path(root)
-    content, known = storage.read_if_there(path), _digests(root)
-    if content is None:
-        return None
-    if known and storage.digest(content) not in known:
+    try:
+        content, known = storage.read_if_there(path), _digests(root)
+        if content is None and known:
+            raise ValueError("is gone, but its digest is there")
+        if content is None:
+            return None
+        if known and storage.digest(content) not in known:
+            raise ValueError("does not match its digest")
+        return content.decode().splitlines()
+    except (ValueError, OSError) as error:
+        how = f"cannot be read: {error}" if isinstance(error, OSError | UnicodeDecodeError) else str(error)
         raise Refusal(
-            "the store's class list does not match its digest",
+            f"the store's class list {how}",
             where=str(path),
             remedy=f"restore it from a copy; or delete it and {layout.classes_digest_path(root).name}, and write what"
             " it says again: `make annotate STORE= MANIFEST=`",
-        )
-    return content.decode().splitlines()
+        ) from error
 
 
 def _digests(root: Path) -> list[str]:

@@ -7,7 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
+from pipeline import storage
 from pipeline.storage import digest
+from pipeline.validation import parse_json
 from pipeline.views import VIEWS
 
 SCHEMA = 2
@@ -57,6 +59,20 @@ def annotations_path(store: Path, name: str) -> Path:
     return annotations_folder(store) / f"{name}{ANNOTATIONS}"
 
 
+def annotations_written(store: Path) -> list[str]:
+    """Names of the annotation sets that lie in a store, sorted. Raises Refusal."""
+    files = (path for path, is_folder in storage.entries(annotations_folder(store)) if not is_folder)
+    return sorted(path.name.removesuffix(ANNOTATIONS) for path in files if path.name.endswith(ANNOTATIONS))
+
+
+def annotations_list_path(store: Path) -> Path:
+    return store / "annotations.json"
+
+
+def inventory_path(store: Path) -> Path:
+    return store / "inventory.json"
+
+
 def classes_path(store: Path) -> Path:
     return store / "classes.txt"
 
@@ -99,9 +115,14 @@ def quarantine_file(entry: dict[str, Any]) -> bytes:
 
 
 def attributes_of(zarr_json: bytes) -> dict[str, Any] | None:
-    """costream's attributes of a zarr.json; None where it is somebody else's or a plain folder group."""
-    attributes = json.loads(zarr_json).get("attributes", {})
-    return attributes.get(ATTRIBUTE)
+    """costream's attributes of a zarr.json; None where it is somebody else's or a plain folder group. Raises
+    ValueError."""
+    found = parse_json(zarr_json)
+    attributes = found.get("attributes", {}) if isinstance(found, dict) else None
+    own = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else 0
+    if own is not None and not isinstance(own, dict):
+        raise ValueError("it is not what Zarr writes for a group")
+    return own
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:

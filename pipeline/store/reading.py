@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import annotated, catalogue, layout, shard
+from pipeline.store import annotated, catalogue, layout, quarantine, records, shard
 from pipeline.store.annotated import Annotated
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.table import VideoTable
@@ -107,12 +106,22 @@ def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
                 remedy="make one with `make extract-flow VIDEOS=folder STORE=path`",
             )
         attributes = layout.attributes_of(content)
-    except (ValueError, AttributeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise _damaged_root(root, f"cannot be read: {error}") from error
     if attributes is None:
         raise Refusal("this Zarr group is not a costream store", where=str(root), remedy="give another STORE=")
     if not layout.is_sealed(attributes):
         raise _damaged_root(root, "does not match its own digest")
+    _check_root(root, attributes)
+    return VideoStore(root, attributes, annotations)
+
+
+def _check_root(root: Path, attributes: dict[str, Any]) -> None:
+    """Raises Refusal for what cannot be, and for what only a newer costream knows."""
+    try:
+        records.check(records.Root, attributes)
+    except ValueError as error:
+        raise _damaged_root(root, f"says what cannot be: {error}") from error
     if attributes["schema"] > layout.SCHEMA:
         raise Refusal(
             f"the store has schema version {attributes['schema']}; this costream reads up to {layout.SCHEMA}",
@@ -125,7 +134,12 @@ def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
             where=str(root),
             remedy=f"read it with the costream that wrote it, or a later one; here are {', '.join(VIEWS)}",
         )
-    return VideoStore(root, attributes, annotations)
+    try:
+        ExtractionSettings.from_dict(attributes["settings"])
+        if attributes["settings_hash"] != settings_hash(attributes["settings"]):
+            raise ValueError("settings_hash: it is of other settings")
+    except ValueError as error:
+        raise _damaged_root(root, f"says what cannot be: {error}") from error
 
 
 class VideoStore:
@@ -198,17 +212,8 @@ class VideoStore:
         """Everything that is known of each refused video, in the order of their files."""
         files = storage.files_below(self.root / "quarantine")
         for path in sorted(file.path for file in files if file.path.name.endswith(".json")):
-            try:
-                entry = json.loads(storage.read(path))
-                if not layout.is_sealed(entry):
-                    raise ValueError("it does not match its own digest")
-            except (ValueError, AttributeError, OSError) as error:
-                raise Refusal(
-                    f"a quarantine file cannot be read: {error}",
-                    where=str(path),
-                    remedy="delete it; the next extraction tries its video again",
-                ) from error
-            yield entry
+            if (entry := quarantine.read(self.root, path)) is not None:
+                yield entry
 
     def info(self, video_id: str) -> VideoInfo:
         """Raises Refusal for a video that is not committed, saying why where that is known."""
@@ -220,6 +225,7 @@ class VideoStore:
         reason = self.quarantine.get(video_id)
         near = difflib.get_close_matches(video_id, self.infos, n=1)
         hint = f"it is in quarantine: {reason}" if reason else f"nearest is {near[0]!r}" if near else ""
+        hint = "it was stored, and is gone" if video_id in self.table.missing else hint
         return Refusal(
             f"video {video_id!r} is not in the store" + (f"; {hint}" if hint else ""),
             where=str(self.root),
@@ -277,20 +283,35 @@ class VideoStore:
         Raises Refusal, naming the video, when a byte is not what was written, and IndexError for a frame outside.
         """
         numbers = self.indices(video_id, view, frames)
-        shape = self.shape(video_id, view)
-        slots = min(shape[0], shard.FRAMES_PER_SHARD)
         found: dict[int, np.ndarray] = {}
         for part in sorted({number // shard.FRAMES_PER_SHARD for number in numbers}):
             wanted = sorted({n for n in numbers if n // shard.FRAMES_PER_SHARD == part})
-            path = shard.path(self.path(video_id, view), part, len(shape))
+            file, index = self.open_shard(video_id, view, part)
             try:
-                file = storage.open_file(path)
-                index = shard.read_index(file, slots)
                 frames_of_part = list(shard.read_frames(file, index, [n % shard.FRAMES_PER_SHARD for n in wanted]))
             except (OSError, shard.CorruptShard) as error:
-                raise corrupt(self.root, video_id, path, error) from error
+                raise self.corrupt_shard(video_id, view, part, error) from error
             found.update(zip(wanted, frames_of_part, strict=True))
         return [found[number] for number in numbers]
+
+    def open_shard(self, video_id: str, view: str, part: int) -> tuple[storage.OpenFile, list[tuple[int, int]]]:
+        """A shard's file, and its index. Raises Refusal where it is damaged, or that of another video, view or part."""
+        row = self.table.row(video_id)
+        length = self.shape(video_id, view)[0]
+        marked = shard.mark(video_id, view, part) if self.table.kind(row).bound else b""
+        frames = min(length - part * shard.FRAMES_PER_SHARD, shard.FRAMES_PER_SHARD)
+        try:
+            file = storage.open_file(self._shard_path(video_id, view, part))
+            return file, shard.read_index(file, min(length, shard.FRAMES_PER_SHARD), frames, marked)
+        except (OSError, shard.CorruptShard) as error:
+            raise self.corrupt_shard(video_id, view, part, error) from error
+
+    def corrupt_shard(self, video_id: str, view: str, part: int, error: Exception) -> Refusal:
+        """The refusal of a video one of whose shards is not what was written."""
+        return corrupt(self.root, video_id, self._shard_path(video_id, view, part), error)
+
+    def _shard_path(self, video_id: str, view: str, part: int) -> Path:
+        return shard.path(self.path(video_id, view), part, len(self.shape(video_id, view)))
 
     def read(self, video_id: str, view: str, frames: Frames) -> np.ndarray:
         """Decoded frames, uint8: rgb (T, H, W, 3), other views (T, P, H, W), as flow's P = 2 planes of stored bytes."""

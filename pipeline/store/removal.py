@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal, named
-from pipeline.store import catalogue, layout
+from pipeline.store import catalogue, inventory, layout
 from pipeline.store.lock import only_writer
 from pipeline.store.reading import VideoStore, open_store
 from pipeline.store.writing import VideoWriter, writing_to
@@ -33,12 +33,14 @@ def remove(root: Path, video_ids: Collection[str]) -> None:
                 remedy=(f"nearest is {near[0]!r}; " if near else "") + "nothing was removed",
             )
         with writing_to(root):
+            inventory.take_in_hand(root, video_ids)
             for video_id in video_ids:
                 VideoWriter(root, video_id).discard()
                 storage.remove(layout.quarantine_path(root, video_id))
             catalogue.save(root)
+            inventory.settle(root)
 
 
 def known(store: VideoStore) -> set[str]:
-    """Every video that is stored or in quarantine."""
-    return {*store.listing.table.ids.to_pylist(), *store.quarantine}
+    """Every video that is stored or in quarantine, or should be."""
+    return {*store.listing.table.ids.to_pylist(), *store.listing.table.missing, *store.quarantine}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import validation
 from pipeline.errors import UsageError
 from pipeline.video.decode import DecodeSettings
 from pipeline.views import VIEWS, Extractor, ViewSettings
@@ -69,8 +70,19 @@ class ExtractionSettings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ExtractionSettings:
-        views = {name: VIEWS[name].stored_settings(_tuples(group)) for name, group in data.items() if name != "decode"}
-        return cls(views, DecodeSettings(**data.get("decode", {})))
+        """What `as_dict` gave. Raises ValueError, naming the group and the key, where that cannot be meant."""
+        views = {name: _checked(name, VIEWS[name].stored_settings, data[name]) for name in data if name != "decode"}
+        return cls(views, _checked("decode", lambda group: DecodeSettings(**group), data.get("decode", {})))
+
+
+def _checked(name: str, read: Callable[[dict[str, Any]], Any], group: dict[str, Any]) -> Any:
+    try:
+        settings = read(_tuples(group))
+        validation.check_dataclass(settings)
+        settings.check()
+    except (TypeError, ValueError, UsageError) as error:  # TypeError: of a key that is not known
+        raise ValueError(f"{name}: {error.what if isinstance(error, UsageError) else error}") from error
+    return settings
 
 
 def _plain(settings: Any) -> dict[str, Any]:

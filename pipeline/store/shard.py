@@ -2,15 +2,18 @@
 
 A shard is Zarr v3's `sharding_indexed` with one frame per inner chunk and the index at the end:
 
-    frame 0 | crc32c | frame 1 | crc32c | ... | index: n x (offset u64, size u64) | crc32c of the index
+    frame 0 | crc32c | frame 1 | crc32c | ... | mark | index: n x (offset u64, size u64) | crc32c of the index
 
 all little-endian; `size` counts the frame's four CRC bytes; 2^64-1 in both fields marks a chunk that is not there
-(behind the end of the last shard). zarr-python writes the same bytes at twice the time and reads a frame in six times
+(behind the end of the last shard). The mark says of which video, view and part the shard is; it is read together with
+the index, so that a shard in another one's place is noticed by every reader, at no cost. Zarr knows nothing of it and
+leaves it alone. But for the mark, zarr-python writes the same bytes at twice the time and reads a frame in six times
 the time (`tests/benchmarks/store`); a test holds the two writers against each other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,14 +25,21 @@ from pipeline.storage import OpenFile
 
 FRAMES_PER_SHARD = 256
 CRC_BYTES = 4
+MARK_BYTES = 16
 MISSING = 2**64 - 1
+LARGEST = 2**40  # bytes of a frame, far above what any can have: sums of such do not run over
 
 
 class CorruptShard(ValueError):
     """Bytes that are not what was written."""
 
 
-def pack(encoded: Sequence[np.ndarray], slots: int) -> bytes:
+def mark(video_id: str, view: str, part: int) -> bytes:
+    """Of the shard number `part` of a video's view."""
+    return hashlib.blake2b(f"{view}/{part}/{video_id}".encode(), digest_size=MARK_BYTES).digest()
+
+
+def pack(encoded: Sequence[np.ndarray], slots: int, marked: bytes = b"") -> bytes:
     """The shard of `encoded` frames (1-D uint8, in frame order) with room for `slots` frames in its index."""
     index = np.full((slots, 2), MISSING, "<u8")
     parts, offset = [], 0
@@ -40,15 +50,32 @@ def pack(encoded: Sequence[np.ndarray], slots: int) -> bytes:
         index[slot] = offset, size
         offset += size
     footer = index.tobytes()
-    return b"".join([*parts, footer, google_crc32c.value(footer).to_bytes(CRC_BYTES, "little")])
+    return b"".join([*parts, marked, footer, google_crc32c.value(footer).to_bytes(CRC_BYTES, "little")])
 
 
-def read_index(file: OpenFile, slots: int) -> list[tuple[int, int]]:
-    """Offset and size of each of the shard's frames. Raises CorruptShard."""
+def read_index(file: OpenFile, slots: int, frames: int, marked: bytes = b"") -> list[tuple[int, int]]:
+    """Offset and size of each of the shard's frames, of which there are `frames`. Raises CorruptShard.
+
+    marked: the mark that it must have; b"" for shards from before there were marks.
+    """
     length = 16 * slots + CRC_BYTES
-    footer = file.tail(length)
+    end = file.tail(len(marked) + length)
+    footer = end[len(marked) :]
     if len(footer) != length or google_crc32c.value(footer[:-CRC_BYTES]).to_bytes(4, "little") != footer[-CRC_BYTES:]:
         raise CorruptShard("the index at its end does not match its checksum")
+    if end[: len(marked)] != marked:
+        raise CorruptShard("this is the shard of another video, view or part")
+    index = np.frombuffer(footer[:-CRC_BYTES], "<u8").reshape(slots, 2)
+    offsets, sizes = index[:frames].T
+    # As they were written: one after the other, from the beginning, none missing.
+    ends = np.cumsum(sizes)
+    if (
+        not (index[frames:] == MISSING).all()
+        or not ((sizes >= CRC_BYTES) & (sizes < LARGEST)).all()
+        or offsets[:1].any()
+        or not np.array_equal(offsets[1:], ends[:-1])
+    ):
+        raise CorruptShard(f"its index is not that of {frames} frames, one after the other")
     return list(struct.iter_unpack("<QQ", footer[:-CRC_BYTES]))
 
 

@@ -6,6 +6,7 @@ is of another catalogue, is taken for nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def save(root: Path, catalogue: bytes, stamps: np.ndarray) -> None:
 
 def load(root: Path, catalogue: bytes, count: int) -> np.ndarray:
     """Of the `count` rows of the catalogue with that digest, int64 (N,); UNKNOWN where they are not here."""
-    found = storage.read_if_there(layout.stamps_path(root)) or b""
+    found = b""
+    with contextlib.suppress(OSError):
+        found = storage.read_if_there(layout.stamps_path(root)) or b""
     content = memoryview(found)[DIGEST_SIZE:]
     if len(content) != 8 * count or found[:DIGEST_SIZE] != _digest(catalogue, content):
         return np.broadcast_to(np.int64(UNKNOWN), count)

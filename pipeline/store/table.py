@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import named
+from pipeline.store import records
 from pipeline.views import VIEWS
 
+SHOWN = 5  # missing videos that are named
 LOOKED_UP = 4096  # videos whose rows are remembered: those of the clips in work are asked for again and again
 
 
@@ -25,7 +28,8 @@ class Form:
     """What many videos have in common.
 
     shapes: of each view's array, but for its first number: how many frames fewer than the video it has. partial: see
-    `VideoInfo`. label, split: where the commit record has them, as it has in stores of schema 1; otherwise None.
+    `VideoInfo`. label, split: where the commit record has them, as it has in stores of schema 1; otherwise None. bound:
+    whether shards carry `shard.mark`.
     """
 
     settings_hash: str
@@ -33,13 +37,15 @@ class Form:
     partial: str
     label: str | None
     split: str | None
+    bound: bool = False
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> Form:
         length = record["length"]
         shapes = {view: (length - frames, *frame) for view, (frames, *frame) in record["shapes"].items()}
         partial = record.get("partial", {}).get("reason", "")
-        return cls(record["settings_hash"], shapes, partial, record.get("label"), record.get("split"))
+        label, split, bound = record.get("label"), record.get("split"), record.get("bound", False)
+        return cls(record["settings_hash"], shapes, partial, label, split, bound)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -49,11 +55,14 @@ class Form:
 
     @classmethod
     def parse(cls, text: str) -> Form:
-        facts = json.loads(text)
+        """Raises ValueError."""
+        facts = records.parse_json(text)
+        records.check(records.FormFacts, facts)
         return cls(**{**facts, "shapes": {view: tuple(shape) for view, shape in facts["shapes"].items()}})
 
     def __str__(self) -> str:
-        return json.dumps(vars(self), sort_keys=True)
+        told = {name: value for name, value in vars(self).items() if name != "bound" or value}  # as before there was it
+        return json.dumps(told, sort_keys=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +72,8 @@ class VideoTable:
     ids: strings (N,). lengths: frames of each, int32 (N,). fps: float64 (N,). digests: of the commit records, their
     first half, which tells them apart, uint8 (N, 16). forms: places in `kinds`, of the smallest type of whole numbers
     (N,). cuts: lists of int32 (N,), see `VideoInfo`. recorded_sources: strings (N,), recordings that commit records
-    name, "" where that is the video itself; of none where no record names any.
+    name, "" where that is the video itself; of none where no record names any. missing: ids of videos that should be
+    there, by catalogue or inventory, and are not.
     """
 
     ids: pa.Array
@@ -74,6 +84,7 @@ class VideoTable:
     kinds: list[Form]
     cuts: pa.Array
     recorded_sources: pa.Array
+    missing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -114,6 +125,16 @@ class VideoTable:
         """Those that every video has; of no video, all that there are."""
         used = [self.kinds[number].shapes.keys() for number in np.unique(self.forms)]
         return frozenset(VIEWS).intersection(*used)
+
+    def told_of_missing(self) -> str:
+        """Which videos are gone, in a sentence; empty where none are."""
+        if not self.missing:
+            return ""
+        names = named([repr(video_id) for video_id in self.missing], SHOWN)
+        return (
+            f"{len(self.missing)} videos that were stored are gone, and nobody removed them by a command: {names}"
+            " (`verify` lists them; extraction brings them back, `remove` says that it was meant)"
+        )
 
     def kind(self, row: int) -> Form:
         return self.kinds[self.forms[row]]

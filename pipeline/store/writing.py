@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,32 +60,50 @@ def add_groups(root: Path, video_ids: Iterable[str]) -> None:
             storage.write_atomically(folder / layout.RECORD, layout.group())
 
 
+def add_folders_in_videos(root: Path, video_ids: Collection[str]) -> None:
+    """Make the folders of those of these videos that will lie in another video's, so that its writer knows of them."""
+    videos = root / "videos"
+    folders = {videos / layout.quoted(video_id) for video_id in video_ids}
+    above = {parent for folder in folders for parent in folder.parents if videos in parent.parents}
+    plain = {parent for parent in above - folders if storage.read_if_there(parent / layout.RECORD) == layout.group()}
+    for folder in folders:
+        if not (above - plain).isdisjoint(folder.parents):
+            storage.make_folder(folder)
+
+
 def writing_to(root: Path) -> AbstractContextManager[None]:
     """A Refusal for a disk that is full, gone or not ours to write to."""
     remedy = f"{storage.MAKE_ROOM} and run the same command again; what is committed stays and is not redone"
     return storage.writing("the store", root, remedy)
 
 
-STAGED = ".writing."
+STAGED, INSIDE = ".writing.", "c"  # listings of records do not enter a folder of the second name
 
 
 class VideoWriter:
     """Writes one video. Use: `begin`, `add` blocks of each view, `commit`; on failure `discard` or `abandon`.
 
-    What is written lies apart, in a folder with a name of its own, until `commit` moves it in: readers see the old
-    video or the new one. Objects cannot be moved: there, `begin` takes the old video away. adding: the video is
-    committed and gets more views. Its record and what that names stay as they are until `commit` replaces the record;
-    so do they after `discard`. run: see `fence.inside`.
+    What is written lies apart, in a folder with a name of its own, until `commit` lets that and the old video take each
+    other's place in one step: readers see the old video or the new one. Where a file system cannot, or other videos lie
+    in this one's folder, the old one is away for a moment; objects cannot be moved, there `begin` takes it away. adding:
+    the video is committed and gets more views. Its record and what that names stay as they are until `commit` replaces
+    the record; so do they after `discard`. run: see `fence.inside`.
     """
 
     def __init__(self, root: Path, video_id: str, adding: bool = False, run: str = "") -> None:
         self.root, self.video_id, self.adding, self.run = root, video_id, adding, run
         self.folder = layout.video_folder(root, video_id)
         self.apart = storage.is_local(root)
-        self.staged = self.folder / f"{STAGED}{uuid.uuid4().hex}.partial" if self.apart else self.folder
+        self.aside = self.folder / f"{STAGED}{uuid.uuid4().hex}.partial"
+        self.staged = self.aside / INSIDE if self.apart else self.folder
         self.pending: dict[str, list[np.ndarray]] = {}
         self.lengths: dict[str, int] = {}
         self.files: dict[str, str] = {}  # path below the folder -> digest
+
+    @cached_property
+    def bound(self) -> bool:
+        """Whether shards carry `shard.mark`: all of a video's do, or none, as of one that was stored before they did."""
+        return (self.record() or {"bound": True}).get("bound", False)
 
     def begin(self) -> None:
         """Where nothing can lie apart, take the old video away: first its record, for readers; then its arrays."""
@@ -117,24 +136,45 @@ class VideoWriter:
         if before := self.record():
             facts, shapes = {**before, **facts}, {**before["shapes"], **shapes}
             files = {**before["files"], **files}
-        record = layout.seal({**facts, "video_id": self.video_id, "shapes": shapes, "files": files})
+        bound = {"bound": True} if self.bound else {}
+        record = layout.seal({**facts, **bound, "video_id": self.video_id, "shapes": shapes, "files": files})
+        content = layout.group({layout.ATTRIBUTE: record})
         if self.apart:
-            storage.flush_file_system(self.staged)  # so that the old video is away for a moment only
+            storage.write(self.staged / layout.RECORD, content)
+            storage.flush_file_system(self.staged)
         with self.owned():
-            if self.apart:
-                self._move_in()
-            storage.commit(self.folder / layout.RECORD, layout.group({layout.ATTRIBUTE: record}))
+            if not self.apart:
+                storage.commit(self.folder / layout.RECORD, content)
+            elif self.adding or not self._exchange():
+                self._move_in(content)
         return record
 
-    def _move_in(self) -> None:
-        """Put what lies apart in the place of what is there. Raises OSError."""
+    def _exchange(self) -> bool:
+        """Let what lies apart, its record with it, and what is there take each other's place. False where that cannot
+        be. Raises OSError, also where the same run, which took this process for dead, has cleared away what lies
+        apart."""
+        names = [path.name for path, is_folder in storage.entries(self.folder) if is_folder]
+        if any(name not in layout.reserved() and not name.startswith(STAGED) for name in names):
+            return False
+        outside = self.folder.with_name(self.aside.name)
+        self.aside.rename(outside)
+        if not storage.exchange(outside / INSIDE, self.folder):
+            outside.rename(self.aside)
+            return False
+        storage.remove_folder(outside)
+        return True
+
+    def _move_in(self, record: bytes) -> None:
+        """The same step by step; the record last. Raises OSError."""
         for name in self.files:
-            (self.staged / name).stat()  # the same run, which took this process for dead, may have cleared it away
-        clearing = self._clear(keep=self.staged)
+            (self.staged / name).stat()  # see `_exchange`
+        storage.remove(self.staged / layout.RECORD)
+        clearing = self._clear(keep=self.aside)
         for path, _ in storage.entries(self.staged):
             path.rename(self.folder / path.name)
-        for path in [*clearing, self.staged]:
+        for path in [*clearing, self.aside]:
             storage.remove_folder(path)
+        storage.commit(self.folder / layout.RECORD, record)
 
     def record(self) -> dict[str, Any] | None:
         """The commit record of the video that views are added to, without its digest."""
@@ -159,7 +199,7 @@ class VideoWriter:
         if not self.apart:
             self.discard()
             return
-        storage.remove_folder(self.staged)
+        storage.remove_folder(self.aside)
         if not self._is_committed():  # what was moved in before its record could be written
             with contextlib.suppress(PermissionError):  # another run has the store since
                 self.discard()
@@ -197,7 +237,8 @@ class VideoWriter:
 
     def _write_shard(self, view: str, encoded: list[np.ndarray], slots: int) -> None:
         number = self.lengths.get(view, 0) // shard.FRAMES_PER_SHARD
-        self._write(str(shard.path(Path(view), number, 4)), shard.pack(encoded, slots))
+        marked = shard.mark(self.video_id, view, number) if self.bound else b""
+        self._write(str(shard.path(Path(view), number, 4)), shard.pack(encoded, slots, marked))
         self.lengths[view] = self.lengths.get(view, 0) + len(encoded)
 
     def _write(self, name: str, data: bytes) -> None:

@@ -58,14 +58,18 @@ class DecodeSettings:
     max_frames: int | None = None
     accept_partial: bool = False
 
-    def resolved(self) -> DecodeSettings:
-        """Checked, numbers in one spelling. Raises UsageError."""
+    def check(self) -> None:
+        """Raises UsageError for values that cannot be meant."""
         if self.fps is not None and not 0 < self.fps <= MOST_FPS:
             raise UsageError(
                 f"decode fps {self.fps} is not above 0 and at most {MOST_FPS}", remedy="null keeps the file's own rate"
             )
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"decode max_frames {self.max_frames} is below 1", remedy="null takes all frames")
+
+    def resolved(self) -> DecodeSettings:
+        """Checked, numbers in one spelling. Raises UsageError."""
+        self.check()
         return replace(self, fps=None if self.fps is None else float(self.fps))
 
 

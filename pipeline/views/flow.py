@@ -73,23 +73,26 @@ class FlowSettings:
         mapping = f"byte = round(({flow} + bound) * 255 / (2 * bound)), clipped = clip(pixels, -bound, bound)"
         return {"bound": self.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
 
-    def resolved(self) -> FlowSettings:
-        """With the estimator's real name and all its parameters. Whether it works here is not asked: a worker may have
-        the GPU that this machine lacks, and finds its own device."""
-        short_side = checked_short_side(NAME, self.short_side, self.size)
+    def check(self) -> None:
+        checked_short_side(NAME, self.short_side, self.size)
         check_quality(NAME, self.quality)
         if not self.bound > 0:
             raise UsageError(f"flow bound {self.bound} is not positive")
         for name, choice, choices in (("mapping", self.mapping, Mapping), ("codec", self.codec, Codec)):
             if choice not in get_args(choices):
                 raise UsageError(f"flow {name} {choice!r} is not one of {', '.join(get_args(choices))}")
+
+    def resolved(self) -> FlowSettings:
+        """With the estimator's real name and all its parameters. Whether it works here is not asked: a worker may have
+        the GPU that this machine lacks, and finds its own device."""
+        self.check()
         estimator = flow.choose(self.estimator, **{**self.parameters, **self.running})
         return dataclasses.replace(
             self,
             estimator=estimator.name,
             parameters=estimator.settings,
             running=estimator.running,
-            short_side=short_side,
+            short_side=checked_short_side(NAME, self.short_side, self.size),
         )
 
 

@@ -39,12 +39,15 @@ class RgbSettings:
     def frame_codec(self) -> JpegCodec:
         return JpegCodec(self.quality, "rgb", self.chroma)
 
-    def resolved(self) -> RgbSettings:
-        short_side = checked_short_side(NAME, self.short_side, self.size)
+    def check(self) -> None:
+        checked_short_side(NAME, self.short_side, self.size)
         check_quality(NAME, self.quality)
         if self.chroma not in get_args(Chroma):
             raise UsageError(f"rgb chroma {self.chroma!r} is not one of {', '.join(get_args(Chroma))}")
-        return replace(self, short_side=short_side)
+
+    def resolved(self) -> RgbSettings:
+        self.check()
+        return replace(self, short_side=checked_short_side(NAME, self.short_side, self.size))
 
 
 @dataclass(frozen=True, kw_only=True)

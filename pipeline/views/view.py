@@ -22,6 +22,9 @@ class ViewSettings(Protocol):
     def frame_codec(self) -> FrameCodec:
         """How frames are stored."""
 
+    def check(self) -> None:
+        """Raises UsageError for values that cannot be meant. Types are checked before."""
+
     def resolved(self) -> ViewSettings:
         """With every choice spelled out and every value checked. Raises UsageError."""
 

@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.clusters import cluster_scores
+from eval.clusters import ALGORITHMS, cluster, cluster_scores
 from pipeline.errors import Refusal
+from train.clustering.agreement import SizeGroup, agreement, by_size
+from train.clustering.kmeans import kmeans
 
 VIDEOS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30)
 
@@ -104,3 +106,85 @@ def test_chance_is_adjusted_for() -> None:
 def test_scores_fail(clusters: list, classes: list, told: str) -> None:
     with pytest.raises(Refusal, match=told):
         cluster_scores(clusters, classes)
+
+
+def planted(count: int = 60, apart: float = 8.0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows about three directions, and which."""
+    rng = np.random.default_rng(0)
+    classes = np.arange(count) % 3
+    return np.eye(3, 5)[classes] * apart + rng.normal(size=(count, 5)), classes
+
+
+def test_agreement_leaves_out_videos_without_a_label_and_adds_purity() -> None:
+    clusters, classes = np.array([0, 0, 0, 1, 1, 2]), np.array([5, 5, 4, 4, -1, -1])
+    scores = agreement(clusters, torch.tensor(classes))
+    assert scores == cluster_scores(clusters[:4], classes[:4]) | {"purity": 3 / 4}
+    assert agreement(clusters, np.full(6, -1)) == {} and by_size(clusters, np.full(6, -1)) == []
+    with pytest.raises(Refusal, match="2 assignments"):
+        agreement(np.array([0, 1]), np.array([0]))
+
+
+@settings(max_examples=25)
+@given(VIDEOS)
+def test_purity_equals_its_definition(videos: list[tuple[int, int]]) -> None:
+    clusters, classes = ([video[side] for video in videos] for side in (0, 1))
+    members = {name: [c for n, c in videos if n == name] for name in set(clusters)}
+    right = {name: Counter(own).most_common(1)[0][1] for name, own in members.items()}
+    assert agreement(clusters, classes)["purity"] == pytest.approx(sum(right.values()) / len(videos))
+    groups = by_size(clusters, classes)
+    for group in groups:
+        own = [name for name in members if group.least <= len(members[name]) <= group.most]
+        videos_in = sum(len(members[name]) for name in own)
+        assert (group.clusters, group.videos) == (len(own), videos_in)
+        assert group.purity == pytest.approx(sum(right[name] for name in own) / videos_in)
+    assert sum(group.videos for group in groups) == len(videos)
+
+
+def test_sizes_are_grouped_by_powers_of_two() -> None:
+    clusters = np.repeat([0, 1, 2, 3], [1, 2, 3, 4])
+    classes = np.array([0, 0, 1, 0, 0, 1, 2, 2, 2, 2])
+    assert by_size(clusters, classes) == [
+        SizeGroup(1, 1, 1, 1, 1.0), SizeGroup(2, 3, 2, 5, 3 / 5), SizeGroup(4, 7, 1, 4, 1.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_kmeans_finds_what_lies_apart_and_follows_from_the_seed(spherical: bool) -> None:
+    rows, classes = planted()
+    if spherical:
+        rows = rows * np.random.default_rng(1).uniform(0.01, 100, (len(rows), 1))  # lengths say nothing then
+    found = kmeans(torch.tensor(rows), 3, spherical=spherical, seed=4)
+    assert cluster_scores(found, classes)["ari"] == 1.0
+    assert np.array_equal(found, kmeans(rows, 3, spherical=spherical, seed=4)) and found.dtype == np.int64
+
+
+def test_every_row_is_with_the_nearest_of_the_means_of_its_clusters() -> None:
+    rows, _ = planted(apart=2.0)
+    found = kmeans(rows, 4)
+    means = np.stack([rows[found == name].mean(0) for name in range(4)])
+    distances = ((rows[:, None] - means[None]) ** 2).sum(-1)
+    assert (distances.argmin(1) == found).mean() > 0.95  # at the end of 25 rounds
+
+
+@pytest.mark.parametrize(("rows", "count", "told"), [
+    (np.zeros((3, 2)), 4, "3 rows cannot make 4 clusters"), (np.zeros((3, 2)), 0, "count"),
+    (np.full((3, 2), np.nan), 1, "not finite"), (np.zeros(3), 1, "not .N, D."),
+])  # fmt: skip
+def test_kmeans_fails(rows: np.ndarray, count: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        kmeans(rows, count)
+
+
+def test_a_bank_is_clustered_by_every_algorithm_with_labels_and_without() -> None:
+    rows, classes = planted()
+    found = {one.algorithm: one for one in cluster(rows, classes)}
+    assert list(found) == list(ALGORITHMS)
+    assert found["kmeans"].count == found["spherical_kmeans"].count == 3
+    for one in found.values():
+        assert one.scores == agreement(one.assignments, classes) and one.sizes == by_size(one.assignments, classes)
+        assert one.count == len(set(one.assignments.tolist()))
+    assert found["finch"].count > found["finch_merged"].count == 3 and found["finch_merged"].scores["ami"] > 0.5
+    plain = {one.algorithm: one for one in cluster(rows, np.full(len(rows), -1))}
+    assert plain["kmeans"].count == plain["finch"].count == found["finch"].count
+    assert all(one.scores == {} and one.sizes == [] for one in plain.values())
+    assert next(one.count for one in cluster(rows, classes, count=7) if one.algorithm == "kmeans") == 7

@@ -15,11 +15,13 @@ from eval.results import Record
 from pipeline.errors import Refusal, UsageError
 from tests.eval.test_report import Page, words
 
+SAID = {"sampling": {}, "splits": ["train"], "stages": [{"name": "rgb"}]}  # what every recipe of a run says
+
 
 def write_run(folder: Path, title: str, seed: int, measured: dict[tuple[str, str, str], float], **record: Any) -> Path:
     """A run with these R@1 by (stream, stage, network); its other figures follow from them."""
     folder.mkdir()
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"title": title, "seed": seed, "stages": [{"name": "rgb"}]}))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"title": title, "seed": seed, **SAID}))
     metrics = {"R@1": 1.0, "R@5": 1.1, "R@10": 1.2, "R@20": 1.25, "R@50": 1.3, "linear_top1": 1.15}
     common = {
         "protocol": "clean",
@@ -61,7 +63,7 @@ def test_recipes_that_differ_in_the_seed_alone_are_one_line(runs: list[Path]) ->
     assert line.spread("R@1") == pytest.approx(statistics.stdev([0.3, 0.4, 0.5]))
     assert line.words("linear_top1") == "46.0 ± 11.5"
     assert found["B", "trained"].values["R@1"] == (0.6, 0.7)
-    assert comparison.recipes == {name: {"title": name, "stages": [{"name": "rgb"}]} for name in "AB"}
+    assert comparison.recipes == {name: {"title": name, **SAID} for name in "AB"}
 
 
 def test_the_best_line_of_a_stream_comes_first(runs: list[Path]) -> None:
@@ -91,7 +93,7 @@ def test_a_stage_that_one_seed_lacks_says_so(tmp_path: Path) -> None:
 
 def test_recipes_of_one_title_are_told_apart_by_their_runs(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, "A", 0, trained(value)) for name, value in (("one", 0.5), ("two", 0.6))]
-    (runs[1] / "recipe.yaml").write_text(yaml.safe_dump({"title": "A", "seed": 0, "batch": 8}))
+    (runs[1] / "recipe.yaml").write_text(yaml.safe_dump({"title": "A", "seed": 0, "batch": 8, **SAID}))
     assert {line.recipe for line in compare(runs).lines} == {"A (one)", "A (two)"}
 
 
@@ -103,7 +105,7 @@ def test_the_table_and_the_page_show_every_line(
     assert "| rgb | A | rgb | trained | 0 1 2 | 40.0 ± 10.0 | 30.0 40.0 50.0 | 46.0 ± 11.5 |" in table
     assert "compared 5 runs of 2 recipes" in table
     text = (tmp_path / "pages" / "comparison.html").read_text()
-    assert not Page(text).loads and "http" not in text
+    assert all(link.startswith("data:") for link in Page(text).loads) and "http" not in text
     shown = words(text)
     comparison = compare(runs)
     for line in comparison.lines:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import published, results
+from eval import results
 from eval.results import Record
 from pipeline.errors import Refusal
 
@@ -93,16 +93,3 @@ def test_a_value_out_of_range_in_a_file_names_the_file(tmp_path: Path) -> None:
 def test_no_file_fails(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no results"):
         results.read(tmp_path / "results.json")
-
-
-def test_published_numbers_are_fractions_with_a_source() -> None:
-    assert all(0 < row.value < 1 and row.source for row in published.TABLE)
-    assert published.counterpart("infonce", "ucf101", "rgb", "ucf101", "R@1") == pytest.approx(0.331)
-    assert published.counterpart("coclr", "ucf101", "two-stream", "ucf101", "R@20") == pytest.approx(0.825)
-    assert published.counterpart("coclr", "ucf101", "rgb", "hmdb51", "R@10") == pytest.approx(0.535)
-    assert published.counterpart("infonce", "ucf101", "rgb", "demo", "R@1") is None
-
-
-def test_published_numbers_of_a_data_set() -> None:
-    assert {row.data for row in published.about("hmdb51")} == {"hmdb51"}
-    assert published.about("my-videos") == []

@@ -120,7 +120,7 @@ def test_float16_halves_the_file_and_refuses_what_it_cannot_hold(
 
 def test_a_bank_of_other_rows_than_announced_is_never_written(tmp_path: Path) -> None:
     path, block = tmp_path / "bank.h5", np.ones((2, 3), np.float32)
-    facts = ["a", "b", "c"], np.zeros(3), ["train"] * 3, {"dtype": "float32", "stream": "rgb"}
+    facts = ["a", "b", "c"], np.zeros(3), ["train"] * 3, {"dtype": "float32", "stream": "rgb", "videos": ""}
     with pytest.raises(ValueError, match="2 rows of 3"):
         bank.write(path, "rgb", [block], (3, 3), *facts)
     assert list(tmp_path.iterdir()) == []
@@ -131,7 +131,7 @@ def test_the_file_ends_where_hdf5_does_and_no_reserved_space_is_left(tmp_path: P
     ids = [f"class/{i:05} with a long name {'x' * (i % 90)}" for i in range(3000)]
     rows = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
     blocks = (rows[first : first + 700] for first in range(0, 3000, 700))
-    facts = np.arange(3000), ["test"] * 3000, {"dtype": "float32", "stream": "rgb"}
+    facts = np.arange(3000), ["test"] * 3000, {"dtype": "float32", "stream": "rgb", "videos": ""}
     bank.write(path, "rgb", blocks, rows.shape, ids, *facts)
     found = FeatureBank.load(path)
     np.testing.assert_array_equal(found.features, rows)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.extraction.job import extract_video
+from pipeline.extraction.opening import sweep
 from pipeline.manifest import Video
 from pipeline.store import open_store, writing
 from pipeline.store.verify import verify
@@ -59,6 +60,7 @@ def main(videos: Path, scratch: Path) -> None:
             "whole": not any(found for _, _, found in verify(opened)),
         }
         extract(videos, store, None)
+        sweep(store)  # as a run does at its end
         files = content(store)
         entry["after rerun"] = storage.digest(b"".join(name.encode() + files[name] for name in sorted(files)))
         steps.append(entry)

@@ -69,20 +69,3 @@ def test_a_new_run_waits_for_who_is_in_the_middle_of_a_commit(tmp_path: Path, mo
             run_here(folder.read(videos), videos, store, SMALL)
         assert refused.value.where == str(layout.fence_path(store))
     assert run_here(folder.read(videos), videos, store, SMALL).stored == 1
-
-
-def test_readers_see_the_old_video_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    videos = small.make(tmp_path / "videos")
-    store = small.store(videos, tmp_path / "store")
-    before = content(store)
-    small.write(videos / "walk" / "a.mp4", 7, frames=5)
-    seen = []
-    move_in = job.VideoWriter._move_in
-
-    def looked_at(writer: job.VideoWriter) -> None:
-        seen.append({name: data for name, data in content(store).items() if ".partial/" not in name} == before)
-        move_in(writer)
-
-    monkeypatch.setattr(job.VideoWriter, "_move_in", looked_at)
-    assert run_here(folder.read(videos), videos, store, SMALL, overwrite=True).stored == 1
-    assert seen == [True]

@@ -114,7 +114,7 @@ def test_every_kind_of_file_is_flipped(store: Path) -> None:
     assert damage(store) == []
     assert {path.name for path in store.iterdir()} == {
         *HARMLESS,
-        *("zarr.json", "annotations", "videos", "quarantine"),
+        *("zarr.json", "annotations", "annotations.json", "inventory.json", "videos", "quarantine"),
     }
     for path in sorted(path for path in store.rglob("*") if path.is_file() and path.name != ".fence"):
         check(store, path, path.stat().st_size // 2, 0, rot=True)

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pipeline.errors import Refusal
 from pipeline.manifest import Manifest, Video
 from pipeline.store import catalogue, layout, open_store
-from pipeline.store.verify import verify
+from pipeline.store.verify import GONE, verify
 from tests.faults import small
 from tests.faults.disk import the_disk
 from tests.faults.small import OTHER, SMALL
@@ -73,6 +73,8 @@ class Histories(RuleBasedStateMachine):
         self.writings: dict[str, int] = {}
         self.damaged: set[str] = set()
         self.unreadable: set[str] = set()  # damaged in their records: listing the store is refused
+        self.listed: set[str] = set()  # certainly in the catalogue, so that they are missed
+        self.deleted: set[str] = set()  # behind the store's back
 
     def teardown(self) -> None:
         shutil.rmtree(self.top)
@@ -118,10 +120,12 @@ class Histories(RuleBasedStateMachine):
             summary = settle()
             assert (summary.stored, summary.skipped) == (len(after) - len(kept), len(kept))
             self.become(chosen, after, broken)
+            self.listed = set(after)
         else:
             with the_disk().killed_at(self.root, kill):
                 settle()
             self.find_what_a_kill_left(chosen, after, broken)
+            self.listed = set() if redo else self.listed - todo
 
     @property
     def manifest(self) -> Manifest:
@@ -130,6 +134,7 @@ class Histories(RuleBasedStateMachine):
     def become(self, chosen: str, stored: dict[str, File], refused: set[str]) -> None:
         redone = {name for name, file in stored.items() if self.chosen != chosen or self.stored.get(name) != file}
         self.damaged = (self.damaged & stored.keys()) - redone
+        self.deleted = set() if self.chosen != chosen else self.deleted - stored.keys() - refused
         for name in refused - (self.refused if self.chosen == chosen else set()):
             self.tried[name] = self.writings[name]
         self.chosen, self.stored, self.refused = chosen, stored, refused
@@ -195,11 +200,13 @@ class Histories(RuleBasedStateMachine):
         self.stored = {name: file for name, file in self.stored.items() if name not in names}
         self.damaged -= names
         self.unreadable -= names
+        self.deleted |= names
 
     @precondition(lambda self: self.chosen)
     @rule()
     def the_catalogue_is_deleted(self) -> None:
         layout.catalogue_path(self.root).unlink(missing_ok=True)
+        self.listed = set()
 
     @precondition(lambda self: self.chosen)
     @invariant()
@@ -224,8 +231,10 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.chosen)
     @invariant()
     def verify_finds_what_was_damaged(self) -> None:
-        found = {item.video_id for _, _, items in verify(open_store(self.root)) for item in items}
-        assert found == self.damaged
+        items = [item for _, _, found in verify(open_store(self.root)) for item in found]
+        gone = {item.video_id for item in items if item.what == GONE}
+        assert {item.video_id for item in items if item.what != GONE} == self.damaged
+        assert self.deleted & self.listed <= gone <= self.deleted
 
 
 # Shrinking a history takes minutes; without it the failing one is printed as it is, within seconds.

@@ -98,7 +98,7 @@ def test_a_source_of_another_size_is_noticed_and_only_its_video_is_redone(
     assert (summary.stored, summary.skipped) == (1, 2)
     changed = {name for name, facts in state(store).items() if before.get(name) != facts}
     others = {name for name in changed if not name.startswith("videos/walk/b")}
-    assert others - {"videos/walk"} == {"catalogue.parquet", "catalogue.stamps"}
+    assert others - {"videos/walk"} == {"catalogue.parquet", "catalogue.stamps", "inventory.json"}
     assert content(store) == fresh(videos, tmp_path / "fresh")
 
 

@@ -23,7 +23,7 @@ LONG = "jump/long"
 
 def assert_unfinished(store: Path) -> None:
     """Shards of the long video lie there, and readers do not see it."""
-    assert list(layout.video_folder(store, LONG).glob(".writing.*.partial/rgb/c/0/0/0/0"))
+    assert list(layout.video_folder(store, LONG).glob(".writing.*.partial/c/rgb/c/0/0/0/0"))
     opened = open_store(store)
     assert LONG not in opened.videos
     assert not any(found for _, _, found in verify(opened))

@@ -66,7 +66,7 @@ def test_extraction_of_today_finds_nothing_to_do(
     videos = FIRST / "videos"
     summary = extract(folder.read(videos), videos, copied, ExtractionSettings.from_dict(store.settings), workers=1)
     assert (summary.stored, summary.skipped, summary.in_quarantine, summary.annotated) == (0, 2, 1, 0)
-    left_out = {"catalogue.parquet"}
+    left_out = {"catalogue.parquet", "annotations.json"}
     assert {name: data for name, data in content(copied).items() if name not in left_out} == {
         name: data for name, data in content(store.root).items() if name not in left_out
     }

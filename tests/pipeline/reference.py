@@ -43,11 +43,12 @@ def run_here(
 
 
 def content(store: Path) -> dict[str, bytes]:
-    """Every file of a store that is a function of its videos and settings: all but journal, locks, quarantine, stamps."""
+    """Every file of a store that is a function of its videos and settings: all but journal, locks, stamps, quarantine and
+    the inventory, which lists that."""
     apart = frozenset({"journal", "quarantine"})
     files = [
         file.path
         for file in storage.files_below(store, skip=apart)
-        if file.path.name not in (".lock", ".fence", "catalogue.stamps")
+        if file.path.name not in (".lock", ".fence", "catalogue.stamps", "inventory.json")
     ]
     return {os.path.relpath(str(path), str(store)): storage.read(path) for path in files}

@@ -49,9 +49,10 @@ def test_a_simulated_store_is_what_it_says(tmp_path: Path) -> None:
     assert (info.length, info.label, info.split, info.cuts) == (240, "class_of_action_000", "train", (100, 200))
 
 
-def tiny(root: Path, video_id: str, **other: object) -> None:
+def tiny(root: Path, video_id: str, length: int = 2, **other: object) -> None:
     """Commit a video of which there is only the record."""
-    facts = {"video_id": video_id, "length": 2, "fps": 25.0, "shapes": {"rgb": (2, 16, 16, 3)}, "files": {}, "file": {}}
+    shapes = {"rgb": (length, 16, 16, 3)}
+    facts = {"video_id": video_id, "length": length, "fps": 25.0, "shapes": shapes, "files": {}, "file": {}}
     record = layout.seal({**facts, "settings_hash": open_store(root).settings_hash, **other})
     path = layout.record_path(root, video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def test_any_history_is_listed_as_it_is(tmp_path_factory: pytest.TempPathFactory
         for turn in range(data.draw(st.integers(1, 4))):
             for video_id in data.draw(st.lists(st.sampled_from(IDS), max_size=8)):
                 if data.draw(st.integers(0, 3)):
-                    tiny(root, video_id, length=3 + turn, cuts=[1] * turn)
+                    tiny(root, video_id, length=3 + turn, cuts=list(range(turn)))
                     expected[video_id] = catalogue.read_record(layout.record_path(root, video_id))["digest"][:32]  # type: ignore[index]
                 else:
                     layout.record_path(root, video_id).unlink(missing_ok=True)

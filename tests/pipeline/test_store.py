@@ -87,7 +87,8 @@ def test_an_unknown_video_is_refused_with_the_nearest_name(synthetic_store: Vide
 def test_a_refused_video_is_told_with_its_reason(own_store: Path) -> None:
     path = layout.quarantine_path(own_store, "bad one")
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(layout.seal({"video_id": "bad one", "reason": "the file is empty"})))
+    entry = {"video_id": "bad one", "reason": "the file is empty", "stage": "open", "reproduce": "probe"}
+    path.write_text(json.dumps(layout.seal(entry)))
     store = open_store(own_store)
     assert store.quarantine == {"bad one": "the file is empty"}
     with pytest.raises(Refusal, match="in quarantine: the file is empty"):

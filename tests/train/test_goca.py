@@ -83,8 +83,8 @@ def batches(count: int, clips: int = 4) -> list[Views]:
 
 
 def trained(method: GOCA, steps: list[Views]) -> tuple[list[float], nn.ModuleList, Tensor]:
-    """The losses of all steps, encoders and prototypes after them: (S + sign e2 log P) / (e + e2), balanced by division,
-    one clip after the other."""
+    """The losses of all steps, encoders and prototypes after them: (S + sign e2 log P) / (e + e2), balanced by
+    division, one clip after the other."""
     given, encoders = method.settings, copy.deepcopy(method.encoders).train()
     prototypes = method.prototypes.weight.detach().clone().requires_grad_(given.prototype_kind == "learned")
     optimiser = torch.optim.SGD([*encoders.parameters(), prototypes], lr=0.01, momentum=0.9, weight_decay=0.01)

@@ -17,6 +17,8 @@ from torch import Tensor
 from pipeline.store import VideoStore
 from tests.train import batches, runs
 from tests.train.runs import IN_BATCH, INFONCE, stop
+from tests.train.test_goca_runs import SAMPLING
+from tests.train.test_goca_runs import stage as goca
 from train import stage_data
 from train.batches.batch import Batch
 from train.batches.loader import ClipLoader
@@ -52,13 +54,16 @@ del VICC["settings"]["momentum"]
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    "stage", [INFONCE | {"epochs": 4}, IN_BATCH | {"steps": 12}, VICC], ids=["queue", "in batch", "prototypes"]
+    "stage",
+    [INFONCE | {"epochs": 4}, IN_BATCH | {"steps": 12}, VICC, goca(queue=8) | {"steps": 12}],
+    ids=["queue", "in batch", "vicc", "goca"],
 )
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_steps_do_not_wait_for_the_gpu(
     store: VideoStore, tmp_path: Path, stage: dict[str, Any], precision: str
 ) -> None:
     changes = {"log_every": 100, "checkpoint_every": 100, "clip_gradients": 1.0, "precision": precision}
+    changes |= {"sampling": SAMPLING} if stage["method"] == "goca" else {}
     recipe = runs.load(tmp_path / "recipe.yaml", stage, **changes)
     with no_waiting() as watched:
         runs.run(recipe, store, tmp_path / "run", GPU)

@@ -35,7 +35,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Path) -> None:
-    commands.import_files(tmp_path / "run", **files)
+    commands.import_files(tmp_path / "run", **files, pretraining="ucf101")
+    made_by = {"rgb": "coclr", "flow": "infonce"}
     for stream, path in files.items():
         state = torch.load(path, weights_only=True)["state_dict"]
         checkpoint = stages.checkpoint_path(tmp_path / "run", stream)
@@ -48,6 +49,8 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         assert torch.equal(method.pair.queue.features, state["queue"].T)
         facts = checkpoints.metadata(checkpoint)
         assert facts["streams"] == [stream] and facts["finished"] and facts["imported"] == checkpoints.digest(path)
+        assert facts["published"] == {"method": made_by[stream], "pretraining": "ucf101"}
+        assert facts["backbones"] == {stream: "s3d"}
         assert facts["clips"]["length"] == 32 and facts["clips"]["streams"]["flow"]["input"] == "image"
         weights = checkpoints.starting_weights(checkpoint, Start(stream, NetworkSettings()))
         assert runs.flatten(checkpoints.flat(weights)) == runs.flatten(network.state_dict())

@@ -236,7 +236,7 @@ def test_frames_that_do_not_decode_fail_by_name(name: str, tmp_path: Path, on_cp
     store = write_store(tmp_path / "store", {"good": (4, 30, 40), "bad one": (4, 30, 40)})
     path = shard.path(store.path("bad one", "rgb"), 0, 4)
     streams = store.encoded("bad one", "rgb", range(4))
-    path.write_bytes(shard.pack([*streams[:3], streams[3][:60]], 4))
+    path.write_bytes(shard.pack([*streams[:3], streams[3][:60]], 4, shard.mark("bad one", "rgb", 0)))
     whole = [clip_plan(v, range(4)) for v in store.videos]
     executor = reader.create(name, store, threads=1)
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):
@@ -250,7 +250,7 @@ def test_frames_that_do_not_decode_fail_by_name(name: str, tmp_path: Path, on_cp
 def test_frames_of_another_size_fail_by_name(name: str, tmp_path: Path, on_cpu: None) -> None:
     store = write_store(tmp_path / "store", {"good": (4, 60, 80), "bad one": (4, 30, 40)})
     path = shard.path(store.path("bad one", "rgb"), 0, 4)
-    path.write_bytes(shard.pack(store.encoded("good", "rgb", range(4)), 4))
+    path.write_bytes(shard.pack(store.encoded("good", "rgb", range(4)), 4, shard.mark("bad one", "rgb", 0)))
     whole = [clip_plan(v, range(4)) for v in store.videos]
     executor = reader.create(name, store, threads=1)
     with pytest.raises(Refusal, match=r"'bad one' is damaged.*should hold a frame of shape \(30, 40, 3\)"):

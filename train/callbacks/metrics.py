@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from pipeline import storage
+from pipeline.errors import Refusal
 from train.batches.batch import Batch
 from train.callbacks import ends_step, loader_of
 from train.console import tell
@@ -140,10 +141,18 @@ class Metrics(Callback):
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, float]], int]:
-    """The lines of a metrics.jsonl, and how many others there are: cut short, of no numbers, not after the step before."""
+    """The lines of a metrics.jsonl, and how many others there are: cut short, of no numbers, not after the step before.
+
+    Raises Refusal where it cannot be read at all.
+    """
     found: list[dict[str, float]] = []
     damaged = 0
-    for written in path.read_bytes().splitlines(keepends=True):
+    try:
+        content = storage.read_regular(path)
+    except OSError as error:
+        remedy = "move away what lies in its place: the lines after the last checkpoint are written again"
+        raise Refusal(f"the metrics cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
+    for written in content.splitlines(keepends=True):
         try:
             line = json.loads(written.strip(b"\0\n") if written.endswith(b"\n") else b"")
         except (ValueError, RecursionError):

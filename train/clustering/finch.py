@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from train.clustering.nearest import PAIRS_AT_ONCE, TIE, Neighbours, nearest_rows, unit
+from train.clustering.rows import finite_rows
 from train.settings.arguments import check_choice, check_number
 
 Metric = Literal["cosine"]
@@ -73,7 +74,7 @@ def finch(
             check_number(name, value, whole=True, least=1)
     if partitions is not None and clusters is not None:
         raise ValueError("partitions and clusters both say where to stop; give one of them")
-    rows = _rows(features)
+    rows = finite_rows(features)
     found = Partitions(*_levels(rows, partitions or len(rows), neighbours, seed))
     return found if clusters is None else _merged_to(rows, found, clusters)
 
@@ -138,22 +139,6 @@ def _nearest_pairs(means: torch.Tensor, members: np.ndarray, merges: int) -> Ite
             similar[row] = -torch.inf
             best[row] = similar.max()
             nearest[row] = int((similar >= best[row] - TIE).to(torch.uint8).argmax())
-
-
-def _rows(features: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Features (N, D) in float32 or float64, where they are."""
-    rows = torch.as_tensor(np.array(features) if isinstance(features, np.ndarray) else features).detach()
-    if rows.dtype not in (torch.float32, torch.float64):
-        rows = rows.to(torch.float32 if rows.dtype in (torch.float16, torch.bfloat16) else torch.float64)
-    if rows.ndim != 2 or not rows.numel():
-        raise ValueError(f"features to cluster are {tuple(rows.shape)}, and not (N, D), neither of them 0")
-    bad = torch.cat([~some.isfinite().all(dim=1) for some in rows.split(2**16)]).nonzero()[:, 0]
-    if len(bad):
-        raise ValueError(
-            f"features to cluster are not finite: row {int(bad[0])} is the first of {len(bad)} such rows of"
-            f" {len(rows)}; the network diverged, or the features are damaged"
-        )
-    return rows
 
 
 def _linked(rows: torch.Tensor, nearest: np.ndarray, longest: float) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from train.clustering.rows import directions_of, finite_rows
+from train.clustering.nearest import unit
+from train.clustering.rows import finite_rows
 from train.settings.arguments import check_number
 
 ITERATIONS = 25
@@ -33,7 +34,7 @@ def kmeans(features: np.ndarray | torch.Tensor, count: int, spherical: bool = Fa
     check_number("count", count, whole=True, least=1)
     if count > len(rows):
         raise ValueError(f"{len(rows)} rows cannot make {count} clusters: give a count of at most {len(rows)}")
-    points = np.ascontiguousarray(directions_of(rows) if spherical else rows, dtype=np.float32)
+    points = np.ascontiguousarray((unit(rows) if spherical else rows).numpy(force=True), dtype=np.float32)
     found = faiss.Kmeans(
         points.shape[1],
         count,

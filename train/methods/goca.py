@@ -238,22 +238,23 @@ class GOCA(Method):
 
     @torch.no_grad()
     def _assigned(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Initial and guided assignment, logarithms (groups, clips, B, K), of rows (B, groups, clips, D) of all ranks."""
+        """Initial and guided assignment, log (groups, clips, B, K), of the rows (B, groups, clips, D) of all ranks."""
         settings, known = self.settings, rows
         if settings.queue and self.queue.full:
             known = torch.cat([self.queue.features.view(-1, *rows.shape[1:]), rows])
         scores = self.prototypes(known.flatten(0, 2)).unflatten(0, known.shape[:3]).permute(1, 2, 0, 3)
-
-        guides = settings.coupling == "prior" and self.current_epoch >= settings.prior_start
+        clips = list(scores.flatten(0, 1))  # of each (B, K)
 
         def balanced(priors: Iterable[Tensor | None], weight: float) -> Tensor:
-            of = zip(scores.flatten(0, 1), priors, strict=True)
-            found = [assign(s, settings.epsilon, settings.iterations, p, weight, settings.prior_sign) for s, p in of]
+            epsilon, iterations, sign = settings.epsilon, settings.iterations, settings.prior_sign
+            pairs = zip(clips, priors, strict=True)
+            found = [assign(clip, epsilon, iterations, prior, weight, sign) for clip, prior in pairs]
             return torch.stack(found).unflatten(0, scores.shape[:2])
 
-        initial = guided = balanced([None] * scores[:, :, 0, 0].numel(), 0.0)
-        for _ in range(settings.prior_cycles if guides else 0):
-            guided = balanced(guided.flip(0).flatten(0, 1), settings.prior_epsilon)
+        initial = guided = balanced([None] * len(clips), 0.0)
+        if settings.coupling == "prior" and self.current_epoch >= settings.prior_start:
+            for _ in range(settings.prior_cycles):
+                guided = balanced(guided.flip(0).flatten(0, 1), settings.prior_epsilon)
         return initial[:, :, -len(rows) :], guided[:, :, -len(rows) :]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

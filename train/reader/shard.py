@@ -11,22 +11,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 
 from pipeline import storage
-from pipeline.store import VideoStore, corrupt, shard
+from pipeline.store import VideoStore, shard
 
 OPEN_SHARDS = 256  # a quarter of the usual limit of 1024 files a process; their indices take 30 kB each
 
 
-class OpenShard:
-    """A shard's file and index."""
-
-    def __init__(self, path: Path, slots: int) -> None:
-        self.file = storage.open_file(path)
-        self.index = shard.read_index(self.file, slots)
+Opened = tuple[storage.OpenFile, list[tuple[int, int]]]  # a shard's file and index
 
 
 class ShardReader:
@@ -34,7 +28,7 @@ class ShardReader:
 
     def __init__(self, store: VideoStore, capacity: int = OPEN_SHARDS) -> None:
         self.store, self.capacity = store, capacity
-        self._shards: OrderedDict[tuple[str, str, int], OpenShard] = OrderedDict()
+        self._shards: OrderedDict[tuple[str, str, int], Opened] = OrderedDict()
         self._lock = threading.Lock()
 
     def encoded(self, video_id: str, view: str, frames: Sequence[int] | np.ndarray) -> dict[int, np.ndarray]:
@@ -49,32 +43,27 @@ class ShardReader:
         numbers = sorted(set(self.store.indices(video_id, view, frames)))
         for part, group in groupby(numbers, lambda number: number // shard.FRAMES_PER_SHARD):
             wanted = list(group)
+            file, index = self._open(video_id, view, part)
+            slots = [number % shard.FRAMES_PER_SHARD for number in wanted]
             try:
-                opened = self._open(video_id, view, part)
-                slots = [number % shard.FRAMES_PER_SHARD for number in wanted]
-                yield from zip(wanted, shard.read_frames(opened.file, opened.index, slots), strict=True)
+                yield from zip(wanted, shard.read_frames(file, index, slots), strict=True)
             except (OSError, shard.CorruptShard) as error:
-                raise corrupt(self.store.root, video_id, self._path(video_id, view, part), error) from error
+                raise self.store.corrupt_shard(video_id, view, part, error) from error
 
     def close(self) -> None:
         """Let go of the files."""
         with self._lock:
             self._shards.clear()
 
-    def _open(self, video_id: str, view: str, part: int) -> OpenShard:
+    def _open(self, video_id: str, view: str, part: int) -> Opened:
         key = (video_id, view, part)  # not the path, which takes as long to put together as a clip to read
         with self._lock:
             opened = self._shards.pop(key, None)
         if opened is None:
             # Outside the lock: two threads may open the same shard at once, and one of the two is let go again.
-            slots = min(self.store.info(video_id).shapes[view][0], shard.FRAMES_PER_SHARD)
-            opened = OpenShard(self._path(*key), slots)
+            opened = self.store.open_shard(*key)
         with self._lock:
             self._shards[key] = opened
             while len(self._shards) > self.capacity:
                 self._shards.popitem(last=False)
         return opened
-
-    def _path(self, video_id: str, view: str, part: int) -> Path:
-        dimensions = len(self.store.info(video_id).shapes[view])
-        return shard.path(self.store.path(video_id, view), part, dimensions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar, get_args
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pipeline.errors import UsageError, refuse_unknown
+from pipeline.validation import told
 
 S = TypeVar("S", bound="Settings")
 
@@ -83,48 +83,8 @@ def _error(what: str, remedy: str, within: str) -> PydanticCustomError:
 
 
 def _told(found: ErrorDetails, where: str) -> UsageError:
-    kind, value, place, context = found["type"], found["input"], [*found["loc"]], found.get("ctx", {})
-    what, remedy = f"{value!r} is not {WORDS.get(kind, 'what belongs here')}", "correct the value"
-    if kind == "cannot_be":
-        what, remedy = context["what"], context["remedy"]
-    elif kind == "missing" and isinstance(place[-1], str):
-        what, remedy = f"{place.pop()} is missing", "add it"
-    elif kind == "literal_error":
-        try:
-            refuse_unknown("value", value, re.findall("'([^']*)'", context["expected"]))
-        except UsageError as error:
-            what, remedy = error.what, error.remedy
-    elif kind in LIMITS:
-        word, name = LIMITS[kind]
-        what, remedy = f"{value!r} is out of range", f"{word} {context[name]:g}"
-    elif kind == "float_type" and isinstance(value, str):
-        what, remedy = f"{value!r} is text, not a number", "YAML reads 1e-3 as text: write 1.0e-3"
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-    within = context.get("within", "") if kind == "cannot_be" else ""
-    inside = (path + within).lstrip(".: ") or "top level"
+    what, inside, remedy = told(found)
     return UsageError(what, where=f"{where}: {inside}" if where else inside, remedy=remedy)
-
-
-# How people are told of pydantic's kinds of errors.
-WORDS = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping of names",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "missing": "a list of that length",
-    "model_type": "a mapping",
-    "string_type": "text",
-    "too_long": "a list of that length",
-    "tuple_type": "a list",
-}
-LIMITS = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("less than", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
 
 
 def check_number(

@@ -4,46 +4,47 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import charts, filmstrips, published, results, streams
+import yaml
+
+from eval import classes, filmstrips, published, results, streams
 from eval.bank import FeatureBank
 from eval.charts import Bar
 from eval.features import videos_digest
 from eval.filmstrips import Strip
 from eval.protocols import PROTOCOLS
+from eval.report import pictures, sheets, training
+from eval.report.sheets import Sheet
 from eval.results import NETWORKS, Record
-from eval.retrieval import KS
 from eval.runs import Stage, bank_path, recipe_text, stages, trained_on
+from eval.table import words
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from pipeline.views import VIEWS
+from train import checkpoints
 from train.show import pages
 
 QUERIES = 4
 METHODS_WITH_LABELS = frozenset({"ubernce"})
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table of results: values by metric."""
-
-    stream: str
-    stage: str
-    network: str
-    values: dict[str, float]
+Banks = dict[str, tuple[Stage, FeatureBank, FeatureBank]]
 
 
 def write_report(run: Path, store: VideoStore) -> Path:
-    """Write RUN/report.html from RUN/results.json, the feature banks, the logs and the store. Returns its path.
+    """Write RUN/report.html from RUN/results.json, the feature banks, the logs and the store, and its tables into
+    RUN/tables. Returns the page's path.
 
     Raises:
         Refusal: a run that was not evaluated, or a store with other videos than those that were.
     """
-    page = render("report.html", page_content(run, store))
+    content = page_content(run, store)
+    page = render("report.html", content)
+    sheets.write(content["sheets"], run / "tables")
     path = run / "report.html"
     with storage.writing("the report", path):
         storage.write_atomically(path, page.encode())
@@ -54,6 +55,7 @@ def render(template: str, content: dict[str, Any]) -> str:
     """A page of this package; every name that the template uses must be there."""
     environment = pages.environment("eval")
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
+    environment.filters["cell"] = words
     return environment.get_template(template).render(content)
 
 
@@ -67,12 +69,23 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
             remedy="give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE=",
         )
     trained_stages = stages(run)
+    if gone := {name for r in records for name in r.stage.split("+")} - {stage.name for stage in trained_stages}:
+        raise Refusal(
+            f"the results are of stages whose checkpoints are not there: {', '.join(sorted(gone))}",
+            where=str(run),
+            remedy="put the checkpoints back, or evaluate what is there: make evaluate RUN= STORE=",
+        )
     protocol = "clean" if any(r.protocol == "clean" for r in records) else records[0].protocol
     shown = [r for r in records if r.protocol == protocol]
     banks = _banks(run, trained_stages, protocol, store)
     bank = next(iter(banks.values()))[1]
     videos, gallery = len(bank.rows("test")), len(bank.rows("train"))
-    return {
+    protocols = list(dict.fromkeys(record.protocol for record in records))
+    centre = PROTOCOLS[protocol].centre
+    by_class = _by_class(banks, store, centre)
+    best = pictures.best_stream(shown, banks)
+    quotes = published.about(records[0].data, first=_made_by(trained_stages[-1]))
+    content = {
         "run": run.resolve().name,
         "run_path": str(run),
         "data": records[0].data,
@@ -87,25 +100,31 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "classes": len(store.classes),
         "stream_names": {r.stream: streams.in_words(r.stream) for r in records},
         "below": {name: VIEWS[name].colours_in_words for name in banks if name in VIEWS and name != store.views[0]},
-        "strips": _strips(banks, store, PROTOCOLS[protocol].centre),
-        "tables": _tables(records),
+        "strips": _strips(banks, store, centre),
+        "results": {name: sheets.of_results(name, records) for name in protocols},
+        "clusters": {name: _clusters(name, records) for name in protocols},
+        "by_class": by_class,
+        "map": pictures.drawn_map(banks[best][1], store, "test", centre),
+        "map_stream": best,
         "protocol_words": {name: PROTOCOLS[name].words for name in {r.protocol for r in records}},
-        "ks": [f"R@{k}" for k in KS],
-        "curves": _curves(trained_stages),
+        "curves": training.curves(trained_stages),
+        "cost": training.cost(trained_stages, yaml.safe_load(recipe_text(run))),
+        "provenance": training.provenance(trained_stages, [checkpoints.digest(s.checkpoint) for s in trained_stages]),
         "recipe": recipe_text(run),
         "store": _store_summary(store),
-        "versions": _versions(store, trained_stages),
+        "versions": sheets.plain(
+            "versions", "Versions", ("package", "extraction", "training"), _versions(store, trained_stages)
+        ),
         "other_settings": any(s.metadata["store_settings_hash"] != store.settings_hash for s in trained_stages),
         "other_videos": not all(trained_on(stage, run, store) for stage in trained_stages),
-        "published": published.about(records[0].data),
+        "published": sheets.of_published(records[0].data, quotes) if quotes else None,
     }
+    return content | {"sheets": _all_sheets(content)}
 
 
-def _banks(
-    run: Path, trained_stages: list[Stage], protocol: str, store: VideoStore
-) -> dict[str, tuple[Stage, FeatureBank, FeatureBank]]:
+def _banks(run: Path, trained_stages: list[Stage], protocol: str, store: VideoStore) -> Banks:
     """Per stream: the last stage that trained it, and the banks of its trained and its untrained network."""
-    found: dict[str, tuple[Stage, FeatureBank, FeatureBank]] = {}
+    found: Banks = {}
     for stage in trained_stages:
         for stream in stage.metadata["streams"]:
             trained, untrained = (bank_path(run, store, stage.name, network, protocol, stream) for network in NETWORKS)
@@ -116,14 +135,19 @@ def _banks(
             "there are no features of this run", where=str(run / "features"), remedy="make evaluate RUN= STORE="
         )
     for stage, bank, _ in found.values():
-        known = all(video in store.infos for video in bank.video_ids)
-        if not known or videos_digest(store, bank.video_ids) != bank.attributes["videos"]:
-            raise Refusal(
-                "the run was evaluated on other videos than this store's",
-                where=f"{stage.name}, {store.root}",
-                remedy="give the store that it was evaluated on, or evaluate again: make evaluate RUN= STORE=",
-            )
+        refuse_other_videos(bank, store, stage.name)
     return {stream: found[stream] for stream in streams.in_order(found)}
+
+
+def refuse_other_videos(bank: FeatureBank, store: VideoStore, where: str) -> None:
+    """Raises Refusal for a bank of other videos, labels or splits than a store has."""
+    known = all(video in store.infos for video in bank.video_ids)
+    if not known or videos_digest(store, bank.video_ids) != bank.attributes["videos"]:
+        raise Refusal(
+            "the run was evaluated on other videos than this store's",
+            where=f"{where}, {store.root}",
+            remedy="give the store that it was evaluated on, or evaluate again: make evaluate RUN= STORE=",
+        )
 
 
 def _headline(records: list[Record]) -> dict[str, Any]:
@@ -170,9 +194,7 @@ def _error(share: float, videos: int) -> float:
     return math.sqrt(share * (1 - share) / videos)
 
 
-def _strips(
-    banks: dict[str, tuple[Stage, FeatureBank, FeatureBank]], store: VideoStore, centre: bool
-) -> dict[str, list[Strip]]:
+def _strips(banks: Banks, store: VideoStore, centre: bool) -> dict[str, list[Strip]]:
     """The same queries for every stream."""
     queries: list[str] = []
     made = {}
@@ -182,39 +204,36 @@ def _strips(
     return made
 
 
-def _tables(records: list[Record]) -> dict[str, dict[str, Any]]:
-    """Per protocol: rows by stream, stage and network, and the chance of each metric."""
-    tables: dict[str, dict[str, Any]] = {}
-    for record in records:
-        table = tables.setdefault(record.protocol, {"rows": {}, "chance": {}})
-        key = (record.stream, record.stage, record.network)
-        row = table["rows"].setdefault(key, Row(*key, {}))
-        row.values[record.metric] = record.value
-        table["chance"][record.metric] = record.chance
-    for table in tables.values():
-        table["rows"] = list(table["rows"].values())
-    return tables
+def _clusters(protocol: str, records: list[Record]) -> list[Sheet]:
+    made = sheets.of_clusters(protocol, records), sheets.of_sizes(protocol, records)
+    return [sheet for sheet in made if sheet.table.rows]
 
 
-def _curves(trained_stages: list[Stage]) -> list[dict[str, Any]]:
-    drawn = []
-    for stage in trained_stages:
-        logged = [m for m in stage.metrics() if math.isfinite(m.get("loss", math.nan))]
-        if not logged:
-            continue
-        waiting, stepping = (sum(m.get(name, 0.0) for m in logged) for name in ("data_time", "step_time"))
-        drawn.append(
-            {
-                "stage": stage.name,
-                "method": stage.metadata["method"],
-                "streams": stage.metadata["streams"],
-                "curve": charts.curve([m["step"] for m in logged], [m["loss"] for m in logged]),
-                "waiting": waiting / stepping if stepping else None,  # a step's time includes its waiting
-                "step": stage.metadata["step"],
-                "finished": stage.metadata["finished"],
-            }
-        )
-    return drawn
+def _by_class(banks: Banks, store: VideoStore, centre: bool) -> dict[str, tuple[Sheet, pictures.Matrix | None]]:
+    """Of each stream R@1 class by class, and what the trained network confuses."""
+    made = {}
+    for stream, (_, *both) in banks.items():
+        counts = []
+        for bank in both:
+            tested, gallery = bank.rows("test"), bank.rows("train")
+            found = classes.found_classes(bank.features[tested], bank.features[gallery], bank.labels[gallery], centre)
+            counts.append(classes.confusion(bank.labels[tested], found, len(store.classes)))
+        trained, untrained = (classes.by_class(count) for count in counts)
+        sheet = sheets.of_classes(stream, store.classes, trained, untrained)
+        made[stream] = sheet, pictures.matrix(counts[0], store.classes)
+    return made
+
+
+def _all_sheets(content: dict[str, Any]) -> Sequence[Sheet]:
+    several = [*content["results"].values(), *(sheet for made in content["clusters"].values() for sheet in made)]
+    several += [sheet for sheet, _ in content["by_class"].values()]
+    alone = [content[name] for name in ("published", "cost", "provenance", "versions")]
+    return [*several, *(sheet for sheet in alone if sheet)]
+
+
+def _made_by(stage: Stage) -> str:
+    """The method of a stage; of an imported file, that of its authors."""
+    return stage.metadata.get("published", stage.metadata)["method"]
 
 
 def _store_summary(store: VideoStore) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""Every table of the five papers: the command that makes each number, and what stands in its place here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval import published, results
+from eval.protocols import PROTOCOLS
+from eval.published import UNSTATED, Paper, PaperTable, Quoted, Row
+from eval.results import Record
+from eval.table import Table
+from pipeline.errors import UsageError, refuse_unknown
+from train import recipe as recipes
+
+OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "supervised"})
+# What our commands measure in another way than the papers, or not at all.
+UNMEASURED = {
+    "linear_top1": "our probe is a logistic regression on features",
+    "finetune_top1": "no command fine-tunes",
+}
+WORDS = {"linear_top1": "linear", "finetune_top1": "fine-tuned"}
+NOT_SEEN = "the values could not be seen"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of a table, or a row without any (`number` None): `here` is what stands in its place, `value` where
+    that was measured."""
+
+    paper: Paper
+    table: PaperTable
+    row: Row
+    number: Quoted | None
+    commands: tuple[str, ...]
+    here: str
+    value: float | None = None
+
+
+def listing(runs: Sequence[Path] = (), paper: str = "") -> list[Line]:
+    """Every number of the papers' tables, in their order.
+
+    runs: evaluated ones, whose results are looked at for numbers that stand for these. paper: one of PAPERS alone.
+
+    Raises:
+        UsageError: an unknown paper. Refusal: a run that was not evaluated.
+    """
+    if paper and paper not in published.PAPERS:
+        refuse_unknown("paper", paper, published.PAPERS)
+    measured = [(run, record) for run in runs for record in results.read(run / "results.json")]
+    chosen = [published.papers()[published.PAPERS.index(paper)]] if paper else published.papers()
+    return [line for each in chosen for table in each.tables for line in _lines(each, table, measured)]
+
+
+def as_table(lines: Sequence[Line]) -> Table:
+    """One row for each number, in percent."""
+    head = "paper table model method stream pre-trained_on network clip protocol splits data metric published certainty source here measured commands"
+    rows = []
+    for line in lines:
+        number = line.number
+        own = (line.paper.paper, line.table.title, line.row.model, line.row.method, line.row.stream, line.row.pretraining,
+               line.row.network, line.row.clip, line.row.protocol, line.row.splits)  # fmt: skip
+        said = (
+            (number.data, number.metric, round(100 * number.value, 2), number.certainty, number.source)
+            if number
+            else (None,) * 5
+        )
+        rows.append(
+            (
+                *own,
+                *said,
+                line.here,
+                None if line.value is None else round(100 * line.value, 2),
+                " && ".join(line.commands),
+            )
+        )
+    return Table("Tables of the five papers", tuple(name.replace("_", " ") for name in head.split()), rows)
+
+
+def text(lines: Sequence[Line]) -> str:
+    """For a terminal: papers, tables, rows, and below each row its numbers and commands."""
+    shown: list[str] = []
+    paper = table = row = None
+    for place, line in enumerate(lines):
+        if line.paper is not paper:
+            paper = line.paper
+            shown.append(f"\n{paper.paper}: {paper.title}, arXiv {paper.arxiv}")
+        if line.table is not table:
+            table = line.table
+            shown.append(f"\n  {table.title}")
+        if line.row is not row:
+            row = line.row
+            about = [
+                row.stream,
+                f"pre-trained on {row.pretraining}",
+                f"{row.network} {row.clip}",
+                f"splits {row.splits}",
+            ]
+            shown.append(f"    {row.model}: {', '.join(about)}{f' ({row.note})' if row.note else ''}")
+        if line.number:
+            said = f"{line.number.data} {WORDS.get(line.number.metric, line.number.metric)}".ljust(18)
+            said += f"{100 * line.number.value:6.2f}  {line.number.certainty} ({line.number.source})"
+            shown.append(f"      {said.ljust(56)}  here: {line.here}")
+        else:
+            shown.append(f"      {NOT_SEEN}; here: {line.here}")
+        following = lines[place + 1].row if place + 1 < len(lines) else None
+        if following is not row:
+            commands = dict.fromkeys(command for each in lines if each.row is row for command in each.commands)
+            shown += [f"        {command}" for command in commands]
+    return "\n".join(shown).lstrip("\n")
+
+
+def _lines(paper: Paper, table: PaperTable, measured: Sequence[tuple[Path, Record]]) -> Iterator[Line]:
+    for row in table.rows:
+        found: list[Quoted | None] = [*published.quoted(paper, row)]
+        for number in found or [None]:
+            reason = _cannot(row, number.metric if number else "")
+            commands = () if _never(row) else _commands(row, number)
+            hit = next(((run, record) for run, record in measured if number and _stands_for(record, number)), None)
+            if hit:
+                run, record = hit
+                here = f"measured, {100 * record.value:.1f} ({run})"
+                yield Line(paper, table, row, number, commands, here, record.value)
+            else:
+                yield Line(paper, table, row, number, commands, f"cannot be run: {reason}" if reason else "not run")
+
+
+def _stands_for(record: Record, number: Quoted) -> bool:
+    """Evaluation itself tells which published number a record is the counterpart of."""
+    wanted = (number.metric, number.data, number.stream, number.protocol, number.value)
+    return (record.metric, record.data, record.stream, record.protocol, record.published) == wanted
+
+
+def _never(row: Row) -> str:
+    if row.method not in OF_THE_PAPERS:
+        return "another paper's method, quoted for comparison"
+    return ""
+
+
+def _cannot(row: Row, metric: str) -> str:
+    """Why a row cannot be made with what is here; "" if it can."""
+    if reason := _never(row) or UNMEASURED.get(metric, ""):
+        return reason
+    if metric.startswith("R@") and row.protocol not in PROTOCOLS:
+        return f"there is no protocol {row.protocol}"
+    return "" if row.released else _without_recipe(row.method, row.pretraining, row.network, row.clip)
+
+
+@functools.cache
+def _without_recipe(method: str, pretraining: str, network: str, clip: str) -> str:
+    """Why no recipe trains such a network; "" if one does."""
+    try:
+        recipe = recipes.load(recipes.find(pretraining, method))
+    except UsageError:
+        return f"train/recipes has none of {method} on {pretraining}"
+    made = recipe.stages[-1].settings.networks.values()
+    size = "x".join(map(str, (recipe.clips.length, *recipe.clips.size)))
+    if network != UNSTATED and network not in {each.backbone for each in made}:
+        return f"the recipe's network is {', '.join(sorted({each.backbone for each in made}))}"
+    if clip not in (UNSTATED, size):
+        return f"the recipe's clips are {size}"
+    return ""
+
+
+def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
+    run = f"runs/{row.method}-{row.pretraining}"
+    if row.released:
+        run = f"runs/released-{row.method}-{row.pretraining}"
+        begin = f".venv/bin/python -m train import --{row.stream} FILE --pretraining {row.pretraining} --run {run}"
+    else:
+        begin = f"make pretrain METHOD={row.method} RECIPE={row.pretraining} STORE=stores/{row.pretraining} RUN={run}"
+    if not number:
+        return (begin,)
+    return begin, f"make evaluate RUN={run} STORE=stores/{number.data} ARGS='--protocols [{row.protocol}]'"

@@ -1,0 +1,146 @@
+"""What a report tells of training: curves of every stage, what it cost, and where it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval import charts
+from eval.charts import Curve
+from eval.report import sheets
+from eval.report.sheets import Sheet
+from eval.runs import Stage
+
+NO_CURVES = ("step", "epoch", "data_time", "step_time", "loss")
+# What methods note of the prototypes or clusters that they assign to while they train.
+OF_CLUSTERS = {
+    "assignment_entropy": "entropy of the assignments (1: they say nothing)",
+    "largest_prototype": "share of the commonest prototype",
+    "empty_prototypes": "share of prototypes without a clip",
+    "stream_agreement": "streams that agree on the assignment",
+    "prototype_cosine": "largest cosine of a prototype with another, mean",
+    "nmi": "NMI with the classes",
+    "ami": "AMI with the classes",
+    "ari": "ARI with the classes",
+    "accuracy": "accuracy of the clusters",
+    "purity": "purity of the clusters",
+}
+IN_WORDS = {
+    "knn_top1": "nearest neighbour right, held-out videos",
+    "same_video_top1": "held-out videos that find themselves",
+    "contrast_top1": "own clip ranked first",
+    "contrast_top5": "own clip in the first five",
+    "positive_top1": "a positive ranked first",
+    "lr": "learning rate",
+}
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """Curves of a stage: its loss, others by what they show, and those of prototypes and clusters."""
+
+    stage: str
+    method: str
+    streams: list[str]
+    step: int
+    finished: bool
+    waiting: float | None  # the share of the time
+    loss: Curve
+    others: dict[str, Curve]
+    clusters: dict[str, Curve]
+
+
+def curves(stages: Sequence[Stage]) -> list[StageCurves]:
+    """Of every stage that has a log of its steps."""
+    drawn = []
+    for stage in stages:
+        logged = [line for line in stage.metrics() if math.isfinite(line.get("loss", math.nan))]
+        if not logged:
+            continue
+        names = dict.fromkeys(name for line in logged for name in line if name not in NO_CURVES)
+        made = {name: found for name in names if (found := _curve(logged, name)) is not None}
+        waiting, stepping = (sum(line.get(name, 0.0) for line in logged) for name in ("data_time", "step_time"))
+        drawn.append(
+            StageCurves(
+                stage.name,
+                stage.metadata["method"],
+                stage.metadata["streams"],
+                stage.metadata["step"],
+                stage.metadata["finished"],
+                waiting / stepping if stepping else None,  # a step's time includes its waiting
+                charts.curve([line["step"] for line in logged], [line["loss"] for line in logged]),
+                {_words(name): curve for name, curve in made.items() if name not in OF_CLUSTERS},
+                {OF_CLUSTERS[name]: made[name] for name in OF_CLUSTERS if name in made},
+            )
+        )
+    return drawn
+
+
+def _curve(logged: Sequence[dict[str, Any]], name: str) -> Curve | None:
+    having = [(line["step"], line[name]) for line in logged if _finite(line.get(name))]
+    return charts.curve(*zip(*having, strict=True)) if len(having) > 1 else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _words(name: str) -> str:
+    return IN_WORDS.get(name, name.replace("_", " "))
+
+
+def cost(stages: Sequence[Stage], recipe: dict[str, Any]) -> Sheet:
+    """What each stage took on the machine that trained it, as far as its log tells."""
+    batches = {stage["name"]: stage.get("batch") or recipe.get("batch") for stage in recipe["stages"]}
+    rows: list[list[sheets.Cell]] = []
+    for stage in stages:
+        seconds, waited, before = 0.0, 0.0, 0
+        for line in stage.metrics():
+            steps = line["step"] - before
+            before = line["step"]
+            seconds += steps * line.get("step_time", 0.0)
+            waited += steps * line.get("data_time", 0.0)
+        batch = batches.get(stage.name)
+        rate = f"{before * batch / seconds:,.1f}" if seconds and batch else None
+        share = f"{100 * waited / seconds:.0f}" if seconds else None
+        step = stage.metadata["step"]
+        rows.append([stage.name, stage.metadata["method"], ", ".join(stage.metadata["streams"]), step, batch,
+                     _duration(seconds) if seconds else None, rate, share])  # fmt: skip
+    head = ("stage", "method", "stream", "steps", "batch", "time", "videos/s", "waiting %")
+    return sheets.plain("cost", "What training cost", head, rows)
+
+
+def provenance(stages: Sequence[Stage], digests: Sequence[str]) -> Sheet:
+    """Where each stage's checkpoint came from. digests: of the checkpoints."""
+    rows: list[list[sheets.Cell]] = []
+    for stage, digest in zip(stages, digests, strict=True):
+        facts = stage.metadata
+        annotated = facts.get("annotations") or {}
+        rows.append([
+            stage.name, digest[:16], str(facts["seed"]), str(facts.get("plans", "")) or None, facts["recipe_hash"],
+            facts["store_settings_hash"] or None, facts["store_videos_hash"][:16] or None,
+            f"{annotated['name']} {annotated['digest'][:16]}" if annotated.get("name") else None,
+            facts.get("imported", "")[:16] or None,
+        ])  # fmt: skip
+    head = (
+        "stage",
+        "checkpoint",
+        "seed",
+        "plans",
+        "recipe",
+        "store settings",
+        "videos",
+        "annotations",
+        "imported file",
+    )
+    return sheets.plain("provenance", "Where the networks come from", head, rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

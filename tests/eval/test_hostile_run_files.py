@@ -1,0 +1,193 @@
+"""Whatever the files of a run say, with whatever digests: evaluation, report, comparison and verify give what was
+measured, or refuse by name."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from eval import compare, features, report, results, runs
+from eval.bank import FeatureBank
+from eval.runs import bank_path
+from pipeline.errors import Refusal
+from pipeline.storage import sealed
+from pipeline.store import VideoStore
+from tests import hostile
+from train import checkpoints, verify
+from train.checkpoints import METADATA
+from train.stages import RECIPE, check_folder, checkpoint_path, read_recipe
+
+
+def readers(run: Path, store: VideoStore, page: bool) -> list[Callable[[], object]]:
+    return [
+        lambda: [(stage.name, runs.trained_on(stage, run, store), stage.metrics()) for stage in runs.stages(run)],
+        lambda: results.read(run / "results.json"),
+        lambda: page and report.write_report(run, store),  # takes longest
+        lambda: compare.compare([run]),
+        lambda: list(verify.verify(run)),
+        lambda: read_recipe(run / RECIPE),
+    ]
+
+
+def refused_or_right(run: Path, store: VideoStore, what: str, page: bool = False) -> int:
+    count = 0
+    for number, reader in enumerate(readers(run, store, page)):
+        try:
+            reader()
+        except Refusal:
+            count += 1
+        except Exception as error:
+            raise AssertionError(f"{what}, reader {number}: {error!r}") from error
+    return count
+
+
+@pytest.mark.parametrize("name", [RECIPE, "results.json", "flow/metrics.jsonl", "flow/checkpoints/last.ckpt"])
+def test_bytes_of_no_meaning_are_refused(evaluated: Path, store: VideoStore, name: str) -> None:
+    path = evaluated / name
+    whole = path.read_bytes()
+    for what, change in hostile.RAW.items():
+        path.write_bytes(change(whole))
+        refused_or_right(evaluated, store, f"{name}, {what}")
+    path.unlink()
+    path.mkdir()
+    refused_or_right(evaluated, store, f"{name}, a folder in its place", page=True)
+
+
+def test_each_value_of_a_recipe_or_result_may_be_gone_or_another(evaluated: Path, store: VideoStore) -> None:
+    path = evaluated / RECIPE
+    whole, refused = path.read_bytes(), 0
+    for what, changed in hostile.mutated(yaml.safe_load(whole), 0.02):
+        path.write_bytes(yaml.safe_dump(changed, sort_keys=False).encode(errors="surrogateescape"))
+        refused += refused_or_right(evaluated, store, f"recipe, {what}") > 0
+    path.write_bytes(whole)
+    path, records = evaluated / "results.json", sealed.records((evaluated / "results.json").read_bytes())
+    for what, changed in hostile.mutated({"records": records[:1]}, 0.1):
+        path.write_bytes(hostile.written(changed["records"]) if "records" in changed else b"")
+        refused += refused_or_right(evaluated, store, f"results, {what}") > 0
+    assert refused > 5
+
+
+ALIASES = (
+    "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (ALIASES, "alias"),
+        ("&a [*a]", "alias"),
+        ("title: x\ntitle: y\n", "given twice"),
+        ("title: x\nseed: 0\nsplits: []\nstages: [{name: ../../x}]\n", "stages[0].name"),
+        ("title: x\nseed: -1\nsplits: []\nstages: [{name: x}]\n", "seed"),
+        ("title: x\nseed: 0\nsplits: {}\nstages: [{name: x}]\n", "splits"),
+        ("- x\n", "no mapping"),
+        ("[" * 5000, "nested"),
+        ("!!python/object/apply:os.system [true]", "python/object"),
+    ],
+)
+def test_a_recipe_of_a_run_that_cannot_be_is_refused_with_its_key(run: Path, content: str, told: str) -> None:
+    (run / RECIPE).write_text(content)
+    for read in (lambda: runs.stages(run), lambda: runs.recipe_text(run), lambda: list(verify.verify(run))):
+        with pytest.raises(Refusal, match="the run's recipe cannot be read") as refused:
+            read()
+        assert (told in refused.value.what, refused.value.where) == (True, str(run / RECIPE)), refused.value.what
+
+
+def changed_bank(whole: bytes, change: Callable[[h5py.File], None]) -> bytes:
+    content = io.BytesIO(whole)
+    with h5py.File(content, "r+") as file:
+        change(file)
+    return sealed.seal(content.getvalue())
+
+
+def another(name: str, **column: Any) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, **column)
+
+    return change
+
+
+def gone(name: str) -> Callable[[h5py.File], None]:
+    return lambda file: file.__delitem__(name)
+
+
+def group_in_its_place(file: h5py.File) -> None:
+    del file["rgb"]
+    file.create_group("rgb")
+
+
+TEXT = h5py.string_dtype()
+BANKS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
+    "huge": (
+        another("rgb", shape=(10**8, 1000), dtype="f4", chunks=(1000, 1000)),
+        "rgb: it claims 400,000,000,000 bytes",
+    ),
+    "many ids": (another("video_id", shape=(10**10,), dtype=TEXT, chunks=(1000,)), "video_id: it claims"),
+    "integers": (another("rgb", data=np.ones((18, 8), np.int32)), "rgb: this is no column of float32"),
+    "doubles": (another("rgb", data=np.ones((18, 8))), "rgb: this is no column of float32"),
+    "flat": (another("rgb", data=np.ones(18, np.float32)), "rgb: this is no column of float32"),
+    "fewer": (another("rgb", data=np.ones((17, 8), np.float32)), r"features of the shape \(17, 8\) for 18 videos"),
+    "NaN": (another("rgb", data=np.full((18, 8), np.nan, np.float32)), "features that are not finite"),
+    "labels": (another("label", data=np.full(18, -7)), "label: -7 is no class"),
+    "label text": (another("label", data=["x"] * 18, dtype=TEXT), "label: this is no column of int64"),
+    "splits": (another("split", data=["dev"] * 18, dtype=TEXT), "split: 'dev' is none"),
+    "no ids": (gone("video_id"), "video_id"),
+    "no rows": (gone("rgb"), "rgb"),
+    "a group": (group_in_its_place, "rgb: this is no column"),
+    "stream": (lambda file: file.attrs.__setitem__("stream", 3), "stream"),
+    "no stream": (lambda file: file.attrs.__delitem__("stream"), "stream"),
+    "no videos": (lambda file: file.attrs.__delitem__("videos"), "videos"),
+}
+
+
+@pytest.mark.parametrize("kind", BANKS)
+def test_a_bank_that_cannot_be_is_refused_and_no_memory_is_taken_for_it(
+    evaluated: Path, store: VideoStore, kind: str
+) -> None:
+    path = bank_path(evaluated, store, "rgb", "trained", "clean", "rgb")
+    bank = FeatureBank.load(path)
+    end = len(path.read_bytes()) - sealed.LENGTH
+    change, told = BANKS[kind]
+    path.write_bytes(changed_bank(path.read_bytes()[:end], change))
+    with pytest.raises(Refusal, match=f"not a feature bank: .*{told}") as refused:
+        FeatureBank.load(path)
+    assert refused.value.where == str(path)
+    assert features._reusable(path, bank.attributes, bank.video_ids) is None
+    refused_or_right(evaluated, store, f"bank, {kind}", page=True)
+
+
+def test_a_bank_of_other_videos_is_not_used_again(evaluated: Path, store: VideoStore) -> None:
+    path = bank_path(evaluated, store, "rgb", "trained", "clean", "rgb")
+    bank = FeatureBank.load(path)
+    assert features._reusable(path, bank.attributes, bank.video_ids) is not None
+    assert features._reusable(path, bank.attributes, bank.video_ids[::-1]) is None
+
+
+def test_each_fact_of_a_checkpoint_may_be_gone_or_another(run: Path, store: VideoStore) -> None:
+    path, refused = checkpoint_path(run, "flow"), 0
+    whole = torch.load(path, weights_only=True)
+    for what, facts in hostile.mutated(whole[METADATA], 0.02):
+        checkpoints.write({**whole, METADATA: facts}, path)
+        refused += refused_or_right(run, store, f"checkpoint, {what}") > 0
+    for key in whole.keys() - {METADATA}:
+        for value in (None, {}, [1]):
+            checkpoints.write({**whole, key: value}, path)
+            refused += refused_or_right(run, store, f"checkpoint, {key}: {value!r}") > 0
+    assert refused > 20
+
+
+def test_a_run_with_such_a_recipe_is_not_continued(run: Path) -> None:
+    (run / RECIPE).write_text(json.dumps({"title": 1}))
+    with pytest.raises(Refusal, match="title: 1 is not text"):
+        check_folder(run, None)  # type: ignore[arg-type]  # the recipe that is asked for comes second

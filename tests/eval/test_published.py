@@ -1,0 +1,110 @@
+"""The papers' numbers: what is quoted, with what certainty, and what every line says of how to make it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval import commands, published, results
+from eval.published import Origin, counterpart, tables
+from eval.results import Record
+from pipeline.errors import UsageError
+from train import recipe as recipes
+
+S3D = Origin("coclr", "ucf101", "s3d", "32x128x128")
+
+
+def value(origin: Origin, stream: str, data: str, metric: str, protocol: str = "coclr") -> float | None:
+    found = counterpart(origin, stream, data, metric, protocol)
+    return found.value if found else None
+
+
+def test_numbers_are_fractions_with_a_source_and_all_papers_are_there() -> None:
+    assert all(0 < row.value < 1 and row.source for row in published.numbers())
+    counted = Counter(row.paper for row in published.numbers())
+    assert counted == {"CoCLR": 90, "ViCC": 33, "SLIC": 10, "CoCon": 21}
+    assert [paper.paper for paper in published.papers()] == ["CoCLR", "ViCC", "GOCA", "SLIC", "CoCon"]
+
+
+def test_a_counterpart_is_of_the_same_method_network_clip_stream_data_and_protocol() -> None:
+    infonce = dataclasses.replace(S3D, method="infonce")
+    assert value(infonce, "rgb", "ucf101", "R@1") == pytest.approx(0.331)
+    assert value(S3D, "two-stream", "ucf101", "R@20") == pytest.approx(0.825)
+    assert value(S3D, "rgb", "hmdb51", "R@10") == pytest.approx(0.535)
+    assert value(Origin("vicc", "ucf101", "s3d", "32x128x128"), "flow", "ucf101", "R@1", "vicc") == pytest.approx(0.597)
+    for changed in ({"method": "cmc"}, {"pretraining": ""}, {"network": "small"}, {"clip": "16x112x112"}):
+        assert value(dataclasses.replace(S3D, **changed), "rgb", "ucf101", "R@1") is None
+    assert value(S3D, "rgb", "demo", "R@1") is None
+    assert value(S3D, "rgb", "ucf101", "R@1", "clean") is None
+
+
+def test_what_is_recalled_is_listed_and_never_quoted() -> None:
+    recalled = [row for row in published.numbers() if row.certainty == "recalled"]
+    assert {row.method for row in recalled} == {"ubernce", "coclr", "vicc", "slic"}
+    assert not set(recalled) & set(published.about("ucf101") + published.about("hmdb51"))
+    ubernce = dataclasses.replace(S3D, method="ubernce")
+    assert value(ubernce, "rgb", "ucf101", "R@1") is None
+    slic = Origin("slic", "ucf101", "r3d-18", "16x128x128")
+    assert value(slic, "rgb", "ucf101", "R@1", "slic") is None  # derived: quoted, but no counterpart
+    assert 0.716 in [row.value for row in published.about("ucf101") if row.method == "slic"]
+
+
+def test_those_of_a_data_set_begin_with_the_run_s_method() -> None:
+    assert {row.data for row in published.about("hmdb51")} == {"hmdb51"}
+    assert published.about("ucf101", first="vicc")[0].method == "vicc"
+    assert published.about("my-videos") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"values": {"ucf101 R@1": [0.5]}}, "no source"),
+        ({"values": {"ucf101 R@1": [153.0, "readme"]}}, "no percentage"),
+        ({"values": {"ucf101 R@1": [53.0, "rumour"]}}, "'rumour' is no source"),
+        ({"values": {"R@1": [53.0, "readme"]}}, "no number's name"),
+        ({"values": {"ucf101 accuracy": [53.0, "readme"]}}, "no number's name"),
+        ({"netwrok": "s3d"}, "netwrok"),
+    ],
+)
+def test_data_that_cannot_be_meant_fails(tmp_path: Path, changed: dict, told: str) -> None:
+    content = yaml.safe_load((published.FOLDER / "coclr.yaml").read_text())
+    content["tables"][0]["rows"][0] |= changed
+    path = tmp_path / "coclr.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UsageError, match=re.escape(told)) as caught:
+        published.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_every_line_has_a_command_that_is_there_or_says_why_not() -> None:
+    for line in tables.listing():
+        if not line.here.startswith("cannot be run: another paper's"):
+            assert line.commands
+        if line.here == "not run" and not line.row.released:
+            words = shlex.split(line.commands[0])
+            assert words[:2] == ["make", "pretrain"]
+            given = dict(word.split("=") for word in words[2:])
+            assert recipes.load(recipes.find(given["RECIPE"], given["METHOD"])).stages
+    here = {line.row.method: line.here for line in tables.listing()}
+    assert here["pace"] == "cannot be run: another paper's method, quoted for comparison"
+
+
+def test_a_measured_number_stands_in_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = {"protocol": "coclr", "network": "trained", "stage": "rgb", "split": "test", "data": "ucf101", "checkpoint": "c", "annotations": "a"}  # fmt: skip
+    record = Record(metric="R@1", value=0.5, stream="rgb", published=0.533, **common)
+    results.write(tmp_path / "results.json", [record])
+    (line,) = (line for line in tables.listing([tmp_path]) if line.value is not None)
+    assert line.number and (line.number.model, line.number.metric, line.value) == ("CoCLR", "R@1", 0.5)
+    assert line.here == f"measured, 50.0 ({tmp_path})"
+    commands.tables([tmp_path], paper="coclr", out=tmp_path / "tables.csv")
+    said = capsys.readouterr().out
+    assert "90 numbers, 1 of them measured here" in said
+    assert "coclr,rgb,ucf101,s3d,32x128x128,coclr,1,ucf101,R@1,53.3," in (tmp_path / "tables.csv").read_text()
+    with pytest.raises(UsageError, match="did you mean"):
+        commands.tables(paper="colcr")
