@@ -227,7 +227,7 @@ def export(checkpoint: Path, out: Path, stream: str = "", layout: str = "") -> N
         checkpoint: RUN/<stage>/checkpoints/last.ckpt
         out: File to write, e.g. backbone.pt.
         stream: rgb or flow: whose backbone.
-        layout: coclr or goca.
+        layout: coclr, vicc or goca.
     """
     if bool(stream) == bool(layout):
         raise UsageError(

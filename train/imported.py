@@ -18,11 +18,12 @@ from train.methods.coclr import CoCLR
 from train.methods.contrastive import OneStream, OneStreamSettings
 from train.methods.goca import GOCA, GOCASettings
 from train.methods.infonce import InfoNCE, InfoNCESettings
-from train.methods.method import Method
+from train.methods.method import Method, MethodSettings
 from train.methods.ubernce import UberNCE
+from train.methods.vicc import ViCC, ViCCSettings
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.published import Published, coclr, goca, import_published, published_state
+from train.published import Published, coclr, goca, import_published, published_state, vicc
 from train.published.contents import State
 from train.recipe import Recipe, StageSettings
 
@@ -41,10 +42,10 @@ def import_run(files: dict[str, Path], run: Path, layout: str, pretraining: str 
     are; one that is given for two streams makes one stage of method goca, with its prototypes.
 
     Of a file of CoCLR the query network is taken, with its key network and queue; of others the stream's or the query
-    network, whole: projection head, aggregation or classifier included. Videos are compared by the layer that the paper
-    compares them by. What a run has no place for is told. `pretraining` is the data set that the files' networks were
-    trained on, as the papers' tables call it; files do not say it. Raises Refusal for a run that is there, a file that is none
-    and files whose networks saw other clips, and UsageError without a file.
+    network, whole: projection head, aggregation or classifier included, and ViCC's prototypes. Videos are compared by
+    the layer that the paper compares them by. What a run has no place for is told. `pretraining` is the data set that
+    the files' networks were trained on, as the papers' tables call it; files do not say it. Raises Refusal for a run
+    that is there, a file that is none and files whose networks saw other clips, and UsageError without a file.
     """
     if not files:
         raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
@@ -86,8 +87,9 @@ def _stages(found: dict[str, Published], files: dict[str, Path]) -> list[StageSe
         settings = _of_goca(tuple(found), found[next(iter(found))])
         return [StageSettings(name="goca", method="goca", settings=settings, epochs=1)]
     return [
-        StageSettings(name=stream, method="infonce", settings=_settings(stream, published), epochs=1)
+        StageSettings(name=stream, method=kind, settings=settings, epochs=1)
         for stream, published in found.items()
+        for kind, settings in [_settings(stream, published)]
     ]
 
 
@@ -105,10 +107,13 @@ def _of_goca(streams: tuple[str, ...], published: Published) -> GOCASettings:
     return GOCASettings(streams=streams, shared_head=heads[0] is heads[-1], prototypes=count, **dict(network))
 
 
-def _settings(stream: str, published: Published) -> InfoNCESettings:
+def _settings(stream: str, published: Published) -> tuple[str, MethodSettings]:
+    """The method that a network becomes a stage of, and its settings."""
+    network = dict(NetworkSettings.of_published(published.network))
+    if published.layout == "vicc" and published.prototypes is not None:
+        return "vicc", ViCCSettings(stream=stream, prototypes=len(published.prototypes), **network)
     queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
-    network = NetworkSettings.of_published(published.network)
-    return InfoNCESettings(stream=stream, queue=queue, **dict(network))
+    return "infonce", InfoNCESettings(stream=stream, queue=queue, **network)
 
 
 def _checkpoint(
@@ -117,6 +122,8 @@ def _checkpoint(
     method = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
     if isinstance(method, GOCA):
         _fill_goca(method, published, path)
+    elif isinstance(method, ViCC):
+        _fill_vicc(method, stage.name, published, path)
     else:
         assert isinstance(method, InfoNCE)
         _fill_infonce(method, stage.name, published, path)
@@ -146,6 +153,12 @@ def _fill_infonce(method: InfoNCE, stream: str, published: Published, path: Path
         parts["queue"] = pair.queue.state_dict()
         parts["queue"] |= {name: tensor for name, tensor in published.queue.items() if name in parts["queue"]}
     checkpoints.load_strictly(pair, checkpoints.flat(parts), str(path))
+
+
+def _fill_vicc(method: ViCC, stream: str, published: Published, path: Path) -> None:
+    assert published.prototypes is not None
+    checkpoints.load_strictly(method.network, published.state(published.role(stream)), str(path))
+    checkpoints.load_strictly(method.prototypes, {"weight": published.prototypes}, str(path))
 
 
 def _fill_goca(method: GOCA, published: Published, path: Path) -> None:
@@ -204,6 +217,20 @@ def _as_coclr(method: Method, where: str) -> Published:
     return _published("coclr", networks, {"backbone": settings.backbone, "head": settings.head}, queue=queue)
 
 
+def _as_vicc(method: Method, where: str) -> Published:
+    """With the other stream's network, where there is one."""
+    if not isinstance(method, ViCC) or not _alike_for_vicc(method.settings):
+        raise _no_place(f"vicc is of ViCC, both streams on the same of {', '.join(vicc.WRITTEN)}", where)
+    networks = {"query": method.network} | ({"other": method.other} if method.settings.other else {})
+    made_with = {"backbone": method.settings.backbone, "head": method.settings.head}
+    return _published("vicc", networks, made_with, prototypes=method.prototypes.weight.detach())
+
+
+def _alike_for_vicc(settings: ViCCSettings) -> bool:
+    other = settings.of_other or settings
+    return settings.backbone in vicc.WRITTEN and settings.head == "coclr" and other.parts == settings.parts
+
+
 def _as_goca(method: Method, where: str) -> Published:
     if not isinstance(method, GOCA) or not _alike_for_goca(method.settings):
         streams, backbones = ", ".join(goca.NETWORKS), ", ".join(goca.CLIPS)
@@ -241,4 +268,4 @@ def _no_place(what: str, where: str) -> Refusal:
 
 
 # Layouts that checkpoints of ours fit into.
-WRITTEN: dict[str, Callable[[Method, str], Published]] = {"coclr": _as_coclr, "goca": _as_goca}
+WRITTEN: dict[str, Callable[[Method, str], Published]] = {"coclr": _as_coclr, "vicc": _as_vicc, "goca": _as_goca}

@@ -36,6 +36,7 @@ from train.methods.goca import GOCA
 from train.methods.infonce import InfoNCE
 from train.methods.method import Method
 from train.methods.ubernce import UberNCE
+from train.methods.vicc import ViCC
 from train.recipe import Recipe
 from train.stages import Stopped
 
@@ -131,7 +132,7 @@ def in_step(action: Callable[[Method, Any], None], *also: type[Method]) -> Itera
         return training_step
 
     with ExitStack() as stack:
-        for kind in (InfoNCE, UberNCE, CoCLR, CMC, GOCA, *also):
+        for kind in (InfoNCE, UberNCE, CoCLR, CMC, ViCC, GOCA, *also):
             stack.enter_context(mock.patch.object(kind, "training_step", watched(kind.training_step)))
         yield
 

@@ -15,8 +15,9 @@ from pipeline.store import VideoStore
 from tests.train import layouts, runs
 from tests.train.steps import CHANNELS
 from tests.train.test_published import published_state
-from tests.train.test_published_layouts import GOCA, R21D
-from train import checkpoints, commands, stages
+from tests.train.test_published_layouts import GOCA, R21D, S3D
+from train import checkpoints, commands, provenance, stages
+from train.checkpoints import METADATA
 from train.clustering.prototypes import Prototypes
 from train.imported import import_run
 from train.methods.method import Start
@@ -253,9 +254,11 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     given, back = (torch.load(file, weights_only=True)["state_dict"] for file in (goca, tmp_path / "back.pth.tar"))
     assert given.keys() == back.keys() and all(torch.equal(given[name], back[name]) for name in given)
     commands.import_files(tmp_path / "one", flow=vicc)
-    assert "300 prototypes are left out" in " ".join(capsys.readouterr().err.split())
-    network = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow")).networks["flow"]
+    assert "left out" not in capsys.readouterr().err
+    method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow"))
+    network = method.networks["flow"]
     assert filled_with(network, "encoder_q.0.") and network.in_channels == 3
+    assert (method.parts["prototypes"].weight == layouts.number("prototypes.weight")).all()
     assert (network.head[2].weight == layouts.number("encoder_q.4.weight")).all()
     commands.import_files(tmp_path / "other", rgb=slic)
     path = stages.checkpoint_path(tmp_path / "other", "rgb")
@@ -263,6 +266,41 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     assert filled_with(network, "") and (network.head[1].running_var == layouts.number("bn_proj.running_var")).all()
     assert (facts["clips"]["length"], facts["layer"], network.size("head")) == (16, "head", 128)
     assert list(checkpoints.starting_weights(path, RGB)) == ["backbone"]  # the head is of another form
+
+
+@pytest.mark.parametrize("backbone", ["r2plus1d-10", "s3d"])
+def test_vicc_goes_on_from_its_published_files_and_writes_such(tmp_path: Path, backbone: str) -> None:
+    """A cross stage starts from two of them, with the query's prototypes; what it comes to has their layout."""
+    state = layouts.of_list({"r2plus1d-10": R21D, "s3d": S3D}[backbone])
+    start = {"query": str(saved(tmp_path, "flow", state)), "other": str(saved(tmp_path, "rgb", state))}
+    settings = {"stream": "flow", "other": {"stream": "rgb"}, "backbone": backbone}
+    stage = {"name": "flow", "method": "vicc", "steps": 1, "start": start, "settings": settings}
+    seen = {"length": 32, "stride": 1, "size": [32, 32], "streams": {"flow": {"input": "image", "mirror": "plain"}}}
+    loaded = runs.load(tmp_path / "recipe.yaml", stage, clips=seen)
+    method = checkpoints.create("vicc", loaded.stages[0].settings, loaded.channels, seed=0)
+    for role, found in stages.starting_weights(loaded, loaded.stages[0], tmp_path).items():
+        for parts in method.starting[role]:
+            checkpoints.start_from(parts, found, role)
+    facts = provenance.described(loaded, loaded.stages[0]) | {"step": 7, "finished": True}
+    content = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
+    checkpoints.write(content, tmp_path / "last.ckpt")
+    commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth.tar", layout="vicc")
+    back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
+    wanted = {name: tensor for name, tensor in state.items() if not name.startswith("second.")}
+    wanted |= {name.replace("encoder_q.", "second."): tensor for name, tensor in wanted.items() if "encoder_q" in name}
+    assert back.keys() == wanted.keys()
+    assert not [name for name, tensor in back.items() if not torch.equal(tensor, wanted[name])]
+
+
+def test_what_vicc_s_layout_does_not_hold_is_refused(store: VideoStore, tmp_path: Path) -> None:
+    """Another method, and another backbone."""
+    vicc = {"name": "prototypes", "method": "vicc", "steps": 1}
+    vicc["settings"] = {"stream": "rgb", "backbone": "small", "prototypes": 4, "queue": 0}
+    runs.run(runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH | {"steps": 1}, vicc), store, tmp_path / "run")
+    for stage, method in (("pixels", "infonce"), ("prototypes", "vicc")):
+        with pytest.raises(Refusal, match=f"(?s)of ViCC, both streams on the same of s3d, r2plus1d-10.*: {method}"):
+            commands.export(stages.checkpoint_path(tmp_path / "run", stage), tmp_path / "out.pth.tar", layout="vicc")
+    assert not (tmp_path / "out.pth.tar").exists()
 
 
 def test_networks_that_saw_other_clips_do_not_make_one_run(tmp_path: Path) -> None:
@@ -303,5 +341,5 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
 
 
 def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match='(?s)unknown layout "slic".*known: coclr'):
+    with pytest.raises(UsageError, match='(?s)unknown layout "slic".*known: coclr, vicc, goca'):
         commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="slic")

@@ -17,17 +17,25 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from train import methods, recipe
 from train.networks.settings import NetworkSettings
+from train.optim import cosine
 from train.order import Order
 from train.recipe import FOLDER, Recipe, StageSettings
 
 # For training: of split 1, and of the authors'.
 VIDEOS = {"ucf101": 9537, "kinetics400": 232_422, "hmdb51": 3570}
 # Forward passes of a clip that a step costs for each of its videos; of GOCA's clips four have half the length.
-PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8, "goca": 24, "slic": 9}
+PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8, "vicc": 4, "vicc across": 6, "goca": 24, "slic": 9}
 ASSUMED = 40e12  # operations a second
 SHIPPED = sorted(FOLDER.rglob("*.yaml"))
-PUBLISHED = [path for path in SHIPPED if path.parent.name in VIDEOS]
 load = functools.cache(recipe.load)
+
+
+def data_of(path: Path) -> str:
+    """The data set of a recipe: of the folder "ucf101-r2plus1d-10" it is "ucf101"."""
+    return path.parent.name.partition("-")[0]
+
+
+PUBLISHED = [path for path in SHIPPED if data_of(path) in VIDEOS]
 
 
 def named(path: Path) -> str:
@@ -48,9 +56,9 @@ def test_there_are_recipes_of_every_method() -> None:
         assert {path.stem for path in SHIPPED if path.parent.name == folder} == set(methods.METHODS.names)
 
 
-def steps_an_epoch(loaded: Recipe, stage: StageSettings, folder: str) -> int:
+def steps_an_epoch(loaded: Recipe, stage: StageSettings, data: str) -> int:
     """As training counts them."""
-    return len(Order(loaded.order, VIDEOS[folder], loaded.batch_of(stage), loaded.seed))
+    return len(Order(loaded.order, VIDEOS[data], loaded.batch_of(stage), loaded.seed))
 
 
 @functools.cache
@@ -64,16 +72,16 @@ def forward(backbone: str, pool: str, head: str, length: int, size: tuple[int, i
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=named)
 def test_comments_say_what_the_stages_come_to(path: Path) -> None:
-    loaded, text, folder = load(path), path.read_text(encoding="utf-8"), path.parent.name
+    loaded, text, data = load(path), path.read_text(encoding="utf-8"), data_of(path)
     clips = loaded.clips
     assert f"clips of {clips.length} frames" in text and f"{clips.size[0]}x{clips.size[1]}" in text
-    each = [(steps_an_epoch(loaded, stage, folder), loaded.batch_of(stage)) for stage in loaded.stages]
+    each = [(steps_an_epoch(loaded, stage, data), loaded.batch_of(stage)) for stage in loaded.stages]
     said = {(int(steps), int(videos)) for steps, videos in re.findall(r"(\d+) steps of (\d+) videos", text)}
     assert said == set(each)
     network = next(iter(loaded.stages[-1].settings.networks.values()))
     once = forward(network.backbone, network.pool, network.head, clips.length, clips.size)
     total = once * sum(
-        PASSES[stage.method] * steps * batch * stage.epochs
+        PASSES[stage.method + " across" * bool(getattr(stage.settings, "other", None))] * steps * batch * stage.epochs
         for stage, (steps, batch) in zip(loaded.stages, each, strict=True)
     )
     assert f"{once / 1e9:.1f} GFLOP" in text
@@ -82,12 +90,12 @@ def test_comments_say_what_the_stages_come_to(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=named)
 def test_comments_give_the_commands_of_the_recipe(path: Path) -> None:
-    name, method = path.parent.name, path.stem
+    name, data, method = path.parent.name, data_of(path), path.stem
     text = re.sub(r" \\\n# +", " ", path.read_text(encoding="utf-8"))
-    assert f"make extract-flow DATASET={name} " in text
+    assert f"make extract-flow DATASET={data} " in text
     run = f"runs/{name}-{method}"
     assert (
-        f"make pretrain METHOD={method} RECIPE={name} STORE=stores/{name} RUN={run} ARGS='--hardware.devices " in text
+        f"make pretrain METHOD={method} RECIPE={name} STORE=stores/{data} RUN={run} ARGS='--hardware.devices " in text
     )
     tested_on = "hmdb51" if name == "hmdb51" else "ucf101"
     assert f"make evaluate RUN={run} STORE=stores/{tested_on}\n" in text
@@ -153,3 +161,31 @@ def test_goca_is_trained_as_its_paper_says_where_its_script_does_not(folder: str
     assert loaded.batch + settings.queue >= settings.prototypes and loaded.sync_batchnorm
     assert optimiser.lr == pytest.approx(0.15 * loaded.batch**0.5, rel=1e-3) and optimiser.name == "larc"
     assert loaded.sampling.clips == settings.clips == 6 and loaded.sampling.shorter_length == loaded.clips.length // 2
+
+
+@pytest.mark.parametrize("path", [path for path in PUBLISHED if path.stem == "vicc"], ids=named)
+def test_vicc_alternates_as_published(path: Path) -> None:
+    """A single stage in each stream, and two cycles across: each goes on from its stream's last network and prototypes,
+    beside the other stream's last network; a fresh schedule and queue each time."""
+    loaded = load(path)
+    latest: dict[str, str] = {}
+    for place, stage in enumerate(loaded.stages):
+        stream, other = ("rgb", "flow") if place % 2 == 0 else ("flow", "rgb")
+        settings, optimiser, single = stage.settings, stage.settings.optimiser, place < 2
+        assert settings.stream == stream and (settings.other and settings.other.stream) == (None if single else other)
+        assert stage.start == ({} if single else {"query": latest[stream], "other": latest[other]})
+        found = (loaded.batch_of(stage), stage.epochs, settings.freeze_epochs, settings.queue_epoch, optimiser.horizon)
+        assert found == ((192, 300, 100, 200, 500) if single else (96, 100, 0, 25, 0))
+        assert loaded.precision_of(stage) == ("32-true" if single else "16-mixed")
+        assert (settings.prototypes, settings.queue, settings.gradient_views) == (300, 1920, "first")
+        assert (settings.epsilon, settings.iterations, settings.temperature) == (0.05, 3, 0.1)
+        assert (optimiser.name, optimiser.lr, optimiser.final_lr, optimiser.weight_decay) == ("larc", 0.6, 6e-4, 1e-6)
+        assert optimiser.schedule == "cosine" and not optimiser.warm_up
+        latest[stream] = stage.name
+    assert len(loaded.stages) == 6 and loaded.seed == 31
+
+
+def test_the_learning_rate_that_vicc_s_cross_stage_starts_after() -> None:
+    """What the recipe says of epoch 300."""
+    stage = load(FOLDER / "ucf101" / "vicc.yaml").stages[0]
+    assert f"{cosine(stage.settings.optimiser, 300 * 49, 500 * 49, 0):.3f}" == "0.208"

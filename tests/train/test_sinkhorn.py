@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, distributed
 from torch.nn import functional
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from train.clustering import sinkhorn
 from train.clustering.sinkhorn import assign
 
 SIZES = [(1, 1), (1, 5), (4, 1), (3, 7), (8, 4)]  # B, K
@@ -53,6 +57,49 @@ def test_assignments_equal_a_loop(batch: int, count: int, iterations: int, epsil
     wanted = torch.tensor(loop(scores, epsilon, iterations), dtype=torch.float64)
     torch.testing.assert_close(assign(scores, epsilon, iterations).exp(), wanted)
     torch.testing.assert_close(assign(scores.float(), epsilon, iterations).exp(), wanted.float(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("queued", [1, 2, 9])
+def test_queued_clips_share_the_prototypes_and_are_not_returned(
+    queued: int, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if they were clips of the batch; looked at two at a time."""
+    monkeypatch.setattr(sinkhorn, "AT_ONCE", 2)
+    scores = draw(queued + 4, 5)
+    wanted = torch.tensor(loop(scores, 0.05, iterations)[queued:], dtype=torch.float64)
+    found = assign(scores[queued:], iterations=iterations, queued=scores[:queued])
+    torch.testing.assert_close(found.exp(), wanted)
+    assert not torch.allclose(assign(scores[queued:], iterations=iterations).exp(), wanted, atol=1e-3)
+
+
+def test_of_queued_clips_nothing_else_is_as_large_as_their_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest tensor that is made beside them."""
+    monkeypatch.setattr(sinkhorn, "AT_ONCE", 3)
+    largest = 0
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), settings: Any = None) -> Any:
+            nonlocal largest
+            made = function(*arguments, **(settings or {}))
+            for one in pytree.tree_leaves(made):
+                if isinstance(one, Tensor) and one.untyped_storage().data_ptr() != stored:
+                    largest = max(largest, one.numel())
+            return made
+
+    scores, queued = draw(2, 5), draw(30, 5, seed=1)
+    stored = queued.untyped_storage().data_ptr()
+    with Watched():
+        assign(scores, queued=queued)
+    assert 3 * 5 <= largest < 30 * 5
+
+
+@pytest.mark.parametrize(
+    "given", [{"queued": draw(3, 5)}, {"queued": draw(3, 4)[0]}, {"queued": draw(3, 4), "log_prior": draw(2, 4)}]
+)
+def test_queued_clips_that_do_not_fit_are_refused(given: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"(?s)queued scores are \(N, K\).*scores \(2, 4\), queued \("):
+        assign(draw(2, 4), **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -158,6 +205,8 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
         assign(broken)
     with pytest.raises(ValueError, match="(?s)not finite.*1 of 12 values.*not the logarithm of probabilities"):
         assign(scores, log_prior=broken, prior_epsilon=0.01)
+    with pytest.raises(ValueError, match="(?s)not finite.*1 of 12 values"):
+        assign(scores, queued=broken)
     with pytest.raises(ValueError, match=r"(?s)too large.*divided by 0\.01"):
         assign(torch.full((2, 2), 3e38), epsilon=0.01)
 

@@ -79,7 +79,7 @@ def test_what_is_no_training_is_not_remembered(off: str) -> None:
     watch.train(off != "evaluation")
     with torch.set_grad_enabled(off != "no gradient"):
         watch(prototypes(), [scores], [assign(scores)])
-    assert watch.pointer == 0 and (watch.recent == -1).all()
+    assert watch.slot == 0 and (watch.recent == -1).all()
 
 
 def test_it_goes_on_from_its_state() -> None:

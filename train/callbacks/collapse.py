@@ -15,24 +15,24 @@ from train.console import tell
 # What no network shows that learns: metric -> its limit, what it means beyond, and what to change (docs/methods.md 5.3).
 SIGNS: dict[str, tuple[float, str, str]] = {
     LARGEST: (
-        0.8,
+        0.9,
         "nearly all clips are nearest to one prototype",
-        "a lower learning rate (optimiser.lr), prototypes that are frozen at first, or a smaller epsilon",
+        "another learning rate (optimiser.lr): higher where the loss has hardly moved, lower where it has risen",
     ),
     EMPTY: (
         0.95,
         "nearly all prototypes are without a clip that is nearest to them",
-        "fewer prototypes, a queue (or a longer one), or a lower learning rate (optimiser.lr)",
+        "fewer of them (prototypes), or another learning rate (optimiser.lr)",
     ),
     ENTROPY: (
         0.995,
         "assignments say nothing: every clip belongs to all prototypes alike",
-        "a smaller epsilon, or a lower learning rate (optimiser.lr)",
+        "a lower learning rate (optimiser.lr), or a smaller epsilon",
     ),
     COSINE: (
         0.95,
         "each prototype nearly coincides with another one",
-        "fewer prototypes, prototypes that are frozen at first, or a lower learning rate (optimiser.lr)",
+        "fewer of them (prototypes), or longer rows (dim)",
     ),
 }
 
@@ -45,6 +45,7 @@ class Collapse(Callback):
     clips before `Watch` has seen as many as it remembers.
 
     Args:
+        title: Of the stage.
         metrics: Comes before this one.
     """
 

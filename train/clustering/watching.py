@@ -49,7 +49,7 @@ class Watch(nn.Module):
     """
 
     recent: Tensor
-    pointer: Tensor
+    slot: Tensor
 
     def __init__(self, count: int, streams: int = 1) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Watch(nn.Module):
         check_number("streams", streams, whole=True, least=1)
         self.count = count
         self.register_buffer("recent", torch.full((streams, REMEMBERED * count), -1))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("slot", torch.zeros((), dtype=torch.int64))
 
     @property
     def window(self) -> int:
@@ -92,9 +92,9 @@ class Watch(nn.Module):
     @torch.no_grad()
     def _take_in(self, nearest: Sequence[Tensor]) -> None:
         rows = gather_rows(torch.stack(list(nearest), dim=1)).T[:, -self.window :]
-        slots = (self.pointer + torch.arange(rows.shape[1], device=rows.device)) % self.window
+        slots = (self.slot + torch.arange(rows.shape[1], device=rows.device)) % self.window
         self.recent[:, slots] = rows
-        self.pointer.copy_((self.pointer + rows.shape[1]) % self.window)
+        self.slot.copy_((self.slot + rows.shape[1]) % self.window)
 
     def _shares(self, recent: Tensor) -> Tensor:
         """(K,): of the clips that it remembers; 0 of none."""
@@ -106,7 +106,7 @@ class Watch(nn.Module):
     def _largest_cosine(self, prototypes: Tensor) -> Tensor:
         rows = functional.normalize(prototypes, dim=1)
         some = torch.arange(min(self.count, COMPARED), device=rows.device)
-        some = (self.pointer + some) % self.count
+        some = (self.slot + some) % self.count
         cosines = rows[some] @ rows.T
         return cosines.scatter(1, some[:, None], -torch.inf).amax(dim=1).mean()
 

@@ -21,6 +21,7 @@ METHODS = Registry(
         "infonce": "train.methods.infonce:InfoNCE",
         "slic": "train.methods.slic:SLIC",
         "ubernce": "train.methods.ubernce:UberNCE",
+        "vicc": "train.methods.vicc:ViCC",
     },
 )
 

@@ -12,6 +12,7 @@ from train.published.contents import Contents, State
 from train.published.networks import PROBED, refuse_without, sequence, sequences
 
 ENCODERS = {"query": "encoder_q.", "other": "second."}
+WRITTEN = ("s3d", "r2plus1d-10")
 FACTORISED = "conv1.spatial_conv.weight"  # the first weight of its R(2+1)D
 
 
