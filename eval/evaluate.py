@@ -26,6 +26,7 @@ from pipeline.errors import Refusal, UsageError, named, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
 from train import checkpoints, provenance, reader
+from train.hardware.precision import TORCHS_TF32
 from train.networks.network import Network
 
 log = logging.getLogger(__name__)
@@ -303,6 +304,7 @@ def _banks(
                     contents=contents,
                     sides=features.sides_digest(store, videos, protocol.features, kind),
                     reader=type(executor).__name__,
+                    tf32=stage.metadata.get("tf32", TORCHS_TF32),
                     dtype="float16" if half else "float32",
                 )
                 networks.setdefault(request, found)
