@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import io
 import itertools
 import logging
 import os
@@ -21,11 +23,13 @@ from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import ADJUSTED, NETWORKS, Record
-from eval.runs import Stage, bank_path, data_of, stages, trained_on
+from eval.runs import Stage, bank_path, classes_path, data_of, stages, trained_on
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError, named, refuse_unknown
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
 from train import checkpoints, provenance, reader
+from train.hardware.precision import TORCHS_TF32
 from train.networks.network import Network
 
 log = logging.getLogger(__name__)
@@ -49,10 +53,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, none where
-    streams are put together in class probabilities alone; and class probabilities (Q, C)."""
+    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, and classes
+    (Q,) that the nearest ones vote for, none where streams are put together in class probabilities alone; and class
+    probabilities (Q, C)."""
 
     ranks: np.ndarray | None
+    voted: np.ndarray | None
     probabilities: np.ndarray
     classes: np.ndarray
     wanted: np.ndarray
@@ -102,6 +108,7 @@ def evaluate(
     subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half, pretraining)
     measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
+    classes: list[dict[str, object]] = []
     latest: dict[tuple[str, str, str], Subject] = {}
     grouped: dict[Request, dict[str, float]] = {}
     for subject, request in subjects.items():
@@ -112,6 +119,7 @@ def evaluate(
             if request not in grouped:
                 grouped[request] = _clusters(bank)
         records += _records(subject, measured[request, centre], store, grouped[request])
+        classes += _by_class(subject, measured[request, centre], store)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
     for protocol, network in itertools.product(chosen, NETWORKS):
         present = [stream for name, kind, stream in latest if (name, kind) == (protocol.name, network)]
@@ -126,6 +134,8 @@ def evaluate(
                 alone,
             )
             records += _records(_together(parts), fused, store, {})
+            classes += _by_class(_together(parts), fused, store)
+    _write_table(classes_path(run, store), classes)
     results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
     return write_report(run, store), records
 
@@ -187,8 +197,9 @@ def measure(bank: FeatureBank, centre: bool) -> Measured:
     result = linear.probe(
         bank.features[gallery], have, bank.features[tested], wanted, seed=int(bank.attributes["seed"])
     )
-    ranks = retrieval.first_hits(*sides(bank, centre), wanted, have)
-    return Measured(ranks, result.probabilities, result.classes, wanted, have)
+    found = retrieval.search(*sides(bank, centre), wanted, have)
+    voted = retrieval.neighbours_vote(found, have)
+    return Measured(found.ranks, voted, result.probabilities, result.classes, wanted, have)
 
 
 def sides(bank: FeatureBank, centre: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -204,15 +215,17 @@ def fuse(protocol: Protocol, names: list[str], banks: list[FeatureBank], parts: 
         mean = fusion.fuse_features(*(bank.features for bank in banks), weights=weights)
         return measure(dataclasses.replace(banks[0], features=mean), protocol.centre)
     probabilities = fusion.fuse_probabilities(*(part.probabilities for part in parts), weights=weights)
-    fused = dataclasses.replace(parts[0], ranks=None, probabilities=probabilities)
+    fused = dataclasses.replace(parts[0], ranks=None, voted=None, probabilities=probabilities)
     if protocol.fusion == "probabilities":
         return fused
     # A product of rows that lie beside each other is the sum of their products.
     both = [sides(bank, protocol.centre) for bank in banks]
     queries = torch.cat([weight * query for weight, (query, _) in zip(weights, both, strict=True)], dim=1)
-    gallery = torch.cat([found for _, found in both], dim=1)
-    ranks = retrieval.first_hits(queries, gallery, fused.wanted, fused.have)
-    return dataclasses.replace(fused, ranks=ranks)
+    gallery = torch.cat([rows for _, rows in both], dim=1)
+    found = retrieval.search(queries, gallery, fused.wanted, fused.have)
+    # The temperature is of cosines, which their sum is not.
+    voted = retrieval.neighbours_vote(found, fused.have, retrieval.TEMPERATURE * sum(weights))
+    return dataclasses.replace(fused, ranks=found.ranks, voted=voted)
 
 
 def _together(parts: Sequence[Subject]) -> Subject:
@@ -237,6 +250,8 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, grouped: d
     values: dict[str, tuple[float, float | None]] = {}
     if measured.ranks is not None:
         values = {f"R@{k}": (share, chance[k]) for k, share in retrieval.shares(measured.ranks).items()}
+    if measured.voted is not None:
+        values["knn_top1"] = (float(np.mean(measured.voted == measured.wanted)), chance[1])
     accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == measured.wanted))
     # Guessing a class as often as it occurs in training is right as often as a random training video is.
     values["linear_top1"] = (accuracy, chance[1])
@@ -274,6 +289,28 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, grouped: d
         )
         for metric, (value, guess) in values.items()
     ]
+
+
+def _by_class(subject: Subject, measured: Measured, store: VideoStore) -> list[dict[str, object]]:
+    """R@k of the test videos of each class, in percent."""
+    if measured.ranks is None:
+        return []
+    said = {"protocol": subject.protocol, "stream": subject.stream, "network": subject.network, "stage": subject.stage}
+    return [
+        said
+        | {"class": store.classes[label], "videos": int(np.sum(measured.wanted == label))}
+        | {f"R@{k}": f"{100 * share:.2f}" for k, share in found.items()}
+        for label, found in retrieval.by_class(measured.ranks, measured.wanted).items()
+    ]
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with storage.writing("the table of classes", path):
+        storage.write_atomically(path, table.getvalue().encode())
 
 
 def _banks(
@@ -322,6 +359,7 @@ def _banks(
                     contents=contents,
                     sides=features.sides_digest(store, videos, protocol.features, kind),
                     reader=type(executor).__name__,
+                    tf32=stage.metadata.get("tf32", TORCHS_TF32),
                     dtype="float16" if half else "float32",
                 )
                 networks.setdefault(request, found)

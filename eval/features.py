@@ -30,6 +30,7 @@ from train.augment import ClipPlan, Draws
 from train.augment.evaluate import Evaluate
 from train.clips import uniform_windows
 from train.clips.spec import ClipSpec
+from train.hardware.precision import TF32, TORCHS_TF32, tf32
 from train.inference import BATCH, clip_features, clips_ahead
 from train.networks.network import Network
 from train.reader import Executor
@@ -67,7 +68,7 @@ class Seen:
             )
         draws = Draws(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
         windows = self._windows(look.gallery if info.split == GALLERY else look.tested, clips, frames, draws)
-        policy = Evaluate(clips.crop, look.jitter, look.crops, look.scaled)
+        policy = Evaluate(clips.crop, look.jitter, look.crops, look.scaled, look.filter)
         drawn = policy.each({self.stream: stream.bound(store.settings)}, (info.height, info.width), draws)
         return [ClipPlan(video, window, stream, pixels[self.stream]) for window in windows for pixels in drawn]
 
@@ -91,7 +92,7 @@ class Request:
     `train.checkpoints.network_digest` says of its fresh weights, so that stages which begin alike share it.
     videos: `videos_digest`, of all that is known of them. contents, sides: `contents_digest` and `sides_digest`, which
     are what rows depend on: where they are the same and labels are not, rows stay and are labelled anew.
-    dtype: in which they are kept, float32 or float16.
+    tf32: what GPUs round, see `train.hardware.precision`. dtype: in which rows are kept, float32 or float16.
     """
 
     checkpoint: str
@@ -105,6 +106,7 @@ class Request:
     contents: str
     sides: str
     reader: str
+    tf32: TF32 = TORCHS_TF32
     dtype: str = "float32"
 
     @property
@@ -117,9 +119,9 @@ class Request:
         return replace(self.seen, clips=self.look.clips(self.seen.clips))
 
     @property
-    def clips(self) -> tuple[Seen, str, Look, int]:
-        """Requests that agree in it look at the same clips, with the same layer."""
-        return self.seen, self.layer, self.look, self.seed
+    def clips(self) -> tuple[Seen, str, Look, int, TF32]:
+        """Requests that agree in it look at the same clips, with the same layer and precision."""
+        return self.seen, self.layer, self.look, self.seed, self.tf32
 
     def rows_of(self) -> dict[str, str | int | float]:
         """What rows follow from; not their labels and splits."""
@@ -163,7 +165,7 @@ def banks(
             storage.remove(_rows_path(path))
         else:
             places.setdefault(request, []).append(path)
-    missing: dict[tuple[Seen, str, Look, int], list[Request]] = {}
+    missing: dict[tuple[Seen, str, Look, int, TF32], list[Request]] = {}
     for request, paths in places.items():
         if request in made:
             for path in paths:
@@ -172,9 +174,10 @@ def banks(
                     shutil.copyfile(made[request], aside)
         else:
             missing.setdefault(request.clips, []).append(request)
-    for (seen, layer, look, seed), requests in missing.items():
-        networks = [network(request) for request in requests]
+    for (seen, layer, look, seed, rounding), requests in missing.items():
         with contextlib.ExitStack() as opened:
+            opened.enter_context(tf32(rounding))
+            networks = [network(request) for request in requests]
             kept = [
                 opened.enter_context(Rows(_rows_path(places[r][0]), r.rows_of(), made_by.size(layer), r.dtype))
                 for r, made_by in zip(requests, networks, strict=True)

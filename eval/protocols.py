@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import UsageError
+from train.augment.plans import Filter
 from train.clips.spec import ClipSpec
 
 Kind = Literal["sliding", "uniform", "centre", "random"]
@@ -44,6 +45,8 @@ class Look:
         layer: "backbone", "context" or "head"; empty: the one by which the run compares videos.
         unit: Rows of clips are brought to length one before the mean is taken.
         jitter: Probability of CoCLR's colour jitter at test time, drawn once per video.
+        pixels: "ours" or "published", see `train.clips.spec`; empty: as the network was trained on.
+        filter: Of resizing, where pixels are made as published; none: bilinear without a smoothing filter.
     """
 
     tested: Windows = Windows()
@@ -57,6 +60,8 @@ class Look:
     layer: str = ""
     unit: bool = True
     jitter: float = 0.0
+    pixels: Literal["", "ours", "published"] = ""
+    filter: Filter | None = "bicubic"
 
     @property
     def one_sided(self) -> bool:
@@ -65,7 +70,8 @@ class Look:
 
     def clips(self, trained_on: ClipSpec) -> ClipSpec:
         """The clips that a network is shown which was trained on those."""
-        own = {"length": self.frames, "stride": self.stride, "size": self.size, "crop": self.crop}
+        own: dict[str, object] = {"length": self.frames, "stride": self.stride, "size": self.size, "crop": self.crop}
+        own["pixels"] = self.pixels or None
         return trained_on.changed(**{name: value for name, value in own.items() if value is not None})
 
     def layer_of(self, layers: tuple[str, ...], default: str) -> str:
@@ -108,10 +114,13 @@ class Protocol:
         return [dict(self.weights).get(stream, 1.0) for stream in streams]
 
 
-TEN_CROPS = Look(crops=10, jitter=0.3)
-RETRIEVED = Look(gallery=Windows("random"), layer="backbone", jitter=0.3)
+TEN_CROPS = Look(crops=10, jitter=0.3, pixels="published")
+RETRIEVED = Look(gallery=Windows("random"), layer="backbone", jitter=0.3, pixels="published")
 TEN_CLIPS = Windows("uniform", 10)
-THREE_CROPS = Look(TEN_CLIPS, TEN_CLIPS, crops=3, crop=1.0, layer="backbone", unit=False)
+THREE_CROPS = Look(
+    TEN_CLIPS, TEN_CLIPS, crops=3, crop=1.0, layer="backbone", unit=False, pixels="published", filter=None
+)
+OF_BLOCKS = Look(layer="context", pixels="published", filter="bilinear")
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -150,7 +159,16 @@ PROTOCOLS = {
             "As the SLIC paper's code does it: ten clips at equal distances of every video on both sides, frames of 128x171"
             " of which the centre is cut, rows as the projection head gives them, not centred. Classifiers are tested on"
             " ten crops of all windows (in the paper's code on ten windows that are drawn).",
-            features=Look(TEN_CLIPS, TEN_CLIPS, crop=1.0, scaled=(128, 171), layer="head", unit=False),
+            features=Look(
+                TEN_CLIPS,
+                TEN_CLIPS,
+                crop=1.0,
+                scaled=(128, 171),
+                layer="head",
+                unit=False,
+                pixels="published",
+                filter="bilinear",
+            ),
             classifier=TEN_CROPS,
             centre=False,
             methods=("slic",),
@@ -160,8 +178,8 @@ PROTOCOLS = {
             "As the CoCon paper's code tests its classifiers: windows of blocks, the last state of the aggregation,"
             " streams weighted 2 (RGB, flow) and 1. The paper has no retrieval: ours compares the same rows, each side"
             " centred.",
-            features=Look(layer="context"),
-            classifier=Look(layer="context"),
+            features=OF_BLOCKS,
+            classifier=OF_BLOCKS,
             fusion="probabilities",
             weights=(("rgb", 2.0), ("flow", 2.0)),
             methods=("dpc", "cocon"),

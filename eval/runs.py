@@ -44,6 +44,11 @@ def bank_path(run: Path, store: VideoStore, stage: str, network: str, protocol: 
     return folder / f"{network}-{protocol}-{stream}.h5"
 
 
+def classes_path(run: Path, store: VideoStore) -> Path:
+    """Where R@k of each class is kept, as CSV."""
+    return run / "features" / data_of(store) / store.annotated.name / "classes.csv"
+
+
 def recipe(run: Path) -> dict[str, Any]:
     """The resolved recipe of a run.
 

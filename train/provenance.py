@@ -59,6 +59,7 @@ def described(recipe: Recipe, stage: StageSettings) -> dict[str, Any]:
         "clips": recipe.clips.as_dict(),
         "sampling": recipe.sampling_of(stage).as_dict(),
         "layer": recipe.layer,
+        "tf32": recipe.tf32,
         "recipe_hash": recipe_hash(recipe.as_dict()),
         "store_settings_hash": "",
         "store_videos_hash": "",

@@ -16,6 +16,7 @@ from pipeline.manifest import SPLITS
 from pipeline.validation import Facts, check
 from train import augment, methods
 from train.clips.spec import ClipSpec
+from train.hardware.precision import TF32, TORCHS_TF32
 from train.methods.method import MethodSettings, Start
 from train.order import OrderSettings
 from train.sampling import AnySampling, Sampling
@@ -151,6 +152,8 @@ class Recipe(Settings):
         splits: Which videos are trained on; "" are those without a split.
         order: Which videos an epoch holds, and in which order: see `train.order.OrderSettings`.
         precision: As Lightning names it. A stage may have its own.
+        tf32: Where GPUs that can do so round float32 to TF32: none (published, by GPUs that could not), convolutions
+            (torch's default), or all, matrix products included. Evaluation does as training did.
         checkpoint_every: Steps between checkpoints, of which the last one stays.
         keep_every: Steps between checkpoints that stay, as step-N.ckpt; 0: none.
         keep_best: The best checkpoint by a metric, as best.ckpt.
@@ -169,6 +172,7 @@ class Recipe(Settings):
     splits: list[str] = ["train", ""]
     order: OrderSettings = OrderSettings()
     precision: Precision = "32-true"
+    tf32: TF32 = TORCHS_TF32
     accumulate: int = Field(default=1, ge=1)
     clip_gradients: float = Field(default=0.0, ge=0)
     sync_batchnorm: bool = False

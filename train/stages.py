@@ -37,6 +37,7 @@ from train.callbacks.waiting import Waiting
 from train.checkpoints import METADATA
 from train.console import LEADER, tell
 from train.hardware import Hardware, convolutions, device
+from train.hardware.precision import tf32
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.recipe import Precision, Recipe, StageSettings
@@ -193,7 +194,7 @@ def run_stage(
     if resume:
         checkpoints.check_continues(checkpoint, [one.state_key for one in callbacks if one.state_dict()], path)
     steps = _steps(recipe, stage, training_set)
-    with convolutions.onednn(allowed=right), warnings.catch_warnings(), _room_for(run):
+    with convolutions.onednn(allowed=right), tf32(recipe.tf32), warnings.catch_warnings(), _room_for(run):
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from eval import classes, filmstrips, published, results, streams
 from eval.bank import FeatureBank
 from eval.charts import Bar
@@ -19,7 +17,7 @@ from eval.protocols import PROTOCOLS
 from eval.report import pictures, sheets, training
 from eval.report.sheets import Sheet
 from eval.results import NETWORKS, Record
-from eval.runs import Stage, bank_path, recipe_text, stages, trained_on
+from eval.runs import Stage, bank_path, recipe, recipe_text, stages, trained_on
 from eval.table import words
 from pipeline import storage
 from pipeline.errors import Refusal
@@ -108,7 +106,7 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "map_stream": best,
         "protocol_words": {name: PROTOCOLS[name].words for name in {r.protocol for r in records}},
         "curves": training.curves(trained_stages),
-        "cost": training.cost(trained_stages, yaml.safe_load(recipe_text(run))),
+        "cost": training.cost(trained_stages, recipe(run)),
         "provenance": training.provenance(trained_stages, [checkpoints.digest(s.checkpoint) for s in trained_stages]),
         "recipe": recipe_text(run),
         "store": _store_summary(store),

@@ -12,6 +12,7 @@ from eval.charts import Curve
 from eval.report import sheets
 from eval.report.sheets import Sheet
 from eval.runs import Stage
+from eval.table import Cell
 
 NO_CURVES = ("step", "epoch", "data_time", "step_time", "loss")
 # What methods note of the prototypes or clusters that they assign to while they train.
@@ -94,7 +95,7 @@ def _words(name: str) -> str:
 def cost(stages: Sequence[Stage], recipe: dict[str, Any]) -> Sheet:
     """What each stage took on the machine that trained it, as far as its log tells."""
     batches = {stage["name"]: stage.get("batch") or recipe.get("batch") for stage in recipe["stages"]}
-    rows: list[list[sheets.Cell]] = []
+    rows: list[list[Cell]] = []
     for stage in stages:
         seconds, waited, before = 0.0, 0.0, 0
         for line in stage.metrics():
@@ -107,14 +108,15 @@ def cost(stages: Sequence[Stage], recipe: dict[str, Any]) -> Sheet:
         share = f"{100 * waited / seconds:.0f}" if seconds else None
         step = stage.metadata["step"]
         rows.append([stage.name, stage.metadata["method"], ", ".join(stage.metadata["streams"]), step, batch,
-                     _duration(seconds) if seconds else None, rate, share])  # fmt: skip
-    head = ("stage", "method", "stream", "steps", "batch", "time", "videos/s", "waiting %")
+                     round(seconds, 1) or None, rate, share])  # fmt: skip
+    head = ("stage", "method", "stream", "steps", "batch", "seconds", "videos/s", "waiting %")
     return sheets.plain("cost", "What training cost", head, rows)
 
 
 def provenance(stages: Sequence[Stage], digests: Sequence[str]) -> Sheet:
     """Where each stage's checkpoint came from. digests: of the checkpoints."""
-    rows: list[list[sheets.Cell]] = []
+    rows: list[list[Cell]] = []
+    imported = any("imported" in stage.metadata for stage in stages)
     for stage, digest in zip(stages, digests, strict=True):
         facts = stage.metadata
         annotated = facts.get("annotations") or {}
@@ -122,25 +124,8 @@ def provenance(stages: Sequence[Stage], digests: Sequence[str]) -> Sheet:
             stage.name, digest[:16], str(facts["seed"]), str(facts.get("plans", "")) or None, facts["recipe_hash"],
             facts["store_settings_hash"] or None, facts["store_videos_hash"][:16] or None,
             f"{annotated['name']} {annotated['digest'][:16]}" if annotated.get("name") else None,
-            facts.get("imported", "")[:16] or None,
+            *([facts.get("imported", "")[:16] or None] if imported else []),
         ])  # fmt: skip
-    head = (
-        "stage",
-        "checkpoint",
-        "seed",
-        "plans",
-        "recipe",
-        "store settings",
-        "videos",
-        "annotations",
-        "imported file",
-    )
+    head = ["stage", "checkpoint", "seed", "plans", "recipe", "store settings", "videos", "annotations"]
+    head += ["imported file"] if imported else []
     return sheets.plain("provenance", "Where the networks come from", head, rows)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval import changes, classes, commands
-from eval.bank import FeatureBank
+from eval.bank import FeatureBank, write
 from eval.runs import bank_path
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
@@ -47,7 +47,7 @@ def two(evaluated: Path, store: VideoStore, tmp_path: Path) -> list[Path]:
     path = bank_path(other, store, "rgb", "trained", "clean", "rgb")
     bank = FeatureBank.load(path)
     told = np.eye(3, bank.features.shape[1], dtype=np.float32)[bank.labels]
-    FeatureBank(bank.stream, told, bank.video_ids, bank.labels, bank.splits, bank.attributes).save(path)
+    write(path, bank.stream, [told], told.shape, bank.video_ids, bank.labels, bank.splits, bank.attributes)
     return [evaluated, other]
 
 

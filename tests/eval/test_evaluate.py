@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import runpy
 import shutil
 import sys
@@ -37,7 +38,8 @@ def test_every_measurement_is_there_once(evaluated: Path, store: VideoStore) -> 
         for protocol in BOTH
         for network in ("trained", "untrained")
         for stream, stage in (("flow", "flow"), ("rgb", "rgb"), ("two-stream", "rgb+flow"))
-        for metric in {"R@1", "R@5", "R@10", "R@20", "R@50", "linear_top1"} | (clustered if stage == stream else set())
+        for metric in {"R@1", "R@5", "R@10", "R@20", "R@50", "knn_top1", "linear_top1"}
+        | (clustered if stage == stream else set())
     }
     assert {(r.split, r.data) for r in records} == {("test", store.root.name)}
     assert all(r.value == r.chance == 1 for r in records if r.metric in ("R@20", "R@50"))  # twelve training videos
@@ -63,6 +65,22 @@ def test_numbers_are_those_of_the_banks_on_disk(evaluated: Path, store: VideoSto
         expected = retrieval.recall(matrix, wanted, have)
         values = {r.metric: r.value for r in records if r.stream == stream and r.network == "trained"}
         assert {k: values[f"R@{k}"] for k in expected} == expected
+
+
+def test_recall_of_each_class_is_that_of_its_videos(evaluated: Path, store: VideoStore) -> None:
+    with open(runs.classes_path(evaluated, store), newline="") as file:
+        table = list(csv.DictReader(file))
+    values = {
+        (r.protocol, r.stream, r.network, r.stage, r.metric): r.value for r in results.read(evaluated / "results.json")
+    }
+    groups: dict[tuple, list[dict]] = {}
+    for row in table:
+        groups.setdefault((row["protocol"], row["stream"], row["network"], row["stage"]), []).append(row)
+    assert len(groups) == 2 * 2 * 3
+    for key, rows in groups.items():
+        assert [row["class"] for row in rows] == store.classes and {row["videos"] for row in rows} == {"2"}
+        for metric in ("R@1", "R@5", "R@50"):
+            assert np.mean([float(row[metric]) for row in rows]) == pytest.approx(100 * values[*key, metric], abs=0.01)
 
 
 def test_the_untrained_network_is_that_of_the_first_step(evaluated: Path, store: VideoStore) -> None:

@@ -27,6 +27,8 @@ from train.networks.network import Network
 from train.reader import Executor
 from train.sampling.blocks import Blocks
 
+OURS = dataclasses.replace(PROTOCOLS["coclr"].features, pixels="ours")
+LOOKS = {"clean": PROTOCOLS["clean"].features, "coclr": OURS, "published": PROTOCOLS["coclr"].features}
 CLIP = ClipSpec(length=4, stride=2, size=(16, 16))
 
 
@@ -43,7 +45,7 @@ def network(stream: str, seed: int = 0) -> Network:
 
 
 def plans_of(store: VideoStore, video: str, stream: str, protocol: str, seed: int = 0) -> list[ClipPlan]:
-    return Seen(stream, CLIP).plans(store, video, PROTOCOLS[protocol].features, seed)
+    return Seen(stream, CLIP).plans(store, video, LOOKS[protocol], seed)
 
 
 def request(store: VideoStore, **changes) -> Request:
@@ -58,7 +60,7 @@ def request(store: VideoStore, **changes) -> Request:
 def compute(
     store: VideoStore, executor: Executor, stream: str, protocol: str, seed: int = 0, layer: str = "backbone"
 ) -> np.ndarray:
-    look = PROTOCOLS[protocol].features
+    look = LOOKS[protocol]
     return rows_of(store, store.videos, executor, network(stream), Seen(stream, CLIP), layer, look, seed)
 
 
@@ -117,6 +119,11 @@ def test_coclr_protocol_is_one_random_clip_of_training_videos_and_all_windows_of
     base = CLIP.stream("rgb").bound(store.settings).affine(False).astype(np.float32)
     jittered = [not np.array_equal(made[0].pixels.colour[0], base) for made in plans.values()]
     assert 0 < sum(jittered) < len(jittered)
+    for video, made in plans.items():
+        published = plans_of(store, video, "rgb", "published", 3)
+        np.testing.assert_array_equal([plan.frames for plan in published], [plan.frames for plan in made])
+        coloured = not np.array_equal(made[0].pixels.colour[0], base)
+        assert all(bool(plan.pixels.published.steps) == coloured for plan in published)
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
@@ -187,7 +194,7 @@ def test_bank_survives_a_file_and_is_used_again(
         {"checkpoint": "other"},
         {"network": "untrained"},
         {"layer": "head"},
-        {"look": PROTOCOLS["coclr"].features},
+        {"look": OURS},
         {"seen": Seen("rgb", CLIP.changed(crop=0.875))},
         {"seen": Seen("rgb", CLIP.changed(size=(18, 18)))},
         {"seen": Seen("rgb", CLIP, Blocks(blocks=2))},

@@ -144,6 +144,62 @@ def test_nearest_is_the_head_of_the_sorted_similarities(centre: bool) -> None:
     assert retrieval.nearest(queries, gallery, k=1000)[1].shape == (6, 50)
 
 
+def plain_neighbours(scores: np.ndarray, k: int) -> list[list[int]]:
+    return [sorted(range(len(row)), key=lambda j: (-row[j], j))[:k] for row in scores]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("at_once", [1, 5 * 23, 2**26])
+def test_search_equals_plain_loops_in_blocks_of_any_size(
+    seed: int, ties: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", at_once)
+    rng = np.random.default_rng(seed)
+    queries, gallery = rng.normal(size=(17, 4)), rng.normal(size=(23, 4))
+    if ties:
+        queries, gallery = rng.integers(0, 2, (17, 4)).astype(float), rng.integers(0, 2, (23, 4)).astype(float)
+    wanted, have = rng.integers(-1, 6, 17), rng.integers(-1, 5, 23)
+    scores = queries @ gallery.T
+    found = retrieval.search(queries, gallery, wanted, have, k=6)
+    assert found.rows.tolist() == plain_neighbours(scores, 6)
+    np.testing.assert_allclose(found.similarities, np.take_along_axis(scores, found.rows, axis=1))
+    expected = [
+        next((rank for rank, j in enumerate(order) if label != -1 and have[j] == label), np.iinfo(np.int64).max)
+        for order, label in zip(plain_neighbours(scores, 23), wanted, strict=True)
+    ]
+    assert found.ranks.tolist() == expected
+    assert retrieval.shares(found.ranks) == retrieval.recall(scores, wanted, have)
+    for label, share in retrieval.by_class(found.ranks, wanted).items():
+        own = wanted == label
+        assert share == retrieval.recall(scores[own], wanted[own], have)
+
+
+def test_nearest_of_equal_rows_come_in_gallery_order() -> None:
+    gallery = np.ones((9, 3))
+    assert retrieval.nearest(np.eye(3), gallery, k=4, centre=False)[1].tolist() == [[0, 1, 2, 3]] * 3
+
+
+def test_neighbours_vote_by_their_similarity() -> None:
+    """Against scikit-learn's classifier with the same weights, and a worked case."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    rng = np.random.default_rng(0)
+    queries, gallery = (retrieval.unit_rows(rng.normal(size=(n, 5)), True, "query") for n in (40, 90))
+    wanted, have = rng.integers(0, 4, 40), rng.integers(0, 4, 90)
+    found = retrieval.search(queries, gallery, wanted, have)
+    nearest = KNeighborsClassifier(
+        n_neighbors=retrieval.NEIGHBOURS,
+        metric="cosine",
+        weights=lambda distances: np.exp((1 - distances) / retrieval.TEMPERATURE),
+    ).fit(gallery.numpy(), have)
+    np.testing.assert_array_equal(retrieval.neighbours_vote(found, have), nearest.predict(queries.numpy()))
+    one = retrieval.Found(np.zeros(1), np.array([[0.9, 0.8, 0.8]]), np.array([[0, 1, 2]]))
+    labels = np.array([5, 3, 3])
+    assert retrieval.neighbours_vote(one, labels, temperature=0.01).tolist() == [5]
+    assert retrieval.neighbours_vote(one, labels, temperature=1.0).tolist() == [3]
+
+
 def test_nearest_fails_without_a_neighbour_to_find() -> None:
     with pytest.raises(Refusal, match="at least 1"):
         retrieval.nearest(np.eye(3), np.eye(3), k=0)

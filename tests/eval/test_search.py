@@ -96,12 +96,14 @@ def test_a_video_of_the_store_finds_itself_and_then_what_plain_loops_find(
     assert [one.video_id for one in found] == [banks["rgb"].video_ids[place] for place in order]
     assert [one.similarity for one in found] == pytest.approx(similar[order], abs=1e-5)
     assert found[0].video_id == name and found[0].similarity == pytest.approx(1.0)
-    file = Path(store.root).parent / "videos" / f"{name}.mp4"
+    file = tmp_path / "a <b>&'.mp4"
+    shutil.copyfile(Path(store.root).parent / "videos" / f"{name}.mp4", file)
     out = tmp_path / "search.html"
     commands.search(file, searched, str(store.root), neighbours=4, out=out, reader="opencv", threads=1)
     said, page = capsys.readouterr().out, out.read_text()
     assert f"| 1 | {name} |" in said and f"found 4 of 18 videos: {out}" in said
     assert all(value.startswith("data:image/jpeg;base64,") for value in Page(page).loads)
+    assert "Videos like a &lt;b&gt;&amp;&#39;.mp4" in page and "<b>&" not in page
     assert len(Page(page).loads) == 5 and f"1. {name}" in words(page)
 
 

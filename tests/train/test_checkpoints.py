@@ -73,6 +73,7 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
             "method",
             "stage",
             "streams",
+            "tf32",
             "seed",
             "plans",
             "clips",
@@ -90,7 +91,7 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
     assert (two["method"], two["stage"], two["streams"], two["seed"]) == ("infonce", "motion", ["flow"], 3)
     assert (one["step"], one["finished"], two["step"]) == (2, True, 3)
     cut = {"length": 4, "stride": 1, "size": [16, 16], "crop": "whole"}
-    assert one["clips"] == cut | {"streams": {}, "statistics": "imagenet"}
+    assert one["clips"] == cut | {"streams": {}, "statistics": "imagenet", "pixels": "ours"}
     assert (one["plans"], one["sampling"]) == (PLANS, {"name": "random", "short": "pad"})
     assert one["store_settings_hash"] == store.settings_hash
     assert one["recipe_hash"] == two["recipe_hash"] and len(one["recipe_hash"]) == 16

@@ -55,8 +55,8 @@ del VICC["settings"]["momentum"]
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "stage",
-    [INFONCE | {"epochs": 4}, IN_BATCH | {"steps": 12}, VICC, goca(queue=8) | {"steps": 12}],
-    ids=["queue", "in batch", "vicc", "goca"],
+    [INFONCE | {"epochs": 4}, IN_BATCH | {"steps": 12}, goca(queue=8) | {"steps": 12}, VICC],
+    ids=["queue", "in batch", "goca", "vicc"],
 )
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_steps_do_not_wait_for_the_gpu(

@@ -9,7 +9,7 @@ import pytest
 from tests.train import losses
 
 pytestmark = [
-    pytest.mark.slow,  # all of them: 20 s of one core
+    pytest.mark.slow,  # all of them: 30 s of one core
     pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:Found .* module.* in eval mode"),
 ]
 

@@ -5,9 +5,8 @@ A policy is one module here and one line in POLICIES; `train.reader` executes wh
 small recipes and `evaluate` to evaluation; the others are those of the papers, with their clean form as the default and
 what the papers did otherwise as a setting. `python -m train preview` shows what each makes of a store.
 
-No setting brings back three things of all papers: their resizing (bicubic, CoCon's by the nearest pixel; bilinear here,
-at half the time), rounding and cutting to 0..255 after every operation on colour, and contrast and hue that are not
-linear (see `colour.jitter`), because colour is one affine map here, which the training device applies.
+Where `clips.pixels` is "published" they draw the papers' own steps in place of one affine map: see
+`train.augment.plans.Published` and docs/methods.md 7.2.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from train.augment.plans import Filter
 from train.augment.standard import Standard
 from train.augment.windows import Window, square
 from train.clips.colour import Gray
@@ -39,11 +40,12 @@ class CoCon(Standard):
     crop: float = 224 / 240
 
     gray_first: ClassVar[bool] = True
+    filter: ClassVar[Filter | None] = "nearest"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("crop", self.crop, above=0, most=1)
 
-    def window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:
+    def window(self, frame_size: tuple[int, int], rng: np.random.Generator, published: bool = False) -> Window:
         down, across = rng.random(2).tolist()
         return square(frame_size, self.crop, (down, across))

@@ -8,14 +8,17 @@ from typing import Literal
 import numpy as np
 
 from pipeline.errors import UsageError
+from train.augment import steps
 from train.augment.draws import Draws
-from train.augment.plans import Pixels
+from train.augment.plans import Filter, Pixels
 from train.augment.policy import Policy, Size, Streams
+from train.augment.standard import as_published
 from train.augment.windows import WHOLE, crops
 from train.clips import colour
 from train.settings import check_choice, check_number
 
 Crops = Literal[1, 3, 10]
+JITTER = (0.2, 0.2, 0.2, 0.1)  # half ranges of brightness, contrast, saturation and hue
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class Evaluate(Policy):
         jitter: Probability of the colour jitter, drawn once per video (published: .3).
         crops: How many squares, see `train.augment.windows.crops`.
         scaled: Height and width that frames are scaled to before they are cut; none: as they are.
+        filter: Of resizing, where the clips' pixels are made as published; none: bilinear without a smoothing filter.
     """
 
     crop: float | str = "whole"
     jitter: float = 0.0
     crops: Crops = 1
     scaled: Size | None = None
+    filter: Filter | None = "bicubic"
 
     def __post_init__(self) -> None:
         if self.crop != "whole":
@@ -55,8 +60,10 @@ class Evaluate(Policy):
 
     def each(self, streams: Streams, frame_size: Size, draws: Draws) -> list[dict[str, Pixels]]:
         """The pixels, by stream, of every crop; all of one video have its colours."""
-        [drawn] = colour.jitter(draws.shared.random((1, 5)), 0.2, 0.2, 0.2, 0.1)
-        jittered = drawn if draws.shared.random() < self.jitter else None
+        numbers = draws.shared.random((1, 5))
+        changed = draws.shared.random() < self.jitter
+        [jittered] = colour.jitter(numbers, *JITTER) if changed else [None]
+        taken = steps.jitter(numbers, np.array([changed]), JITTER)
         cut = (
             [(WHOLE, False)] if isinstance(self.crop, str) else crops(self.scaled or frame_size, self.crop, self.crops)
         )
@@ -65,6 +72,9 @@ class Evaluate(Policy):
             shown: dict[str, Pixels] = {}
             for name, bound in streams.items():
                 flip = mirrored and bound.stream.mirror != "never"
+                if bound.stream.pixels == "published":
+                    shown[name] = as_published(bound, window, flip, self.filter, taken)
+                    continue
                 affine = bound.affine(flip, jittered if bound.stream.image else None)
                 shown[name] = Pixels(window, flip, affine[None].astype(np.float32))
             made.append(shown)

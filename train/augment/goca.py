@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from train.augment.plans import Filter
 from train.augment.standard import Range, Standard
 from train.augment.windows import Window, square
 from train.settings import check_number, check_range
@@ -28,12 +30,14 @@ class GOCA(Standard):
     scale: Range = (136.0, 190.0)
     crop: float = 128.0
 
+    filter: ClassVar[Filter | None] = None  # of torchvision on tensors
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("crop", self.crop, above=0)
         check_range("scale", self.scale, least=self.crop)
 
-    def window(self, frame_size: tuple[int, int], rng: np.random.Generator) -> Window:
+    def window(self, frame_size: tuple[int, int], rng: np.random.Generator, published: bool = False) -> Window:
         extent, down, across = rng.random(3).tolist()
         short_side = self.scale[0] + extent * (self.scale[1] - self.scale[0])
         return square(frame_size, self.crop / short_side, (down, across))

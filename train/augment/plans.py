@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,25 @@ from train.augment.windows import Window
 
 if TYPE_CHECKING:
     from train.clips.streams import Stream
+
+
+Filter = Literal["bicubic", "bilinear", "nearest"]
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """What is done to frames by the steps of the papers' code, each on bytes, which it rounds and cuts to 0..255.
+
+    filter: of resizing, as Pillow does it; none: bilinear without a smoothing filter, as everywhere else.
+    given: float64 (3, P + 1), from the P stored bytes of a pixel to the RGB bytes that steps work on; none of a stream
+        that is no image, whose bytes are the stored ones.
+    steps: in order, names in `train.reader.bytewise.STEPS` with a number for all frames, (1,), or one for each, (T,);
+        NaN leaves a frame alone.
+    """
+
+    filter: Filter | None
+    given: np.ndarray | None
+    steps: tuple[tuple[str, np.ndarray], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +48,20 @@ class Pixels:
         `colour[:, :, :P] @ bytes + colour[:, :, P]`. K is 1, or T where each frame has a colour of its own. It holds
         the normalisation and runs on the training device (`train.reader.affine`).
     blur: standard deviation of a Gaussian in pixels of the resized clip; 0 for none.
+    published: steps on bytes in the place of blur and of what is not affine in colour, which then begins with the RGB
+        bytes of an image.
     """
 
     window: Window
     flip: bool
     colour: np.ndarray
     blur: float = 0.0
+    published: Published | None = None
+
+    @property
+    def image(self) -> bool:
+        """Whether the executor makes RGB bytes of what is stored."""
+        return self.published is not None and self.published.given is not None
 
 
 @dataclass(frozen=True, eq=False)

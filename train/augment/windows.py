@@ -18,6 +18,7 @@ def random_resized(
     area: tuple[float, float],
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
     retry: bool = True,
+    rounded: bool = False,
 ) -> Window:
     """A window of a random area (a fraction of the frame's) and aspect ratio (width / height, in pixels) at a random
     place.
@@ -25,7 +26,8 @@ def random_resized(
     Both are uniform in their range, and then, one time in two, the sides are swapped (CoCLR; torchvision draws a
     log-uniform ratio, which favours neither side either). A box that does not fit is drawn again, up to ten times, and
     then gives way to the largest square, centred. Without `retry` the whole frame is taken in its place, squashed
-    (CoCLR's released code, docs/methods.md 2.2: 28.5 to 29.3 % of the views at 4:3).
+    (CoCLR's released code, docs/methods.md 2.2: 28.5 to 29.3 % of the views at 4:3). Sides are cut to whole
+    pixels, or `rounded` as in that code, where it is 29.2 to 29.5 %.
     """
     height, width = frame_size
     drawn = rng.random((ATTEMPTS, 5))
@@ -35,7 +37,8 @@ def random_resized(
         shape = 1 / shape if swap < 0.5 else shape
         # Whole pixels decide what fits, or the share of whole frames would be one percent higher than the published
         # one.
-        tall, wide = max(1, int(math.sqrt(pixels / shape))), max(1, int(math.sqrt(pixels * shape)))
+        whole = round if rounded else int
+        tall, wide = max(1, whole(math.sqrt(pixels / shape))), max(1, whole(math.sqrt(pixels * shape)))
         if tall <= height and wide <= width:
             return down * (1 - tall / height), across * (1 - wide / width), tall / height, wide / width
     return square(frame_size, 1.0) if retry else WHOLE

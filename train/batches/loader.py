@@ -21,6 +21,7 @@ from train.batches.planning import Planner
 from train.order import Order
 from train.reader import Executor
 
+Kind = tuple[str, int, tuple[int, int], bool]  # view, length and size of clips; whether the reader makes images of them
 AHEAD = 2  # batches made while the network works; more would only hold memory
 
 
@@ -111,14 +112,15 @@ class ClipLoader:
 
     def _read(self, samples: list[list[dict[str, ClipPlan]]]) -> dict[str, dict[int, list[Part]]]:
         """The parts of a batch. All that has one view, length and size is read at once, whichever stream it is for."""
-        wanted: dict[tuple[str, int, tuple[int, int]], list[ClipPlan]] = {}
-        places: list[tuple[str, int, tuple[str, int, tuple[int, int]], list[int]]] = []
+        wanted: dict[Kind, list[ClipPlan]] = {}
+        places: list[tuple[str, int, Kind, list[int]]] = []
         for stream, numbers in self.planner.reading.clips.items():
             for number in numbers:
-                kinds: dict[tuple[str, int, tuple[int, int]], list[int]] = {}
+                kinds: dict[Kind, list[int]] = {}
                 for row, sample in enumerate(samples):
                     plan = sample[number][stream]
-                    kinds.setdefault((plan.stream.view, len(plan.frames), plan.stream.size), []).append(row)
+                    kind = plan.stream.view, len(plan.frames), plan.stream.size, plan.pixels.image
+                    kinds.setdefault(kind, []).append(row)
                 for kind, rows in kinds.items():
                     wanted.setdefault(kind, []).extend(samples[row][number][stream] for row in rows)
                     places.append((stream, number, kind, rows))

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from pipeline.views import VIEWS
 from train.clips.colour import Statistics
-from train.clips.streams import Mirror, Stream, known_input
+from train.clips.streams import Made, Mirror, Stream, known_input
 from train.settings import Settings, told_as_setting
 
 Side = Annotated[int, Field(ge=1)]
@@ -44,6 +44,9 @@ class ClipSpec(Settings):
             side.
         streams: Name of a stream -> what differs in it.
         statistics: Mean and deviation by which images are normalised: "imagenet" or "kinetics".
+        pixels: How frames are resized and coloured: "ours", bilinear and colour as one affine map; or "published", as
+            the papers' code did it, byte for byte as Pillow does: antialiased resizing, contrast about each frame's own
+            mean, hue in HSV, box blurs, every step rounded and cut to 0..255 (docs/methods.md 7.2).
     """
 
     length: int = Field(ge=1)
@@ -52,6 +55,7 @@ class ClipSpec(Settings):
     crop: float | Literal["whole"] = "whole"
     streams: dict[str, StreamSettings] = {}
     statistics: Statistics = "imagenet"
+    pixels: Made = "ours"
 
     @field_validator("crop", mode="plain")
     @classmethod
@@ -66,7 +70,7 @@ class ClipSpec(Settings):
         return self
 
     def __hash__(self) -> int:
-        return hash((self.length, self.stride, self.size, self.crop, tuple(self.streams), self.statistics))
+        return hash((self.length, self.stride, self.size, self.crop, tuple(self.streams), self.statistics, self.pixels))
 
     @property
     def span(self) -> int:
@@ -81,7 +85,7 @@ class ClipSpec(Settings):
         own = self.streams.get(name, StreamSettings())
         shown = settings or own
         view, given = known_input(shown.view or name, shown.input, f"streams.{name}")
-        return Stream(name, view, given, own.size or self.size, shown.mirror, self.statistics)
+        return Stream(name, view, given, own.size or self.size, shown.mirror, self.statistics, self.pixels)
 
     def channels(self) -> dict[str, int]:
         """Channels of every stream at the network's input."""

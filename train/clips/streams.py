@@ -16,6 +16,7 @@ from train.clips import colour
 from train.clips.colour import Statistics
 
 Mirror = Literal["turned", "plain", "never"]
+Made = Literal["ours", "published"]  # how pixels are
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Stream:
     size: tuple[int, int]
     mirror: Mirror = "turned"
     statistics: Statistics = "imagenet"
+    pixels: Made = "ours"
 
     @property
     def channels(self) -> int:
@@ -63,9 +65,13 @@ class BoundStream:
     turned: np.ndarray
     normalised: np.ndarray
 
+    def shown(self, mirrored: bool) -> np.ndarray:
+        """From stored bytes to the input's numbers, (D, P + 1)."""
+        return self.turned if mirrored and self.stream.mirror == "turned" else self.given
+
     def affine(self, mirrored: bool, coloured: np.ndarray | None = None) -> np.ndarray:
         """From stored bytes to the network's input, (..., D, P + 1); `coloured`: what is done between, (..., D, D + 1)."""
-        first = self.turned if mirrored and self.stream.mirror == "turned" else self.given
+        first = self.shown(mirrored)
         return colour.compose(self.normalised, first if coloured is None else colour.compose(coloured, first))
 
 

@@ -1,16 +1,37 @@
-"""Losses and assignments compute in float32 at least, whatever arrives and also under autocast."""
+"""Losses and assignments compute in float32 at least, whatever arrives and also under autocast; and what NVIDIA's tensor
+cores make of float32."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+TF32 = Literal["none", "convolutions", "all"]
+TORCHS_TF32: TF32 = "convolutions"  # unless told otherwise
+
+
+@contextlib.contextmanager
+def tf32(where: TF32) -> Iterator[None]:
+    """Within the block float32 is rounded to TF32, 10 bits of its 23, in what is named: on GPUs that have it, from
+    Ampere on. Elsewhere it changes nothing."""
+    cudnn = torch.backends.cudnn
+    kinds = cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [kind.fp32_precision for kind in kinds]
+    wanted = [where != "none", where != "none", where == "all"]
+    try:
+        for kind, rounded in zip(kinds, wanted, strict=True):
+            kind.fp32_precision = "tf32" if rounded else "ieee"
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ LAYOUTS = {
 }
 FLOW_AS_IMAGE = {"flow": StreamSettings(input="image", mirror="plain")}
 CROP = 0.9333  # 224 of 240 pixels
-CLIPS = ClipSpec(length=32, stride=1, size=(128, 128), crop=CROP, streams=FLOW_AS_IMAGE)  # CoCLR's and ViCC's
+# CoCLR's and ViCC's
+CLIPS = ClipSpec(length=32, stride=1, size=(128, 128), crop=CROP, streams=FLOW_AS_IMAGE, pixels="published")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def read_as(
     else:
         network["aggregation_settings"] = {"between": pre_trained}
         head = renamed(head | contents.take("", _predictor()), NAMES)
-    clips = ClipSpec(length=5, stride=3, size=(side, side), crop=CROP, streams=STREAMS)
+    clips = ClipSpec(length=5, stride=3, size=(side, side), crop=CROP, streams=STREAMS, pixels="published")
     return Published(layout, network, {"query": made}, {"query": head}, extra=contents.left, clips=clips)
 
 

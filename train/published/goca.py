@@ -13,8 +13,8 @@ HEADS = {"rgb": "projection_head", "flow": "projection_head_flow"}
 WRAPPED = "module."  # DistributedDataParallel
 POOLS = {1: "global", 4: "1x2x2"}  # by how many numbers the head takes of each feature
 CLIPS = {
-    "r2plus1d-18": ClipSpec(length=32, stride=2, size=(112, 112), crop=1.0, streams=FLOW_AS_IMAGE),
-    "s3d": ClipSpec(length=32, stride=2, size=(128, 128), crop=1.0, streams=FLOW_AS_IMAGE),
+    "r2plus1d-18": ClipSpec(length=32, stride=2, size=(112, 112), crop=1.0, streams=FLOW_AS_IMAGE, pixels="published"),
+    "s3d": ClipSpec(length=32, stride=2, size=(128, 128), crop=1.0, streams=FLOW_AS_IMAGE, pixels="published"),
 }
 
 

@@ -16,7 +16,12 @@ from train.published.networks import backbone, batch_norm, classifier, feature_s
 BACKBONE = "r3d-18"
 HEAD = {"fc1": "head.0", "bn_proj": "head.1", "fc2": "head.3"}
 CLIPS = ClipSpec(
-    length=16, stride=1, size=(128, 128), crop=1.0, streams={"flow": StreamSettings(input="u", mirror="plain")}
+    length=16,
+    stride=1,
+    size=(128, 128),
+    crop=1.0,
+    streams={"flow": StreamSettings(input="u", mirror="plain")},
+    pixels="published",
 )
 
 

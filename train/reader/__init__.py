@@ -3,7 +3,8 @@
 An executor is one module here and one line in EXECUTORS: a class of (store, threads) with `run` and `close`.
 All cut exactly the window of `train.augment.pixel_window` and resize it bilinearly without a smoothing filter: `opencv`
 with the pixels of cv2.resize, `dali` within one gray level of them (mean below 0.2; on a GPU nvJPEG decodes otherwise,
-too: within eight, mean below one).
+too: within eight, mean below one). Where plans say it, pixels are made as published: `opencv` with Pillow's, bit for bit,
+`dali` resizes within two gray levels of them, and the steps on colour are the same (`bytewise`).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Executor(Protocol):
     """Turns plans into clips."""
 
     def run(self, view: str, plans: list[ClipPlan], size: tuple[int, int]) -> torch.Tensor:
-        """Clips of `view` of `size` = (h, w), logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, the planes
-        of every other view (flow: u, v).
+        """Clips of `view` of `size` = (h, w), logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, and for
+        images as published, of whatever view; the planes of every other view (flow: u, v).
 
         uint8; float32 in 0..255 for flow whose bytes are not even steps (`VideoStore.linear_values`).
 

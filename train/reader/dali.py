@@ -21,10 +21,20 @@ from pipeline.pictures import jpeg_size
 from pipeline.store import VideoStore, corrupt
 from pipeline.views.codec import JpegCodec
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
-from train.reader.planes import Planes, planes_of
+from train.augment.plans import Filter
+from train.reader.bytewise import applied
+from train.reader.planes import Planes, planes_of, refuse_uneven
 from train.reader.shard import ShardReader
 
-Kind = tuple[str, tuple[int, int], bool]  # of a pipeline: view, size of the clips, whether it blurs
+Kind = tuple[
+    str, tuple[int, int], bool, Filter | None
+]  # of a pipeline: view, size of the clips, whether it blurs, filter
+INTERPOLATION: dict[Filter | None, DALIInterpType] = {
+    None: DALIInterpType.INTERP_LINEAR,
+    "bilinear": DALIInterpType.INTERP_LINEAR,
+    "bicubic": DALIInterpType.INTERP_CUBIC,
+    "nearest": DALIInterpType.INTERP_NN,
+}
 Streams = list[dict[int, np.ndarray]]  # of each clip: frame number -> its stream, or the frame itself if it is no JPEG
 
 
@@ -57,7 +67,12 @@ class DaliExecutor:
         if not self._is_jpeg(view):
             streams = self._decompressed(view, plans, streams)
         inputs = _inputs(plans, streams, planes)
-        kind = (view, size, "taps" in inputs)
+        if self.store.linear_values(view) is not None:
+            refuse_uneven(view, plans)
+        filters = {plan.pixels.published.filter if plan.pixels.published else None for plan in plans}
+        if len(filters) > 1:
+            raise ValueError(f"the clips of a batch are resized by one filter, not {len(filters)}")
+        kind = (view, size, "taps" in inputs, filters.pop())
         heights, widths = np.repeat(planes.sizes, [len(found) for found in streams], axis=0).T
         images = np.stack([planes.count * heights, widths], axis=1)
         if self._is_jpeg(view):  # decoding takes memory for what is announced
@@ -79,7 +94,8 @@ class DaliExecutor:
         if items.is_cuda:
             torch.cuda.current_stream(items.device).synchronize()
         clips = items.view(len(plans), -1, *items.shape[1:])
-        return clips.permute(0, 4, 1, 2, 3) if planes.channels > 1 else clips[..., 0].permute(0, 2, 1, 3, 4)
+        shown = clips.permute(0, 4, 1, 2, 3) if planes.channels > 1 else clips[..., 0].permute(0, 2, 1, 3, 4)
+        return applied(shown, plans)
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -92,11 +108,11 @@ class DaliExecutor:
         """Frames of the distinct items, with the dtype of `Executor.run`, in memory of DALI's own: rgb (N, h, w, 3),
         others (N, P, h, w, 1). images: heights and widths that the streams should have, int (N, 2).
         """
-        view, size, blurs = kind
+        view, size, blurs, kernel = kind
         pipeline = self._pipelines.get(kind)
         if pipeline is None or pipeline.max_batch_size < capacity:
             made = Pipeline(capacity, self.threads, self.device_id, prefetch_queue_depth=1, seed=0)
-            _define(made, planes, blurs, size, self._is_jpeg(view), self.store.linear_values(view))
+            _define(made, planes, blurs, size, kernel, self._is_jpeg(view), self.store.linear_values(view))
             pipeline = self._pipelines[kind] = made
         outputs: Any = pipeline.run(**inputs)  # declared as on either device; the second is always on the CPU
         frames, found = outputs
@@ -165,7 +181,13 @@ def _places(plans: list[ClipPlan], streams: Streams) -> np.ndarray:
 
 
 def _define(
-    pipeline: Pipeline, planes: Planes, blurs: bool, size: tuple[int, int], jpeg: bool, table: np.ndarray | None
+    pipeline: Pipeline,
+    planes: Planes,
+    blurs: bool,
+    size: tuple[int, int],
+    kernel: Filter | None,
+    jpeg: bool,
+    table: np.ndarray | None,
 ) -> None:
     """One batch at a time, so that inputs are given to `run`; DALI's default execution lets outputs outlive the next
     run."""
@@ -188,7 +210,7 @@ def _define(
         if table is not None:
             values = table.tolist()
             frames = fn.lookup_table(frames, keys=list(range(256)), values=values, dtype=DALIDataType.FLOAT)
-        frames = fn.resize(frames, size=size, interp_type=DALIInterpType.INTERP_LINEAR, antialias=False)
+        frames = fn.resize(frames, size=size, interp_type=INTERPOLATION[kernel], antialias=kernel is not None)
         frames = fn.flip(frames, horizontal=flips)
         if blurs:
             taps = fn.external_source(name="taps", dtype=DALIDataType.INT32, ndim=0)

@@ -12,8 +12,10 @@ import torch
 from pipeline.store import VideoStore, corrupt
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.console import preparing
+from train.reader.bytewise import applied
 from train.reader.memory import BatchMemory
-from train.reader.planes import planes_of
+from train.reader.pillow import PillowResize
+from train.reader.planes import planes_of, refuse_uneven
 from train.reader.resize import TOGETHER, ByteResize, Size, ValueResize, WindowResize, prepare
 from train.reader.shard import ShardReader
 
@@ -47,16 +49,21 @@ class OpenCVExecutor:
         def fill(plan: ClipPlan, frame: Size, clip: np.ndarray) -> None:
             pixels = plan.pixels
             window = pixel_window(pixels.window, *frame)
-            if values is None:
-                resize: WindowResize = ByteResize(frame, planes.channels, window, pixels.flip, size)
+            published = pixels.published
+            if published is not None and published.filter:
+                resize: WindowResize = PillowResize(published.filter, planes.channels, window, pixels.flip, size)
+            elif values is None:
+                resize = ByteResize(frame, planes.channels, window, pixels.flip, size)
             else:
                 resize = ValueResize(values, window, pixels.flip, size)
             self._fill(view, plan, resize, clip)
             if pixels.blur:
                 _blur(clip.reshape(-1, *size, planes.channels), pixels.blur)
 
+        if values is not None:
+            refuse_uneven(view, plans)
         list(self._pool.map(fill, plans, planes.sizes, clips.numpy()))
-        return planes.shown(clips)
+        return applied(planes.shown(clips), plans, self._pool.map)
 
     def close(self) -> None:
         self._pool.shutdown()

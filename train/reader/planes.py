@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.errors import UsageError
 from pipeline.store import VideoStore
 from train.augment import ClipPlan
 from train.reader.kernels import COLOURS
@@ -28,6 +29,16 @@ class Planes:
         if self.channels == 1:
             return clips
         return clips[:, 0].unflatten(-1, (-1, self.channels)).permute(0, 4, 1, 2, 3)
+
+
+def refuse_uneven(view: str, plans: Sequence[ClipPlan]) -> None:
+    """Raises UsageError where pixels are to be made as published of bytes that are not even steps."""
+    if any(plan.pixels.published for plan in plans):
+        raise UsageError(
+            f"the bytes of {view} are not even steps, on which the steps of the papers' code work",
+            where="clips.pixels: published",
+            remedy="a store whose flow was extracted with --flow.mapping linear, or clips.pixels: ours",
+        )
 
 
 def planes_of(store: VideoStore, view: str, plans: Sequence[ClipPlan]) -> Planes:
