@@ -42,8 +42,9 @@ def assign(
         group: the ranks whose rows are one problem. Their number of rows may differ, and be 0; all of them have to
             call. None: this process alone.
         queued: scores (N, K) of earlier clips, which are balanced with the others and are not returned. Each clip is one
-            rank's: of a queue that all ranks have, a rank gives its share. Not with a prior. 65,536 clips and 10,000
-            prototypes need 2.4 GiB, which the scores themselves are, and 0.3 GiB more.
+            rank's: of a queue that all ranks have, a rank gives its share. Not with a prior. Their scores are 2.4 GiB
+            for 65,536 clips and 10,000 prototypes; beside them there is .2 GiB, however many clips are queued
+            (measured with 12,288).
 
     Returns:
         float32 (float64 of float64 scores). On a GPU, where looking at values would make the step wait, the result is
