@@ -38,7 +38,7 @@ AGGREGATION = {"block_length": 2, "hidden": 16, "dropout": 0.0}
 SMALL: dict[str, Any] = {"backbone": "small", "backbone_settings": {"width": 0.125}, "predicted": 2}
 SMALL |= {
     "aggregation_settings": AGGREGATION,
-    "optimiser": {"name": "sgd", "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0},
+    "optimiser": {"name": "sgd", "lr": 0.0005, "momentum": 0.0, "weight_decay": 0.0},
 }
 
 
@@ -156,7 +156,7 @@ def test_four_steps_equal_plain_loops(tmp_path: Path, kind: str, switches: dict[
             for network in networks.values():
                 for weight in network.parameters():
                     if weight.grad is not None:
-                        weight -= 0.002 * weight.grad
+                        weight -= 0.0005 * weight.grad
                 network.zero_grad()
     recorder = fit(method, given, tmp_path)  # type: ignore[arg-type]
     assert [values["loss"] for values in recorder.values] == pytest.approx(wanted, rel=2e-3)
