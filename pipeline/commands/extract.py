@@ -16,6 +16,7 @@ from pipeline import importers, storage
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
 from pipeline.errors import UsageError, named, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
+from pipeline.extraction.plan import as_stored
 from pipeline.extraction.progress import counting_bar
 from pipeline.extraction.run import Unfinished
 from pipeline.extraction.run import extract as run_extraction
@@ -169,7 +170,8 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
 def _prune(work: _Work, dry_run: bool) -> None:
     if dry_run and storage.read_if_there(work.store / layout.RECORD) is None:
         return
-    unlisted = sorted(removal.known(open_store(work.store)) - {row.video_id for row in work.manifest.rows})
+    store = open_store(work.store)
+    unlisted = sorted(removal.known(store) - {row.video_id for row in as_stored(work.manifest, store).rows})
     if unlisted and not dry_run:
         removal.remove(work.store, unlisted)
     shown = f": {named([repr(name) for name in unlisted], SHOWN)}" if unlisted else ""

@@ -13,10 +13,10 @@ from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
 from pipeline import importers, storage, synthetic
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, named
 from pipeline.existing import open_source
 from pipeline.extraction import quarantine
-from pipeline.extraction.journal import Summary, last_run
+from pipeline.extraction.journal import Summary, last_run, same_bytes
 from pipeline.importers.inventory import Extracted, Place
 from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
@@ -29,6 +29,7 @@ from pipeline.video.decode import probe as probe_video
 from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
+SHOWN = 5  # groups of videos that a note names
 console = Terminal()
 errors = Terminal(stderr=True)
 
@@ -97,6 +98,8 @@ def status(store: str, annotations: str = "") -> None:
     if others := [name for name in layout.annotations_written(opened.root) if name != said]:
         table.add_row("", f"others are {', '.join(others)}")
     cuts = pc.list_value_length(videos.cuts).to_numpy()
+    if told := _told_of_same_bytes(opened):
+        table.add_row("", marked(told, "yellow"))
     if cuts.any():
         table.add_row("cuts", f"{cuts.sum()} between shots, in {np.count_nonzero(cuts)} videos")
     if partial := np.count_nonzero(videos.partial):
@@ -249,6 +252,15 @@ def _told_of_last_run(store: Path) -> str:
     return f"{began}: {run.videos} of {run.todo} videos in {run.seconds:.0f} s ({rate}){pending}"
 
 
+def _told_of_same_bytes(store: VideoStore) -> str:
+    groups = same_bytes(store.root, store.listing.table)
+    if not groups:
+        return ""
+    shown = named([" = ".join(ids) for ids in groups], SHOWN)
+    count = sum(map(len, groups)) - len(groups)
+    return f"{count} videos have the same bytes as another one: {shown}; `remove` takes out one of them"
+
+
 def print_summary(summary: Summary, store: str) -> None:
     """The end of a run that wrote into a store: what it refused, and one line of what it did."""
     for what, videos in (("quarantined", summary.quarantined), ("stored in part", summary.partial)):
@@ -257,6 +269,8 @@ def print_summary(summary: Summary, store: str) -> None:
         for line in quarantine.lines(videos, {}):
             errors.print(line)
     if summary.stored:
+        if told := _told_of_same_bytes(open_store(store)):
+            errors.print(marked("note", "yellow", told))
         for difference in compatibility.version_differences(open_store(store)):
             errors.print(marked("note", "yellow", f"{difference}: videos of this run may differ in their last bits"))
     parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]

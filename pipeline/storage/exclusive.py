@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import Refusal
+from pipeline.storage.disk import regular
 
 NOTHING_ELSE: AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -26,7 +27,7 @@ def held(
 
     name: what the file says of the holder; by default `this_process`. taking: entered while it is written.
     """
-    with open(path, "a+") as file:
+    with open(path, "a+", opener=regular) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

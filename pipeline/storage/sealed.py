@@ -12,6 +12,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from pipeline.storage.disk import regular
+
 MARK = b"\ncostream sha256 "
 LENGTH = len(MARK) + 2 * hashlib.sha256().digest_size + 1
 END_OF_ZIP = b"PK\x05\x06"  # begins the last 22 bytes of an archive without a comment; their last two are its length
@@ -36,9 +38,9 @@ def seal_file(path: Path) -> None:
 
 def check(path: Path) -> bool:
     """Whether a binary file ends with its digest. Raises ValueError where that is not of its content, OSError as
-    `open`."""
+    `storage.read_regular`."""
     total = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         size = file.seek(0, 2)
         left = max(0, size - LENGTH)
         file.seek(max(0, left - LENGTH))  # the end may be cut, or something may come after it

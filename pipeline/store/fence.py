@@ -40,7 +40,7 @@ def inside(store: Path, run: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shared(store: Path) -> Iterator[None]:
-    with open(layout.fence_path(store), "ab") as file:
+    with open(layout.fence_path(store), "ab", opener=storage.regular) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
@@ -48,7 +48,7 @@ def _shared(store: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def closed(store: Path) -> Iterator[None]:
     """Of a local store: nobody is inside. Raises Refusal where a process of an earlier run stays there."""
-    with open(layout.fence_path(store), "ab") as file:
+    with open(layout.fence_path(store), "ab", opener=storage.regular) as file:
         patience = time.monotonic() + PATIENCE
         while True:
             try:

@@ -19,7 +19,6 @@ from distributed import Client
 from pipeline import environment
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers import admission, cluster, slurm
-from pipeline.extraction.workers.dispatch import Silence
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import run_name, unless_stopped
 from pipeline.store import VideoStore
@@ -294,16 +293,3 @@ def test_a_scratch_folder_that_is_none_is_refused(
     monkeypatch.setenv(err.rpartition("export ")[2].partition("=")[0], str(tmp_path))
     with dask.config.set(dask.config.collect()):
         assert run(*command)[0] == 0
-
-
-def test_silence_is_told_once_and_again_after_a_sign_of_life() -> None:
-    now = 0.0
-    silence = Silence(lambda: now)
-    assert silence.of({"a": 1e9, "b": -5.0}) == []
-    now = 11.0
-    assert silence.of({"a": 1e9, "b": -4.0}) == [("a", 11.0)]
-    now = 12.0
-    assert silence.of({"a": 1e9, "b": -4.0}) == []
-    assert silence.of({"a": 1.0, "b": -4.0}) == []  # whichever way a clock was set
-    now = 23.0
-    assert silence.of({"a": 1.0}) == [("a", 11.0)]

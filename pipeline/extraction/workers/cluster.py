@@ -23,7 +23,6 @@ from pipeline.extraction.workers.gpus import LOCAL_DASHBOARD, gpu_cluster
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import SIGNALS
 
-SILENCE_SECONDS = 60
 DASK_SETTINGS = {
     # A video that was with a worker when it died is not tried again among others: see
     # `pipeline.extraction.workers.dispatch`.
@@ -47,9 +46,9 @@ DASK_SETTINGS = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.comm.timeouts.connect": "60s",
-    # A worker that says nothing for so long, as one that is stopped or waits for a disk that hangs, is ended and
-    # replaced. Dask's own default is five minutes, and then a minute or two until it is so.
-    "distributed.scheduler.worker-ttl": f"{SILENCE_SECONDS}s",
+    # Workers that say nothing are ended by `dispatch`, and by the scheduler itself where nobody dispatches; Dask's own
+    # default is five minutes, and then a minute or two until it is so.
+    "distributed.scheduler.worker-ttl": "60s",
 }
 Kind = Literal["processes", "gpus", "here"]
 SCRATCH = "DASK_TEMPORARY_DIRECTORY"
