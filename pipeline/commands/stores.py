@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -26,10 +28,13 @@ from pipeline.terminal import Terminal, marked
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
 from pipeline.video.decode import probe as probe_video
+from pipeline.video.watchdog import checked_limit, watching
 from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
 SHOWN = 5  # groups of videos that a note names
+QUIET = 10.0  # seconds without a further video until that is told
+T = TypeVar("T")
 console = Terminal()
 errors = Terminal(stderr=True)
 
@@ -125,18 +130,19 @@ def status(store: str, annotations: str = "") -> None:
             console.print(line)
 
 
-def verify(store: str, threads: int = 0) -> int:
+def verify(store: str, threads: int = 0, time_limit: float = 600.0) -> int:
     """Check a store like fsck: every byte against its digest, every count. Exit code 1 when damaged.
 
     Args:
         store: Folder of the store, or its URL.
         threads: Videos that are read at once; 0 takes 2 from a disk and 32 from an object store, which answers late.
+        time_limit: Seconds to wait for the next video, in case its disk hangs; 0 waits for ever.
     """
     opened = _open_for_verification(store)
     began, videos, read, damage = time.perf_counter(), 0, 0, []
     total = sum(1 for _ in catalogue.record_files(opened.root))
     threads = threads or (2 if storage.is_local(opened.root) else 32)
-    checked = verification.verify(opened, threads)
+    checked = _watched(verification.verify(opened, threads), store, checked_limit(time_limit))
     for _, size, found in track(checked, "verify", total, console=errors, disable=not errors.is_terminal):
         videos, read = videos + 1, read + size
         damage += found
@@ -147,6 +153,30 @@ def verify(store: str, threads: int = 0) -> int:
     verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
     console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({store})")
     return 1 if damage else 0
+
+
+def _watched(checked: Iterator[T], store: str, time_limit: float) -> Iterator[T]:
+    """The same. A wait for a disk cannot be broken off: one that is long is told, and one too long ends this process."""
+
+    def tell() -> None:
+        errors.print(marked("note", "yellow", f"no further video could be read for {QUIET:g} s: the disk may hang"))
+
+    def give_up() -> None:
+        try:
+            errors.print(
+                f"pipeline verify: no further video could be read for {time_limit:g} s\n  where: {store}\n  to do: see"
+                " whether its disk answers; `--time_limit 0` waits for ever"
+            )
+        finally:
+            os._exit(1)
+
+    with watching(QUIET, tell) as telling, watching(time_limit, give_up) as ending:
+        while True:
+            with telling, ending:
+                found = next(checked, None)
+            if found is None:
+                return
+            yield found
 
 
 def preview(
