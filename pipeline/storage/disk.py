@@ -136,9 +136,10 @@ def read_text(path: Path) -> str:
     return read_regular(path).decode("utf-8-sig")
 
 
-def require_regular(path: Path) -> None:
-    """For libraries that open a file themselves. Raises OSError as `read_regular` does."""
+def require_regular(path: Path) -> Path:
+    """The path, for libraries that open a file themselves. Raises OSError as `read_regular` does."""
     os.close(regular(path))
+    return path
 
 
 def file_digest(path: Path, guard: AbstractContextManager[None] = UNGUARDED) -> str:

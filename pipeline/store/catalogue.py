@@ -231,9 +231,8 @@ class Catalogue:
             if root is not None:
                 path = layout.catalogue_path(root)
                 # A local one is read piece by piece.
-                if local := storage.is_local(path):
-                    storage.require_regular(path)
-                source = path if local else pa.BufferReader(storage.read(path))
+                local = storage.is_local(path) and storage.require_regular(path)
+                source = local or pa.BufferReader(storage.read(path))
                 self._file = pq.ParquetFile(source, page_checksum_verification=True)
                 stated = self._file.metadata
                 self.told, self._listed = stated.metadata[DIGEST], stated.metadata[FORMS]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.storage import exclusive
 from pipeline.store import layout
 
 PATIENCE = 10.0  # seconds that a new run waits; what is waited for takes milliseconds
@@ -59,7 +60,13 @@ def closed(store: Path) -> Iterator[None]:
                     raise Refusal(
                         "a process of an earlier run stands still in the middle of storing a video",
                         where=str(layout.fence_path(store)),
-                        remedy="wait until its disk answers again, or end it: `fuser` tells which process has this file open",
+                        remedy=f"wait until its disk answers again, or end it: {_ending(layout.fence_path(store))}",
                     ) from error
                 time.sleep(0.05)
         yield
+
+
+def _ending(path: Path) -> str:
+    """How who is inside is ended."""
+    processes = exclusive.holders(path)
+    return f"`kill -KILL {' '.join(processes)}`" if processes else "it runs on another machine"
