@@ -230,8 +230,7 @@ class Catalogue:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if root is not None:
                 path = layout.catalogue_path(root)
-                # A local one is read piece by piece.
-                local = storage.is_local(path) and storage.require_regular(path)
+                local = storage.is_local(path) and storage.require_regular(path)  # which is read piece by piece
                 source = local or pa.BufferReader(storage.read(path))
                 self._file = pq.ParquetFile(source, page_checksum_verification=True)
                 stated = self._file.metadata
