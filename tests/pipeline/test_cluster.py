@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -30,6 +31,7 @@ from tests.patience import PATIENCE
 from tests.pipeline.reference import content
 
 Run = Callable[..., tuple[int, str, str]]
+TOP = Path(__file__).resolve().parents[2]
 LIKE_THE_STORE = ("--rgb.quality", "90", "--flow.estimator", "dis")
 
 
@@ -145,8 +147,9 @@ def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
             admission.admit(client, tmp_path, store, said.append)
         left.result()
         admission.admit(client, tmp_path, store, said.append)
-    (note,) = said
-    assert "will kill 8 before it lands in quarantine" in note
+    open_to_all, deadly = said
+    assert "runs code for whoever reaches its port" in open_to_all
+    assert "will kill 8 before it lands in quarantine" in deadly
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,3 +296,33 @@ def test_a_scratch_folder_that_is_none_is_refused(
     monkeypatch.setenv(err.rpartition("export ")[2].partition("=")[0], str(tmp_path))
     with dask.config.set(dask.config.collect()):
         assert run(*command)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_scheduler_has_a_certificate_as_the_readme_says(
+    synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (written,) = re.findall(r"```\n(test -f key.pem .*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    given = subprocess.run(
+        ["sh", "-ec", f"{written}\nenv -0"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    plain = dict(os.environ)
+    for variable in given.split("\0"):
+        name, _, value = variable.partition("=")
+        if name.startswith("DASK_"):
+            monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "pipeline", "extract", "--videos", synthetic_videos, "--views", "rgb"]
+    secured = RunningScheduler(tmp_path)
+    try:
+        assert secured.address.startswith("tls://")
+        secured.add_worker()
+        command += ["--scheduler", secured.file, "--store"]
+        done = subprocess.run([*command, tmp_path / "store"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "whoever reaches its port" not in done.stderr
+        stranger = subprocess.run([*command, tmp_path / "other"], env=plain, capture_output=True, text=True)
+        assert stranger.returncode == 1
+        assert "the Dask scheduler has a certificate, and not both have it" in stranger.stderr
+        assert "Traceback" not in stranger.stderr
+    finally:
+        secured.close()
