@@ -115,13 +115,13 @@ def test_options_that_are_asked_for_are_given(run: Run, store: Path, videos: Pat
     assert run(*taken)[0] == 0
 
 
-def test_of_several_annotation_sets_the_one_that_is_meant_is_said(run: Run, store: Path, videos: Path) -> None:
-    for name in ("one", "two"):
-        folder.read(videos).save(store.parent / "list.csv")
-        assert run("annotate", "--store", store, "--manifest", store.parent / "list.csv", "--name", name)[0] == 0
+def test_an_annotation_set_that_is_gone_is_written_again(run: Run, store: Path, videos: Path) -> None:
     layout.annotations_path(store, "extraction").unlink()
-    assert "say which of them is meant: --annotations NAME" in refused(run, "status", "--store", store)
-    assert run("status", "--store", store, "--annotations", "two")[0] == 0
+    assert "or write it again: `make annotate STORE= MANIFEST= NAME=`" in refused(run, "status", "--store", store)
+    folder.read(videos).save(store.parent / "list.csv")
+    listed = ("--manifest", store.parent / "list.csv", "--name", "extraction")
+    assert run("annotate", "--store", store, *listed)[0] == 0
+    assert run("status", "--store", store)[0] == 0
 
 
 def whole(run: Run, videos: Path, store: Path) -> None:
