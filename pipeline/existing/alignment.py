@@ -5,6 +5,11 @@ and that of the last frame means nothing), or to frame k from the one before (`s
 video's first frame out). The frames tell: a pair's own flow carries its second frame onto the first, that of a
 neighbour less well, wherever motion changes. Two pictures are compared for one pair, as pairs differ in more than their
 flow: at a cut, or where an encoder begins anew, no flow fits.
+
+Tried with DIS flow, in both conventions, on 571 real clips, 60 synthetic ones, and 96 of the real ones made still, cut,
+shaken, slowed, faded, noisy and so on in 21 ways: of 5,292 guesses from one video 1,391 were right and none wrong, the
+others ask; of 10,400 from sets of up to 64 clips of a kind none was wrong, and all of the real and synthetic sets right.
+Clips that stand still, pan evenly or are slowed by blending ask.
 """
 
 from __future__ import annotations
