@@ -14,6 +14,7 @@ import yaml
 from eval import commands, published, results
 from eval.published import Origin, counterpart, tables
 from eval.results import Record
+from eval.runs import Stage
 from pipeline.errors import UsageError
 from train import recipe as recipes
 
@@ -110,3 +111,13 @@ def test_a_measured_number_stands_in_its_place(tmp_path: Path, capsys: pytest.Ca
     assert "coclr,rgb,ucf101,s3d,32x128x128,coclr,1,ucf101,R@1,53.3," in (tmp_path / "tables.csv").read_text()
     with pytest.raises(UsageError, match="did you mean"):
         commands.tables(paper="colcr")
+
+
+def test_what_a_network_is_called_in_the_tables(tmp_path: Path) -> None:
+    facts = {"method": "infonce", "clips": {"length": 32, "size": [128, 128]}, "backbones": {"rgb": "s3d"}}
+    ours = Stage("rgb", tmp_path, facts)
+    assert published.origin(ours, "rgb", "ucf101") == dataclasses.replace(S3D, method="infonce")
+    assert published.origin(ours, "flow", "ucf101").network == "not stated"
+    imported = Stage("rgb", tmp_path, facts | {"published": {"method": "coclr", "pretraining": "kinetics400"}})
+    assert published.origin(imported, "rgb", "") == dataclasses.replace(S3D, pretraining="kinetics400")
+    assert value(published.origin(imported, "rgb", ""), "rgb", "ucf101", "R@1") == pytest.approx(0.456)
