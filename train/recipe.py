@@ -360,6 +360,13 @@ def _check_fit(start: Start, given: MethodSettings, role: str, name: str) -> Non
                     where=role,
                     remedy=f"it has {', '.join([*found.parts, *given.gives])}; give another stage",
                 )
+        elif part in start.shapes and given.gives[part] != start.shapes[part]:
+            there, here = (" of length ".join(map(str, shape)) for shape in (given.gives[part], start.shapes[part]))
+            raise UsageError(
+                f"the {part} of {name!r} are {there}, and {role} has {here}",
+                where=role,
+                remedy="the same in both stages",
+            )
         elif part in wanted.parts and (other := found.unlike(wanted, part)):
             raise UsageError(
                 f"the network of {name!r} is another one: {other}",

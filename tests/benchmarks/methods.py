@@ -1,11 +1,12 @@
 """What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
 
-InfoNCE, UberNCE, CMC, CoCLR, GOCA and SLIC are trained by their small recipes, and evaluated by protocol `clean`, beside
+InfoNCE, UberNCE, CMC, CoCLR, ViCC, GOCA and SLIC are trained by their small recipes, and evaluated by protocol `clean`, beside
 their untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR and
 UberNCE spend the first part on InfoNCE; CMC and GOCA, which train both streams at once, take the larger number.
-`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_GOCA and
-OF_SLIC are theirs with another setting, each from the same weights. Each runs with several seeds, of network, order and augmentation; the
-store stays the same, so the spread says nothing of other videos.
+`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_VICC, OF_GOCA and
+OF_SLIC are theirs with another setting, each from the same weights: of ViCC the single stage that goes on for as many
+steps as the cross stage has, and the cross stage's ablations. Each runs with several seeds, of network, order and
+augmentation; the store stays the same, so the spread says nothing of other videos.
 
 The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
 done again. An hour and a half on two cores with the synthetic set.
@@ -25,7 +26,13 @@ from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
 STEPS = {"rgb": 650, "flow": 470}
-METHODS = ("infonce", "coclr", "ubernce", "cmc", "goca", "slic", "dpc", "cocon")
+METHODS = ("infonce", "coclr", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon")
+OF_VICC: dict[str, dict[str, object]] = {
+    "single-on": {"other": None},
+    "prototypes-of-each-stream": {"shared_prototypes": False},
+    "other-stream-alone": {"own_stream": False},
+    "gradient-of-first": {"gradient_views": "first"},
+}
 # Name -> settings and sampling of its RGB stage that are changed.
 OF_SLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "slic-every-video-alone": ({"clusters": "none"}, {"same_video": 1.0}),
@@ -64,8 +71,8 @@ def main() -> None:
 
 
 def at_equal_budget(method: str, scale: float) -> Recipe:
-    """The small recipe with the budget's steps; with CoCLR the coin is judged too, with GOCA its prior and
-    prototypes, with SLIC its clusters and views."""
+    """The small recipe with the budget's steps; with CoCLR the coin is judged too, with ViCC the other stream and how
+    it is used, with GOCA its prior and prototypes, with SLIC its clusters and views."""
     recipe = recipes.load(recipes.find("small", method))
     listed = list(recipe.stages)
     if method in ("infonce", "cmc", "goca", "slic", "dpc", "cocon"):
@@ -82,6 +89,8 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
         (place,) = [place for place, stage in enumerate(listed) if stage.name == "coclr-rgb"]
         # Before the stage itself, so that both streams together are those of the recipe.
         listed.insert(place, without_coin(listed[place]))
+    if method == "vicc":
+        listed = [other for stage in listed for other in [*_of_vicc(stage), stage]]
     if method == "goca":
         [stage] = listed
         changed = {name: stage.settings.changed(**settings) for name, settings in OF_GOCA.items()}
@@ -103,6 +112,21 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
         listed = [*others, flow, rgb]
     scaled = [stage.changed(steps=round(scale * stage.steps)) for stage in listed]
     return recipe.changed(stages=scaled)
+
+
+def _of_vicc(stage: StageSettings) -> list[StageSettings]:
+    """The same with other settings, before a stage itself: of both streams how a single stage goes on, of RGB the rest."""
+    if stage.name not in ("vicc-rgb", "vicc-flow"):
+        return []
+    names = OF_VICC if stage.name == "vicc-rgb" else ["single-on"]
+    return [
+        stage.changed(
+            name=f"{stage.name}-{name}",
+            settings=stage.settings.changed(**OF_VICC[name]),
+            start={"query": stage.start["query"]} if OF_VICC[name].get("other", 0) is None else stage.start,
+        )
+        for name in names
+    ]
 
 
 def without_coin(stage: StageSettings) -> StageSettings:

@@ -8,9 +8,9 @@ queue, coins, the optimiser. After a change that is meant to change training, an
 which also tells how far each method's losses have moved. The commit says why they have.
 
 Networks, clips and learning rates are so small that rounding does not grow: with initial weights that differ by a part
-in a million no loss moves by more than 4e-6 of itself (GOCA's 1e-5), and no choice of CoCLR's changes; at a learning rate of 1e-4
-some moved by 3e-2. TOLERANCE lies far above that, for other CPUs, and below what a momentum update after the key's pass
-makes (1.5e-3).
+in a million no loss moves by more than 4e-6 of itself (GOCA's 1e-5), and no choice of CoCLR's changes; at a learning
+rate of 1e-4 some moved by 3e-2. TOLERANCE lies far above that, for other CPUs, and below what a momentum update after
+the key's pass makes (1.5e-3).
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ SHARED: dict[str, Any] = {
     "backbone_settings": {"width": 0.25},
     "dim": 8,
     "queue": 16,
+    "momentum": 0.5,
     "temperature": 0.2,
     "optimiser": {"name": "sgd", "lr": 3e-5},
 }
-CONTRAST = {"momentum": 0.5}
 VICC = {"stream": "rgb", "prototypes": 6}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "infonce": ("infonce", CONTRAST | {"stream": "rgb"}),
-    "ubernce": ("ubernce", CONTRAST | {"stream": "rgb"}),
-    "cmc": ("cmc", CONTRAST | {"streams": ["rgb", "flow"]}),
-    "coclr": ("coclr", CONTRAST | {"stream": "rgb", "sampler": {"stream": "flow"}, "top_k": 2, "self_drop": 0.5}),
+    "infonce": ("infonce", {"stream": "rgb"}),
+    "ubernce": ("ubernce", {"stream": "rgb"}),
+    "cmc": ("cmc", {"streams": ["rgb", "flow"]}),
     "goca": ("goca", {"streams": ["rgb", "flow"], "clips": 2, "pool": "global", "head": "coclr", "prototypes": 16}),
+    "coclr": ("coclr", {"stream": "rgb", "sampler": {"stream": "flow"}, "top_k": 2, "self_drop": 0.5}),
     "vicc": ("vicc", VICC),
     "vicc across": ("vicc", VICC | {"other": {"stream": "flow"}, "gradient_views": "first"}),
 }

@@ -42,8 +42,8 @@ class ToySettings(MethodSettings, NetworkSettings):
         return {"rgb": self}
 
     @property
-    def gives(self) -> tuple[str, ...]:
-        return ("prototypes",) if self.prototypes else ()
+    def gives(self) -> Mapping[str, tuple[int, ...]]:
+        return {"prototypes": (self.prototypes, self.dim)} if self.prototypes else {}
 
     @property
     def starts(self) -> dict[str, Start]:

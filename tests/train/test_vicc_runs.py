@@ -131,9 +131,16 @@ def test_a_stage_of_one_stream_tells_that_its_prototypes_are_fresh(
 
 
 def test_another_number_of_prototypes_is_refused(store: VideoStore, tmp_path: Path) -> None:
-    listed = single("rgb"), single("rgb", "again", prototypes=7) | {"start": {"query": "rgb"}}
+    """Of an earlier stage before anything runs, of a file when it is read."""
+    again = single("rgb", "again", prototypes=7) | {"start": {"query": "rgb"}}
+    with pytest.raises(UsageError, match="the prototypes of 'rgb' are 6 of length 8, and query has 7 of length 8"):
+        runs.load(tmp_path / "recipe.yaml", single("rgb"), again)
+    runs.run(runs.load(tmp_path / "one.yaml", single("rgb")), store, tmp_path / "one")
+    again["start"] = {"query": str(stages.checkpoint_path(tmp_path / "one", "rgb"))}
     with pytest.raises(Refusal, match=r"prototypes.weight is \(6, 8\), the network's is \(7, 8\)"):
-        runs.run(runs.load(tmp_path / "recipe.yaml", *listed), store, tmp_path / "run")
+        runs.run(runs.load(tmp_path / "recipe.yaml", again), store, tmp_path / "run")
+    again["settings"]["prototypes"] = 6
+    runs.run(runs.load(tmp_path / "recipe.yaml", again), store, tmp_path / "same")
 
 
 MADE: dict[str, Any] = {"queue": 0, "prototypes": 4, "optimiser": {"name": "larc", "lr": 0.6}}

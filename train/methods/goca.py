@@ -111,8 +111,8 @@ class GOCASettings(MethodSettings, NetworkSettings):
         return {stream: self.differing.get(stream, Differing()).of(self) for stream in self.streams}
 
     @property
-    def gives(self) -> tuple[str, ...]:
-        return ("prototypes",)
+    def gives(self) -> Mapping[str, tuple[int, ...]]:
+        return {"prototypes": (self.prototypes, self.dim)}
 
     @property
     def starts(self) -> dict[str, Start]:
@@ -122,7 +122,7 @@ class GOCASettings(MethodSettings, NetworkSettings):
             first = stream == self.streams[0]
             head = ("head",) if first or not self.shared_head else ()
             optional = head + (("prototypes",) if first else ())
-            made[stream] = Start(stream, network, ("backbone", *optional), optional)
+            made[stream] = Start(stream, network, ("backbone", *optional), optional, shapes=self.gives)
         return made
 
     def check_batch(self, global_batch: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -30,6 +30,7 @@ class Start:
             ("prototypes").
         optional: Those of them that may be missing there; which is told, and they stay fresh.
         needed: Whether the role makes no sense with random weights.
+        shapes: Of the weights of parts that are none of the network's, where others would not fit.
     """
 
     stream: str
@@ -37,6 +38,7 @@ class Start:
     takes: tuple[str, ...] = ("backbone", "head")
     optional: tuple[str, ...] = ("head",)
     needed: bool = False
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class MethodSettings(Settings, ABC):
@@ -58,9 +60,9 @@ class MethodSettings(Settings, ABC):
         """Stream -> the network that is trained, which evaluation uses and a later stage may start from."""
 
     @property
-    def gives(self) -> tuple[str, ...]:
-        """Parts that a later stage may start from beside those of the networks."""
-        return ()
+    def gives(self) -> Mapping[str, tuple[int, ...]]:
+        """Parts that a later stage may start from beside those of the networks -> the shape of their weights."""
+        return {}
 
     @property
     def starts(self) -> dict[str, Start]:

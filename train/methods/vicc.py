@@ -105,19 +105,19 @@ class ViCCSettings(MethodSettings, NetworkSettings):
         return {self.stream: self}
 
     @property
-    def gives(self) -> tuple[str, ...]:
-        return (PROTOTYPES,)
+    def gives(self) -> Mapping[str, tuple[int, ...]]:
+        return {PROTOTYPES: (self.prototypes, self.dim)}
 
     @property
     def starts(self) -> dict[str, Start]:
         """Across streams nothing may be fresh: neither what is trained, nor what it is trained with."""
         takes = ("backbone", "head", PROTOTYPES)
         if self.other is None or self.of_other is None:
-            return {"query": Start(self.stream, self, takes, optional=("head", PROTOTYPES))}
+            return {"query": Start(self.stream, self, takes, ("head", PROTOTYPES), shapes=self.gives)}
         of_other = takes[:2] if self.shared_prototypes else takes
         return {
-            "query": Start(self.stream, self, takes, optional=(), needed=True),
-            "other": Start(self.other.stream, self.of_other, of_other, optional=(), needed=True),
+            "query": Start(self.stream, self, takes, optional=(), needed=True, shapes=self.gives),
+            "other": Start(self.other.stream, self.of_other, of_other, optional=(), needed=True, shapes=self.gives),
         }
 
     def check_batch(self, global_batch: int) -> None:
