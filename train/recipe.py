@@ -209,10 +209,12 @@ class Recipe(Settings):
                     if stream not in self.channels:
                         refuse_unknown("stream", stream, self.channels)
                 stage.settings.check_batch(self.batch_of(stage))
-            for network in stage.settings.networks.values():
+            lengths = self.sampling_of(stage).lengths(self.clips)
+            for stream, network in stage.settings.networks.items():
                 with told_as_setting("clips"):
-                    for length in self.sampling_of(stage).lengths(self.clips):
-                        network.check_clips(length, self.clips.size)
+                    for length in lengths:
+                        network.check_clips(length, self.clips.stream(stream).size)
+                        stage.settings.check_length(length)
                 if self.layer not in network.layers:
                     with told_as_setting("layer"):
                         refuse_unknown("layer", self.layer, network.layers)

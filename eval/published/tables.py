@@ -14,14 +14,13 @@ from eval.results import Record
 from eval.table import Table
 from pipeline.errors import UsageError, refuse_unknown
 from train import recipe as recipes
+from train.__main__ import COMMANDS
 
-OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "supervised"})
-# What our commands measure in another way than the papers, or not at all.
-UNMEASURED = {
-    "linear_top1": "our probe is a logistic regression on features",
-    "finetune_top1": "no command fine-tunes",
-}
-WORDS = {"linear_top1": "linear", "finetune_top1": "fine-tuned"}
+SUPERVISED = "supervised"
+OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", SUPERVISED})
+TRAINED_BY = {"probe_top1": "probe", "finetune_top1": "finetune"}  # the command of `train` that a metric needs
+OF_COCLR = frozenset({"coclr", "infonce", "ubernce", "cmc"})  # whose classifiers are trained by CoCLR's recipes
+WORDS = {"probe_top1": "linear", "finetune_top1": "fine-tuned"}
 NOT_SEEN = "the values could not be seen"
 
 
@@ -141,20 +140,35 @@ def _never(row: Row) -> str:
 
 def _cannot(row: Row, metric: str) -> str:
     """Why a row cannot be made with what is here; "" if it can."""
-    if reason := _never(row) or UNMEASURED.get(metric, ""):
+    if reason := _never(row):
         return reason
+    kind = "finetune" if row.method == SUPERVISED else TRAINED_BY.get(metric)
+    if kind and kind not in COMMANDS:
+        return f"there is no command {kind}"
+    if kind and not (recipes.FOLDER / kind / f"{_classifier(row)}.yaml").is_file():
+        return f"train/recipes/{kind} has none of {_classifier(row)}"
     if metric.startswith("R@") and row.protocol not in PROTOCOLS:
         return f"there is no protocol {row.protocol}"
-    return "" if row.released else _without_recipe(row.method, row.pretraining, row.network, row.clip)
+    if row.released:
+        return ""
+    folder, name = ("finetune", _classifier(row)) if row.method == SUPERVISED else (row.pretraining, row.method)
+    return _without_recipe(folder, name, row.network, row.clip)
+
+
+def _classifier(row: Row) -> str:
+    """The recipe of a row's classifier."""
+    if row.method == SUPERVISED:
+        return "scratch"
+    return "coclr" if row.method in OF_COCLR else row.method
 
 
 @functools.cache
-def _without_recipe(method: str, pretraining: str, network: str, clip: str) -> str:
-    """Why no recipe trains such a network; "" if one does."""
+def _without_recipe(folder: str, name: str, network: str, clip: str) -> str:
+    """Why no recipe of a folder trains such a network; "" if one does."""
     try:
-        recipe = recipes.load(recipes.find(pretraining, method))
+        recipe = recipes.load(recipes.find(folder, name))
     except UsageError:
-        return f"train/recipes has none of {method} on {pretraining}"
+        return f"train/recipes/{folder} has none of {name}"
     made = recipe.stages[-1].settings.networks.values()
     size = "x".join(map(str, (recipe.clips.length, *recipe.clips.size)))
     if network != UNSTATED and network not in {each.backbone for each in made}:
@@ -165,12 +179,23 @@ def _without_recipe(method: str, pretraining: str, network: str, clip: str) -> s
 
 
 def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
+    data = number.data if number else row.pretraining
+    tested = f"STORE=stores/{data} ARGS='--protocols [{row.protocol}]'"
+    if row.method == SUPERVISED:
+        run = f"runs/scratch-{data}"
+        return (
+            f"make finetune RECIPE={_classifier(row)} STORE=stores/{data} OUT={run}",
+            f"make evaluate RUN={run} {tested}",
+        )
     run = f"runs/{row.method}-{row.pretraining}"
+    begin = f"make pretrain METHOD={row.method} RECIPE={row.pretraining} STORE=stores/{row.pretraining} RUN={run}"
     if row.released:
         run = f"runs/released-{row.method}-{row.pretraining}"
         begin = f".venv/bin/python -m train import --{row.stream} FILE --pretraining {row.pretraining} --run {run}"
-    else:
-        begin = f"make pretrain METHOD={row.method} RECIPE={row.pretraining} STORE=stores/{row.pretraining} RUN={run}"
     if not number:
         return (begin,)
-    return begin, f"make evaluate RUN={run} STORE=stores/{number.data} ARGS='--protocols [{row.protocol}]'"
+    if kind := TRAINED_BY.get(number.metric):
+        into = f"{run}-{kind}-{data}"
+        trained = f"make {kind} RECIPE={_classifier(row)} RUN={run} STORE=stores/{data} OUT={into}"
+        return begin, trained, f"make evaluate RUN={into} {tested}"
+    return begin, f"make evaluate RUN={run} {tested}"

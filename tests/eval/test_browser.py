@@ -16,7 +16,7 @@ from pipeline.store import VideoStore
 PHONE = 400
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium. Tests skip where it is not installed; where REQUIRE_BROWSER=1 promises it they fail."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")

@@ -33,7 +33,9 @@ def test_it_holds_within_the_block(where: str, expected: list[str]) -> None:
 
 
 def test_published_recipes_round_nothing_and_a_misspelt_word_is_refused(tmp_path: Path) -> None:
-    for path in (path for folder in ("ucf101", "hmdb51", "kinetics400") for path in (FOLDER / folder).glob("*.yaml")):
+    published = [path for path in FOLDER.glob("*/*.yaml") if "# Published" in path.read_text()]
+    assert len(published) > 10
+    for path in published:
         loaded = recipe.load(path)
         assert (loaded.tf32, loaded.clips.pixels) == ("none", "published"), path
     (tmp_path / "r.yaml").write_text((FOLDER / "small" / "infonce.yaml").read_text() + "tf32: non\n")
