@@ -18,6 +18,7 @@ MIME = {".csv": "text/csv", ".md": "text/markdown", ".tex": "application/x-tex"}
 SCORES = {"nmi": "NMI", "ami": "AMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
 WORDS = {
     "linear_top1": "linear",
+    "knn_top1": "kNN",
     "probe_top1": "probe",
     "probe_top5": "probe top-5",
     "finetune_top1": "fine-tuned",
