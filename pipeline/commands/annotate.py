@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from pipeline.arguments import Input, Name, Seed, Share, StorePlace, Text
 from pipeline.commands.stores import console, errors
 from pipeline.errors import UsageError
 from pipeline.manifest import Manifest
@@ -14,12 +13,12 @@ from pipeline.terminal import marked
 
 
 def annotate(
-    store: str,
-    manifest: Path | None = None,
-    name: str = annotation.EXTRACTION,
-    test_share: float = 0.0,
-    seed: int = 0,
-    annotations: str = "",
+    store: StorePlace,
+    manifest: Input | None = None,
+    name: Name = annotation.EXTRACTION,
+    test_share: Share = 0.0,
+    seed: Seed = 0,
+    annotations: Text = "",
 ) -> None:
     """Write the labels, recordings and splits of a manifest as an annotation set of a store; no video is touched.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import signal
 import sys
 import textwrap
@@ -13,8 +14,10 @@ from typing import Any, get_type_hints
 
 import docstring_parser
 import jsonargparse
+import jsonargparse.typing
 import yaml
 
+from pipeline import arguments
 from pipeline.errors import Interrupted, Refusal
 from pipeline.terminal import escape_unknown_letters, visible
 
@@ -38,6 +41,7 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
     try:
         options = parser.instantiate(chosen)[chosen.command].as_dict()
         options.pop("config", None)
+        arguments.check(commands[chosen.command], options)
         by_place = [options.pop(parameter.name) for parameter in _by_place(commands[chosen.command])]
         return commands[chosen.command](*by_place, **options) or 0
     except Refusal as refusal:
@@ -56,13 +60,29 @@ def _structured(text: str) -> Any:
     types of their options.
     """
     try:
+        value = json.loads(text)
+        if isinstance(value, list | dict) and _of_texts(
+            value
+        ):  # letters that YAML has not, and escapes of those beyond 16 bits, are JSON's
+            return value
+    except (ValueError, RecursionError):
+        pass
+    try:
         value = yaml.load(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, TypeError):  # TypeError: PyYAML's own, of a lone `?`
+    except (yaml.YAMLError, TypeError, RecursionError):  # TypeError: PyYAML's own, of a lone `?`
         return text
     return value if isinstance(value, list | dict) else text
 
 
+def _of_texts(value: Any) -> bool:
+    """Whether nothing in a list or mapping is a number, a truth value or null."""
+    if isinstance(value, dict | list):
+        return all(map(_of_texts, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str)
+
+
 jsonargparse.set_loader("structured", _structured)
+jsonargparse.typing.register_type(Path, str, arguments.path, type_check=lambda value, kind: isinstance(value, Path))
 
 
 def _parser(**options: Any) -> jsonargparse.ArgumentParser:

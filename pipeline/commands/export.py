@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
+from pipeline.arguments import Name, OutputPlace, StorePlace, Text
 from pipeline.commands.stores import console, errors
 from pipeline.extraction.progress import counting_bar
 from pipeline.show.export import export as run_export
 from pipeline.store import open_store
 
 
-def export(store: str, video: str, /, *, out: Path, view: str = "") -> None:
+def export(store: StorePlace, video: Name, /, *, out: OutputPlace, view: Text = "") -> None:
     """Write one stored video as MP4, as NumPy array or as a folder of images, for other tools.
 
     The ending of `out` decides. `.mp4`: H.264 of high quality at the stored frame rate, flow as colours. `.npy`: rgb

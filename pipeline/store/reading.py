@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -351,7 +352,7 @@ def _mixed(root: Path, others: list[str]) -> Refusal:
         f" {shown}",
         where=str(root),
         remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
-        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={root}` lists them all",
+        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={shlex.quote(str(root))}` lists them all",
     )
 
 
@@ -361,5 +362,5 @@ def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:
         f"video {video_id!r} is damaged: {error}",
         where=str(path),
         remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
-        f" `make verify STORE={root}` lists all damage",
+        f" `make verify STORE={shlex.quote(str(root))}` lists all damage",
     )
