@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import statistics
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +206,7 @@ def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
 
 def _of_one_test(path: Path, records: list[Record], data: str, annotations: str) -> list[Record]:
     """The records of one store and annotation set, which are named where there are several."""
+    data = unicodedata.normalize("NFC", data)
     chosen = [r for r in records if data in ("", r.data) and annotations in ("", r.set_name)]
     tests = sorted({(r.data, r.set_name) for r in chosen})
     means = [test for test in tests if test[1].startswith(MEAN)]

@@ -41,6 +41,9 @@ def annotate(
         raise UsageError("there is nothing to write", remedy="give a manifest, or --test_share .2 to make a split")
     opened = open_store(store, annotations)
     content = AnnotationSet.of_manifest(Manifest.load(manifest)) if manifest else opened.annotated.as_set()
+    content = AnnotationSet(
+        content.classes, dict(zip(opened.own_names(content.said), content.said.values(), strict=True))
+    )
     if test_share:
         content = with_test_share(content, test_share, seed)
     with writing_to(opened.root):

@@ -30,6 +30,7 @@ def export(store: StorePlace, video: Name, /, *, out: OutputPlace, view: Text = 
     opened = open_store(store)
     began, done = time.perf_counter(), 0
     with counting_bar("frames", errors) as bar:
+        (video,) = opened.own_names([video])
         info = opened.info(video)
         total = info.shapes.get(view or info.views[0], (None,))[0]
         task = bar.add_task("export", total=total, rate="")

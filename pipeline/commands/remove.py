@@ -17,7 +17,6 @@ def remove(store: StorePlace, videos: Names) -> None:
         store: Folder of the store, or its URL.
         videos: Ids of the videos, as `status` and other commands tell them.
     """
-    open_store(store)
-    chosen = list(dict.fromkeys(videos))
+    chosen = list(dict.fromkeys(open_store(store).own_names(videos)))
     removal.remove(location(store), chosen)
     console.print(f"removed {len(chosen)} videos: {store}")

@@ -217,6 +217,7 @@ def preview(
         videos = opened.videos[::step][:count]
     if not videos:
         raise Refusal("the store holds no videos", where=store, remedy="run `make extract-flow` first")
+    videos = opened.own_names(videos)
     written = write_contact_sheets(opened, videos, out)
     clips = f" and {len(write_clips(opened, videos, out))} clips" if clip else ""
     console.print(f"wrote {len(written)} contact sheets{clips} below {out}, the first is {written[0]}")

@@ -6,6 +6,7 @@ import difflib
 import functools
 import os
 import shlex
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -221,6 +222,21 @@ class VideoStore:
         if video_id in self.infos:
             return self.infos[video_id]
         raise self._missing(video_id)
+
+    def own_names(self, video_ids: Iterable[str]) -> list[str]:
+        """Each id as the store spells it, where one video's differs in Unicode's normal form (NFC, NFD) alone; others stay
+        as they are."""
+        given, there = list(video_ids), set(self.videos)
+        if there.issuperset(given):
+            return given
+        alike: dict[str, list[str]] = {}
+        for video_id in self.videos:
+            alike.setdefault(unicodedata.normalize("NFC", video_id), []).append(video_id)
+        found = [alike.get(unicodedata.normalize("NFC", video_id), []) for video_id in given]
+        return [
+            names[0] if name not in there and len(names) == 1 else name
+            for name, names in zip(given, found, strict=True)
+        ]
 
     def _missing(self, video_id: str) -> Refusal:
         reason = self.quarantine.get(video_id)
