@@ -142,11 +142,11 @@ def _check_some(value: list[Any]) -> None:
 
 
 def _check_input(value: Path) -> None:
-    if _is_special(value):
+    if is_special(value):
         raise Wrong(f"is a device, a pipe or a socket: {value}", "give a file or a folder")
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """What no file is read from and nothing may be put in the place of: its bytes may never come, or never end."""
     try:
         mode = path.stat().st_mode
@@ -171,7 +171,7 @@ def _check_output(value: Path) -> None:
     protocol, colon, _ = os.fspath(value).partition(":/")  # a Path makes one of two slashes
     if colon and protocol in available_protocols():
         raise Wrong(f"is no path of this machine: {value}", "give a path, and copy what is written from there")
-    if _is_special(value):
+    if is_special(value):
         raise Wrong(f"is a device, a pipe or a socket: {value}", "give another path")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import inspect
+import itertools
 import json
 import signal
 import sys
@@ -37,6 +40,8 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         _add_arguments(sub, function, {p.arg_name: p.description or "" for p in described.params})
         subcommands.add_subcommand(name, sub, help=described.short_description)
     escape_unknown_letters()
+    if endless := _endless_settings(commands, sys.argv[1:]):
+        parser.error(f"{endless} is a device, a pipe or a socket; settings are read from files")
     chosen = parser.parse_args()
     try:
         options = parser.instantiate(chosen)[chosen.command].as_dict()
@@ -51,6 +56,18 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         told = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
         print(visible(f"{program} {chosen.command}: {told}"), file=sys.stderr)
         return told.exit_code
+
+
+def _endless_settings(commands: Mapping[str, Callable], words: list[str]) -> str:
+    """The option that names something to read settings from, whose bytes may never come or never end."""
+    hints = [kind for function in commands.values() for kind in get_type_hints(function).items()]
+    groups = {f"--{name}" for name, kind in hints if dataclasses.is_dataclass(kind)}
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        with contextlib.suppress(OSError, ValueError):  # no path, but settings that are spelled out
+            if name in groups and arguments.is_special(Path(value if equals else following)):
+                return f"{name}: {value or following}"
+    return ""
 
 
 def _structured(text: str) -> Any:

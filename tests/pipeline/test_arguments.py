@@ -140,6 +140,17 @@ def test_odd_words_end_in_a_sentence(word: str, monkeypatch: pytest.MonkeyPatch,
         assert option in capsys.readouterr().err
 
 
+def test_settings_are_never_read_from_a_pipe(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for words in (["--flow=pipe"], ["--rgb", "pipe"], ["--slurm=pipe"]):
+        monkeypatch.setattr("sys.argv", ["pipeline", "extract", "--videos=v", "--store=s", *words])
+        with pytest.raises(SystemExit) as ended:
+            console.main({"extract": PIPELINE["extract"]}, "", "pipeline")
+        assert ended.value.code == 2
+        assert "pipe is a device, a pipe or a socket" in capsys.readouterr().err
+
+
 def test_a_rule_that_is_broken_names_option_value_and_what_to_do() -> None:
     def command(count: arguments.Positive = 1, bound: arguments.Bound = 20.0) -> None: ...
 
