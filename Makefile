@@ -34,7 +34,9 @@ given = sys.argv[1:]
 place = given.index("--") if "--" in given else len(given)
 given[place:place] = split("ARGS")
 if given[:2] in (["eval", "compare"], ["eval", "report"], ["eval", "tables"]) and os.environ.get("RUNS"):
-    given.append("--runs=" + json.dumps(split("RUNS"), ensure_ascii=False))
+    given.append("--runs=" + json.dumps(split("RUNS")))
+if given[:2] == ["pipeline", "remove"]:
+    given.append("--videos=" + json.dumps([os.environ["VIDEO"]]))
 print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
 os.execv(sys.executable, [sys.executable, "-m", *given])
 endef
@@ -150,7 +152,7 @@ verify: setup ## Check every byte of a store or of a run: STORE= or RUN=
 
 remove: setup ## One video out of a store or its quarantine: STORE= VIDEO=
 	$(call need,STORE,STORE=/path/to/store VIDEO=class/name)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name)
-	$(PY) -m pipeline remove --store "$(STORE)" --videos+ "$(VIDEO)" $(ARGS)
+	$(RUN_MODULE) pipeline remove --store="$$STORE"
 
 preview: setup ## Contact sheets of a store as PNG: STORE= [OUT=preview]
 	$(call need,STORE,STORE=/path/to/store)

@@ -16,6 +16,20 @@ from eval.published import tables as published_tables
 from eval.report import write_report
 from eval.runs import data_of, stages
 from pipeline import environment, importers
+from pipeline.arguments import (
+    CountOrAll,
+    Input,
+    Inputs,
+    Name,
+    Names,
+    OutputFile,
+    OutputFolder,
+    Positive,
+    Similarity,
+    StorePlace,
+    StorePlaceOrNone,
+    Text,
+)
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE
 from pipeline.errors import UsageError, named
 from pipeline.manifest import Manifest, Video
@@ -28,12 +42,12 @@ SHOWN_PAIRS = 50
 
 
 def evaluate(
-    run: Path,
-    store: str,
-    protocols: list[str] | None = None,
-    reader: str = "auto",
-    threads: int = 0,
-    annotations: list[str] | str = "",
+    run: Input,
+    store: StorePlace,
+    protocols: Names | None = None,
+    reader: Name = "auto",
+    threads: CountOrAll = 0,
+    annotations: list[Text] | Text = "",
     half: bool = False,
 ) -> None:
     """Retrieval and linear probe of a run's networks, trained and untrained, then the report. Safe to repeat.
@@ -69,12 +83,12 @@ def evaluate(
 
 
 def report(
-    run: Path | None = None,
-    store: str = "",
-    annotations: str = "",
-    runs: list[Path] | None = None,
-    out: Path = Path("comparison.html"),
-    protocol: str = "clean",
+    run: Input | None = None,
+    store: StorePlaceOrNone = "",
+    annotations: Text = "",
+    runs: Inputs | None = None,
+    out: OutputFile = Path("comparison.html"),
+    protocol: Name = "clean",
 ) -> None:
     """Write the report of an evaluated run again, from its results and features; or of several runs what `compare`
     does, and class by class what changed between them.
@@ -103,11 +117,11 @@ def report(
 
 
 def compare(
-    runs: list[Path],
-    out: Path = Path("comparison.html"),
-    protocol: str = "clean",
-    data: str = "",
-    annotations: str = "",
+    runs: Inputs,
+    out: OutputFile = Path("comparison.html"),
+    protocol: Name = "clean",
+    data: Text = "",
+    annotations: Text = "",
 ) -> None:
     """Evaluated runs side by side, as a page and as a Markdown table: recipes as lines, seeds as mean and spread.
 
@@ -129,14 +143,14 @@ def compare(
 
 
 def embed_folder(
-    videos: Path,
-    run: Path,
-    out: Path,
-    store: str = "",
-    manifest: Path | None = None,
-    workers: int = 0,
-    reader: str = "auto",
-    threads: int = 0,
+    videos: Input,
+    run: Input,
+    out: OutputFolder,
+    store: StorePlaceOrNone = "",
+    manifest: Input | None = None,
+    workers: CountOrAll = 0,
+    reader: Name = "auto",
+    threads: CountOrAll = 0,
 ) -> int:
     """Features of a folder of new videos, in one go: they are extracted into OUT/store and shown to a run's networks.
 
@@ -170,13 +184,13 @@ def embed_folder(
 
 
 def search(
-    query: Path,
-    run: Path,
-    store: str,
-    neighbours: int = 10,
-    out: Path = Path("search.html"),
-    reader: str = "auto",
-    threads: int = 0,
+    query: Input,
+    run: Input,
+    store: StorePlace,
+    neighbours: Positive = 10,
+    out: OutputFile = Path("search.html"),
+    reader: Name = "auto",
+    threads: CountOrAll = 0,
 ) -> None:
     """The videos of a store that are most like a video file, in the terminal and as a page of moving strips.
 
@@ -209,7 +223,12 @@ def search(
 
 
 def duplicates(
-    run: Path, store: str, least: float = 0.98, out: Path | None = None, reader: str = "auto", threads: int = 0
+    run: Input,
+    store: StorePlace,
+    least: Similarity = 0.98,
+    out: OutputFile | None = None,
+    reader: Name = "auto",
+    threads: CountOrAll = 0,
 ) -> None:
     """The pairs of a store's videos that are nearly the same, and their splits: test videos that were trained on, say.
 
@@ -238,7 +257,7 @@ def duplicates(
     )
 
 
-def tables(runs: list[Path] | None = None, paper: str = "", out: Path | None = None) -> None:
+def tables(runs: Inputs | None = None, paper: Text = "", out: OutputFile | None = None) -> None:
     """Every table of the five papers, with the command that makes each line and what stands in its place here.
 
     Numbers are in percent, as published, with how sure they are: seen, reprinted, derived, or recalled, which nobody

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import statistics
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,13 +169,20 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         ]
         if "R@1" in comparison.chance:
             chart[stream].append(Bar("guessing", "chance", comparison.chance["R@1"], None))
-    recipes = {name: yaml.safe_dump(recipe, sort_keys=False) for name, recipe in comparison.recipes.items()}
+    recipes = {
+        name: yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) for name, recipe in comparison.recipes.items()
+    }
     content = {
         "comparison": comparison, "chart": chart, "sheet_of_all": comparison.sheet(), "by_class": comparison.by_class(store) if store else {}, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
         "protocol_words": PROTOCOLS[comparison.protocol].words,
     }  # fmt: skip
     with storage.writing("the comparison", out):
         storage.write_atomically(out, render("comparison.html", content).encode())
+
+
+def _cell(text: str) -> str:
+    """Text within a table of Markdown."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _bar_name(line: Line, several: bool) -> str:
@@ -189,14 +198,15 @@ def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
         raise Refusal(
             f"the run was not evaluated by protocol {protocol!r}",
             where=str(path),
-            remedy=f"make evaluate RUN={path} STORE=..., or another --protocol",
+            remedy=f"make evaluate RUN={shlex.quote(str(path))} STORE=..., or another --protocol",
         )
     records = _of_one_test(path, records, data, annotations)
-    return _Run(path, seed, yaml.safe_dump(recipe, sort_keys=False), recipe["title"], records)
+    return _Run(path, seed, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), recipe["title"], records)
 
 
 def _of_one_test(path: Path, records: list[Record], data: str, annotations: str) -> list[Record]:
     """The records of one store and annotation set, which are named where there are several."""
+    data = unicodedata.normalize("NFC", data)
     chosen = [r for r in records if data in ("", r.data) and annotations in ("", r.set_name)]
     tests = sorted({(r.data, r.set_name) for r in chosen})
     means = [test for test in tests if test[1].startswith(MEAN)]

@@ -109,4 +109,5 @@ def _fit(c: float, features: np.ndarray, labels: np.ndarray) -> LogisticRegressi
         # A weakly regularised fit of separable classes has no finite optimum worth waiting for; it competes as it
         # stands.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes")  # that are few videos each are classes, too
         return LogisticRegression(C=c, max_iter=ITERATIONS).fit(features, labels)

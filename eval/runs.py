@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Stage:
 
 def data_of(store: VideoStore) -> str:
     """The name of a data set, which is that of its store's folder."""
-    return store.root.resolve().name
+    return unicodedata.normalize("NFC", store.root.resolve().name)
 
 
 def bank_path(run: Path, store: VideoStore, stage: str, network: str, protocol: str, stream: str) -> Path:

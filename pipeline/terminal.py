@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-# Control characters but line feed and tab, and those that turn the direction of writing: a file's name may hold them.
-STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Control characters but line feed and tab, those that turn the direction of writing, and what stands for the bytes of
+# names that are not UTF-8: a file's name may hold them.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Terminal(Console):

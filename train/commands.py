@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 
+from pipeline.arguments import Input, Name, Number, OutputFile, OutputFolder, Positive, Seed, StorePlace, Text
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore, open_store
 from train import checkpoints, imported, stages
@@ -16,22 +17,21 @@ from train.callbacks.divergence import Diverged
 from train.console import LEADER, console, tell
 from train.hardware import Hardware
 from train.recipe import Recipe
-from train.settings import check_number
 from train.show import preview as previews
 from train.stage_data import refuse_without_split, training_set_of
 from train.training_set import TrainingSet
 
 
 def pretrain(
-    method: str,
-    store: str,
-    run: Path,
-    recipe: str = "small",
-    seed: int | None = None,
+    method: Name,
+    store: StorePlace,
+    run: OutputFolder,
+    recipe: Name = "small",
+    seed: Seed | None = None,
     hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
-    time_limit: str | None = None,
-    profile: int = 0,
-    annotations: str = "",
+    time_limit: Text | None = None,
+    profile: Number = 0,
+    annotations: Text = "",
     use_all: bool = False,
 ) -> int:
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
@@ -56,7 +56,6 @@ def pretrain(
         use_all: Train on all videos of a store that has labels and no split, though none is then left to test with.
     """
     deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
-    check_number("profile", profile, whole=True, least=0)
     opened = open_store(store, annotations)
     loaded = _loaded(recipe, method, seed)
     training_set = _checked(loaded, opened, hardware, use_all)
@@ -131,16 +130,16 @@ def seconds(time_limit: str) -> float:
 
 
 def preview(
-    method: str,
-    store: str,
-    recipe: str = "small",
-    stage: str = "",
-    epoch: int = 0,
-    batch: int = 0,
-    videos: int = 8,
-    seed: int | None = None,
-    out: Path = Path("preview.html"),
-    annotations: str = "",
+    method: Name,
+    store: StorePlace,
+    recipe: Name = "small",
+    stage: Text = "",
+    epoch: Number = 0,
+    batch: Number = 0,
+    videos: Positive = 8,
+    seed: Seed | None = None,
+    out: OutputFile = Path("preview.html"),
+    annotations: Text = "",
 ) -> None:
     """Show what the network will see: film strips of one batch of a recipe, augmented and normalised, as an HTML page.
 
@@ -168,7 +167,7 @@ def preview(
     console.print(f"showed {shown} videos of batch {batch} of epoch {epoch}, stage {name}: {out}")
 
 
-def verify(run: Path) -> int:
+def verify(run: Input) -> int:
     """Check every byte of a run's checkpoints, features and results, and that its parts belong together.
 
     The exit code is 1 if anything is damaged; each problem is a line with what to do.
@@ -189,7 +188,11 @@ def verify(run: Path) -> int:
 
 
 def import_files(
-    run: Path, rgb: Path | None = None, flow: Path | None = None, layout: str = "auto", pretraining: str = ""
+    run: OutputFolder,
+    rgb: Input | None = None,
+    flow: Input | None = None,
+    layout: Name = "auto",
+    pretraining: Text = "",
 ) -> None:
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
@@ -218,7 +221,7 @@ def import_files(
     console.print(f"made a run of {', '.join(f'{path} ({stream})' for stream, path in given.items())}: {run}")
 
 
-def export(checkpoint: Path, out: Path, stream: str = "", layout: str = "") -> None:
+def export(checkpoint: Input, out: OutputFile, stream: Text = "", layout: Text = "") -> None:
     """Write the bare backbone of a checkpoint: a torch state dict, and a JSON beside it that says what it is.
 
     With --layout, the whole checkpoint as the papers' authors publish theirs, for their scripts.

@@ -17,6 +17,7 @@ from train.settings import Settings, cannot_be
 ORDER = 0x6F726465  # keeps the order's random numbers apart from the pixels'
 LIMIT = 0x6C696D69  # and the choice of a limited set's videos apart from both
 WINDOW = 8  # blocks whose videos are shuffled together
+LARGEST_BLOCK, MOST_REPEATS = 10**6, 1000  # an epoch's order is drawn at once
 
 
 class OrderSettings(Settings):
@@ -44,9 +45,9 @@ class OrderSettings(Settings):
             of devices must divide it.
     """
 
-    block: int = Field(default=0, ge=0)
+    block: int = Field(default=0, ge=0, le=LARGEST_BLOCK)
     balanced: bool = False
-    repeat: int = Field(default=1, ge=1)
+    repeat: int = Field(default=1, ge=1, le=MOST_REPEATS)
     limit: int = Field(default=0, ge=0)
     last: Literal["drop", "keep"] = "drop"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from pipeline import storage
+from pipeline import yaml_file
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from pipeline.validation import Facts, check
@@ -266,8 +266,8 @@ def find(recipe: str, method: str) -> Path:
 def load(path: Path, seed: int | None = None) -> Recipe:
     """Read and check a recipe. Raises UsageError naming file, key and nearest spelling; `seed` replaces the file's."""
     try:
-        data = _parsed(path, UniqueKeys)
-    except (OSError, ValueError) as error:
+        data = yaml_file.read(path, UniqueKeys)
+    except ValueError as error:
         raise UsageError(f"the recipe cannot be read: {error}", where=str(path), remedy="it is a YAML file") from error
     if seed is not None and isinstance(data, dict):
         data["seed"] = seed
@@ -288,21 +288,12 @@ class RunRecipe(Facts):
 
 
 def of_run(path: Path) -> dict[str, Any]:
-    """A run's recipe as it was written. Raises OSError, and ValueError for a file that is damaged."""
-    found = _parsed(path, _NoAliases)
+    """A run's recipe as it was written. Raises ValueError for a file that is damaged."""
+    found = yaml_file.read(path, _NoAliases)
     if not isinstance(found, dict):
         raise ValueError("it is no mapping of names")
     check(RunRecipe, found)
     return found
-
-
-def _parsed(path: Path, loader: type[yaml.SafeLoader]) -> Any:
-    try:
-        return yaml.load(storage.read_regular(path).decode(), Loader=loader)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    except (yaml.YAMLError, AttributeError, TypeError, LookupError, OverflowError) as error:  # PyYAML's own slips, too
-        raise ValueError(str(error)) from error
 
 
 class UniqueKeys(yaml.SafeLoader):

@@ -22,7 +22,7 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.storage import exclusive
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
-from train import checkpoints, provenance
+from train import checkpoints, provenance, sizes
 from train import recipe as recipes
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.bar import Bar
@@ -75,6 +75,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     UsageError for devices that are not there, or that cannot do what the recipe asks for.
     """
     for stage in recipe.stages:
+        sizes.check(recipe, stage)
         _convolutions_are_right(recipe, stage, hardware)
         training_set = training_set_of(recipe, stage, store)
         loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices)
@@ -132,8 +133,6 @@ def prepare(run: Path, recipe: Recipe) -> None:
 
 def check_folder(run: Path, recipe: Recipe) -> bool:
     """Whether the folder is a run of this recipe already. Raises Refusal where it is anything else but new."""
-    if run.exists() and not run.is_dir():
-        raise Refusal("the run's path is a file", where=str(run), remedy="give a folder that does not exist yet")
     path = run / RECIPE
     if path.is_file():
         found = differences(read_recipe(path), recipe.as_dict())
@@ -340,7 +339,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """A run's recipe as it was written. Raises Refusal for a file that is damaged."""
     try:
         found = recipes.of_run(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise Refusal(
             f"the run's recipe cannot be read: {error}", where=str(path), remedy="give another RUN="
         ) from error

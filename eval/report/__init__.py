@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ def render(template: str, content: dict[str, Any]) -> str:
     environment = pages.environment("eval")
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
     environment.filters["cell"] = words
+    environment.filters["quoted"] = shlex.quote
     return environment.get_template(template).render(content)
 
 

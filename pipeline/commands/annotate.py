@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from pipeline.arguments import Input, Name, Seed, Share, StorePlace, Text
 from pipeline.commands.stores import console, errors
 from pipeline.errors import UsageError
 from pipeline.manifest import Manifest
@@ -14,12 +13,12 @@ from pipeline.terminal import marked
 
 
 def annotate(
-    store: str,
-    manifest: Path | None = None,
-    name: str = annotation.EXTRACTION,
-    test_share: float = 0.0,
-    seed: int = 0,
-    annotations: str = "",
+    store: StorePlace,
+    manifest: Input | None = None,
+    name: Name = annotation.EXTRACTION,
+    test_share: Share = 0.0,
+    seed: Seed = 0,
+    annotations: Text = "",
 ) -> None:
     """Write the labels, recordings and splits of a manifest as an annotation set of a store; no video is touched.
 
@@ -42,6 +41,9 @@ def annotate(
         raise UsageError("there is nothing to write", remedy="give a manifest, or --test_share .2 to make a split")
     opened = open_store(store, annotations)
     content = AnnotationSet.of_manifest(Manifest.load(manifest)) if manifest else opened.annotated.as_set()
+    content = AnnotationSet(
+        content.classes, dict(zip(opened.own_names(content.said), content.said.values(), strict=True))
+    )
     if test_share:
         content = with_test_share(content, test_share, seed)
     with writing_to(opened.root):

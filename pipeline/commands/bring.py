@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import os
 import shlex
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import importers
+from pipeline.arguments import Bound, CountOrAll, Input, Name, Positive, StorePlace
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
 from pipeline.errors import UsageError
 from pipeline.existing import Source, open_source
@@ -20,22 +20,22 @@ from pipeline.manifest import Manifest
 from pipeline.storage import location
 from pipeline.store import open_store
 from pipeline.terminal import marked
-from pipeline.video.decode import MOST_FPS
+from pipeline.video.decode import FrameRateIfKnown
 
 
 def bring(
-    frames: Path,
-    store: str,
-    flow: Path | None = None,
-    dataset: str = "folder",
-    split: int | None = None,
-    lists: Path | None = None,
-    classes: Path | None = None,
-    manifest: Path | None = None,
+    frames: Input,
+    store: StorePlace,
+    flow: Input | None = None,
+    dataset: Name = "folder",
+    split: Positive | None = None,
+    lists: Input | None = None,
+    classes: Input | None = None,
+    manifest: Input | None = None,
     alignment: Literal["auto", "first", "second"] = "auto",
-    bound: float = 20.0,
-    fps: float = 0.0,
-    workers: int = 0,
+    bound: Bound = 20.0,
+    fps: FrameRateIfKnown = 0.0,
+    workers: CountOrAll = 0,
     retry_quarantined: bool = False,
     overwrite: bool = False,
 ) -> int:
@@ -88,12 +88,6 @@ def _opened(
     alignment: Literal["auto", "first", "second"],
 ) -> Existing:
     """The sources, until the stack closes them. Raises UsageError and Refusal."""
-    if not (math.isfinite(bound) and bound > 0):
-        raise UsageError(f"flow bound {bound} is not positive")
-    if not 0 <= fps <= MOST_FPS:
-        raise UsageError(
-            f"{fps} frames a second cannot be meant: at most {MOST_FPS} can", remedy="0 stands for unknown"
-        )
     with errors.status("checking what is there"):
         opened = stack.enter_context(open_source(frames))
         flows = stack.enter_context(_flow_source(flow, opened)) if flow else None

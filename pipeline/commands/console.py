@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import inspect
+import itertools
+import json
 import signal
 import sys
 import textwrap
@@ -13,8 +17,10 @@ from typing import Any, get_type_hints
 
 import docstring_parser
 import jsonargparse
+import jsonargparse.typing
 import yaml
 
+from pipeline import arguments
 from pipeline.errors import Interrupted, Refusal
 from pipeline.terminal import escape_unknown_letters, visible
 
@@ -34,10 +40,13 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         _add_arguments(sub, function, {p.arg_name: p.description or "" for p in described.params})
         subcommands.add_subcommand(name, sub, help=described.short_description)
     escape_unknown_letters()
+    if endless := _endless_settings(commands, sys.argv[1:]):
+        parser.error(f"{endless} is a device, a pipe or a socket; settings are read from files")
     chosen = parser.parse_args()
     try:
         options = parser.instantiate(chosen)[chosen.command].as_dict()
         options.pop("config", None)
+        arguments.check(commands[chosen.command], options)
         by_place = [options.pop(parameter.name) for parameter in _by_place(commands[chosen.command])]
         return commands[chosen.command](*by_place, **options) or 0
     except Refusal as refusal:
@@ -49,6 +58,18 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         return told.exit_code
 
 
+def _endless_settings(commands: Mapping[str, Callable], words: list[str]) -> str:
+    """The option that names something to read settings from, whose bytes may never come or never end."""
+    hints = [kind for function in commands.values() for kind in get_type_hints(function).items()]
+    groups = {f"--{name}" for name, kind in hints if dataclasses.is_dataclass(kind)}
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        with contextlib.suppress(OSError, ValueError):  # no path, but settings that are spelled out
+            if name in groups and arguments.is_special(Path(value if equals else following)):
+                return f"{name}: {value or following}"
+    return ""
+
+
 def _structured(text: str) -> Any:
     """The list or mapping that an option's value spells out; all else stays the text that was given.
 
@@ -56,13 +77,29 @@ def _structured(text: str) -> Any:
     types of their options.
     """
     try:
+        value = json.loads(text)
+        if isinstance(value, list | dict) and _of_texts(
+            value
+        ):  # letters that YAML has not, and escapes of those beyond 16 bits, are JSON's
+            return value
+    except (ValueError, RecursionError):
+        pass
+    try:
         value = yaml.load(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, TypeError):  # TypeError: PyYAML's own, of a lone `?`
+    except (yaml.YAMLError, TypeError, RecursionError):  # TypeError: PyYAML's own, of a lone `?`
         return text
     return value if isinstance(value, list | dict) else text
 
 
+def _of_texts(value: Any) -> bool:
+    """Whether nothing in a list or mapping is a number, a truth value or null."""
+    if isinstance(value, dict | list):
+        return all(map(_of_texts, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str)
+
+
 jsonargparse.set_loader("structured", _structured)
+jsonargparse.typing.register_type(Path, str, arguments.path, type_check=lambda value, kind: isinstance(value, Path))
 
 
 def _parser(**options: Any) -> jsonargparse.ArgumentParser:

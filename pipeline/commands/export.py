@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
+from pipeline.arguments import Name, OutputPlace, StorePlace, Text
 from pipeline.commands.stores import console, errors
 from pipeline.extraction.progress import counting_bar
 from pipeline.show.export import export as run_export
 from pipeline.store import open_store
 
 
-def export(store: str, video: str, /, *, out: Path, view: str = "") -> None:
+def export(store: StorePlace, video: Name, /, *, out: OutputPlace, view: Text = "") -> None:
     """Write one stored video as MP4, as NumPy array or as a folder of images, for other tools.
 
     The ending of `out` decides. `.mp4`: H.264 of high quality at the stored frame rate, flow as colours. `.npy`: rgb
@@ -30,6 +30,7 @@ def export(store: str, video: str, /, *, out: Path, view: str = "") -> None:
     opened = open_store(store)
     began, done = time.perf_counter(), 0
     with counting_bar("frames", errors) as bar:
+        (video,) = opened.own_names([video])
         info = opened.info(video)
         total = info.shapes.get(view or info.views[0], (None,))[0]
         task = bar.add_task("export", total=total, rate="")

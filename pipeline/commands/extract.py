@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from pipeline import importers, storage
+from pipeline.arguments import CountOrAll, Input, Name, Positive, Seconds, StorePlace, Text
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
 from pipeline.errors import named, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
@@ -27,7 +28,6 @@ from pipeline.store import layout, open_store, removal
 from pipeline.store.settings import ExtractionSettings
 from pipeline.terminal import marked
 from pipeline.video.decode import DecodeSettings
-from pipeline.video.watchdog import checked_limit
 from pipeline.views import VIEWS, ViewSettings
 from pipeline.views.flow import FLOW
 from pipeline.views.rgb import RGB
@@ -58,20 +58,20 @@ def with_view_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def extract(
-    videos: Path,
-    store: str,
-    dataset: str = "folder",
-    split: int | None = None,
-    lists: Path | None = None,
-    classes: Path | None = None,
-    manifest: Path | None = None,
-    views: str = "",
+    videos: Input,
+    store: StorePlace,
+    dataset: Name = "folder",
+    split: Positive | None = None,
+    lists: Input | None = None,
+    classes: Input | None = None,
+    manifest: Input | None = None,
+    views: Text = "",
     decode: DecodeSettings = DecodeSettings(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
-    scheduler: str = "",
+    scheduler: Text = "",
     slurm: SlurmSettings = SlurmSettings(),  # noqa: B008
-    workers: int = 0,
+    workers: CountOrAll = 0,
     dry_run: bool = False,
-    time_limit: float = 600.0,
+    time_limit: Seconds = 600.0,
     retry_quarantined: bool = False,
     overwrite: bool = False,
     prune: bool = False,
@@ -115,7 +115,7 @@ def extract(
     """
     listed = importers.listed(dataset, videos, split=split, lists=lists, classes=classes, manifest=manifest)
     print_notes(listed)
-    asked, count = _asked(views, decode, settings), _workers(scheduler, workers, slurm, time_limit)
+    asked, count = _asked(views, decode, settings), _workers(scheduler, workers, slurm)
     work = _Work(listed, videos, location(store), asked, retry_quarantined, time_limit, overwrite, bool(views))
     code = (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
     if prune:
@@ -144,9 +144,8 @@ def _asked(views: str, decode: DecodeSettings, settings: dict[str, ViewSettings]
     return ExtractionSettings({name: settings[name] for name in VIEWS if name in names}, decode).resolved()
 
 
-def _workers(scheduler: str, workers: int, slurm: SlurmSettings, time_limit: float) -> int:
+def _workers(scheduler: str, workers: int, slurm: SlurmSettings) -> int:
     """How many, where it is for the run to say."""
-    checked_limit(time_limit)
     check_scheduler(scheduler, workers)
     return workers or (slurm.cores if scheduler == "slurm" else len(os.sched_getaffinity(0)))
 

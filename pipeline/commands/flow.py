@@ -15,6 +15,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pipeline import environment, storage
+from pipeline.arguments import Input, Name, OutputFile, OutputPlace, Pixels, Positive
 from pipeline.bench import measuring
 from pipeline.bench.pairs import (
     Pair,
@@ -34,19 +35,20 @@ from pipeline.show.flow_files import unwritable
 from pipeline.show.flow_output import PICTURE, Output
 from pipeline.terminal import marked
 from pipeline.video.decode import Undecodable, probe
+from pipeline.views.size import LARGEST, SMALLEST
 
-SMALLEST = 16  # pixels: below that TV-L1 has no pyramid
+MOST_PIXELS = 2**29  # of all pairs of a size, which are held at once: 3 GiB
 
 
 def flow(
-    first: Path,
-    second: Path | None = None,
+    first: Input,
+    second: Input | None = None,
     /,
     *,
-    out: Path,
-    estimator: str = "tvl1",
+    out: OutputPlace,
+    estimator: Name = "tvl1",
     parameters: dict[str, Any] | None = None,
-    longest: float = 0.0,
+    longest: Pixels = 0.0,
 ) -> None:
     """Optical flow of two images, or of every pair of consecutive frames of a video.
 
@@ -65,8 +67,6 @@ def flow(
         parameters: Settings of the estimator that differ from its defaults, such as `--parameters.warps 2`.
         longest: Flow of so many pixels gets full colour in pictures; 0 takes the 99th percentile of all lengths.
     """
-    if not longest >= 0:
-        raise UsageError(f"a longest flow of {longest} pixels cannot be shown", remedy="0 measures it")
     chosen = create(estimator, **(parameters or {}))
     tally = _Tally()
     with Output(out, single=second is not None, longest=longest) as output:
@@ -86,12 +86,12 @@ def flow(
 
 
 def bench_flow(
-    videos: Path | None = None,
-    pairs: Path | None = None,
-    estimators: str = "all",
-    size: str = "128x171",
-    count: int = 16,
-    json: Path | None = None,
+    videos: Input | None = None,
+    pairs: Input | None = None,
+    estimators: Name = "all",
+    size: Name = "128x171",
+    count: Positive = 16,
+    json: OutputFile | None = None,
 ) -> None:
     """Measure flow estimators against tvl1-opencv: speed, agreement, and error where the true flow is known.
 
@@ -111,9 +111,7 @@ def bench_flow(
         json: Write the figures here.
     """
     names = list(ESTIMATORS) if estimators == "all" else _names(estimators)
-    sizes = _sizes(size)
-    if count < 1:
-        raise UsageError(f"{count} pairs cannot be measured", remedy="--count is at least 1")
+    sizes = _sizes(size, count)
     if videos and pairs:
         raise UsageError("give --videos or --pairs, not both")
     sets: dict[str, tuple[list[Pair], list[str]]]
@@ -194,13 +192,19 @@ def _names(estimators: str) -> list[str]:
     return names
 
 
-def _sizes(text: str) -> list[tuple[int, int]]:
+def _sizes(text: str, count: int) -> list[tuple[int, int]]:
     sizes = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)x(\d+)\s*", part)
-        if not match or min(int(match[1]), int(match[2])) < SMALLEST:
+        if not match or not all(SMALLEST <= int(side) <= LARGEST for side in match.groups()):
             raise UsageError(
-                f"{part!r} is no size", remedy=f"sizes are HEIGHTxWIDTH, at least {SMALLEST}, such as 128x171,224x288"
+                f"{part!r} is no size",
+                where="--size",
+                remedy=f"sizes are HEIGHTxWIDTH, at least {SMALLEST} and at most {LARGEST}, such as 128x171,224x288",
+            )
+        if count * int(match[1]) * int(match[2]) > MOST_PIXELS:
+            raise UsageError(
+                f"{count} pairs of {part} do not fit into memory", where="--count", remedy="fewer, or smaller ones"
             )
         sizes.append((int(match[1]), int(match[2])))
     return sizes

@@ -15,6 +15,20 @@ from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
 from pipeline import importers, storage, synthetic
+from pipeline.arguments import (
+    CountOrAll,
+    Input,
+    Name,
+    Names,
+    Number,
+    OutputFile,
+    OutputFolder,
+    Positive,
+    Seconds,
+    Seed,
+    StorePlace,
+    Text,
+)
 from pipeline.errors import Refusal, UsageError, named
 from pipeline.existing import open_source
 from pipeline.extraction import quarantine
@@ -28,7 +42,7 @@ from pipeline.terminal import Terminal, marked
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
 from pipeline.video.decode import probe as probe_video
-from pipeline.video.watchdog import checked_limit, watching
+from pipeline.video.watchdog import watching
 from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
@@ -40,13 +54,13 @@ errors = Terminal(stderr=True)
 
 
 def manifest(
-    out: Path,
-    videos: Path | None = None,
-    frames: Path | None = None,
-    dataset: str = "folder",
-    split: int | None = None,
-    lists: Path | None = None,
-    classes: Path | None = None,
+    out: OutputFile,
+    videos: Input | None = None,
+    frames: Input | None = None,
+    dataset: Name = "folder",
+    split: Positive | None = None,
+    lists: Input | None = None,
+    classes: Input | None = None,
 ) -> None:
     """List the videos of a data set in a manifest (CSV), with labels and splits; tell what lists and folder don't
     share.
@@ -77,7 +91,7 @@ def _place(videos: Path | None, frames: Path | None) -> Place:
         return Extracted(source.path, source.videos)
 
 
-def status(store: str, annotations: str = "") -> None:
+def status(store: StorePlace, annotations: Text = "") -> None:
     """Tell what is in a store: videos, frames, size, settings, the last run, and what is in quarantine for which
     reason.
 
@@ -130,7 +144,7 @@ def status(store: str, annotations: str = "") -> None:
             console.print(line)
 
 
-def verify(store: str, threads: int = 0, time_limit: float = 600.0) -> int:
+def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600.0) -> int:
     """Check a store like fsck: every byte against its digest, every count. Exit code 1 when damaged.
 
     Args:
@@ -142,7 +156,7 @@ def verify(store: str, threads: int = 0, time_limit: float = 600.0) -> int:
     began, videos, read, damage = time.perf_counter(), 0, 0, []
     total = sum(1 for _ in catalogue.record_files(opened.root))
     threads = threads or (2 if storage.is_local(opened.root) else 32)
-    checked = _watched(verification.verify(opened, threads), store, checked_limit(time_limit))
+    checked = _watched(verification.verify(opened, threads), store, time_limit)
     for _, size, found in track(checked, "verify", total, console=errors, disable=not errors.is_terminal):
         videos, read = videos + 1, read + size
         damage += found
@@ -180,12 +194,12 @@ def _watched(checked: Iterator[T], store: str, time_limit: float) -> Iterator[T]
 
 
 def preview(
-    store: str,
-    out: Path = Path("preview"),
-    videos: list[str] | None = None,
-    count: int = 8,
+    store: StorePlace,
+    out: OutputFolder = Path("preview"),
+    videos: Names | None = None,
+    count: Positive = 8,
     clip: bool = False,
-    annotations: str = "",
+    annotations: Text = "",
 ) -> None:
     """Write contact sheets (PNG): frames of videos above their other views, flow as colours.
 
@@ -203,12 +217,13 @@ def preview(
         videos = opened.videos[::step][:count]
     if not videos:
         raise Refusal("the store holds no videos", where=store, remedy="run `make extract-flow` first")
+    videos = opened.own_names(videos)
     written = write_contact_sheets(opened, videos, out)
     clips = f" and {len(write_clips(opened, videos, out))} clips" if clip else ""
     console.print(f"wrote {len(written)} contact sheets{clips} below {out}, the first is {written[0]}")
 
 
-def probe(file: Path) -> int:
+def probe(file: Input) -> int:
     """Decode one video as extraction does and tell what it holds, or why it is refused.
 
     Args:
@@ -227,7 +242,11 @@ def probe(file: Path) -> int:
 
 
 def make_synthetic(
-    out: Path, train_per_class: int = 80, test_per_class: int = 30, seed: int = 1, workers: int = 0
+    out: OutputFolder,
+    train_per_class: Number = 80,
+    test_per_class: Number = 30,
+    seed: Seed = 1,
+    workers: CountOrAll = 0,
 ) -> None:
     """Make the embedded data set: short H.264 videos whose class is defined by motion alone.
 

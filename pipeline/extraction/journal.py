@@ -79,7 +79,7 @@ class Journal:
         path = self.folder / f"{self.run}-{self.part:05d}.jsonl"
         if storage.is_local(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8", opener=storage.open_own) as file:
                 file.write(text)
         else:
             storage.write(path, text.encode())

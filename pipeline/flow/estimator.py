@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+LARGEST = 10_000  # of the numbers that estimators take, as iterations or pixels
+
 
 class FlowEstimator(ABC):
     """Dense optical flow between pairs of frames. Subclasses are dataclasses whose fields are the settings."""
@@ -99,8 +101,8 @@ def check_frames(first: np.ndarray, second: np.ndarray) -> None:
 
 
 def require_numbers(settings: Any) -> None:
-    """Raise TypeError if a field of this dataclass that is declared `float` holds no number, or one declared `int` no
-    whole number above 0."""
+    """Raise TypeError if a field of this dataclass that is declared `float` holds no number from 0 on, or one declared
+    `int` no whole number above 0, or one that is absurdly large."""
     for field in fields(settings):
         value, kind = getattr(settings, field.name), str(field.type).removesuffix(" | None")
         if kind not in ("int", "float") or (value is None and kind != field.type):
@@ -109,6 +111,8 @@ def require_numbers(settings: Any) -> None:
             raise TypeError(f"{field.name} {value!r} is not a number")
         if kind == "int" and (not isinstance(value, int) or value < 1):
             raise TypeError(f"{field.name} {value!r} is not a whole number above 0")
+        if not 0 <= value <= LARGEST:
+            raise TypeError(f"{field.name} {value!r} is not between 0 and {LARGEST}")
 
 
 def gray(frames: np.ndarray) -> np.ndarray:

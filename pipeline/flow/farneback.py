@@ -10,6 +10,8 @@ import numpy as np
 
 from pipeline.flow.estimator import PairEstimator, require_numbers
 
+MOST = {"winsize": 999, "poly_n": 31}  # beyond, a pair takes minutes
+
 
 @dataclass
 class Farneback(PairEstimator):
@@ -41,6 +43,9 @@ class Farneback(PairEstimator):
             raise TypeError(f"pyr_scale {self.pyr_scale} is not between 0 and 1")
         if not 0 < self.poly_sigma < np.inf:
             raise TypeError(f"poly_sigma {self.poly_sigma} is not positive")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise TypeError(f"{name} {getattr(self, name)} is more than {most} pixels")
         if not isinstance(self.gaussian, bool):
             raise TypeError(f"gaussian {self.gaussian!r} is neither true nor false")
         cv2.setNumThreads(1)

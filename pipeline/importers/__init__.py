@@ -12,9 +12,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline import storage
+from pipeline import yaml_file
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.importers.inventory import Place
 from pipeline.manifest import Manifest
@@ -89,8 +87,12 @@ def describe(dataset: str) -> dict[str, Any]:
     path = Path(dataset) if dataset.endswith((".yaml", ".yml")) else DATASETS / f"{dataset}.yaml"
     if not path.is_file():
         refuse_unknown("data set", dataset, names(), where=str(path))
-    description = yaml.safe_load(storage.read_text(path))
-    if not isinstance(description, dict) or description.get("importer") not in IMPORTERS:
+    try:
+        description = yaml_file.read(path)
+    except ValueError as error:
+        raise UsageError(f"it cannot be read: {error}", where=str(path), remedy="it is a YAML file") from error
+    importer = description.get("importer") if isinstance(description, dict) else None
+    if not isinstance(importer, str) or importer not in IMPORTERS:
         raise UsageError(
             "it does not name an importer", where=str(path), remedy=f"importer: one of {', '.join(IMPORTERS)}"
         )
@@ -105,4 +107,10 @@ def _settings(description: dict[str, Any], taken: list[str]) -> dict[str, Any]:
     for name in settings:
         if name not in taken:
             refuse_unknown("setting", name, taken, where=f"{file}, settings")
+        if type(settings[name]) is not (int if name == "split" else str):
+            raise UsageError(
+                f"{name} {settings[name]!r} is not {'a number' if name == 'split' else 'text'}",
+                where=f"{file}, settings",
+                remedy="correct it, or leave it out",
+            )
     return {name: file.parent / value if name in PATHS else value for name, value in settings.items()}

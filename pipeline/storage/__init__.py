@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
@@ -25,6 +26,7 @@ from pipeline.storage.disk import (
     exchange,
     file_digest,
     flush_file_system,
+    open_own,
     open_regular,
     read_regular,
     read_text,
@@ -43,6 +45,7 @@ __all__ = [
     "file_digest",
     "flush_file_system",
     "open_regular",
+    "open_own",
     "read_regular",
     "read_text",
     "regular",
@@ -68,8 +71,11 @@ def location(path: str | os.PathLike) -> Path:
     try:
         get_filesystem_class(protocol)
         # Listings that are kept would hide what other processes write.
-        return cast(Path, UPath(os.fspath(path), use_listings_cache=False))
-    except (ValueError, ImportError) as error:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of kinds that UPath takes for rare
+            place = cast(Path, UPath(os.fspath(path), use_listings_cache=False))
+            _ = place / "x"  # a URL without a bucket is told of now
+        return place
+    except (ValueError, TypeError, ImportError) as error:
         raise UsageError(
             f"stores at {protocol}:// cannot be reached: {error}",
             where=os.fspath(path),

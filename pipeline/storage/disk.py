@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pipeline.storage.entry import Entry
 
@@ -38,7 +38,7 @@ class Disk:
         return path.stat().st_mtime_ns
 
     def write(self, path: Path, data: bytes) -> None:
-        with _created(path) as file:
+        with _created(path, "wb") as file:
             file.write(data)
 
     def write_atomically(self, path: Path, data: bytes) -> None:
@@ -48,6 +48,7 @@ class Disk:
         aside = {path: path.with_name(path.name + ASIDE) for path in files}
         try:
             for path, data in files.items():
+                _refuse_special(path)
                 with _created(aside[path]) as file:
                     file.write(data)
             flush_file_system(next(iter(files)).parent)
@@ -155,6 +156,12 @@ def file_digest(path: Path, guard: AbstractContextManager[None] = UNGUARDED) -> 
             hashed.update(part)
 
 
+def open_own(path: str | Path, flags: int) -> int:
+    """For `open`, where this process writes: as `regular`, and never through a link at the end of the path, which leads
+    to what is somebody else's. Raises OSError."""
+    return regular(path, flags | os.O_NOFOLLOW)
+
+
 def regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor, as `open(..., opener=regular)` takes it. Opening does not wait, as it would for who is at the other
     end of a FIFO. Raises OSError for what is no regular file."""
@@ -184,9 +191,11 @@ def stamp_of(paths: Iterable[Path]) -> int:
 def writing_aside(path: Path) -> Iterator[Path]:
     """For what is written piece by piece, a local file or folder: a path to write to, renamed when the block ends well.
 
-    Folders above `path` are made; after an exception nothing else is left.
+    Folders above `path` are made; after an exception nothing else is left. Raises OSError, also where a device or a
+    pipe is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_special(path)
     folder = Path(tempfile.mkdtemp(prefix=".writing.", suffix=ASIDE, dir=path.parent))
     try:
         yield folder / path.name
@@ -230,6 +239,7 @@ _HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag, as Linux numbers the
 
 def _write_and_rename(path: Path, data: bytes, flush: Callable[[int], None]) -> None:
     """flush: what makes durable at least the open file whose descriptor it is given."""
+    _refuse_special(path)
     aside = path.with_name(path.name + ASIDE)
     try:
         with _created(aside) as file:
@@ -242,13 +252,23 @@ def _write_and_rename(path: Path, data: bytes, flush: Callable[[int], None]) -> 
         raise
 
 
-def _created(path: Path) -> BinaryIO:
-    """A new file to write to. Folders above it are made, and again where the writer of a video above has just removed
-    one."""
+def _refuse_special(path: Path) -> None:
+    """Raises OSError where a device, a pipe or a socket is: a rename would put a file in its place for everyone."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def _created(path: Path, mode: Literal["xb", "wb"] = "xb") -> BinaryIO:
+    """A file to write to, for "xb" a new one. Folders above it are made, and again where the writer of a video above has
+    just removed one."""
     for _ in range(TRIES):
         with contextlib.suppress(FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            return open(path, "wb")
+            if mode == "xb":  # what is there is of a process that was killed, or a link, which would be followed
+                path.unlink(missing_ok=True)
+            return open(path, mode, opener=open_own)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 

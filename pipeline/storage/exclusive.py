@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import Refusal
-from pipeline.storage.disk import regular
+from pipeline.storage.disk import open_own
 
 NOTHING_ELSE: AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -27,7 +27,7 @@ def held(
 
     name: what the file says of the holder; by default `this_process`. taking: entered while it is written.
     """
-    with open(path, "a+", opener=regular) as file:
+    with open(path, "a+", opener=open_own) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

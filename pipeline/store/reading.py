@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import shlex
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -221,6 +223,21 @@ class VideoStore:
             return self.infos[video_id]
         raise self._missing(video_id)
 
+    def own_names(self, video_ids: Iterable[str]) -> list[str]:
+        """Each id as the store spells it, where one video's differs in Unicode's normal form (NFC, NFD) alone; others stay
+        as they are."""
+        given, there = list(video_ids), set(self.videos)
+        if there.issuperset(given):
+            return given
+        alike: dict[str, list[str]] = {}
+        for video_id in self.videos:
+            alike.setdefault(unicodedata.normalize("NFC", video_id), []).append(video_id)
+        found = [alike.get(unicodedata.normalize("NFC", video_id), []) for video_id in given]
+        return [
+            names[0] if name not in there and len(names) == 1 else name
+            for name, names in zip(given, found, strict=True)
+        ]
+
     def _missing(self, video_id: str) -> Refusal:
         reason = self.quarantine.get(video_id)
         near = difflib.get_close_matches(video_id, self.infos, n=1)
@@ -351,7 +368,7 @@ def _mixed(root: Path, others: list[str]) -> Refusal:
         f" {shown}",
         where=str(root),
         remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
-        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={root}` lists them all",
+        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={shlex.quote(str(root))}` lists them all",
     )
 
 
@@ -361,5 +378,5 @@ def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:
         f"video {video_id!r} is damaged: {error}",
         where=str(path),
         remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
-        f" `make verify STORE={root}` lists all damage",
+        f" `make verify STORE={shlex.quote(str(root))}` lists all damage",
     )

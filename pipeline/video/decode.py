@@ -10,11 +10,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import av
 import numpy as np
 
-from pipeline.errors import UsageError
+from pipeline import arguments
+from pipeline.arguments import LARGEST_COUNT, within
 from pipeline.video.conversion import ToRgb
 from pipeline.video.opening import (
     A_PICTURE,
@@ -31,10 +33,15 @@ BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes
 MAX_BLOCK_FRAMES = 64
 LONGEST_STILL = 600  # seconds between two frames; a broken time beyond it would repeat a frame without end
 MOST_FPS = 1000  # that are taken: each frame of the file is given that often in a second
+LEAST_FPS = 0.001
 LATE_ENDS = Fraction(
     2, 100
 )  # of the declared duration, and two frames' time, may lack at the end before a file counts as cut off
 UNGUARDED: AbstractContextManager[None] = contextlib.nullcontext()
+
+FrameRate = Annotated[float, within(LEAST_FPS, MOST_FPS, "null keeps the file's own rate")]
+FrameRateIfKnown = Annotated[float, within(LEAST_FPS, MOST_FPS, "0 stands for unknown", or_zero=True)]
+Frames = Annotated[int, within(1, LARGEST_COUNT**2, "null takes all frames")]
 
 
 @dataclass(frozen=True)
@@ -63,18 +70,13 @@ class DecodeSettings:
             by default such a file lands in quarantine.
     """
 
-    fps: float | None = None
-    max_frames: int | None = None
+    fps: FrameRate | None = None
+    max_frames: Frames | None = None
     accept_partial: bool = False
 
     def check(self) -> None:
         """Raises UsageError for values that cannot be meant."""
-        if self.fps is not None and not 0 < self.fps <= MOST_FPS:
-            raise UsageError(
-                f"decode fps {self.fps} is not above 0 and at most {MOST_FPS}", remedy="null keeps the file's own rate"
-            )
-        if self.max_frames is not None and self.max_frames < 1:
-            raise UsageError(f"decode max_frames {self.max_frames} is below 1", remedy="null takes all frames")
+        arguments.check_fields(self, "decode.")
 
     def resolved(self) -> DecodeSettings:
         """Checked, numbers in one spelling. Raises UsageError."""

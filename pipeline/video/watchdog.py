@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from pipeline.errors import UsageError
-
 LOOKS = 10  # in one time limit
 _guards: set[_Guard] = set()  # of this process
 
@@ -41,13 +39,6 @@ def watching(seconds: float, act: Callable[[], None]) -> Iterator[AbstractContex
         ended.set()
         if seconds:
             thread.join()
-
-
-def checked_limit(seconds: float) -> float:
-    """A time limit as people give it. Raises UsageError."""
-    if not 0 <= seconds < threading.TIMEOUT_MAX:
-        raise UsageError(f"time_limit {seconds} is not a number of seconds", remedy="0 waits for ever")
-    return seconds
 
 
 def longest_wait() -> float:

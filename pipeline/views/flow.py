@@ -9,18 +9,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline import flow
-from pipeline.errors import UsageError
+from pipeline import arguments, flow
+from pipeline.arguments import Bound, Name
 from pipeline.flow.gathering import Gathering
 from pipeline.flow.quantisation import Mapping, dequantise, linear_values
 from pipeline.views import colour
 from pipeline.views.codec import FrameCodec, JpegCodec, Layout, ZstdFrames, encode
 from pipeline.views.cuts import CutFinder
-from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
+from pipeline.views.size import SHORT_SIDE, Quality, ShortSide, Size, checked_short_side, resize
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 Codec = Literal["jpeg", "zstd"]
@@ -52,15 +52,15 @@ class FlowSettings:
         quality: JPEG quality, 1 to 100.
     """
 
-    estimator: str = "tvl1"
+    estimator: Name = "tvl1"
     parameters: dict[str, Any] = field(default_factory=dict)
     running: dict[str, Any] = field(default_factory=dict)
-    short_side: int = SHORT_SIDE
+    short_side: ShortSide = SHORT_SIDE
     size: Size | None = None
-    bound: float = 20.0
+    bound: Bound = 20.0
     mapping: Mapping = "linear"
     codec: Codec = "jpeg"
-    quality: int = 95
+    quality: Quality = 95
 
     @property
     def frame_codec(self) -> FrameCodec:
@@ -74,13 +74,8 @@ class FlowSettings:
         return {"bound": self.bound, "mapping": mapping, "planes": ["u (right)", "v (down)"], "unit": "pixel"}
 
     def check(self) -> None:
+        arguments.check_fields(self, f"{NAME}.")
         checked_short_side(NAME, self.short_side, self.size)
-        check_quality(NAME, self.quality)
-        if not self.bound > 0:
-            raise UsageError(f"flow bound {self.bound} is not positive")
-        for name, choice, choices in (("mapping", self.mapping, Mapping), ("codec", self.codec, Codec)):
-            if choice not in get_args(choices):
-                raise UsageError(f"flow {name} {choice!r} is not one of {', '.join(get_args(choices))}")
 
     def resolved(self) -> FlowSettings:
         """With the estimator's real name and all its parameters. Whether it works here is not asked: a worker may have

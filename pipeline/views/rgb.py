@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.errors import UsageError
+from pipeline import arguments
 from pipeline.views.codec import Chroma, FrameCodec, JpegCodec, Layout
-from pipeline.views.size import SHORT_SIDE, Size, check_quality, checked_short_side, resize
+from pipeline.views.size import SHORT_SIDE, Quality, ShortSide, Size, checked_short_side, resize
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 NAME = "rgb"
@@ -30,9 +30,9 @@ class RgbSettings:
             themselves).
     """
 
-    short_side: int = SHORT_SIDE
+    short_side: ShortSide = SHORT_SIDE
     size: Size | None = None
-    quality: int = 95
+    quality: Quality = 95
     chroma: Chroma = "4:2:0"
 
     @property
@@ -40,10 +40,8 @@ class RgbSettings:
         return JpegCodec(self.quality, "rgb", self.chroma)
 
     def check(self) -> None:
+        arguments.check_fields(self, f"{NAME}.")
         checked_short_side(NAME, self.short_side, self.size)
-        check_quality(NAME, self.quality)
-        if self.chroma not in get_args(Chroma):
-            raise UsageError(f"rgb chroma {self.chroma!r} is not one of {', '.join(get_args(Chroma))}")
 
     def resolved(self) -> RgbSettings:
         self.check()

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cv2
 import numpy as np
 
+from pipeline.arguments import within
 from pipeline.errors import UsageError
 
 SHORT_SIDE = 256  # pixels, where nothing is asked for
 SMALLEST = 16  # TV-L1's pyramid stops there
+LARGEST = 16384
 
-Size = tuple[int, int]  # height and width
+Side = Annotated[int, within(SMALLEST, LARGEST)]
+ShortSide = Annotated[int, within(SMALLEST, LARGEST, "0 keeps the video's size", or_zero=True)]
+Size = tuple[Side, Side]  # height and width
+Quality = Annotated[int, within(1, 100)]  # of JPEGs
 
 
 def checked_short_side(view: str, short_side: int, size: Size | None) -> int:
-    """The short side that is meant: none beside an exact size. Raises UsageError for sizes that cannot be meant."""
+    """The short side that is meant: none beside an exact size. Raises UsageError where both are chosen."""
     if size is None:
-        if short_side and short_side < SMALLEST:
-            raise UsageError(
-                f"{view} short side {short_side} is below {SMALLEST} pixels", remedy="0 keeps the video's size"
-            )
         return short_side
     if short_side not in (0, SHORT_SIDE):  # the default gives way; a number that somebody chose does not
         raise UsageError(
             f"{view} size {size[0]} x {size[1]} and {view} short side {short_side} contradict each other",
             remedy="give one of them: size does not keep the shape of frames, short_side does",
         )
-    if min(size) < SMALLEST:
-        raise UsageError(
-            f"{view} size {size[0]} x {size[1]} is below {SMALLEST} pixels", remedy="give height and width in pixels"
-        )
     return 0
-
-
-def check_quality(view: str, quality: int) -> None:
-    """Raise UsageError for values that cannot be meant."""
-    if not 1 <= quality <= 100:
-        raise UsageError(f"{view} quality {quality} is not between 1 and 100")
 
 
 def resize(frames: np.ndarray, short_side: int, size: Size | None) -> np.ndarray:

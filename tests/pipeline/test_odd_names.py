@@ -66,3 +66,21 @@ def test_every_odd_name_works_in_every_command(
         assert code == 0, err
         assert Path(f"out/{number}.npy").is_file()
         assert "\x1b" not in out
+
+
+def test_an_id_is_found_in_the_other_normal_form(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stored, typed = "caf\u00e9/\u00fc", "cafe\u0301/u\u0308"
+    Path("v/caf\u00e9").mkdir(parents=True)
+    shutil.copyfile(clip, f"v/{stored}.mp4")
+    assert run("extract", "--videos=v", "--store=s", "--views=rgb", "--workers=1")[0] == 0
+    assert run("export", "s", typed, "--out=out.npy")[0] == 0
+    assert run("preview", "--store=s", f"--videos={json.dumps([typed])}", "--out=sheets")[0] == 0
+    Manifest([Video(typed, "x", "a", "", "test")], ["a"]).save(Path("list.csv"))
+    assert run("annotate", "--store=s", "--manifest=list.csv")[0] == 0
+    assert open_store("s").info(stored).split == "test"
+    assert run("export", "s", "cafe\u0301/other", "--out=other.npy")[0] == 1
+    assert run("remove", "--store=s", f"--videos={json.dumps([typed])}")[0] == 0
+    assert open_store("s").videos == []

@@ -111,6 +111,11 @@ def test_numbers_truth_values_sizes_and_mappings_are_still_read(monkeypatch: pyt
     taken = parsed(monkeypatch, PIPELINE["extract"], given)
     assert (taken["split"], taken["time_limit"], taken["overwrite"]) == (2, 1000.0, True)
     assert (taken["decode"].fps, taken["rgb"].size) == (12.5, (128, 171))
+    many = {f"x{number}": "1" for number in range(200)}
+    spelled = parsed(
+        monkeypatch, PIPELINE["extract"], {"videos": "v", "store": "s", "flow": json.dumps({"parameters": many})}
+    )
+    assert len(spelled["flow"].parameters) == 200
     assert taken["flow"].parameters == {"iterations": 12, "tau": 0.25, "on": True, "name": "x"}
 
 

@@ -273,8 +273,8 @@ def test_what_cannot_be_shown_fails(
 
     refused(2, 'unknown stage "motoin".*did you mean "motion".*pixels, motion', "--stage", "motoin")
     refused(2, "no batch 3 of epoch 0.*a batch from 0 to 2", "--batch", 3)
-    refused(2, "no batch 0 of epoch -1.*an epoch from 0", "--epoch", -1)
-    refused(2, "0 videos cannot be shown", "--videos", 0)
+    refused(2, "epoch -1 is out of range", "--epoch", -1)
+    refused(2, "videos 0 is out of range", "--videos", 0)
     refused(1, "the preview cannot be written.*recipe.yaml", "--out", recipe / "p.html")
     refused(
         1,

@@ -193,8 +193,6 @@ def test_work_that_is_refused_fails_with_one(store: VideoStore, tmp_path: Path, 
     run = tmp_path / "run"
     refused(pretrain(tmp_path / "nothing", run, recipe), "there is no store", str(tmp_path / "nothing"))
     refused(pretrain(tmp_path, run, recipe), "this is not a costream store")
-    (tmp_path / "file").write_text("mine")
-    refused(pretrain(store.root, tmp_path / "file", recipe), "the run's path is a file")
     refused(pretrain(store.root, store.root, recipe), "not empty and not a run")
     long = runs.write(tmp_path / "long.yaml", runs.settings(IN_BATCH, clips={"length": 9, "stride": 3, "size": [8, 8]}))
     refused(pretrain(store.root, run, long), "a clip needs 27 frames (clips of 9, 3 apart)", str(store.root))
@@ -234,6 +232,8 @@ def test_wrong_usage_fails_with_two(store: VideoStore, tmp_path: Path, call: Run
     refused(pretrain(store.root, run, good, "--hardware.devices", 3), "cannot be shared evenly by 3 processes")
     refused(pretrain(store.root, run, good, "--hardware.reader", "lmdb"), 'unknown reader "lmdb"', "opencv, dali")
     refused(pretrain(store.root, run, good, "--seed", "one"), "seed")
+    (tmp_path / "file").write_text("mine")
+    refused(pretrain(store.root, tmp_path / "file", good), "is a file, not a folder")
     refused(pretrain(store.root, run, good, "--sede", 1), "sede")
     for no_time in ("soon", "1:30", "1:60:00", "-1", ""):
         refused(pretrain(store.root, run, good, f"--time_limit={no_time}"), f"{no_time!r} is no length of time", "23.5")

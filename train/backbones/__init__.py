@@ -25,7 +25,7 @@ BACKBONES = Registry(
     },
 )
 
-Width = Annotated[float, Field(gt=0)]  # what every channel count is multiplied with, as recipes may say it
+Width = Annotated[float, Field(gt=0, le=64)]  # what every channel count is multiplied with, as recipes may say it
 
 
 class Backbone(nn.Module):

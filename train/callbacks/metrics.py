@@ -6,7 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -90,7 +90,7 @@ class Metrics(Callback):
     def flush(self) -> None:
         """Make durable the lines before a checkpoint that vouches for their steps."""
         if self.path.is_file():
-            with storage.writing("the metrics", self.path), open(self.path, "ab", opener=storage.regular) as file:
+            with storage.writing("the metrics", self.path), self._appending() as file:
                 os.fsync(file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,13 +117,13 @@ class Metrics(Callback):
         self.waited = self.spent = 0.0
         self.passes = self.steps = 0
         if trainer.is_global_zero:
-            with (
-                storage.writing("the metrics", self.path),
-                open(self.path, "a", encoding="utf-8", opener=storage.regular) as file,
-            ):
+            with storage.writing("the metrics", self.path), self._appending() as file:
                 file.write(json.dumps(self.latest) + "\n")
         for logger in trainer.loggers:
             logger.log_metrics(values, step)
+
+    def _appending(self) -> TextIO:
+        return open(self.path, "a", encoding="utf-8", opener=storage.open_own)
 
     def _stacked(self) -> Tensor:
         return torch.stack([torch.as_tensor(total, dtype=torch.float64) for total in self.sums.values()])

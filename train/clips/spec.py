@@ -11,7 +11,8 @@ from train.clips.colour import Statistics
 from train.clips.streams import Made, Mirror, Stream, known_input
 from train.settings import Settings, told_as_setting
 
-Side = Annotated[int, Field(ge=1)]
+LONGEST, LARGEST_SIDE = 10_000, 16_384  # of clips, in frames and in pixels
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 Sides = Annotated[tuple[Side, Side], Field(strict=False)]  # YAML has lists
 FRACTION = TypeAdapter(Annotated[float, Field(strict=True, gt=0, le=1)])
 
@@ -49,8 +50,8 @@ class ClipSpec(Settings):
             mean, hue in HSV, box blurs, every step rounded and cut to 0..255 (docs/methods.md 7.2).
     """
 
-    length: int = Field(ge=1)
-    stride: int = Field(ge=1)
+    length: int = Field(ge=1, le=LONGEST)
+    stride: int = Field(ge=1, le=LONGEST)
     size: Sides
     crop: float | Literal["whole"] = "whole"
     streams: dict[str, StreamSettings] = {}

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from pipeline.arguments import Cores, Name
 from pipeline.errors import UsageError
 from train.settings import check_number
 
@@ -28,10 +29,10 @@ class Hardware:
         compile: Compile the networks (torch.compile): faster steps after a first one that takes minutes.
     """
 
-    reader: str = "auto"
-    threads: int = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
+    reader: Name = "auto"
+    threads: Cores = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
+    devices: Cores = 1
     compile: bool = False
 
 

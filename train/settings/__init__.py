@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.validation import told
 
+LARGEST = 2**32 - 1  # whole number that any setting takes, as seeds do; many have a range of their own
 S = TypeVar("S", bound="Settings")
 
 
@@ -32,10 +33,12 @@ class Settings(BaseModel):
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
-            for key in given:
+            for key, value in given.items():
                 if key not in cls.model_fields:
                     with told_as_setting():
                         refuse_unknown("key", key, cls.model_fields)
+                if isinstance(value, int) and abs(value) > LARGEST:
+                    raise cannot_be(f"{value!r} is out of range", f"at most {LARGEST:,}", key)
         return given
 
     def changed(self, **values: Any) -> Self:

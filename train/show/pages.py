@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jinja2
+
+from pipeline.terminal import visible
 
 
 def environment(package: str) -> jinja2.Environment:
-    """The templates of a package; every name that one uses must be given, and text is escaped."""
+    """The templates of a package; every name that one uses must be given, and text is escaped, also what would steer the
+    page as a terminal."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if type(value) is str else value  # and not what is escaped already

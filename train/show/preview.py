@@ -106,15 +106,13 @@ def write_preview(
 
 
 def shown_videos(loader: ClipLoader, store: VideoStore, epoch: int, batch: int, videos: int) -> list[Shown]:
-    """The first `videos` of a batch of an epoch. Raises UsageError for an epoch or batch that there is not."""
-    if epoch < 0 or not 0 <= batch < len(loader):
+    """The first `videos` of a batch of an epoch. Raises UsageError for a batch that there is not."""
+    if batch >= len(loader):
         raise UsageError(
             f"there is no batch {batch} of epoch {epoch}",
             where=str(store.root),
-            remedy=f"an epoch from 0, and a batch from 0 to {len(loader) - 1}",
+            remedy=f"a batch from 0 to {len(loader) - 1}",
         )
-    if videos < 1:
-        raise UsageError(f"{videos} videos cannot be shown", remedy="--videos is at least 1")
     number = epoch * len(loader) + batch
     # A reader on a GPU leaves clips there; the colours are on the CPU until a trainer moves a batch.
     made = loader.load(number).mapped(lambda tensor: tensor.cpu())

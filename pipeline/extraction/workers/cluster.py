@@ -59,8 +59,6 @@ CONNECT_SECONDS = 20  # to wait for the answer of a running scheduler
 
 def check_scheduler(scheduler: str, workers: int) -> None:
     """Raises UsageError for a choice that cannot be meant; see `workers_for_extraction`."""
-    if workers < 0:
-        raise UsageError(f"workers {workers} is below 0", remedy="0 takes the default")
     if scheduler in ("", "slurm"):
         return
     if "://" not in scheduler and not Path(scheduler).is_file():
@@ -68,11 +66,26 @@ def check_scheduler(scheduler: str, workers: int) -> None:
             f"scheduler {scheduler!r} is no address (tcp://host:port), no scheduler file that is here, and not slurm",
             remedy="start one with `dask scheduler --scheduler-file FILE`, or leave it out: workers on this machine",
         )
+    if "://" not in scheduler:
+        _check_scheduler_file(Path(scheduler))
     if workers:
         raise UsageError(
             f"a running scheduler has the workers it has, so --workers {workers} cannot be met",
             where=scheduler,
             remedy="leave --workers out, or start as many with `dask worker`",
+        )
+
+
+def _check_scheduler_file(path: Path) -> None:
+    try:
+        known = isinstance(json.loads(storage.read_regular(path))["address"], str)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        known = False
+    if not known:
+        raise UsageError(
+            "it is no scheduler file: it holds no address",
+            where=str(path),
+            remedy="give the file that `dask scheduler --scheduler-file FILE` has written",
         )
 
 

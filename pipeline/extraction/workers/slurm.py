@@ -16,6 +16,7 @@ from typing import Any
 from dask.utils import parse_bytes
 from distributed import Status
 
+from pipeline.arguments import Cores, Text
 from pipeline.errors import Refusal, UsageError
 
 # Of every worker that a run starts, on whatever machine.
@@ -46,21 +47,19 @@ class SlurmSettings:
         logs: Folder for the jobs' output, on a file system that they see; empty keeps sbatch's own.
     """
 
-    queue: str = ""
-    account: str = ""
-    walltime: str = "12:00:00"
-    cores: int = 8
-    memory: str = "4GB"
-    directives: tuple[str, ...] = ()
-    setup: tuple[str, ...] = ()
-    python: str = ""
-    interface: str = ""
-    logs: str = ""
+    queue: Text = ""
+    account: Text = ""
+    walltime: Text = "12:00:00"
+    cores: Cores = 8
+    memory: Text = "4GB"
+    directives: tuple[Text, ...] = ()
+    setup: tuple[Text, ...] = ()
+    python: Text = ""
+    interface: Text = ""
+    logs: Text = ""
 
     def for_workers(self, workers: int) -> SlurmSettings:
         """With no more cores in a job than there are workers to be. Raises UsageError."""
-        if self.cores < 1:
-            raise UsageError(f"slurm cores {self.cores} is below 1", remedy="give the workers of one job")
         try:
             parse_bytes(self.memory)
         except ValueError as error:
