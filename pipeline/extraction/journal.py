@@ -35,6 +35,7 @@ class Summary:
     quarantined: dict[str, str] = field(default_factory=dict)
     annotated: int = 0  # of how many videos the manifest says something else than before
     in_quarantine: int = 0  # refused by earlier runs and left alone by this one
+    lost: tuple[str, ...] = ()  # gone, and not brought back by this run
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
 

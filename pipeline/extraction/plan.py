@@ -148,6 +148,7 @@ def plan(
     summary = Summary(
         skipped=sum(row.video_id in done for row in manifest.rows),
         in_quarantine=sum(row.video_id in refused for row in manifest.rows),
+        lost=tuple(name for name in store.listing.table.missing if name not in todo),
     )
     return Plan(todo, {name: adding[name] for name in todo if name in adding}, summary)
 

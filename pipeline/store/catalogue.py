@@ -232,11 +232,12 @@ class Catalogue:
                 path = layout.catalogue_path(root)
                 local = storage.is_local(path) and storage.require_regular(path)  # which is read piece by piece
                 source = local or pa.BufferReader(storage.read(path))
+                size = path.stat().st_size if local else source.size
                 self._file = pq.ParquetFile(source, page_checksum_verification=True)
                 stated = self._file.metadata
                 self.told, self._listed = stated.metadata[DIGEST], stated.metadata[FORMS]
                 self.forms = {text: number for number, text in enumerate(records.parse_json(self._listed))}
-                self._check(stated)
+                self._check(stated, size)
                 self.there, self.count = True, stated.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -247,17 +248,14 @@ class Catalogue:
             self._check_rows(batch)
             yield batch
 
-    def _check(self, stated: Any) -> None:
-        """Raises ValueError for what no catalogue says of itself; sizes are looked at before memory is taken for
-        them."""
+    def _check(self, stated: Any, size: int) -> None:
+        """Raises ValueError for what no catalogue of so many bytes says of itself, before memory is taken for it."""
         if not self._file.schema_arrow.remove_metadata().equals(COLUMNS):
             raise ValueError("its columns are others")
         groups = [stated.row_group(number).num_rows for number in range(stated.num_row_groups)]
         if any(not 0 < rows <= ROWS for rows in groups) or sum(groups) != stated.num_rows:
             raise ValueError("its row groups are others")
-        if stated.num_rows * DIGEST_BYTES > stated.serialized_size + sum(
-            stated.row_group(number).total_byte_size for number in range(stated.num_row_groups)
-        ):
+        if stated.num_rows * DIGEST_BYTES > size:
             raise ValueError("it has more rows than bytes for them")
         for text in self.forms:
             Form.parse(text)

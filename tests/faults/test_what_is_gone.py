@@ -86,7 +86,13 @@ def test_a_lost_video_stays_lost_when_others_come_until_it_is_removed_by_a_comma
     small.write(videos / "walk" / "new.mp4", 4)
     listed = folder.read(videos)
     rows = [row for row in listed.rows if row.video_id != "walk/a"]
-    assert run_here(Manifest(rows, listed.classes), videos, store, SMALL).stored == 1
+    summary = run_here(Manifest(rows, listed.classes), videos, store, SMALL)
+    assert (summary.stored, summary.lost) == (1, ("walk/a",))
+    stores.print_summary(summary, str(store))
+    assert (
+        "missing 1 videos that were stored are gone, and this run does not list them: 'walk/a'"
+        in capsys.readouterr().err
+    )
     assert gone(store) == {"videos/walk/a/zarr.json": "walk/a"}
     stores.status(str(store))
     assert "missing      1 videos that were stored are gone" in capsys.readouterr().out
