@@ -114,6 +114,7 @@ class AnnotationsHead(Facts):
 class Inventory(Facts):
     """Of a store, see `inventory`. quarantine: quoted ids."""
 
+    videos: Count = 0
     quarantine: list[str] = []
     in_hand: list[str] = []
     lost: list[str] = []

@@ -144,6 +144,10 @@ def test_bytes_of_no_meaning_are_refused_by_every_reader(store: Path, kind: str)
     path.unlink()
     path.mkdir()
     refused_or_right(store, f"{kind}, a folder in its place")
+    path.rmdir()
+    os.mkfifo(path)
+    refused_or_right(store, f"{kind}, a FIFO in its place")
+    path.unlink()
     put(path, original)
 
 
