@@ -22,7 +22,7 @@ from pipeline.extraction.journal import Summary, last_run, same_bytes
 from pipeline.importers.inventory import Extracted, Place
 from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
-from pipeline.store import catalogue, compatibility, layout, open_store
+from pipeline.store import VideoStore, catalogue, compatibility, layout, open_store
 from pipeline.store import verify as verification
 from pipeline.terminal import Terminal, marked
 from pipeline.video.decode import Undecodable

@@ -54,8 +54,8 @@ class Catalogue:
             if root is not None:
                 path = layout.catalogue_path(root)
                 local = storage.is_local(path) and storage.require_regular(path)  # which is read piece by piece
-                source = local or pa.BufferReader(storage.read(path))
-                size = path.stat().st_size if local else source.size
+                source = local or pa.BufferReader(content := storage.read(path))
+                size = path.stat().st_size if local else len(content)
                 self._file = pq.ParquetFile(source, page_checksum_verification=True)
                 stated = self._file.metadata
                 self.told, self._listed = stated.metadata[DIGEST], stated.metadata[FORMS]
