@@ -96,8 +96,7 @@ def evaluate(
     chosen = chosen or of_methods([stage.metadata["method"] for stage in trained_stages])
     if told := store.table.told_of_missing():
         log.warning("%s", told)
-    empty = store.table.names(np.flatnonzero(store.table.frames < 1))
-    if empty:
+    if empty := store.table.names(np.flatnonzero(store.table.frames < 1)):
         first = named([repr(video) for video in empty], SHOWN)
         log.warning("%d videos have no frame that all views have, and are left out: %s", len(empty), first)
     videos = evaluated_videos(store, set(empty))
@@ -388,16 +387,12 @@ def _networks(stage: Stage) -> list[tuple[str, str, Network]]:
 def _others(run: Path, store: VideoStore, trained_stages: Sequence[Stage]) -> list[Record]:
     """What was measured of the run's present checkpoints on other stores, or by other annotation sets."""
     path, present = run / "results.json", {checkpoints.digest(stage.checkpoint) for stage in trained_stages}
+    here = data_of(store), store.annotated.name
     try:
         found = results.read(path) if path.is_file() else []
     except Refusal as refusal:
         log.info("%s is written anew: %s", path, refusal.what)
         return []
-    here = data_of(store), store.annotated.name
-    return [
-        record
-        for record in found
-        if (record.data, record.set_name) != here
-        and not record.set_name.startswith(results.MEAN)
-        and set(record.checkpoint.split("+")) <= present
-    ]
+    found = [record for record in found if (record.data, record.set_name) != here]
+    found = [record for record in found if not record.set_name.startswith(results.MEAN)]
+    return [record for record in found if set(record.checkpoint.split("+")) <= present]

@@ -46,15 +46,38 @@ class CheckpointFacts(Facts):
     recipe_hash: str
 
 
+class StreamState(Facts):
+    """Of the loader of a stage, at its place in the stream of batches."""
+
+    delivered: Count
+
+
+class LoopState(Facts):
+    combined_loader: list[StreamState] = []
+
+
+class FitLoop(Facts):
+    state_dict: LoopState = LoopState()
+
+
+class Loops(Facts):
+    fit_loop: FitLoop = FitLoop()
+
+
+class Optimiser(Facts):
+    param_groups: list[dict[str, Any]] = []
+    state: dict[int, Any] = {}
+
+
 class Content(Facts):
     """The same of the rest, where it is there: Lightning checks nothing of what it goes on with."""
 
     state_dict: dict[str, Any]
     hyper_parameters: dict[str, Any]
-    optimizer_states: list[dict[str, Any]] = []
+    optimizer_states: list[Optimiser] = []
     lr_schedulers: list[dict[str, Any]] = []
-    loops: dict[str, Any] = {}
-    callbacks: dict[str, Any] = {}
+    loops: Loops = Loops()
+    callbacks: dict[str, dict[str, Any]] = {}
     epoch: Count = 0
     global_step: Count = 0
 

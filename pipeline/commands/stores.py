@@ -46,7 +46,7 @@ from pipeline.video.watchdog import watching
 from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
-SHOWN = 5  # groups of videos that a note names
+SHOWN = 5  # videos, or groups of them, that a note names
 QUIET = 10.0  # seconds without a further video until that is told
 T = TypeVar("T")
 console = Terminal()
@@ -152,7 +152,7 @@ def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600
         threads: Videos that are read at once; 0 takes 2 from a disk and 32 from an object store, which answers late.
         time_limit: Seconds to wait for the next video, in case its disk hangs; 0 waits for ever.
     """
-    opened = _open_for_verification(store)
+    opened = open_store(store)
     began, videos, read, damage = time.perf_counter(), 0, 0, []
     total = sum(1 for _ in catalogue.record_files(opened.root))
     threads = threads or (2 if storage.is_local(opened.root) else 32)
@@ -278,16 +278,6 @@ def print_notes(listed: Manifest) -> None:
         errors.print(marked("note", "yellow", note))
 
 
-def _open_for_verification(path: str) -> VideoStore:
-    """A store whose root is damaged is a finding, told as such."""
-    try:
-        return open_store(path)
-    except (ValueError, KeyError) as error:
-        raise Refusal(
-            f"the store's own zarr.json is damaged: {error}", where=path, remedy="restore it from a copy"
-        ) from error
-
-
 def _told_of_last_run(store: Path) -> str:
     try:
         run = last_run(store)
@@ -317,6 +307,9 @@ def print_summary(summary: Summary, store: str) -> None:
             errors.print(marked(what, "yellow", f"{len(videos)} videos"))
         for line in quarantine.lines(videos, {}):
             errors.print(line)
+    if summary.lost:
+        told = f"{len(summary.lost)} videos that were stored are gone, and this run does not list them"
+        errors.print(marked("missing", "yellow", f"{told}: {named([repr(name) for name in summary.lost], SHOWN)}"))
     if summary.stored:
         if told := _told_of_same_bytes(open_store(store)):
             errors.print(marked("note", "yellow", told))

@@ -96,9 +96,9 @@ class Existing:
         try:
             pictures, pairs = _pictures(self, video.video_id, Counter())
             record = stored.record
-            found = changes(record["file"], _identity([(picture,) for picture in pictures]))
+            found = changes(record.get("file", {}), _identity([(picture,) for picture in pictures]))
             if self.flow is not None:
-                found += [f"flow {change}" for change in changes(record["flow_file"], _identity(pairs))]
+                found += [f"flow {change}" for change in changes(record.get("flow_file", {}), _identity(pairs))]
         except Undecodable as error:
             return [error.reason]
         return found

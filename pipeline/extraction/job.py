@@ -228,8 +228,9 @@ def _store(
 def _refuse_another(before: dict[str, Any], frames: int, identity: dict[str, Any]) -> None:
     """Raises Undecodable where views would be added to a video that others were made of something else."""
     now = {"length": frames, **identity}
-    stored = {"length": before["length"], **before["file"]}
-    if differing := [f"{key} {stored[key]} then, {value} now" for key, value in now.items() if stored[key] != value]:
+    stored = {"length": before["length"], **before.get("file", {})}
+    differing = [f"{key} {stored.get(key)} then, {value} now" for key, value in now.items() if stored.get(key) != value]
+    if differing:
         raise Undecodable(f"this is not what its other views were made of: {'; '.join(differing)}", "end")
 
 

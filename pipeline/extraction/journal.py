@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.extraction.job import Outcome
-from pipeline.store.records import RunBegan, RunDid
+from pipeline.store.records import RunBegan, RunDid, RunStored
 from pipeline.store.table import VideoTable
 from pipeline.store.writing import writing_to
 from pipeline.validation import check, parse_json
@@ -35,6 +35,7 @@ class Summary:
     quarantined: dict[str, str] = field(default_factory=dict)
     annotated: int = 0  # of how many videos the manifest says something else than before
     in_quarantine: int = 0  # refused by earlier runs and left alone by this one
+    lost: tuple[str, ...] = ()  # gone, and not brought back by this run
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
 
@@ -162,7 +163,8 @@ def same_bytes(store: Path, table: VideoTable) -> list[list[str]]:
     """The ids of stored videos that were made of equal bytes, group by group, as far as the journals tell."""
     made: dict[str, tuple[str, str]] = {}  # video id -> digests of its record and its source, of the last run
     for told in _lines(store):
-        with contextlib.suppress(LookupError, TypeError):
+        with contextlib.suppress(ValueError):
+            check(RunStored, told)
             made[told["video_id"]] = told["record"], told["source"]
     of_source = defaultdict(list)
     for video_id, (record, source) in made.items():
@@ -183,7 +185,10 @@ def same_bytes(store: Path, table: VideoTable) -> list[list[str]]:
 def _lines(store: Path) -> Iterator[Any]:
     """Every line of every journal, in the order of the runs, that can be read."""
     for file in sorted(storage.files_below(_folder(store)), key=lambda file: file.path.name):
-        for line in (storage.read_if_there(file.path) or b"").splitlines():
+        content = b""
+        with contextlib.suppress(OSError):  # what is no file tells nothing
+            content = storage.read_if_there(file.path) or b""
+        for line in content.splitlines():
             with contextlib.suppress(ValueError):
                 yield parse_json(line)
 

@@ -78,8 +78,7 @@ def run_into(
         with writing_to(path):
             sweep(path)  # what workers left that died
             add_groups(path, found.todo)  # the writer of `a`, done again, may have removed the one above `a/b`
-            catalogue.save(path)
-            inventory.settle(path)
+            inventory.settle(path, catalogue.save(path))
 
 
 def _traces(root: Path) -> tuple[Any, ...]:

@@ -70,12 +70,16 @@ class VideoFiles:
             now = {"bytes": status.st_size, "sha256": storage.file_digest(file)}
         except OSError:
             return []  # it is gone or cannot be read; what is stored of it is whole all the same
-        return changes(stored.record["file"], now)
+        return changes(stored.record.get("file", {}), now)
 
 
 def changes(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Each entry of `now` that differs from what is stored: ["bytes 123 -> 456", ...]."""
-    return [f"{key} {_brief(stored[key])} -> {_brief(value)}" for key, value in now.items() if stored[key] != value]
+    return [
+        f"{key} {_brief(stored.get(key, ''))} -> {_brief(value)}"
+        for key, value in now.items()
+        if stored.get(key) != value
+    ]
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ def plan(
     summary = Summary(
         skipped=sum(row.video_id in done for row in manifest.rows),
         in_quarantine=sum(row.video_id in refused for row in manifest.rows),
+        lost=tuple(name for name in store.listing.table.missing if name not in todo),
     )
     return Plan(todo, {name: adding[name] for name in todo if name in adding}, summary)
 

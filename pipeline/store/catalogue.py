@@ -27,30 +27,13 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import columns, inventory, layout, records, stamps
+from pipeline.store.catalogue_file import COLUMNS, DIGEST, DIGEST_BYTES, FORMS, FOUND, ROWS, Catalogue, sealed
 from pipeline.store.table import Form, VideoTable
 from pipeline.validation import Facts
 
 Result = TypeVar("Result")
 
-DIGEST_BYTES = 16  # of a record's digest that are kept
-COLUMNS = pa.schema(
-    [
-        ("folder", pa.string()),  # below `videos`: sorted by it, as the file system is walked
-        ("video_id", pa.string()),
-        ("length", pa.int32()),
-        ("fps", pa.float64()),
-        ("digest", pa.binary(DIGEST_BYTES)),
-        ("form", pa.int32()),  # place in the list of forms, which is in the file's metadata
-        ("cuts", pa.list_(pa.int32())),
-        ("source", pa.string()),
-        ("bytes", pa.int64()),  # of the video's file; -1 where the record does not tell
-    ]
-)
-FOUND = COLUMNS.append(pa.field("stamp", pa.int64())).append(pa.field("cached", pa.bool_()))
-FORMS = b"costream.forms"
-DIGEST = b"costream.digest"  # of the forms and all columns: the checksums of pages leave out the file's footer
 STEP = 0.02  # seconds: file systems tell times in steps of up to 10 ms
-ROWS = 65_536  # of a row group, 8 MB
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
 
 
@@ -91,8 +74,9 @@ def _with_missing(root: Path, table: VideoTable, known: Catalogue) -> VideoTable
     return dataclasses.replace(table, missing=tuple(missing)) if missing else table
 
 
-def save(root: Path) -> None:
-    """Bring the catalogue up to date, by a full scan; the same store gives the same bytes."""
+def save(root: Path) -> int:
+    """Bring the catalogue up to date, by a full scan; the same store gives the same bytes. Returns how many videos there
+    are."""
 
     def write(batches: Iterator[pa.RecordBatch], known: Catalogue) -> tuple[Written, list[str], bool]:
         made = written(batches, known.forms)
@@ -105,6 +89,7 @@ def save(root: Path) -> None:
         inventory.lose(root, vanished)
         storage.write_atomically(layout.catalogue_path(root), made.content)
         stamps.save(root, made.digest, made.stamps)
+    return len(made.stamps)
 
 
 @dataclass(frozen=True)
@@ -132,9 +117,9 @@ def written(batches: Iterable[pa.RecordBatch], forms: dict[str, int]) -> Written
             columns.digest_into(hashed, kept)
             file.write_batch(kept, row_group_size=ROWS)
         listed = numbers.listed()
-        sealed = _sealed(hashed, listed)
-        file.add_key_value_metadata({FORMS: listed, DIGEST: sealed})
-    return Written(sink.getvalue().to_pybytes(), sealed, np.concatenate(seen), cached)
+        digest = sealed(hashed, listed)
+        file.add_key_value_metadata({FORMS: listed, DIGEST: digest})
+    return Written(sink.getvalue().to_pybytes(), digest, np.concatenate(seen), cached)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -193,7 +178,7 @@ def vanished(root: Path) -> list[str]:
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, pa.ArrowException):
         known = Catalogue(root)
-        there = pa.array([_folder(file) for file in record_files(root) if not _is_plain(file)], pa.string())
+        there = pa.array([_folder(file) for file in record_files(root) if not is_plain(file)], pa.string())
         for batch in known.batches():
             gone = pc.invert(pc.is_in(batch.column("folder"), value_set=there))
             found += batch.column("video_id").filter(gone).to_pylist()
@@ -213,79 +198,9 @@ def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Re
     return use(_regrouped(_merged(root, nothing)), nothing)
 
 
-class Catalogue:
-    """What `catalogue.parquet` says, read a few rows at a time; empty where there is none.
-
-    there: whether there is one. count: of its rows. told: its own digest. vanished: videos in it that a scan has not
-    found. forms: what many videos have in common; a scan adds those of the records that it reads. Whether all was as written is known when the last batch was
-    read.
-    """
-
-    def __init__(self, root: Path | None) -> None:
-        self.there, self.count = False, 0
-        self.vanished: list[str] = []
-        self.forms: dict[str, int] = {}
-        self._hashed, self.told, self._listed = hashlib.sha256(), b"", b""
-        self._file: Any = None
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if root is not None:
-                path = layout.catalogue_path(root)
-                local = storage.is_local(path) and storage.require_regular(path)  # which is read piece by piece
-                source = local or pa.BufferReader(storage.read(path))
-                self._file = pq.ParquetFile(source, page_checksum_verification=True)
-                stated = self._file.metadata
-                self.told, self._listed = stated.metadata[DIGEST], stated.metadata[FORMS]
-                self.forms = {text: number for number, text in enumerate(records.parse_json(self._listed))}
-                self._check(stated)
-                self.there, self.count = True, stated.num_rows
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows, a row group at a time."""
-        for group in range(self._file.num_row_groups if self._file else 0):
-            (batch,) = self._file.read_row_group(group, use_threads=False).to_batches()
-            columns.digest_into(self._hashed, batch)
-            self._check_rows(batch)
-            yield batch
-
-    def _check(self, stated: Any) -> None:
-        """Raises ValueError for what no catalogue says of itself; sizes are looked at before memory is taken for
-        them."""
-        if not self._file.schema_arrow.remove_metadata().equals(COLUMNS):
-            raise ValueError("its columns are others")
-        groups = [stated.row_group(number).num_rows for number in range(stated.num_row_groups)]
-        if any(not 0 < rows <= ROWS for rows in groups) or sum(groups) != stated.num_rows:
-            raise ValueError("its row groups are others")
-        if stated.num_rows * DIGEST_BYTES > stated.serialized_size + sum(
-            stated.row_group(number).total_byte_size for number in range(stated.num_row_groups)
-        ):
-            raise ValueError("it has more rows than bytes for them")
-        for text in self.forms:
-            Form.parse(text)
-
-    def _check_rows(self, batch: pa.RecordBatch) -> None:
-        """Raises ValueError for rows that no commit record could give."""
-        if any(column.null_count for column in batch.columns):
-            raise ValueError("values are missing")
-        length, fps, form, size = (columns.numbers(batch.column(name)) for name in ("length", "fps", "form", "bytes"))
-        cuts = columns.values(batch.column("cuts"))
-        if (
-            length.min() < 0
-            or size.min() < -1
-            or not (np.isfinite(fps) & (fps >= 0)).all()
-            or form.min() < 0
-            or form.max() >= len(self.forms)
-            or cuts.min(initial=0) < 0
-        ):
-            raise ValueError("values are out of range")
-
-    def is_whole(self) -> bool:
-        """Whether what was read, all of it, is what was written."""
-        return self._file is None or _sealed(self._hashed, self._listed) == self.told
-
-
 def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
     """Every committed video with the columns FOUND, sorted by folder, in pieces of any size."""
-    files = ((_folder(file), file.stamp) for file in record_files(root) if not _is_plain(file))
+    files = ((_folder(file), file.stamp) for file in record_files(root) if not is_plain(file))
     folder, stamp = next(files, END)
     first, before = 0, stamps.load(root, known.told, known.count)
     for batch in known.batches():
@@ -312,7 +227,7 @@ def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
         yield piece.rows()
 
 
-def _is_plain(file: storage.Entry) -> bool:
+def is_plain(file: storage.Entry) -> bool:
     """Whether it is no record, by its size. Many requests are saved on an object store by not reading plain groups,
     which `verify` does; on a disk a damaged record of that size shows."""
     if file.size != PLAIN_GROUP or not storage.is_local(file.folder):
@@ -468,10 +383,3 @@ class _InOrderOfUse:
     def listed(self) -> bytes:
         texts = list(self.forms)
         return json.dumps([texts[number] for number in self.numbers]).encode()
-
-
-def _sealed(hashed: Any, forms: bytes) -> bytes:
-    """Digest of rows and forms."""
-    whole = hashed.copy()
-    whole.update(forms)
-    return whole.hexdigest().encode()

@@ -1,7 +1,7 @@
 """What must be in a store: `inventory.json` and `annotations.json`, which no reader needs and `verify` asks.
 
-Videos are listed by the catalogue, as it was when a run last ended well. Beside it, the inventory names what is to be
-in quarantine, and videos that were found missing when a catalogue forgot them. What a run is going to redo or to remove
+Videos are listed by the catalogue, as it was when a run last ended well. Beside it, the inventory says how many they
+are, names what is to be in quarantine, and videos that were found missing when a catalogue forgot them. What a run is going to redo or to remove
 it names before it touches it, as `in_hand`; nobody misses that until a run has ended well. So whatever is missing
 otherwise was taken by somebody else, at whatever moment runs were killed.
 """
@@ -55,11 +55,11 @@ def lose(root: Path, video_ids: Iterable[str]) -> None:
         storage.write_atomically(layout.inventory_path(root), _file(before.model_copy(update={"lost": found})))
 
 
-def settle(root: Path) -> None:
-    """After a run, whose catalogue is written, has ended well. Raises OSError."""
+def settle(root: Path, videos: int) -> None:
+    """After a run has ended well. videos: how many the catalogue lists, which is written. Raises OSError."""
     add_annotation_sets(root, layout.annotations_written(root))
     content = storage.read_if_there(layout.inventory_path(root))
-    after = Inventory(quarantine=in_quarantine(root), lost=missing(root, read(root), ()))
+    after = Inventory(videos=videos, quarantine=in_quarantine(root), lost=missing(root, read(root), ()))
     if content != (written := _file(after)):
         storage.write_atomically(layout.inventory_path(root), written)
 

@@ -324,8 +324,21 @@ class VideoStore:
             raise self.corrupt_shard(video_id, view, part, error) from error
 
     def corrupt_shard(self, video_id: str, view: str, part: int, error: Exception) -> Refusal:
-        """The refusal of a video one of whose shards is not what was written."""
-        return corrupt(self.root, video_id, self._shard_path(video_id, view, part), error)
+        """The refusal of a video one of whose shards is not what was written; or not what it was when it was listed."""
+        path = self._shard_path(video_id, view, part)
+        try:
+            now = (catalogue.read_record(layout.record_path(self.root, video_id)) or {}).get("digest", "")
+        except FileNotFoundError:
+            now = ""
+        except Refusal:
+            return corrupt(self.root, video_id, path, error)
+        if now.startswith(self.info(video_id).digest):
+            return corrupt(self.root, video_id, path, error)
+        return Refusal(
+            f"video {video_id!r} was extracted anew, or removed, after the store was opened: {error}",
+            where=str(path),
+            remedy="run the same command again; to go on with the old videos put them back",
+        )
 
     def _shard_path(self, video_id: str, view: str, part: int) -> Path:
         return shard.path(self.path(video_id, view), part, len(self.shape(video_id, view)))

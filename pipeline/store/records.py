@@ -93,6 +93,14 @@ class RunDid(Facts):
     frames: Frames
 
 
+class RunStored(Facts):
+    """A line of a journal that tells of which bytes a record was made."""
+
+    video_id: str
+    record: str
+    source: str
+
+
 class FormFacts(Facts):
     """Of what many videos in a catalogue have in common."""
 
@@ -114,6 +122,7 @@ class AnnotationsHead(Facts):
 class Inventory(Facts):
     """Of a store, see `inventory`. quarantine: quoted ids."""
 
+    videos: Count = 0
     quarantine: list[str] = []
     in_hand: list[str] = []
     lost: list[str] = []

@@ -37,8 +37,7 @@ def remove(root: Path, video_ids: Collection[str]) -> None:
             for video_id in video_ids:
                 VideoWriter(root, video_id).discard()
                 storage.remove(layout.quarantine_path(root, video_id))
-            catalogue.save(root)
-            inventory.settle(root)
+            inventory.settle(root, catalogue.save(root))
 
 
 def known(store: VideoStore) -> set[str]:

@@ -15,6 +15,7 @@ from pipeline.store.reading import VideoStore
 from pipeline.validation import Facts
 
 CHANGED = "its bytes are not what was written"
+NAMELESS = "videos are gone, and it cannot tell which: it is gone too, or damaged"
 GONE = "it is gone: it was written and nobody removed it by a command"
 
 
@@ -44,7 +45,7 @@ def verify(store: VideoStore, threads: int = 2) -> Iterator[tuple[str, int, list
     with ThreadPoolExecutor(threads) as pool:  # hashing and reading both let other threads run
         yield from filter(None, pool.map(lambda folder: _check(store, folder, labels), folders))
         yield from filter(None, pool.map(lambda path: _quarantined(store, path), refused))
-    yield from _missing(store)
+    yield from _missing(store, sum(1 for file in catalogue.record_files(store.root) if not catalogue.is_plain(file)))
 
 
 def _class_list(store: VideoStore) -> tuple[frozenset[str] | None, list[Damage]]:
@@ -78,8 +79,8 @@ def _inventory(store: VideoStore) -> Iterator[Damage]:
         yield Damage("", refusal.where, refusal.what)
 
 
-def _missing(store: VideoStore) -> Iterator[tuple[str, int, list[Damage]]]:
-    """Videos and quarantine files that a list says must be there, and are not."""
+def _missing(store: VideoStore, there: int) -> Iterator[tuple[str, int, list[Damage]]]:
+    """Videos and quarantine files that a list says must be there, and are not. there: how many videos are."""
     root = store.root
     try:
         now = inventory.read(root)
@@ -93,6 +94,8 @@ def _missing(store: VideoStore) -> Iterator[tuple[str, int, list[Damage]]]:
         return
     for name in lost:
         yield name, 0, [Damage(name, str(layout.record_path(root, name)), GONE)]
+    if (more := listed.videos - len(listed.in_hand) - len(lost) - there) > 0:
+        yield "", 0, [Damage("", str(layout.catalogue_path(root)), f"{more} {NAMELESS}")]
     for quoted in unrefused:
         name, path = layout.unquoted(quoted), root / "quarantine" / f"{quoted}.json"
         yield name, 0, [Damage(name, str(path), GONE)]

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.errors import Refusal
 from pipeline.extraction import job
-from pipeline.extraction.journal import journal, last_run, origins
+from pipeline.extraction.journal import journal, last_run, origins, same_bytes
 from pipeline.extraction.plan import VideoFiles, plan
 from pipeline.importers import folder
 from pipeline.show import export
@@ -61,6 +61,7 @@ def store(whole: Path) -> Iterator[Path]:
 def put(path: Path, content: bytes) -> None:
     if path.is_dir():
         shutil.rmtree(path)
+    path.unlink(missing_ok=True)  # it may be a FIFO
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
@@ -86,7 +87,7 @@ def readers(root: Path) -> list[Callable[[], object]]:
         lambda: frames(root),
         lambda: open_store(root).flow("walk/a", slice(None)),
         lambda: open_store(root).linear_values("flow"),
-        lambda: (last_run(root), origins(root)),
+        lambda: (last_run(root), origins(root), same_bytes(root, open_store(root).table)),
         lambda: removal.known(open_store(root)),
         lambda: annotation.load(root, "extraction"),
         lambda: plan(folder.read(files.root), open_store(root), SETTINGS, files),
@@ -144,6 +145,10 @@ def test_bytes_of_no_meaning_are_refused_by_every_reader(store: Path, kind: str)
     path.unlink()
     path.mkdir()
     refused_or_right(store, f"{kind}, a folder in its place")
+    path.rmdir()
+    os.mkfifo(path)
+    refused_or_right(store, f"{kind}, a FIFO in its place")
+    path.unlink()
     put(path, original)
 
 

@@ -143,6 +143,18 @@ def test_verify_reads_a_video_again_that_is_replaced_while_it_is_read(
     assert done
 
 
+def test_a_reader_that_opened_the_store_before_is_told_that_a_video_is_another_now(videos: Path, store: Path) -> None:
+    opened = open_store(store)
+    assert len(opened.encoded("walk/a", "rgb", slice(None))) == 3
+    small.write(videos / "walk" / "a.mp4", 7, frames=5)
+    run_here(folder.read(videos), videos, store, SMALL, overwrite=True)
+    with pytest.raises(Refusal, match="'walk/a' was extracted anew, or removed, after the store was opened"):
+        opened.encoded("walk/a", "rgb", [0])
+    removal.remove(store, ["walk/a"])
+    with pytest.raises(Refusal, match="'walk/a' was extracted anew, or removed, after the store was opened"):
+        opened.encoded("walk/a", "rgb", [0])
+
+
 def test_what_vanishes_from_quarantine_while_it_is_listed_is_no_error(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

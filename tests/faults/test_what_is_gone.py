@@ -15,7 +15,7 @@ from pipeline.errors import Refusal
 from pipeline.importers import folder
 from pipeline.manifest import Manifest
 from pipeline.store import annotation, catalogue, inventory, layout, open_store, removal, shard
-from pipeline.store.verify import GONE, verify
+from pipeline.store.verify import GONE, NAMELESS, verify
 from tests.faults import small
 from tests.faults.disk import Disk
 from tests.faults.small import SMALL
@@ -86,7 +86,13 @@ def test_a_lost_video_stays_lost_when_others_come_until_it_is_removed_by_a_comma
     small.write(videos / "walk" / "new.mp4", 4)
     listed = folder.read(videos)
     rows = [row for row in listed.rows if row.video_id != "walk/a"]
-    assert run_here(Manifest(rows, listed.classes), videos, store, SMALL).stored == 1
+    summary = run_here(Manifest(rows, listed.classes), videos, store, SMALL)
+    assert (summary.stored, summary.lost) == (1, ("walk/a",))
+    stores.print_summary(summary, str(store))
+    assert (
+        "missing 1 videos that were stored are gone, and this run does not list them: 'walk/a'"
+        in capsys.readouterr().err
+    )
     assert gone(store) == {"videos/walk/a/zarr.json": "walk/a"}
     stores.status(str(store))
     assert "missing      1 videos that were stored are gone" in capsys.readouterr().out
@@ -96,16 +102,14 @@ def test_a_lost_video_stays_lost_when_others_come_until_it_is_removed_by_a_comma
     assert open_store(store).table.missing == ()
 
 
-def test_a_class_that_is_gone_with_the_catalogue_is_known_only_by_what_was_lost_before(
-    videos: Path, store: Path
-) -> None:
+def test_videos_that_are_gone_together_with_the_catalogue_are_counted(videos: Path, store: Path) -> None:
     layout.catalogue_path(store).unlink()
-    shutil.rmtree(store / "videos" / "walk" / "a")
     assert gone(store) == {}
-    catalogue.save(store)
-    shutil.rmtree(store / "videos" / "walk" / "b")
-    catalogue.save(store)
-    assert gone(store) == {"videos/walk/b/zarr.json": "walk/b"}
+    shutil.rmtree(store / "videos" / "walk")
+    (found,) = [item for _, _, items in verify(open_store(store)) for item in items]
+    assert (found.video_id, found.path, found.what) == ("", str(layout.catalogue_path(store)), f"2 {NAMELESS}")
+    run_here(folder.read(videos), videos, store, SMALL)
+    assert gone(store) == {}
 
 
 def test_a_damaged_record_of_a_plain_folders_size_shows(store: Path) -> None:

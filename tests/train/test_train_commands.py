@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.__main__ import COMMANDS as PIPELINE
 from pipeline.commands import console
-from pipeline.store import VideoStore, annotation, open_store
+from pipeline.store import VideoStore, annotation, catalogue, layout, open_store
 from pipeline.store.annotation import AnnotationSet, Said
 from tests.patience import PATIENCE
 from tests.train import runs
@@ -26,6 +27,7 @@ from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train import checkpoints, commands, stages
 from train.__main__ import COMMANDS
+from train.stage_data import training_set_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -274,3 +276,16 @@ def test_sigterm_to_the_command_itself(store: VideoStore, tmp_path: Path) -> Non
     runs.run(recipe, store, run)
     runs.run(recipe, store, tmp_path / "whole")
     runs.assert_same_runs(tmp_path / "whole", run, "pixels")
+
+
+def test_training_on_fewer_videos_than_were_stored_is_told(
+    store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = Path(shutil.copytree(store.root, tmp_path / "store"))
+    catalogue.save(root)
+    gone = store.videos[3]
+    shutil.rmtree(layout.video_folder(root, gone))
+    recipe, opened = runs.load(tmp_path / "recipe.yaml", IN_BATCH), open_store(root)
+    commands._tell_of_beginning(recipe, opened, training_set_of(recipe, recipe.stages[0], opened), tmp_path / "run")
+    told = f"1 videos that were stored are gone, and nobody removed them by a command: '{gone}'"
+    assert told in capsys.readouterr().err
