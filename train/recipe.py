@@ -230,7 +230,8 @@ class Recipe(Settings):
                     if stream not in self.channels:
                         refuse_unknown("stream", stream, self.channels)
                 stage.settings.check_batch(self.batch_of(stage))
-            for network in stage.settings.networks.values():
+            open_yet = GIVEN_RUN in stage.start.values()  # parts of the network that the run will give
+            for network in () if open_yet else stage.settings.networks.values():
                 with told_as_setting("clips"):
                     for length in self.sampling_of(stage).lengths(self.clips):
                         network.check_clips(length, self.clips.size)
