@@ -165,6 +165,16 @@ def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tens
     }
 
 
+def made_by(path: Path) -> list[str]:
+    """The methods that a checkpoint of ours, and those that it began with, were trained by; of another file none."""
+    loaded = files.load(path, remedy="train it, or download it, first")
+    if not isinstance(loaded, dict) or METADATA not in loaded:
+        return []
+    facts = loaded[METADATA]
+    published = facts.get("published", {}).get("method", "")
+    return [facts["method"], *facts.get("after", ()), *([published] if published else [])]
+
+
 def networks_of(path: Path) -> dict[str, NetworkSettings]:
     """Stream -> what its network is made with, of a checkpoint of ours. Raises Refusal."""
     content = read(path)

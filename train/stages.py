@@ -177,6 +177,9 @@ def run_stage(
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = _convolutions_are_right(recipe, stage, hardware)
     facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right)
+    facts["after"] = sorted(
+        {method for file in _start_files(recipe, stage, run) for method in checkpoints.made_by(file)}
+    )
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -242,11 +245,14 @@ def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> i
 
 def starting_weights(recipe: Recipe, stage: StageSettings, run: Path) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
     """Role of a stage -> part -> the state dict that it starts from. Raises Refusal as `checkpoints` does."""
+    files = zip(stage.start, _start_files(recipe, stage, run), strict=True)
+    return {role: checkpoints.starting_weights(file, stage.settings.starts[role]) for role, file in files}
+
+
+def _start_files(recipe: Recipe, stage: StageSettings, run: Path) -> list[Path]:
+    """Of its roles, as `start` lists them."""
     names = [other.name for other in recipe.stages]
-    files = {
-        role: checkpoint_path(run, given) if given in names else Path(given) for role, given in stage.start.items()
-    }
-    return {role: checkpoints.starting_weights(file, stage.settings.starts[role]) for role, file in files.items()}
+    return [checkpoint_path(run, given) if given in names else Path(given) for given in stage.start.values()]
 
 
 def _start(

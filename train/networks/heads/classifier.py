@@ -25,6 +25,7 @@ class Classifier(Head):
     """
 
     unit: ClassVar[bool] = False
+    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
