@@ -86,7 +86,7 @@ def evaluate(
         half: features are kept as float16, in half the space.
 
     Returns:
-        The report's path and the records.
+        The report's path, or where the results or features are if there is nothing for it to tell of; and the records.
 
     Raises:
         Refusal: no run or no checkpoint, a store of fewer than two recordings, a damaged checkpoint.
@@ -113,10 +113,11 @@ def evaluate(
         log.warning("%s", damaged)
         videos = [video for video in videos if video not in damaged.videos]
         records = _measured(run, trained_stages, store, videos, chosen, reader_name, threads, half)
-    results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
+    if everything := [*_others(run, store, trained_stages), *records]:
+        results.write(run / "results.json", everything)
     if not any(record.metric == "R@1" for record in records):
         log.warning("there is no report: nothing was retrieved by class, of which it tells")
-        return run / "results.json", records
+        return run / ("results.json" if everything else "features"), records
     return write_report(run, store), records
 
 

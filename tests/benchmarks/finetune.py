@@ -22,7 +22,6 @@ from train.recipe import Recipe
 
 PRE_TRAINED = 650  # steps of RGB in the recipe small of CoCLR
 KINDS = ("finetune", "probe", "scratch", "scratch-long")
-METRIC = "classifier_top1"
 
 
 def main() -> None:
@@ -47,7 +46,8 @@ def main() -> None:
             command("train", name, recipe=recipe, store=store, out=run, seed=seed, **given)
             command("eval", "evaluate", run=run, store=store, protocols="[clean]")
             records = results.read(run / "results.json")
-            found[kind] += [r.value for r in records if (r.metric, r.network, r.stream) == (METRIC, "trained", "rgb")]
+            metric = "probe_top1" if kind == "probe" else "finetune_top1"
+            found[kind] += [record.value for record in records if (record.metric, record.stream) == (metric, "rgb")]
     for kind, values in found.items():
         spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
         each = " ".join(f"{100 * value:.1f}" for value in values)
