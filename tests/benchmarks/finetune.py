@@ -18,7 +18,6 @@ from pathlib import Path
 from eval import results
 from tests.benchmarks.methods import command, make_store, write
 from train import recipe as recipes
-from train.recipe import Recipe
 
 PRE_TRAINED = 650  # steps of RGB in the recipe small of CoCLR
 KINDS = ("finetune", "probe", "scratch", "scratch-long")
@@ -40,10 +39,10 @@ def main() -> None:
             command("train", "pretrain", method="coclr", recipe=arguments.recipe, store=store, run=start, seed=seed)
         for kind in KINDS:
             run = out / f"{kind}-{seed}"
-            recipe = write(rgb_alone(kind), out / "recipes" / f"{kind}.yaml")
             given = {} if kind.startswith("scratch") else {"run": start}
             name = "probe" if kind == "probe" else "finetune"
-            command("train", name, recipe=recipe, store=store, out=run, seed=seed, **given)
+            recipe = recipes_of(out)[kind]
+            command("train", name, recipe=recipe, store=store, out=run, seed=seed, streams="[rgb]", **given)
             command("eval", "evaluate", run=run, store=store, protocols="[clean]")
             records = results.read(run / "results.json")
             metric = "probe_top1" if kind == "probe" else "finetune_top1"
@@ -55,17 +54,12 @@ def main() -> None:
     (out / "finetune.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
-def rgb_alone(kind: str) -> Recipe:
-    """The small recipe of a kind, with its stage on RGB."""
-    folder, name = {
-        "finetune": ("finetune", "small"),
-        "probe": ("probe", "small"),
-    }.get(kind, ("finetune", "small-scratch"))
-    recipe = recipes.load(recipes.FOLDER / folder / f"{name}.yaml")
-    (stage,) = [stage for stage in recipe.stages if stage.name == "rgb"]
-    if kind == "scratch-long":
-        stage = stage.changed(steps=stage.steps + PRE_TRAINED)
-    return recipe.of_stages([stage])
+def recipes_of(out: Path) -> dict[str, str]:
+    """By kind, a name or a file: what comes along, but for the longer one."""
+    scratch = recipes.load(recipes.find("finetune", "small-scratch"))
+    longer = [stage.changed(steps=stage.steps + PRE_TRAINED) for stage in scratch.stages]
+    path = write(scratch.of_stages(longer), out / "recipes" / "scratch-long.yaml")
+    return {"finetune": "small", "probe": "small", "scratch": "small-scratch", "scratch-long": str(path)}
 
 
 if __name__ == "__main__":
