@@ -190,6 +190,16 @@ def test_an_evaluation_has_the_classifiers_and_computes_nothing_twice(
     assert (run / "results.json").read_bytes() == before
 
 
+def test_a_classifier_is_tested_by_the_protocol_of_the_method_that_it_began_with(run: Path, store: VideoStore) -> None:
+    for stream, after in (("rgb", ["infonce", "coclr"]), ("flow", [])):
+        path = run / stream / "checkpoints" / "last.ckpt"
+        content = torch.load(path, weights_only=True)
+        content["costream"]["after"] = after
+        checkpoints.write(content, path)
+    _, records = evaluate.evaluate(run, store, None, "opencv", 1)
+    assert {r.protocol for r in records if r.metric == "finetune_top1"} == {"clean", "coclr"}
+
+
 def test_what_cannot_be_tested_is_told(run: Path, store: VideoStore, ten: Protocol) -> None:
     checkpoint = run / "rgb" / "checkpoints" / "last.ckpt"
     content = torch.load(checkpoint, weights_only=True)

@@ -137,7 +137,8 @@ def test_the_commands_train_and_go_on(
     path = str(recipe(tmp_path))
     assert commands.finetune(str(store.root), run, path, hardware=HARDWARE) == 0
     assert "training on labels 'a tiny run' (stages: rgb) on 13 videos" in capsys.readouterr().err
-    assert checkpoints.metadata(tmp_path / "mine-finetune" / "rgb" / "checkpoints" / "last.ckpt")["finished"]
+    facts = checkpoints.metadata(tmp_path / "mine-finetune" / "rgb" / "checkpoints" / "last.ckpt")
+    assert facts["finished"] and facts["after"] == ["infonce"]  # by whose protocol it is tested
     assert commands.finetune(str(store.root), run, path, hardware=HARDWARE) == 0
     assert "finished already" in capsys.readouterr().err
     frozen = str(recipe(tmp_path, frozen=True))
