@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
-from tests.train import runs
+from tests.train import layouts, runs
 from tests.train.runs import HARDWARE, IN_BATCH, INFONCE
+from tests.train.test_published import published_state
 from train import checkpoints, commands, finetune, stages
-from train.recipe import Recipe
+from train.recipe import FOLDER, Recipe
 
 SHORT = {"name": "rgb", "method": "classify", "steps": 2, "start": {"network": "<run>"}}
 OPTIMISER = {"name": "sgd", "lr": 0.01}
@@ -152,3 +154,35 @@ def test_the_commands_train_and_go_on(
     with pytest.raises(UsageError, match="begins with a run, and none is given"):  # nothing is trained from nowhere
         commands.pretrain("classify", str(store.root), tmp_path / "new", str(recipe(tmp_path)), hardware=HARDWARE)
     assert not (tmp_path / "new").exists()
+
+
+PUBLISHED: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+    "coclr": lambda: published_state("infonce"),
+    "vicc": lambda: layouts.of_list("vicc_single_r21d"),
+    "goca": lambda: layouts.of_list("goca_r2plus1d_18_custom_sharedhead"),
+    "slic": layouts.slic,
+    "dpc": lambda: layouts.predictive("18"),
+    "cocon": lambda: layouts.predictive("18", statistics=True),
+}
+
+
+LARGE = ("coclr", "goca", "slic")  # many weights
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in PUBLISHED]
+)
+def test_published_networks_are_fine_tuned_by_the_recipe_of_their_paper(name: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": PUBLISHED[name](), "epoch": 1}, tmp_path / "rgb.pth.tar")
+    commands.import_files(tmp_path / "run", rgb=tmp_path / "rgb.pth.tar")
+    listed = ("finetune", "probe") if (FOLDER / "probe" / f"{name}.yaml").is_file() else ("finetune",)
+    for folder in listed:
+        found = begun(finetune.find(folder, name), tmp_path / "run", ["rgb"]).of_classes(["a", "b", "c"])
+        [stage] = found.stages
+        weights = stages.starting_weights(found, stage, tmp_path)["network"]
+        made = checkpoints.create("classify", stage.settings, found.channels, seed=0)
+        checkpoints.start_from(made.starting["network"][0], weights, "here")
+        trunk = checkpoints.load_method(stages.checkpoint_path(tmp_path / "run", "rgb")).networks["rgb"]
+        assert runs.flatten(dict(made.network.backbone.state_dict())) == runs.flatten(dict(trunk.backbone.state_dict()))
+        assert made.network.pool.cells == trunk.pool.cells and made.network.head.linear.weight.shape[0] == 3
+        assert ("aggregation" in weights) == (name in ("dpc", "cocon"))
