@@ -23,6 +23,7 @@ from eval.splits import TESTED
 from pipeline import storage
 from pipeline.errors import Refusal, named
 from pipeline.store import VideoStore
+from pipeline.validation import parse_json
 from train import checkpoints, provenance, reader
 from train.methods.classify import ClassifySettings
 from train.networks.network import CLASSES, Network
@@ -101,9 +102,11 @@ def read_json(path: Path, store: VideoStore) -> Probabilities:
     Raises Refusal for another file, for a path that is none of the store's videos, or is two.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(storage.read_regular(path))
         rows = [entry["mean_prob"] if isinstance(entry, dict) else entry for entry in content.values()]
         values = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError("not all of it are probabilities")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Refusal(
             f"these are no probabilities: {error!r}", where=str(path), remedy='{"path": {"mean_prob": [[...]]}}'

@@ -94,7 +94,7 @@ def stages(run: Path) -> list[Stage]:
 def _chosen(last: Path, written: dict[str, Any]) -> Path:
     """A stage's last checkpoint; or, where the recipe chooses by the classes of held-out training videos, its best."""
     best = last.with_name("best.ckpt")
-    by_held_out = written.get("keep_best", {}).get("metric") == TOP1
+    by_held_out = written.get("keep_best") == {"metric": TOP1, "mode": "max"}
     return best if by_held_out and best.is_file() else last
 
 

@@ -45,6 +45,7 @@ class CheckpointFacts(Facts):
     versions: dict[str, str]
     store_videos_hash: str
     recipe_hash: str
+    after: list[str] = []
 
 
 class Content(Facts):
@@ -170,6 +171,7 @@ def made_by(path: Path) -> list[str]:
     loaded = files.load(path, remedy="train it, or download it, first")
     if not isinstance(loaded, dict) or METADATA not in loaded:
         return []
+    _check_content(loaded, path)
     facts = loaded[METADATA]
     published = facts.get("published", {}).get("method", "")
     return [facts["method"], *facts.get("after", ()), *([published] if published else [])]

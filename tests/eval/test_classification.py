@@ -265,6 +265,8 @@ def test_the_authors_files_are_written_and_read(run: Path, store: VideoStore, te
         ('{"/x/nowhere/": {"mean_prob": [[0.1, 0.2, 0.7]]}}', "none of the store's videos"),
         ('{"VIDEO/": {"mean_prob": [[0.5, 0.5]]}}', "probabilities of 2 classes, and the store has 3"),
         ('{"VIDEO/": {"prob": 1}}', "no probabilities"),
+        ('{"VIDEO/": [[0.5, 0.7, -0.2]]}', "not all of it are probabilities"),
+        ('{"VIDEO/": [[0.5, 0.2, 0.3]], "VIDEO/": [[0.5, 0.2, 0.3]]}', "no probabilities"),
         ("[1, 2]", "no probabilities"),
         ("{", "no probabilities"),
     ],
