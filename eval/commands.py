@@ -7,9 +7,8 @@ import logging
 import tempfile
 from pathlib import Path
 
-from eval import classification
+from eval import classification, embed
 from eval import compare as comparing
-from eval import embed
 from eval import search as searching
 from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
@@ -39,11 +38,11 @@ def evaluate(
     annotations: list[str] | str = "",
     half: bool = False,
 ) -> None:
-    """All that applies to a run, then the report: retrieval and linear probe of its networks, trained and untrained, and
-    the test of its classifiers. Safe to repeat. What is left out is told, and why.
+    """All that applies to a run, then the report: retrieval and linear probe of its networks, trained and untrained,
+    and the test of its classifiers. Safe to repeat. What is left out is told, and why.
 
     Test videos look for training videos of their class. Without the split test a part of the others is held out, whole
-    recordings; without labels there are features and neighbours.
+    recordings; without labels there are features, neighbours and clusters.
     Features are kept in RUN/features and computed again only when something that they depend on has changed.
 
     Args:

@@ -73,7 +73,8 @@ def recipe_text(run: Path) -> str:
 
 
 def stages(run: Path) -> list[Stage]:
-    """The stages that have a checkpoint, which is the one to evaluate, in the recipe's order. A run that is not finished gives those it has.
+    """The stages that have a checkpoint, which is the one to evaluate, in the recipe's order. A run that is not
+    finished gives those it has.
 
     Raises:
         Refusal: no run here, or not one checkpoint yet.

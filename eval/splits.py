@@ -36,9 +36,9 @@ def judged(store: VideoStore) -> tuple[VideoStore, list[LeftOut]]:
     """The store with a part to test and a part to compare with.
 
     As they are where there are videos of the splits train and test. Otherwise videos without a split, or of val, stand
-    in for train, and val for test; where one split is alone, a quarter of its videos, whole recordings of each class, is
-    held out of it and tested. What stands in for what is told, and is part of the annotation set's name. Where there are
-    labels, videos without one do not count.
+    in for train, and val for test; where one split is alone, a quarter of its videos, whole recordings of each class,
+    is held out of it and tested. What stands in for what is told, and is part of the annotation set's name. Where there
+    are labels, videos without one do not count.
 
     Raises Refusal for a store of fewer than two recordings.
     """
@@ -62,8 +62,8 @@ def judged(store: VideoStore) -> tuple[VideoStore, list[LeftOut]]:
     splits = _held_out(store, np.flatnonzero(counted & (said.splits == SPLITS.index(alone))))
     count = int((splits == SPLITS.index(TESTED)).sum())
     why = (
-        f"there are {_called(alone)} alone: {count} of them, whole recordings, are held out and tested; a network that was"
-        " trained on this store has seen them, if only without labels"
+        f"there are {_called(alone)} alone: {count} of them, whole recordings, are held out and tested; a network that"
+        " was trained on this store has seen them, if only without labels"
     )
     return _with_splits(store, splits, f"{alone or 'none'}-held-out"), [LeftOut(why)]
 

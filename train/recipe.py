@@ -67,8 +67,8 @@ class NeighbourSettings(Settings):
 class HeldOutSettings(Settings):
     """Classes of held-out videos while a classifier is trained: `held_out_top1` and `held_out_cross_entropy`.
 
-    Each held-out video's middle clip is classified as evaluation sees it. With `keep_best: {metric: held_out_top1, mode:
-    max}` the network is chosen by them, and never by test videos.
+    Each held-out video's middle clip is classified as evaluation sees it. With `keep_best: {metric: held_out_top1,
+    mode: max}` the network is chosen by them, and never by test videos.
 
     Args:
         every: Steps between two looks; 0 for none, and then nothing is held out for it.
@@ -249,7 +249,7 @@ class Recipe(Settings):
 
     @property
     def held_out_share(self) -> float:
-        """Of the training videos, the largest that someone holds out to look at: neighbours, a learning rate, classes."""
+        """Of the training videos, which are held out where something looks at them: neighbours, a rate, classes."""
         watched = self.neighbours.every or any(stage.settings.optimiser.schedule == "plateau" for stage in self.stages)
         return max(self.neighbours.share if watched else 0.0, self.held_out.share if self.held_out.every else 0.0)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import evaluate, results, splits
+from eval import clusters, evaluate, results, splits
 from eval.bank import FeatureBank
 from eval.report import write_report
 from eval.runs import bank_path, stages
@@ -108,9 +108,8 @@ def test_what_labels_do_not_suffice_for_is_told(said: Path) -> None:
 
     assert found(train="aabb", test="ab") == set()
     assert found(train="aaaa", test="aa") == found(train="abcd", test="ab") == {"probe"}
-    assert (
-        found(train="", test="ab") == found(train="ab", test="") == found(train="", test="") == {"retrieval", "probe"}
-    )
+    assert found(train="", test="ab") == {"retrieval", "probe"}
+    assert found(train="ab", test="a") == found(train="", test="") == {"retrieval", "probe", "clusters"}
 
 
 def test_a_store_with_the_split_train_alone_is_evaluated(run: Path, said: Path, told: list[str]) -> None:
@@ -147,6 +146,11 @@ def test_a_store_without_labels_gives_features_and_neighbours(
     ]
     assert [(line["video_id"], line["neighbour"]) for line in lines] == [(one, other) for one, other, _ in wanted]
     assert [float(line["similarity"]) for line in lines] == pytest.approx([value for *_, value in wanted], abs=1e-5)
+    with open(path.with_name(f"{path.stem}-clusters.csv"), newline="") as file:
+        grouped = list(csv.DictReader(file))
+    assert [line["video_id"] for line in grouped] == bank.video_ids
+    for one in clusters.cluster(bank.features, bank.labels, seed=int(bank.attributes["seed"])):
+        assert [int(line[one.algorithm]) for line in grouped] == one.assignments.tolist()
     monkeypatch.setattr("eval.features.compute", lambda *_, **__: pytest.fail("computed again"))
     evaluate.evaluate(run, store, ["clean"], "opencv", 1)
 

@@ -24,7 +24,8 @@ TOP1, ENTROPY = "held_out_top1", "held_out_cross_entropy"  # in metrics.jsonl
 
 
 class HeldOutClasses(Watching):
-    """`held_out_top1` and `held_out_cross_entropy`, by the middle clip of each video; see `train.recipe.HeldOutSettings`."""
+    """`held_out_top1` and `held_out_cross_entropy`, by the middle clip of each video; see
+    `train.recipe.HeldOutSettings`."""
 
     def __init__(
         self,
