@@ -16,11 +16,9 @@ from pipeline.errors import UsageError, refuse_unknown
 from train import recipe as recipes
 
 OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "supervised"})
-# What our commands measure in another way than the papers, or not at all.
-UNMEASURED = {
-    "linear_top1": "our probe is a logistic regression on features",
-    "finetune_top1": "no command fine-tunes",
-}
+# Metric -> command, and folder of recipes, that trains what it measures; of these methods others' recipes are meant.
+TRAINED_BY = {"linear_top1": "probe", "finetune_top1": "finetune"}
+AS_OF = {"infonce": "coclr", "ubernce": "coclr", "cmc": "coclr", "supervised": "scratch"}
 WORDS = {"linear_top1": "linear", "finetune_top1": "fine-tuned"}
 NOT_SEEN = "the values could not be seen"
 
@@ -141,8 +139,12 @@ def _never(row: Row) -> str:
 
 def _cannot(row: Row, metric: str) -> str:
     """Why a row cannot be made with what is here; "" if it can."""
-    if reason := _never(row) or UNMEASURED.get(metric, ""):
+    if reason := _never(row):
         return reason
+    if metric in TRAINED_BY and _recipe(row.method) not in _names(TRAINED_BY[metric]):
+        return f"train/recipes/{TRAINED_BY[metric]} has none of {row.method}"
+    if row.method == "supervised":
+        return ""
     if metric.startswith("R@") and row.protocol not in PROTOCOLS:
         return f"there is no protocol {row.protocol}"
     return "" if row.released else _without_recipe(row.method, row.pretraining, row.network, row.clip)
@@ -164,8 +166,21 @@ def _without_recipe(method: str, pretraining: str, network: str, clip: str) -> s
     return ""
 
 
+def _recipe(method: str) -> str:
+    return AS_OF.get(method, method)
+
+
+@functools.cache
+def _names(folder: str) -> frozenset[str]:
+    return frozenset(path.stem for path in (recipes.FOLDER / folder).glob("*.yaml"))
+
+
 def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
-    run = f"runs/{row.method}-{row.pretraining}"
+    run, data = f"runs/{row.method}-{row.pretraining}", number.data if number else row.pretraining
+    if row.method == "supervised":
+        run = f"runs/scratch-{data}"
+        begin = f"make finetune RECIPE=scratch STORE=stores/{data} OUT={run}"
+        return begin, f"make evaluate RUN={run} STORE=stores/{data} ARGS='--protocols [{row.protocol}]'"
     if row.released:
         run = f"runs/released-{row.method}-{row.pretraining}"
         begin = f".venv/bin/python -m train import --{row.stream} FILE --pretraining {row.pretraining} --run {run}"
@@ -173,4 +188,8 @@ def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
         begin = f"make pretrain METHOD={row.method} RECIPE={row.pretraining} STORE=stores/{row.pretraining} RUN={run}"
     if not number:
         return (begin,)
-    return begin, f"make evaluate RUN={run} STORE=stores/{number.data} ARGS='--protocols [{row.protocol}]'"
+    evaluate = f"make evaluate RUN={run}{{}} STORE=stores/{data} ARGS='--protocols [{row.protocol}]'"
+    if (kind := TRAINED_BY.get(number.metric)) and _recipe(row.method) in _names(kind):
+        train = f"make {kind} RECIPE={_recipe(row.method)} RUN={run} STORE=stores/{data}"
+        return begin, train, evaluate.format(f"-{kind}")
+    return begin, evaluate.format("")
