@@ -25,6 +25,7 @@ from pipeline.errors import Refusal, named
 from pipeline.store import VideoStore
 from pipeline.validation import parse_json
 from train import checkpoints, provenance, reader
+from train.hardware.precision import TORCHS_TF32
 from train.methods.classify import ClassifySettings
 from train.networks.network import CLASSES, Network
 
@@ -254,6 +255,7 @@ def _asked(
                 contents=contents,
                 sides="",
                 reader="",
+                tf32=stage.metadata.get("tf32", TORCHS_TF32),
             )
             networks[checkpoint, stream] = loaded[stream]
             asked.append(Tested(stage, stream, protocol, settings, request, checkpoint))

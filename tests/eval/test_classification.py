@@ -133,14 +133,18 @@ def test_a_published_probe_gives_what_the_same_network_gives_by_hand(
     torch.save({"state_dict": state, "epoch": 99}, tmp_path / "probe.pth.tar")
     (tmp_path / "classInd.txt").write_text("".join(f"{place} {name}\n" for place, name in enumerate(store.classes, 1)))
     import_files(tmp_path / "run", rgb=tmp_path / "probe.pth.tar", classes=tmp_path / "classInd.txt")
-    small = Protocol("small", "Ten small crops.", classifier=Look(Windows("centre"), crops=10, frames=8, size=(32, 32)))
+    small = Protocol(
+        "small",
+        "Ten small crops.",
+        classifier=Look(Windows("centre"), crops=10, frames=8, size=(32, 32), pixels="ours"),
+    )
     monkeypatch.setitem(PROTOCOLS, "small", small)
     video = next(video for video, info in store.infos.items() if info.split == "test")
     records, left_out = classified(tmp_path / "run", store, small, [video])
     assert {record.metric for record in records} == {"probe_top1", "probe_top5"} and not left_out
     found = probabilities(tmp_path / "run", store, "small", "rgb")
 
-    stream = CLIPS.changed(size=(32, 32)).stream("rgb")
+    stream = CLIPS.changed(size=(32, 32), pixels="ours").stream("rgb")
     backbone.eval()
     each = []
     for clip in clips_by_hand(store, video, stream, [(21 - 8) // 2], 8, 1, 0.9333):
