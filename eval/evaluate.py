@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval import classification, clusters, features, fusion, linear, results, retrieval, streams, unlabelled
+from eval import classification, clusters, features, results, retrieval, streams, unlabelled
 from eval.bank import FeatureBank
-from eval.features import GALLERY, Request, Seen
+from eval.features import Request, Seen
+from eval.measuring import Measured, fuse, measure
 from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
@@ -49,20 +50,6 @@ class Subject:
     protocol: str
     network: str
     stream: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, and classes
-    (Q,) that the nearest ones vote for, none where streams are put together in class probabilities alone; and class
-    probabilities (Q, C). What labels do not suffice for is none."""
-
-    ranks: np.ndarray | None
-    voted: np.ndarray | None
-    probabilities: np.ndarray | None
-    classes: np.ndarray | None
-    wanted: np.ndarray
-    have: np.ndarray
 
 
 def evaluate(
@@ -177,13 +164,26 @@ def _measured(
             written = unlabelled.write(FeatureBank.load(path), PROTOCOLS[name].centre, path)
             listed = " and ".join(map(str, written))
             errors.print(f"{subject.stage}, {subject.stream}, protocol {name}: neighbours and clusters in {listed}")
+    return [*records, *_tested(run, trained_stages, store, videos, chosen, reader_name, threads)]
+
+
+def _tested(
+    run: Path,
+    trained_stages: Sequence[Stage],
+    store: VideoStore,
+    videos: list[str],
+    chosen: Sequence[Protocol],
+    reader_name: str,
+    threads: int,
+) -> list[Record]:
+    """What the test of the run's classifiers gives, told."""
     found, left_out = classification.tested(run, trained_stages, store, videos, chosen, reader_name, threads)
     for sentence in left_out:
         log.warning("%s", sentence)
     for record in found:
         who = f"{record.stage}, {record.stream}, protocol {record.protocol}"
         errors.print(f"{who}: {record.metric} {100 * record.value:.1f} % (guessing {100 * (record.chance or 0):.1f} %)")
-    return [*records, *found]
+    return found
 
 
 def _streams(stage: Stage) -> list[Stream]:
@@ -215,54 +215,6 @@ def asked_for(protocols: Sequence[str] | None) -> list[Protocol]:
 def of_methods(methods: Collection[str]) -> list[Protocol]:
     """The protocol `clean`, and those of the papers that the methods are of."""
     return [p for p in PROTOCOLS.values() if p.name == "clean" or set(p.methods) & set(methods)]
-
-
-def measure(bank: FeatureBank, centre: bool, lacking: Collection[str] = ()) -> Measured:
-    """Retrieval and linear probe of one bank, test videos against training videos, but for what is lacking."""
-    tested, gallery = bank.rows(TESTED), bank.rows(GALLERY)
-    wanted, have = bank.labels[tested], bank.labels[gallery]
-    ranks = voted = probabilities = classes = None
-    if "probe" not in lacking:
-        seed = int(bank.attributes["seed"])
-        result = linear.probe(bank.features[gallery], have, bank.features[tested], wanted, seed=seed)
-        probabilities, classes = result.probabilities, result.classes
-    if "retrieval" not in lacking:
-        found = retrieval.search(*sides(bank, centre), wanted, have)
-        ranks, voted = found.ranks, retrieval.neighbours_vote(found, have)
-    return Measured(ranks, voted, probabilities, classes, wanted, have)
-
-
-def sides(bank: FeatureBank, centre: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of test and of training videos, whose products are their similarities."""
-    tested, gallery = bank.features[bank.rows(TESTED)], bank.features[bank.rows(GALLERY)]
-    return retrieval.unit_rows(tested, centre, "query"), retrieval.unit_rows(gallery, centre, "gallery")
-
-
-def fuse(
-    protocol: Protocol,
-    names: list[str],
-    banks: list[FeatureBank],
-    parts: list[Measured],
-    lacking: Collection[str] = (),
-) -> Measured:
-    """Several streams as one, as the protocol puts them together; `parts`: what was measured of each alone."""
-    weights = protocol.weights_of(names)
-    if protocol.fusion == "features":
-        mean = fusion.fuse_features(*(bank.features for bank in banks), weights=weights)
-        return measure(dataclasses.replace(banks[0], features=mean), protocol.centre, lacking)
-    alone = [part.probabilities for part in parts if part.probabilities is not None]
-    probabilities = fusion.fuse_probabilities(*alone, weights=weights) if alone else None
-    fused = dataclasses.replace(parts[0], ranks=None, voted=None, probabilities=probabilities)
-    if protocol.fusion == "probabilities" or "retrieval" in lacking:
-        return fused
-    # A product of rows that lie beside each other is the sum of their products.
-    both = [sides(bank, protocol.centre) for bank in banks]
-    queries = torch.cat([weight * query for weight, (query, _) in zip(weights, both, strict=True)], dim=1)
-    gallery = torch.cat([rows for _, rows in both], dim=1)
-    found = retrieval.search(queries, gallery, fused.wanted, fused.have)
-    # The temperature is of cosines, which their sum is not.
-    voted = retrieval.neighbours_vote(found, fused.have, retrieval.TEMPERATURE * sum(weights))
-    return dataclasses.replace(fused, ranks=found.ranks, voted=voted)
 
 
 def _together(parts: Sequence[Subject]) -> Subject:

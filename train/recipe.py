@@ -259,8 +259,7 @@ class Recipe(Settings):
 
     def of_stages(self, stages: Sequence[StageSettings]) -> Recipe:
         """The recipe with other stages, checked again. What it says itself, and what by default, is still known."""
-        said = {name: getattr(self, name) for name in self.model_fields_set}
-        return Recipe(**said | {"stages": list(stages)})
+        return Recipe(**{name: getattr(self, name) for name in self.model_fields_set} | {"stages": list(stages)})
 
     def precision_of(self, stage: StageSettings) -> Precision:
         return stage.precision or self.precision
