@@ -152,7 +152,7 @@ def read(path: Path) -> list[Record]:
     if not path.is_file():
         raise Refusal("there are no results yet", where=str(path), remedy=remedy)
     try:
-        records = [Record(**row) for row in sealed.records(path.read_bytes())]
+        records = [Record(**row) for row in sealed.records(storage.read_regular(path))]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise Refusal(f"this is not a list of results: {error}", where=str(path), remedy=remedy) from error
     except Refusal as refusal:

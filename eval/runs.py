@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
@@ -69,7 +70,7 @@ def recipe(run: Path) -> dict[str, Any]:
 def recipe_text(run: Path) -> str:
     """The same as it was written."""
     recipe(run)
-    return (run / RECIPE).read_text(encoding="utf-8")
+    return storage.read_text(run / RECIPE)
 
 
 def stages(run: Path) -> list[Stage]:

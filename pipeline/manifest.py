@@ -61,7 +61,7 @@ class Manifest:
         """Read a manifest and the class list beside it (without one: the labels, sorted). Raises Refusal by line."""
         path = Path(path)
         try:
-            with open(path, newline="", encoding="utf-8-sig") as file:
+            with open(path, newline="", encoding="utf-8-sig", opener=storage.regular) as file:
                 reader = csv.DictReader(file)
                 header = tuple(reader.fieldnames or ())
                 if set(header) != set(COLUMNS):
@@ -78,7 +78,7 @@ class Manifest:
                 remedy="make one with `python -m pipeline manifest --videos FOLDER --out FILE`",
             ) from error
         beside = classes_path(path)
-        names = beside.read_text(encoding="utf-8").splitlines() if beside.is_file() else []
+        names = storage.read_text(beside).splitlines() if beside.is_file() else []
         classes = names or sorted({row.label for row in rows if row.label})
         _validate(rows, classes, str(path))
         return cls(rows, classes)

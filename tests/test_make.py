@@ -115,3 +115,14 @@ def test_a_place_of_the_environment_that_make_cannot_name_is_refused_fails(folde
     assert done.returncode == 2
     assert "VENV= cannot hold" in done.stderr
     assert not (folder / "ran").exists()
+
+
+def test_a_quotation_mark_that_is_open_is_told_and_closed(folder: Path) -> None:
+    command = ["make", "extract-flow", "VIDEOS=a", "STORE=b", "ARGS=--views 'rgb"]
+    done = subprocess.run(command, cwd=folder, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "close every quotation mark" in done.stderr
+    assert made(folder, "extract-flow", {"VIDEOS": "a", "STORE": "b", "ARGS": "--views 'rgb'"})[-2:] == [
+        "--views",
+        "rgb",
+    ]

@@ -266,9 +266,8 @@ def write(content: object, path: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Digest of the file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Digest of the file's bytes. Raises OSError."""
+    return storage.file_digest(path)
 
 
 def export(path: Path, stream: str, out: Path) -> None:

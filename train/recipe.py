@@ -67,12 +67,10 @@ class NeighbourSettings(Settings):
 class HeldOutSettings(Settings):
     """Classes of held-out videos while a classifier is trained: `held_out_top1` and `held_out_cross_entropy`.
 
-    Each held-out video's middle clip is classified as evaluation sees it. With `keep_best: {metric: held_out_top1,
-    mode: max}` the network is chosen by them, and never by test videos.
+    Each video's middle clip is classified. With `keep_best: {metric: held_out_top1, mode: max}` they choose the network.
 
-    Args:
-        every: Steps between two looks; 0 for none, and then nothing is held out for it.
-        share: Of the training videos to hold out, whole recordings.
+    every: Steps between two looks; 0 for none, and then nothing is held out for it.
+    share: Of the training videos to hold out, whole recordings.
     """
 
     every: int = Field(default=0, ge=0)
@@ -86,7 +84,7 @@ class StageSettings(Settings):
         name: Of the stage's folder in the run.
         method: A name in `train.methods`.
         settings: Of the method.
-        start: Role of the method -> an earlier stage, or a file; `<run>`: the run that `finetune` is given.
+        start: Role of the method -> an earlier stage, a file, or `<run>`: the run that `finetune` is given.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise;
             or
         steps: how often the weights are moved.
@@ -230,11 +228,13 @@ class Recipe(Settings):
                     if stream not in self.channels:
                         refuse_unknown("stream", stream, self.channels)
                 stage.settings.check_batch(self.batch_of(stage))
-            open_yet = GIVEN_RUN in stage.start.values()  # parts of the network that the run will give
-            for network in () if open_yet else stage.settings.networks.values():
+            lengths = self.sampling_of(stage).lengths(self.clips)
+            from_run = GIVEN_RUN in stage.start.values()  # which will give parts of the network
+            for stream, network in () if from_run else stage.settings.networks.items():
                 with told_as_setting("clips"):
-                    for length in self.sampling_of(stage).lengths(self.clips):
-                        network.check_clips(length, self.clips.size)
+                    for length in lengths:
+                        network.check_clips(length, self.clips.stream(stream).size)
+                        stage.settings.check_length(length)
                 if self.layer not in network.layers:
                     with told_as_setting("layer"):
                         refuse_unknown("layer", self.layer, network.layers)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.storage import sealed
 from train import checkpoints, provenance, stages
@@ -81,7 +82,7 @@ def _metrics(path: Path) -> Refusal | None:
 
 def _results(path: Path) -> Refusal | None:
     try:
-        sealed.records(path.read_bytes())
+        sealed.records(storage.read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         return Refusal(f"the results are damaged: {error}", where=str(path), remedy=REMOVE)
     return None

@@ -30,7 +30,7 @@ UNSTATED = "not stated"
 CERTAINTIES = ("seen", "reprinted", "derived", "recalled")
 QUOTABLE = CERTAINTIES[:3]
 COMPARABLE = CERTAINTIES[:2]  # what `counterpart` gives
-METRIC = re.compile(r"R@[1-9]\d*|linear_top1|finetune_top1")
+METRIC = re.compile(r"R@[1-9]\d*|probe_top1|finetune_top1")
 
 Certainty = Literal["seen", "reprinted", "derived", "recalled"]
 
@@ -120,7 +120,8 @@ def _kind(source: str) -> str:
 @dataclass(frozen=True)
 class Quoted:
     """One published number: `value` is a fraction 0..1; `pretraining` and `data` name data sets; `metric` is "R@k",
-    "linear_top1" or "finetune_top1"; the rest as in `Row`."""
+    "probe_top1" (a linear
+    classifier, trained end to end behind the frozen network) or "finetune_top1"; the rest as in `Row`."""
 
     paper: str
     model: str

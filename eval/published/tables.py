@@ -14,12 +14,13 @@ from eval.results import Record
 from eval.table import Table
 from pipeline.errors import UsageError, refuse_unknown
 from train import recipe as recipes
+from train.__main__ import COMMANDS
 
-OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "supervised"})
-# Metric -> command, and folder of recipes, that trains what it measures; of these methods others' recipes are meant.
-TRAINED_BY = {"linear_top1": "probe", "finetune_top1": "finetune"}
-AS_OF = {"infonce": "coclr", "ubernce": "coclr", "cmc": "coclr", "supervised": "scratch"}
-WORDS = {"linear_top1": "linear", "finetune_top1": "fine-tuned"}
+SUPERVISED = "supervised"
+OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", SUPERVISED})
+TRAINED_BY = {"probe_top1": "probe", "finetune_top1": "finetune"}  # the command of `train` that a metric needs
+OF_COCLR = frozenset({"coclr", "infonce", "ubernce", "cmc"})  # whose classifiers are trained by CoCLR's recipes
+WORDS = {"probe_top1": "linear", "finetune_top1": "fine-tuned"}
 NOT_SEEN = "the values could not be seen"
 
 
@@ -141,22 +142,33 @@ def _cannot(row: Row, metric: str) -> str:
     """Why a row cannot be made with what is here; "" if it can."""
     if reason := _never(row):
         return reason
-    if metric in TRAINED_BY and _recipe(row.method) not in _names(TRAINED_BY[metric]):
-        return f"train/recipes/{TRAINED_BY[metric]} has none of {row.method}"
-    if row.method == "supervised":
-        return ""
+    kind = "finetune" if row.method == SUPERVISED else TRAINED_BY.get(metric)
+    if kind and kind not in COMMANDS:
+        return f"there is no command {kind}"
+    if kind and not (recipes.FOLDER / kind / f"{_classifier(row)}.yaml").is_file():
+        return f"train/recipes/{kind} has none of {_classifier(row)}"
     if metric.startswith("R@") and row.protocol not in PROTOCOLS:
         return f"there is no protocol {row.protocol}"
-    return "" if row.released else _without_recipe(row.method, row.pretraining, row.network, row.clip)
+    if row.released:
+        return ""
+    folder, name = ("finetune", _classifier(row)) if row.method == SUPERVISED else (row.pretraining, row.method)
+    return _without_recipe(folder, name, row.network, row.clip)
+
+
+def _classifier(row: Row) -> str:
+    """The recipe of a row's classifier."""
+    if row.method == SUPERVISED:
+        return "scratch"
+    return "coclr" if row.method in OF_COCLR else row.method
 
 
 @functools.cache
-def _without_recipe(method: str, pretraining: str, network: str, clip: str) -> str:
-    """Why no recipe trains such a network; "" if one does."""
+def _without_recipe(folder: str, name: str, network: str, clip: str) -> str:
+    """Why no recipe of a folder trains such a network; "" if one does."""
     try:
-        recipe = recipes.load(recipes.find(pretraining, method))
+        recipe = recipes.load(recipes.find(folder, name))
     except UsageError:
-        return f"train/recipes has none of {method} on {pretraining}"
+        return f"train/recipes/{folder} has none of {name}"
     made = recipe.stages[-1].settings.networks.values()
     size = "x".join(map(str, (recipe.clips.length, *recipe.clips.size)))
     if network != UNSTATED and network not in {each.backbone for each in made}:
@@ -166,30 +178,24 @@ def _without_recipe(method: str, pretraining: str, network: str, clip: str) -> s
     return ""
 
 
-def _recipe(method: str) -> str:
-    return AS_OF.get(method, method)
-
-
-@functools.cache
-def _names(folder: str) -> frozenset[str]:
-    return frozenset(path.stem for path in (recipes.FOLDER / folder).glob("*.yaml"))
-
-
 def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
-    run, data = f"runs/{row.method}-{row.pretraining}", number.data if number else row.pretraining
-    if row.method == "supervised":
+    data = number.data if number else row.pretraining
+    tested = f"STORE=stores/{data} ARGS='--protocols [{row.protocol}]'"
+    if row.method == SUPERVISED:
         run = f"runs/scratch-{data}"
-        begin = f"make finetune RECIPE=scratch STORE=stores/{data} OUT={run}"
-        return begin, f"make evaluate RUN={run} STORE=stores/{data} ARGS='--protocols [{row.protocol}]'"
+        return (
+            f"make finetune RECIPE={_classifier(row)} STORE=stores/{data} OUT={run}",
+            f"make evaluate RUN={run} {tested}",
+        )
+    run = f"runs/{row.method}-{row.pretraining}"
+    begin = f"make pretrain METHOD={row.method} RECIPE={row.pretraining} STORE=stores/{row.pretraining} RUN={run}"
     if row.released:
         run = f"runs/released-{row.method}-{row.pretraining}"
         begin = f".venv/bin/python -m train import --{row.stream} FILE --pretraining {row.pretraining} --run {run}"
-    else:
-        begin = f"make pretrain METHOD={row.method} RECIPE={row.pretraining} STORE=stores/{row.pretraining} RUN={run}"
     if not number:
         return (begin,)
-    evaluate = f"make evaluate RUN={run}{{}} STORE=stores/{data} ARGS='--protocols [{row.protocol}]'"
-    if (kind := TRAINED_BY.get(number.metric)) and _recipe(row.method) in _names(kind):
-        train = f"make {kind} RECIPE={_recipe(row.method)} RUN={run} STORE=stores/{data}"
-        return begin, train, evaluate.format(f"-{kind}")
-    return begin, evaluate.format("")
+    if kind := TRAINED_BY.get(number.metric):
+        into = f"{run}-{kind}-{data}"
+        trained = f"make {kind} RECIPE={_classifier(row)} RUN={run} STORE=stores/{data} OUT={into}"
+        return begin, trained, f"make evaluate RUN={into} {tested}"
+    return begin, f"make evaluate RUN={run} {tested}"

@@ -16,7 +16,13 @@ from eval.table import SUFFIXES, Cell, Table
 
 MIME = {".csv": "text/csv", ".md": "text/markdown", ".tex": "application/x-tex"}
 SCORES = {"nmi": "NMI", "ami": "AMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
-WORDS = {"linear_top1": "linear", "finetune_top1": "fine-tuned"}
+WORDS = {
+    "linear_top1": "linear",
+    "probe_top1": "probe",
+    "probe_top5": "probe top-5",
+    "finetune_top1": "fine-tuned",
+    "finetune_top5": "fine-tuned top-5",
+}
 SHOWN_INSTEAD = 3
 CLUSTERED = re.compile(rf"({'|'.join(sorted(ALGORITHMS, key=len, reverse=True))})_({'|'.join(SCORES)})")
 SIZED = re.compile(r"finch_purity@(\d+)-(\d+)")

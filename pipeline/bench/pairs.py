@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import pictures, synthetic
+from pipeline import pictures, storage, synthetic
 from pipeline.errors import Refusal
 from pipeline.flow.estimator import FlowEstimator
 from pipeline.importers import folder as plain_folder
@@ -181,7 +181,7 @@ def _is_flow(path: Path) -> bool:
 
 def _read_image(path: Path) -> np.ndarray:
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(storage.read_regular(path), np.uint8)
     except OSError as error:
         raise Refusal(
             f"the image cannot be read: {error.strerror}", where=str(path), remedy="give another file"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +13,9 @@ from rich.table import Table
 
 from pipeline import importers, storage
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
-from pipeline.errors import UsageError, named, refuse_unknown
+from pipeline.errors import named, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
+from pipeline.extraction.plan import as_stored
 from pipeline.extraction.progress import counting_bar
 from pipeline.extraction.run import Unfinished
 from pipeline.extraction.run import extract as run_extraction
@@ -27,6 +27,7 @@ from pipeline.store import layout, open_store, removal
 from pipeline.store.settings import ExtractionSettings
 from pipeline.terminal import marked
 from pipeline.video.decode import DecodeSettings
+from pipeline.video.watchdog import checked_limit
 from pipeline.views import VIEWS, ViewSettings
 from pipeline.views.flow import FLOW
 from pipeline.views.rgb import RGB
@@ -145,8 +146,7 @@ def _asked(views: str, decode: DecodeSettings, settings: dict[str, ViewSettings]
 
 def _workers(scheduler: str, workers: int, slurm: SlurmSettings, time_limit: float) -> int:
     """How many, where it is for the run to say."""
-    if not 0 <= time_limit < threading.TIMEOUT_MAX:
-        raise UsageError(f"time_limit {time_limit} is not a number of seconds", remedy="0 waits for ever")
+    checked_limit(time_limit)
     check_scheduler(scheduler, workers)
     return workers or (slurm.cores if scheduler == "slurm" else len(os.sched_getaffinity(0)))
 
@@ -169,7 +169,8 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
 def _prune(work: _Work, dry_run: bool) -> None:
     if dry_run and storage.read_if_there(work.store / layout.RECORD) is None:
         return
-    unlisted = sorted(removal.known(open_store(work.store)) - {row.video_id for row in work.manifest.rows})
+    store = open_store(work.store)
+    unlisted = sorted(removal.known(store) - {row.video_id for row in as_stored(work.manifest, store).rows})
     if unlisted and not dry_run:
         removal.remove(work.store, unlisted)
     shown = f": {named([repr(name) for name in unlisted], SHOWN)}" if unlisted else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,10 +15,10 @@ from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
 from pipeline import importers, storage, synthetic
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, named
 from pipeline.existing import open_source
 from pipeline.extraction import quarantine
-from pipeline.extraction.journal import Summary, last_run
+from pipeline.extraction.journal import Summary, last_run, same_bytes
 from pipeline.importers.inventory import Extracted, Place
 from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
@@ -26,9 +28,13 @@ from pipeline.terminal import Terminal, marked
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
 from pipeline.video.decode import probe as probe_video
+from pipeline.video.watchdog import checked_limit, watching
 from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
+SHOWN = 5  # groups of videos that a note names
+QUIET = 10.0  # seconds without a further video until that is told
+T = TypeVar("T")
 console = Terminal()
 errors = Terminal(stderr=True)
 
@@ -97,6 +103,8 @@ def status(store: str, annotations: str = "") -> None:
     if others := [name for name in layout.annotations_written(opened.root) if name != said]:
         table.add_row("", f"others are {', '.join(others)}")
     cuts = pc.list_value_length(videos.cuts).to_numpy()
+    if told := _told_of_same_bytes(opened):
+        table.add_row("", marked(told, "yellow"))
     if cuts.any():
         table.add_row("cuts", f"{cuts.sum()} between shots, in {np.count_nonzero(cuts)} videos")
     if partial := np.count_nonzero(videos.partial):
@@ -122,18 +130,19 @@ def status(store: str, annotations: str = "") -> None:
             console.print(line)
 
 
-def verify(store: str, threads: int = 0) -> int:
+def verify(store: str, threads: int = 0, time_limit: float = 600.0) -> int:
     """Check a store like fsck: every byte against its digest, every count. Exit code 1 when damaged.
 
     Args:
         store: Folder of the store, or its URL.
         threads: Videos that are read at once; 0 takes 2 from a disk and 32 from an object store, which answers late.
+        time_limit: Seconds to wait for the next video, in case its disk hangs; 0 waits for ever.
     """
     opened = _open_for_verification(store)
     began, videos, read, damage = time.perf_counter(), 0, 0, []
     total = sum(1 for _ in catalogue.record_files(opened.root))
     threads = threads or (2 if storage.is_local(opened.root) else 32)
-    checked = verification.verify(opened, threads)
+    checked = _watched(verification.verify(opened, threads), store, checked_limit(time_limit))
     for _, size, found in track(checked, "verify", total, console=errors, disable=not errors.is_terminal):
         videos, read = videos + 1, read + size
         damage += found
@@ -144,6 +153,30 @@ def verify(store: str, threads: int = 0) -> int:
     verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
     console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({store})")
     return 1 if damage else 0
+
+
+def _watched(checked: Iterator[T], store: str, time_limit: float) -> Iterator[T]:
+    """The same. A wait for a disk cannot be broken off: one that is long is told, and one too long ends this process."""
+
+    def tell() -> None:
+        errors.print(marked("note", "yellow", f"no further video could be read for {QUIET:g} s: the disk may hang"))
+
+    def give_up() -> None:
+        try:
+            errors.print(
+                f"pipeline verify: no further video could be read for {time_limit:g} s\n  where: {store}\n  to do: see"
+                " whether its disk answers; `--time_limit 0` waits for ever"
+            )
+        finally:
+            os._exit(1)
+
+    with watching(QUIET, tell) as telling, watching(time_limit, give_up) as ending:
+        while True:
+            with telling, ending:
+                found = next(checked, None)
+            if found is None:
+                return
+            yield found
 
 
 def preview(
@@ -249,6 +282,15 @@ def _told_of_last_run(store: Path) -> str:
     return f"{began}: {run.videos} of {run.todo} videos in {run.seconds:.0f} s ({rate}){pending}"
 
 
+def _told_of_same_bytes(store: VideoStore) -> str:
+    groups = same_bytes(store.root, store.listing.table)
+    if not groups:
+        return ""
+    shown = named([" = ".join(ids) for ids in groups], SHOWN)
+    count = sum(map(len, groups)) - len(groups)
+    return f"{count} videos have the same bytes as another one: {shown}; `remove` takes out one of them"
+
+
 def print_summary(summary: Summary, store: str) -> None:
     """The end of a run that wrote into a store: what it refused, and one line of what it did."""
     for what, videos in (("quarantined", summary.quarantined), ("stored in part", summary.partial)):
@@ -257,6 +299,8 @@ def print_summary(summary: Summary, store: str) -> None:
         for line in quarantine.lines(videos, {}):
             errors.print(line)
     if summary.stored:
+        if told := _told_of_same_bytes(open_store(store)):
+            errors.print(marked("note", "yellow", told))
         for difference in compatibility.version_differences(open_store(store)):
             errors.print(marked("note", "yellow", f"{difference}: videos of this run may differ in their last bits"))
     parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]

@@ -219,7 +219,8 @@ def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter
         stored.append(flow)
     facts["notes"] = dict(sorted(notes.items()))
     record = writer.commit(stored, facts)
-    return Outcome(video.video_id, "stored", frames=len(pictures), record=record["digest"][:RECORD_DIGITS])
+    digest, source = record["digest"][:RECORD_DIGITS], frames.identity["sha256"]
+    return Outcome(video.video_id, "stored", frames=len(pictures), record=digest, source=source)
 
 
 def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list[Jpeg], list[tuple[Jpeg, ...]]]:

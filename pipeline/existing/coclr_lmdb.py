@@ -16,8 +16,8 @@ import lmdb
 import msgpack
 from lmdb import verify
 
+from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
 ORDER, KEYS, LENGTHS = b"__order__", b"__keys__", b"__vlen__"
@@ -49,7 +49,7 @@ class CoclrLmdb(AbstractContextManager):
         return f"{self.path.name}: {self._keys[video].decode()}"
 
     def stamp(self, video: str) -> int:
-        return stamp_of([self.path])
+        return storage.stamp_of([self.path])
 
     def frames(self, video: str) -> list[bytes]:
         """The JPEGs of a video. Raises Undecodable."""
@@ -83,7 +83,7 @@ class CoclrLmdb(AbstractContextManager):
         listed = self._listing(ORDER)
         beside = self.path.with_name(f"{self.path.name}-order")
         try:
-            lines = beside.read_bytes().splitlines() if beside.is_file() else None
+            lines = storage.read_regular(beside).splitlines() if beside.is_file() else None
             names = [name.decode().strip("/") for name in (lines if listed is None else listed) or []]
         except (OSError, UnicodeDecodeError, AttributeError) as error:
             raise Refusal(
@@ -136,6 +136,7 @@ def _refuse_damage(path: Path) -> None:
     read."""
     try:
         # Pages that nothing leads to are a waste and no harm.
+        storage.require_regular(path)
         damage = [problem for problem in verify.verify(str(path), subdir=False) if "a leak" not in problem]
     except (verify.VerifyError, OSError) as error:
         raise Refusal(f"the LMDB cannot be opened: {error}", where=str(path), remedy=REMEDY) from error

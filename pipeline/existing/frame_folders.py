@@ -7,13 +7,14 @@ Frames are `img_00001.jpg` and so on; the flow of each pair is two gray pictures
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import Refusal
-from pipeline.importers.inventory import leads_back
+from pipeline.importers.inventory import Tree
 from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
@@ -22,7 +23,7 @@ PICTURE = re.compile(r"(img|flow_x|flow_y)_(\d+)\.jpe?g", re.IGNORECASE)
 
 class FrameFolders(AbstractContextManager):
     """Every folder below `path` that has such pictures, or has nothing below it, which is a video that is empty; links
-    are followed."""
+    are followed, to each folder once."""
 
     kind = "denseflow-folders"
 
@@ -62,14 +63,16 @@ class FrameFolders(AbstractContextManager):
         self.close()
 
     def _videos(self) -> list[str]:
-        found, any_picture = [], False
-        for folder, below, files in os.walk(self.path, onerror=self._unreadable, followlinks=True):
-            below[:] = [n for n in below if not n.startswith(".") and not leads_back(os.path.join(folder, n))]
-            pictures = any(map(PICTURE.fullmatch, files))
-            any_picture |= pictures
-            if (pictures or not below) and Path(folder) != self.path:
-                found.append(Path(folder).relative_to(self.path).as_posix())
-        return found if any_picture else []
+        tree = Tree(self.path)
+        pictures = {
+            folder: any(PICTURE.fullmatch(posixpath.basename(path)) for path in files)
+            for folder, files in tree.folders()
+        }
+        self.notes += tree.notes()
+        above = {posixpath.dirname(folder) for folder in pictures if folder}
+        if not any(pictures.values()):
+            return []
+        return [folder for folder in pictures if folder and (pictures[folder] or folder not in above)]
 
     def _pictures(self, video: str, kind: str) -> list[Path]:
         """The files of one kind by their numbers, which must have no gap: behind a gap everything would be one too
@@ -91,11 +94,6 @@ class FrameFolders(AbstractContextManager):
         if missing is not None:
             raise Undecodable(f"picture {kind} number {missing} is missing", "open")
         return [numbered[number] for number in numbers]
-
-    def _unreadable(self, error: OSError) -> None:
-        raise Refusal(
-            f"the folder cannot be read: {error.strerror}", where=str(error.filename), remedy="mend its permissions"
-        ) from error
 
 
 def _first_missing(numbers: list[int]) -> int | None:

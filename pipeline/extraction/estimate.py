@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 from distributed import Client, KilledWorker
 
 from pipeline.errors import Refusal
@@ -16,7 +15,7 @@ from pipeline.extraction import job
 from pipeline.extraction.job import Outcome
 from pipeline.extraction.journal import Summary
 from pipeline.extraction.opening import joined
-from pipeline.extraction.plan import Plan, VideoFiles, plan
+from pipeline.extraction.plan import Plan, VideoFiles, as_stored, plan
 from pipeline.extraction.run import refuse_nothing, size_of
 from pipeline.extraction.workers.cluster import workers_for_extraction
 from pipeline.extraction.workers.slurm import SlurmSettings
@@ -27,6 +26,7 @@ from pipeline.store.layout import RECORD, video_folder
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import create_store
 from pipeline.video.decode import DecodeSettings, probe
+from pipeline.video.opening import open_container
 
 SAMPLE = 8  # videos
 SAMPLE_FRAMES = 32  # of each that are worked on: half a minute of TV-L1 at 224x288 for the whole sample
@@ -140,7 +140,7 @@ def _planned(
     opened = create_store(store, settings, overwrite, add_views)  # what is there is opened, or refused
     if compatibility.disagreements(opened, settings, add_views):
         return everything
-    return plan(manifest, opened, settings, VideoFiles(root), retry_quarantined, overwrite)
+    return plan(as_stored(manifest, opened), opened, settings, VideoFiles(root), retry_quarantined, overwrite)
 
 
 class _Sampler:
@@ -184,7 +184,7 @@ def frames_of(file: Path, settings: DecodeSettings) -> int:
 
 
 def _packets(file: Path) -> int:
-    with av.open(str(file.absolute()), metadata_errors="ignore") as container:
+    with open_container(file) as container:
         return sum(packet.size > 0 for packet in container.demux(video=0))
 
 

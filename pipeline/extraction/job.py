@@ -46,6 +46,7 @@ class Outcome:
     note: str = ""  # of a stored video: what was done beyond the usual
     stamp: tuple[int, ...] = ()  # of a stored video: what its source's was, see `plan.Sources`
     record: str = ""  # of a stored video: its record's digest, as `VideoTable.digests` has it
+    source: str = ""  # of a stored video: the digest of the bytes that it was made of
 
 
 def extract_video(
@@ -221,7 +222,7 @@ def _store(
         for kind, spent in view.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent
     told = Outcome(video.video_id, "stored", partial.reason, frames=frames, seconds=seconds)
-    return replace(told, stamp=began, record=record["digest"][:RECORD_DIGITS])
+    return replace(told, stamp=began, record=record["digest"][:RECORD_DIGITS], source=identity["sha256"])
 
 
 def _refuse_another(before: dict[str, Any], frames: int, identity: dict[str, Any]) -> None:

@@ -7,14 +7,17 @@ import json
 import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.extraction.job import Outcome
 from pipeline.store.records import RunBegan, RunDid
+from pipeline.store.table import VideoTable
 from pipeline.store.writing import writing_to
 from pipeline.validation import check, parse_json
 
@@ -149,12 +152,40 @@ def origins(store: Path) -> dict[tuple[str, str], tuple[int, ...]]:
     A line that cannot be read tells nothing, and what a run did that left no journal is not known.
     """
     found: dict[tuple[str, str], tuple[int, ...]] = {}
-    for file in storage.files_below(_folder(store)):
-        for line in (storage.read_if_there(file.path) or b"").splitlines():
-            with contextlib.suppress(ValueError, LookupError, TypeError):
-                told = parse_json(line)
-                found[told["video_id"], told["record"]] = tuple(told["stamp"])
+    for told in _lines(store):
+        with contextlib.suppress(LookupError, TypeError):
+            found[told["video_id"], told["record"]] = tuple(told["stamp"])
     return found
+
+
+def same_bytes(store: Path, table: VideoTable) -> list[list[str]]:
+    """The ids of stored videos that were made of equal bytes, group by group, as far as the journals tell."""
+    made: dict[str, tuple[str, str]] = {}  # video id -> digests of its record and its source, of the last run
+    for told in _lines(store):
+        with contextlib.suppress(LookupError, TypeError):
+            made[told["video_id"]] = told["record"], told["source"]
+    of_source = defaultdict(list)
+    for video_id, (record, source) in made.items():
+        if source:
+            of_source[source].append((video_id, record))
+    groups = []
+    for videos in of_source.values():
+        if len(videos) > 1:
+            there = [
+                video_id
+                for video_id, record in videos
+                if (row := table.row(video_id)) >= 0 and table.digests[row].tobytes().hex() == record
+            ]
+            groups += [sorted(there)] if len(there) > 1 else []
+    return sorted(groups)
+
+
+def _lines(store: Path) -> Iterator[Any]:
+    """Every line of every journal, in the order of the runs, that can be read."""
+    for file in sorted(storage.files_below(_folder(store)), key=lambda file: file.path.name):
+        for line in (storage.read_if_there(file.path) or b"").splitlines():
+            with contextlib.suppress(ValueError):
+                yield parse_json(line)
 
 
 def _folder(store: Path) -> Path:

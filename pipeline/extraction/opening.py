@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.extraction.journal import journals
-from pipeline.extraction.plan import Plan, Sources, plan, refuse_loss
+from pipeline.extraction.plan import Plan, Sources, as_stored, plan, refuse_loss
 from pipeline.manifest import Manifest
 from pipeline.store import VideoStore, annotated, annotation, catalogue, compatibility, inventory, layout, open_store
 from pipeline.store.annotation import AnnotationSet
@@ -61,6 +61,7 @@ def run_into(
         return plan(manifest, store, settings, sources, retry_quarantined, overwrite)
 
     store = create_store(path, settings, overwrite, add_views)
+    manifest = as_stored(manifest, store)
     found, before = None, _traces(path)
     if not compatibility.disagreements(store, settings, add_views):
         found = planned(store)

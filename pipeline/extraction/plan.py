@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +93,30 @@ class Plan:
         if self.todo.keys() - self.adding.keys():
             return settings
         return settings.only({name for names in self.adding.values() for name in names})
+
+
+def as_stored(manifest: Manifest, store: VideoStore) -> Manifest:
+    """The manifest with the ids by which its videos are stored.
+
+    Whether an id has its file's extension depends on the files beside it; a stored video keeps its id when they change.
+    """
+    stored = set(store.listing.table.ids.to_pylist())
+    unlisted = stored - {row.video_id for row in manifest.rows}
+    kept: dict[str, Video] = {}
+    for row in manifest.rows:
+        stem = os.path.splitext(row.path)[0]
+        other = {row.path: stem, stem: row.path}.get(row.video_id)
+        if other not in unlisted or other is None:  # as a rule
+            continue
+        of_path = [name for name in (row.video_id, other) if name in stored and _path(store, name) == row.path]
+        if of_path == [other]:
+            source = other if row.source == row.video_id else row.source
+            kept[row.video_id] = replace(row, video_id=other, source=source)
+    return replace(manifest, rows=[kept.get(row.video_id, row) for row in manifest.rows]) if kept else manifest
+
+
+def _path(store: VideoStore, video_id: str) -> str:
+    return Stored(store, video_id).record["file"]["path"]
 
 
 def plan(

@@ -21,6 +21,7 @@ from pipeline.extraction.progress import ExtractionBar, preparing
 from pipeline.extraction.workers.admission import admit, wait_for_workers
 from pipeline.extraction.workers.cluster import Kind, workers_for_extraction
 from pipeline.extraction.workers.dispatch import Task, dispatch
+from pipeline.extraction.workers.silence import Limits
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import Stopping
 from pipeline.manifest import Manifest, Video
@@ -52,6 +53,7 @@ def extract(
     add_views: bool = False,
     scheduler: str = "",
     jobs: SlurmSettings = SlurmSettings(),  # noqa: B008  (frozen)
+    limits: Limits = Limits(),  # noqa: B008
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
@@ -60,7 +62,7 @@ def extract(
     changed, and the whole store where it was made with other settings or other software; without it these are refused.
     add_views: a store that lacks some of the views gets them, of every video; what else it has stays as it is, byte for
     byte. Views that it has and `settings` does not name are made of new videos, too. workers, scheduler, jobs: see
-    `cluster.workers_for_extraction`. The first Ctrl-C or SIGTERM lets the running videos finish, the second
+    `cluster.workers_for_extraction`; limits: of those that stand still. The first Ctrl-C or SIGTERM lets the running videos finish, the second
     does not. Raises Refusal when nothing can be done (no such folder, what was just said) or nothing more (disk full),
     and Unfinished when a signal ended it.
     """
@@ -79,7 +81,7 @@ def extract(
             if todo:
                 kind = "processes" if scheduler else _prepared(found.views(settings), store)
                 run = fence.holder(store)
-                task = Task(root, store, settings, found.adding, time_limit, elsewhere=bool(scheduler), run=run)
+                task = Task(root, store, settings, found.adding, time_limit, bool(scheduler), run, limits)
                 chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
                 try:
                     _work_off(todo, summary, task, chosen, stop)

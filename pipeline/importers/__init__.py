@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pipeline import storage
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.importers.inventory import Place
 from pipeline.manifest import Manifest
@@ -88,7 +89,7 @@ def describe(dataset: str) -> dict[str, Any]:
     path = Path(dataset) if dataset.endswith((".yaml", ".yml")) else DATASETS / f"{dataset}.yaml"
     if not path.is_file():
         refuse_unknown("data set", dataset, names(), where=str(path))
-    description = yaml.safe_load(path.read_text(encoding="utf-8"))
+    description = yaml.safe_load(storage.read_text(path))
     if not isinstance(description, dict) or description.get("importer") not in IMPORTERS:
         raise UsageError(
             "it does not name an importer", where=str(path), remedy=f"importer: one of {', '.join(IMPORTERS)}"

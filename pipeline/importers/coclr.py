@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.importers import lists as official
 from pipeline.importers.inventory import Place
@@ -88,7 +89,7 @@ def _sources(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        ids = json.loads(path.read_text(encoding="utf-8"))
+        ids = json.loads(storage.read_text(path))
         return {key: f"source-{number}" for key, number in ids.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise Refusal(

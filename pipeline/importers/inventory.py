@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,13 +66,8 @@ class Inventory:
                 remedy="give the folder that holds your videos: VIDEOS=/path/to/folder",
             )
         self.top = top
-        self.same_folders: list[str] = []
-        self.identities: dict[str, tuple[int, int]] = {}
-        # Links after all else: what can be reached without one has the path that has none.
-        seen: set[tuple[int, int]] = set()
-        waiting = [""]
-        while waiting:
-            waiting = sorted([*waiting[1:], *self._walk(waiting[0], seen)], key=lambda path: (path.count("/"), path))
+        self.tree = Tree(top)
+        self.identities = {path: _identity(top / path) for _, files in self.tree.folders() for path in files}
         self.paths = sorted(self.identities)
 
     def candidates(self) -> list[str]:
@@ -110,8 +105,7 @@ class Inventory:
             counts = "; ".join(f"{len(paths):,} {kind} ({named(paths, SHOWN)})" for kind, paths in ordered)
             told.append(f"files that are no videos by their names are left out: {counts}")
         told += self.of_archives()
-        if self.same_folders:
-            told.append(f"links to folders that are listed already are left out: {named(self.same_folders, SHOWN)}")
+        told += self.tree.notes()
         if self.same_files:
             pairs = [f"{path} is {other}" for path, other in self.same_files.items()]
             told.append(
@@ -127,17 +121,44 @@ class Inventory:
             return []
         return [f"archives ({' '.join(archives)}) are not opened: unpack them into folders to have their videos"]
 
-    def _walk(self, start: str, seen: set[tuple[int, int]]) -> list[str]:
-        """Add the files below a folder, and return the links to folders there."""
-        links, below = [], [start]
+
+class Tree:
+    """The folders below one, each once however many links lead to it; hidden files and stores are passed over."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.same: list[str] = []  # paths of folders that have another
+
+    def folders(self) -> Iterator[tuple[str, list[str]]]:
+        """Relative paths of each folder, "" of the top, and of what lies in it and is no folder.
+
+        Raises Refusal for a folder that cannot be listed.
+        """
+        # Links after all else: what can be reached without one has the path that has none.
+        seen: set[tuple[int, int]] = set()
+        waiting = [""]
+        while waiting:
+            links: list[str] = []
+            yield from self._walk(waiting[0], seen, links)
+            waiting = sorted([*waiting[1:], *links], key=lambda path: (path.count("/"), path))
+
+    def notes(self) -> list[str]:
+        """What `folders` left out."""
+        if not self.same:
+            return []
+        return [f"links to folders that are listed already are left out: {printable(named(self.same, SHOWN))}"]
+
+    def _walk(self, start: str, seen: set[tuple[int, int]], links: list[str]) -> Iterator[tuple[str, list[str]]]:
+        """A folder and those below it; `links` gets the links to folders there."""
+        below = [start]
         while below:
             folder = below.pop()
             identity = _identity(self.top / folder)
             if identity in seen:
-                self.same_folders.append(folder)
+                self.same.append(folder)
                 continue
             seen.add(identity)
-            entries = _entries(self.top / folder)
+            entries, files = _entries(self.top / folder), []
             if any(entry.name == layout.RECORD for entry in entries):
                 continue
             for entry in entries:
@@ -145,14 +166,14 @@ class Inventory:
                 if entry.name.startswith("."):
                     continue
                 if not os.path.isdir(entry.path):
-                    self.identities[path] = _identity(self.top / path)
+                    files.append(path)
                 elif not entry.is_symlink():
                     below.append(path)
                 elif leads_back(entry.path):
-                    self.same_folders.append(path)
+                    self.same.append(path)
                 else:
                     links.append(path)
-        return links
+            yield folder, files
 
 
 class ExtractedInventory:

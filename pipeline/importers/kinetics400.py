@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.importers import lists as official
 from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Entry, Known, match
@@ -41,7 +42,7 @@ def _is_kinetics(path: Path) -> bool:
     if path.suffix.lower() != ".csv":
         return False
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", opener=storage.regular) as file:
             return "youtube_id" in file.readline()
     except (OSError, UnicodeDecodeError):
         return False
@@ -49,7 +50,7 @@ def _is_kinetics(path: Path) -> bool:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", opener=storage.regular) as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             for row in reader:
                 yield reader.line_num, {(key or "").strip(): value.strip() for key, value in row.items() if value}

@@ -26,7 +26,7 @@ def read(path: Path) -> np.ndarray:
     """
     decode = _format(path)[1]
     try:
-        data = path.read_bytes()
+        data = storage.read_regular(path)
     except OSError as error:
         raise Refusal(
             f"the flow cannot be read: {error.strerror}", where=str(path), remedy="give another file"
@@ -70,7 +70,7 @@ def unwritable(path: Path, error: OSError) -> Refusal:
 
 def is_kitti(path: Path) -> bool:
     """Whether a file is a PNG of 16-bit colour, which is flow; pictures have 8 bits."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=storage.regular) as file:
         head = file.read(26)
     return head.startswith(_PNG_START) and head[24:26] == bytes([16, 2])
 

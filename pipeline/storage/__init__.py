@@ -27,6 +27,9 @@ from pipeline.storage.disk import (
     flush_file_system,
     open_regular,
     read_regular,
+    read_text,
+    regular,
+    require_regular,
     stamp_of,
     writing_aside,
 )
@@ -41,6 +44,9 @@ __all__ = [
     "flush_file_system",
     "open_regular",
     "read_regular",
+    "read_text",
+    "regular",
+    "require_regular",
     "stamp_of",
     "writing_aside",
 ]

@@ -102,7 +102,7 @@ class DiskFile:
     """A descriptor, closed when the last thread that holds this object lets go of it."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = _open_regular(path)
+        self.descriptor = regular(path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer at the end of the file."""
@@ -122,20 +122,31 @@ class DiskFile:
 def read_regular(path: Path) -> bytes:
     """All bytes of a local file. Raises OSError; also for what is no regular file, whose bytes may never come or never
     end."""
-    with open(path, "rb", opener=_open_regular) as file:
+    with open(path, "rb", opener=regular) as file:
         return file.read()
 
 
 def open_regular(path: Path) -> BinaryIO:
     """A local file for reading. Raises OSError as `read_regular` does."""
-    return open(path, "rb", opener=_open_regular)
+    return open(path, "rb", opener=regular)
+
+
+def read_text(path: Path) -> str:
+    """The same as text (UTF-8, a mark at its start is left out). Raises UnicodeDecodeError too."""
+    return read_regular(path).decode("utf-8-sig")
+
+
+def require_regular(path: Path) -> Path:
+    """The path, for libraries that open a file themselves. Raises OSError as `read_regular` does."""
+    os.close(regular(path))
+    return path
 
 
 def file_digest(path: Path, guard: AbstractContextManager[None] = UNGUARDED) -> str:
     """What `digest` says of the whole of a local file's bytes, in little memory. `guard` is entered around each read,
     and each takes a moment. Raises OSError as `read_regular` does."""
     hashed = hashlib.sha256()
-    with open(path, "rb", buffering=0, opener=_open_regular) as file:
+    with open(path, "rb", buffering=0, opener=regular) as file:
         while True:
             with guard:
                 part = file.read(HASHED_BYTES)
@@ -144,12 +155,19 @@ def file_digest(path: Path, guard: AbstractContextManager[None] = UNGUARDED) -> 
             hashed.update(part)
 
 
-def _open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor. Opening does not wait, as it would for who writes into a FIFO."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+def regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor, as `open(..., opener=regular)` takes it. Opening does not wait, as it would for who is at the other
+    end of a FIFO. Raises OSError for what is no regular file."""
+    irregular = OSError(errno.EINVAL, "it is not a regular file", str(path))
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+            raise irregular from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        raise irregular
     return descriptor
 
 

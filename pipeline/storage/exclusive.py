@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import Refusal
+from pipeline.storage.disk import regular
 
 NOTHING_ELSE: AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -26,7 +27,7 @@ def held(
 
     name: what the file says of the holder; by default `this_process`. taking: entered while it is written.
     """
-    with open(path, "a+") as file:
+    with open(path, "a+", opener=regular) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -41,3 +42,13 @@ def held(
 
 def this_process() -> str:
     return f"pid {os.getpid()} on {socket.gethostname()}"
+
+
+def holders(path: Path) -> list[str]:
+    """Ids of the processes of this machine that hold the file, alone or together."""
+    facts = path.stat()
+    file = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+    with contextlib.suppress(OSError), open("/proc/locks") as listed:
+        locks = [line.split() for line in listed]  # proc_locks(5)
+        return [lock[4] for lock in locks if lock[1] == "FLOCK" and lock[5] == file]
+    return []

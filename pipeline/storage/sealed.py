@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pipeline.storage.disk import regular
 
 MARK = b"\ncostream sha256 "
 LENGTH = len(MARK) + 2 * hashlib.sha256().digest_size + 1
@@ -36,9 +39,9 @@ def seal_file(path: Path) -> None:
 
 def check(path: Path) -> bool:
     """Whether a binary file ends with its digest. Raises ValueError where that is not of its content, OSError as
-    `open`."""
+    `storage.read_regular`."""
     total = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         size = file.seek(0, 2)
         left = max(0, size - LENGTH)
         file.seek(max(0, left - LENGTH))  # the end may be cut, or something may come after it
@@ -57,17 +60,31 @@ def check(path: Path) -> bool:
 
 def seal_records(records: list[dict[str, Any]]) -> bytes:
     """A JSON list of records, the last with the digest of all. Raises ValueError for numbers that JSON has not."""
+    return "".join(_sealed_records(records)).encode()
+
+
+def _sealed_records(records: list[dict[str, Any]]) -> Iterator[str]:
+    """Piece by piece."""
     digest = hashlib.sha256(json.dumps(records, allow_nan=False).encode()).hexdigest()
     listed = [*records[:-1], *({**record, "digest": digest} for record in records[-1:])]
-    return (json.dumps(listed, indent=1, allow_nan=False) + "\n").encode()
+    yield from json.JSONEncoder(indent=1, allow_nan=False).iterencode(listed)
+    yield "\n"
 
 
 def records(data: bytes) -> list[dict[str, Any]]:
     """What `seal_records` was given. Raises ValueError for any other bytes than those that it made."""
-    listed = json.loads(data)
-    if not isinstance(listed, list) or not all(isinstance(record, dict) for record in listed):
-        raise ValueError("it is no list of records")
-    found = [{name: value for name, value in record.items() if name != "digest"} for record in listed]
-    if seal_records(found) != data:
+    try:
+        listed = json.loads(data)
+        if not isinstance(listed, list) or not all(isinstance(record, dict) for record in listed):
+            raise ValueError("it is no list of records")
+        found = [{name: value for name, value in record.items() if name != "digest"} for record in listed]
+        at = 0
+        for piece in _sealed_records(found):  # what is nested would be far longer in full than it came
+            if not data.startswith(piece.encode(), at):
+                raise ValueError(CHANGED)
+            at += len(piece.encode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if at != len(data):
         raise ValueError(CHANGED)
     return found

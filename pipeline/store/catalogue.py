@@ -230,8 +230,8 @@ class Catalogue:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if root is not None:
                 path = layout.catalogue_path(root)
-                # A local one is read piece by piece.
-                source = path if storage.is_local(path) else pa.BufferReader(storage.read(path))
+                local = storage.is_local(path) and storage.require_regular(path)  # which is read piece by piece
+                source = local or pa.BufferReader(storage.read(path))
                 self._file = pq.ParquetFile(source, page_checksum_verification=True)
                 stated = self._file.metadata
                 self.told, self._listed = stated.metadata[DIGEST], stated.metadata[FORMS]

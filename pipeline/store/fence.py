@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.storage import exclusive
 from pipeline.store import layout
 
 PATIENCE = 10.0  # seconds that a new run waits; what is waited for takes milliseconds
@@ -40,7 +41,7 @@ def inside(store: Path, run: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shared(store: Path) -> Iterator[None]:
-    with open(layout.fence_path(store), "ab") as file:
+    with open(layout.fence_path(store), "ab", opener=storage.regular) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
@@ -48,7 +49,7 @@ def _shared(store: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def closed(store: Path) -> Iterator[None]:
     """Of a local store: nobody is inside. Raises Refusal where a process of an earlier run stays there."""
-    with open(layout.fence_path(store), "ab") as file:
+    with open(layout.fence_path(store), "ab", opener=storage.regular) as file:
         patience = time.monotonic() + PATIENCE
         while True:
             try:
@@ -59,7 +60,13 @@ def closed(store: Path) -> Iterator[None]:
                     raise Refusal(
                         "a process of an earlier run stands still in the middle of storing a video",
                         where=str(layout.fence_path(store)),
-                        remedy="wait until its disk answers again, or end it: `fuser` tells which process has this file open",
+                        remedy=f"wait until its disk answers again, or end it: {_ending(layout.fence_path(store))}",
                     ) from error
                 time.sleep(0.05)
         yield
+
+
+def _ending(path: Path) -> str:
+    """How who is inside is ended."""
+    processes = exclusive.holders(path)
+    return f"`kill -KILL {' '.join(processes)}`" if processes else "it runs on another machine"

@@ -150,7 +150,7 @@ def _refuse_foreign_videos(folder: Path, tasks: list[_Task]) -> None:
 
 def _is_finished(task: _Task) -> bool:
     """Whether the file is there and of these settings; Refusal for a video of other settings or origin."""
-    if not task.path.exists():
+    if not task.path.is_file():
         return False
     try:
         with av.open(str(task.path)) as container:

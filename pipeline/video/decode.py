@@ -16,7 +16,16 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.video.conversion import ToRgb
-from pipeline.video.opening import Undecodable, declared_duration, in_words, open_container, refuse_huge, video_stream
+from pipeline.video.opening import (
+    A_PICTURE,
+    PICTURES,
+    Undecodable,
+    declared_duration,
+    in_words,
+    open_container,
+    refuse_huge,
+    video_stream,
+)
 
 BLOCK_BYTES = 48 * 2**20  # of decoded frames held at once; a 2-hour film passes through in as little memory as a clip
 MAX_BLOCK_FRAMES = 64
@@ -181,6 +190,7 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
     def _decoded(self, reach: _Reach) -> Generator[av.VideoFrame]:
         """Frames as the decoder gives them. Raises _Passed at damage that FFmpeg's command line would pass over."""
         last: av.Packet | None = None
+        alone = self.container.format.name in PICTURES
         for packet in self.container.demux(self.stream):
             if not packet.size:
                 # The picture stays as it is, for which FFmpeg's command line gives no frame; to a decoder it would mean
@@ -188,8 +198,11 @@ class OpenVideo(AbstractContextManager["OpenVideo"]):
                 reach.add(packet.pts, packet.duration)
                 continue
             if last:
+                alone = False
                 yield from map(_undamaged, last.decode())
             last = packet
+        if last and alone:
+            raise Undecodable(A_PICTURE, "open")
         # In the middle of a transport stream the mark may mean no more than that two files were joined there.
         if last and last.is_corrupt:
             raise _Passed("the file breaks off within the next one")

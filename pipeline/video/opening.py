@@ -15,14 +15,19 @@ from pipeline import pictures
 # Decoders that pass off what they could not read as a whole frame, without a mark, unless they are told to fail.
 UNMARKED = {"mjpeg": {"err_detect": "explode"}}
 
-# Of FFmpeg's some 350 readers of files, those of video and sound, and of a photograph. The others read text or raw
-# bytes as video, or open other files, as playlists do; a name does not keep a file from being one.
+# Of FFmpeg's some 350 readers of files, those of video and sound, and of rows of JPEGs. The others read text, pictures
+# or raw bytes as video, or open other files, as playlists do; a name does not keep a file from being one. An animated
+# GIF is a video, as data sets of them show; animated PNG, WebP and AVIF are pictures that move.
 DEMUXERS = (
-    "3g2,3gp,4xm,aac,ac3,aiff,amv,ape,apng,apv,asf,asf_o,av1,avi,avs,avs2,avs3,bink,caf,cavsvideo,dirac,dnxhd,dts,dv,eac3,"
+    "3g2,3gp,4xm,aac,ac3,aiff,amv,ape,apv,asf,asf_o,av1,avi,avs,avs2,avs3,bink,caf,cavsvideo,dirac,dnxhd,dts,dv,eac3,"
     "ea,evc,film_cpk,flac,flic,flv,gif,gxf,h261,h263,h264,hevc,ipmovie,ivf,jpeg_pipe,kux,live_flv,lxf,m4v,matroska,mj2,"
     "mjpeg,mjpeg_2000,mlv,mov,mp3,mp4,m4a,mpeg,mpegts,mpegvideo,mxf,nsv,nut,nuv,obu,ogg,pva,r3d,rm,roq,rpl,smjpeg,smk,swf,"
     "thp,vc1,vc1test,vivo,vvc,w64,wav,webm,wtv,wv,xmv,yuv4mpegpipe"
 )
+
+PICTURES = ("jpeg_pipe", "mjpeg", "gif")  # readers of what is a picture where there is only one
+_HEIF = ("avif", "avis", "heic", "heim", "heis", "heix", "hevm", "hevs", "j2ki", "mif1", "msf1")
+A_PICTURE = "its content is a picture, no video"
 
 LIMITS = {"max_pixels": str(pipeline.LARGEST)}  # of decoders; they take memory by what a header announces
 _EXCEEDS = re.compile(r"Picture size (\d+)x(\d+) exceeds")  # FFmpeg's words for it
@@ -79,6 +84,8 @@ def _said_at_opening(path: Path) -> list[str]:
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """The first video stream, as OpenCV and PyAV's own readers take; cover art is not video."""
+    if container.metadata.get("major_brand", "").strip() in _HEIF:
+        raise Undecodable(A_PICTURE, "open")
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         covers = container.streams.video

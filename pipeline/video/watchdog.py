@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from pipeline.errors import UsageError
+
 LOOKS = 10  # in one time limit
+_guards: set[_Guard] = set()  # of this process
 
 
 @contextlib.contextmanager
@@ -17,34 +20,50 @@ def watching(seconds: float, act: Callable[[], None]) -> Iterator[AbstractContex
     """A guard for calls, `with guard: call()`: `act` is called once, in another thread, when a call takes longer.
 
     It is up to a tenth of `seconds` late; 0 seconds never act. A call in a library must release the interpreter's lock
-    for `act` to be reached; FFmpeg's do.
+    for `act` to be reached; FFmpeg's do. Who looks from outside is told by `longest_wait`.
     """
-    if not seconds:
-        yield contextlib.nullcontext()
-        return
-    guard = _Guard(seconds)
+    guard = _Guard()
+    _guards.add(guard)
     ended = threading.Event()
 
     def look() -> None:
         while not ended.wait(seconds / LOOKS):
-            if time.monotonic() > guard.deadline:
+            if guard.waits() > seconds:
                 return act()
 
     thread = threading.Thread(target=look, daemon=True)
-    thread.start()
+    if seconds:
+        thread.start()
     try:
         yield guard
     finally:
+        _guards.discard(guard)
         ended.set()
-        thread.join()
+        if seconds:
+            thread.join()
+
+
+def checked_limit(seconds: float) -> float:
+    """A time limit as people give it. Raises UsageError."""
+    if not 0 <= seconds < threading.TIMEOUT_MAX:
+        raise UsageError(f"time_limit {seconds} is not a number of seconds", remedy="0 waits for ever")
+    return seconds
+
+
+def longest_wait() -> float:
+    """Seconds that a guarded call of this process has taken so far; 0 where there is none."""
+    return max((guard.waits() for guard in _guards.copy()), default=0.0)
 
 
 class _Guard(AbstractContextManager[None]):
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.deadline = seconds, math.inf
+    def __init__(self) -> None:
+        self.began = math.inf
+
+    def waits(self) -> float:
+        return max(0.0, time.monotonic() - self.began)
 
     def __enter__(self) -> None:
-        self.deadline = time.monotonic() + self.seconds
+        self.began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self.deadline = math.inf
+        self.began = math.inf

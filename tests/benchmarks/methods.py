@@ -25,10 +25,9 @@ from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
 STEPS = {"rgb": 650, "flow": 470}
-METHODS = ("infonce", "coclr", "ubernce", "cmc", "goca", "slic")
-OF_SLIC: dict[
-    str, tuple[dict[str, object], dict[str, object]]
-] = {  # name -> settings, sampling: its RGB stage, changed
+METHODS = ("infonce", "coclr", "ubernce", "cmc", "goca", "slic", "dpc", "cocon")
+# Name -> settings and sampling of its RGB stage that are changed.
+OF_SLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "slic-every-video-alone": ({"clusters": "none"}, {"same_video": 1.0}),
     "slic-without-flow": ({}, {"replaced": 0.0}),
     "slic-kmeans": ({"clusters": "spherical_kmeans", "cluster_count": 100}, {}),
@@ -69,7 +68,7 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
     prototypes, with SLIC its clusters and views."""
     recipe = recipes.load(recipes.find("small", method))
     listed = list(recipe.stages)
-    if method in ("infonce", "cmc", "goca", "slic"):
+    if method in ("infonce", "cmc", "goca", "slic", "dpc", "cocon"):
         listed = [
             stage.changed(steps=STEPS.get(getattr(stage.settings, "stream", ""), max(STEPS.values())))
             for stage in listed
@@ -87,6 +86,10 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
         [stage] = listed
         changed = {name: stage.settings.changed(**settings) for name, settings in OF_GOCA.items()}
         listed = [*(stage.changed(name=name, settings=settings) for name, settings in changed.items()), stage]
+    if method == "cocon":
+        [stage] = listed
+        apart = stage.settings.changed(cooperation=0.0, synchronisation=0.0)
+        listed = [stage.changed(name="views-apart", settings=apart), stage]
     if method == "slic":
         flow, rgb = listed
         others = [

@@ -2,7 +2,8 @@
 
 Environment: GATE is a folder and GATE_VIDEO a video's name; a worker that has put 320 frames of it through writes
 `held.<pid>` there, then waits for a file called `open`; with GATE_START it does so before it is a worker. DEADLY_VIDEOS
-are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes.
+are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes; with DEAF no
+watchdog inside the process does anything about it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.extraction import job
 from pipeline.video.decode import DecodeSettings, OpenVideo
+from pipeline.video.watchdog import watching
 
 HELD_AFTER = 320  # frames: a full shard is on the disk by then
 
@@ -36,6 +39,8 @@ def dask_setup(_: object) -> None:
 
     if os.environ.get("GATE_START"):
         hold()
+    if os.environ.get("DEAF"):
+        job.watching = lambda seconds, _: watching(seconds, lambda: None)
 
     def watched(
         video: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None]

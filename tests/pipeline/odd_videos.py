@@ -321,11 +321,7 @@ ODD: dict[str, Odd] = {
     "webm": odd("libvpx", suffix="webm"),
     "ivf": odd("libvpx-vp9", suffix="ivf"),
     "gif": odd("gif", "rgb8", "gif", error=30),
-    "apng": odd("apng", "rgba", "apng"),
     "y4m": odd("rawvideo", suffix="y4m"),
-    "a photograph": Odd(
-        lambda path: write(path, pictures(1), Encoding("mjpeg", "yuvj420p"), "image2pipe"), "jpg", range(1)
-    ),
     # pixel formats
     "10 bits": odd("libx264", "yuv420p10le"),
     "10 bits, 4:2:2": odd("libx264", "yuv422p10le"),

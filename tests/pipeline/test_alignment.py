@@ -10,22 +10,30 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline import flow
 from pipeline.errors import Refusal
 from pipeline.existing import open_source
 from pipeline.existing.bring import Existing
 from pipeline.flow.quantisation import quantise
 from pipeline.store import catalogue, layout, open_store
+from pipeline.video.decode import DecodeSettings, decode
 from tests.pipeline.existing import HEIGHT, WIDTH, coclr_flow, encoded, pack, write_folder
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def moving(steps: list[int], seed: int = 0) -> tuple[list[bytes], np.ndarray]:
-    """Frames of a texture that moves so many px to the right from each frame to the next, and bytes of that flow."""
+def moving(steps: list[int], seed: int = 0, anew: int = 0) -> tuple[list[bytes], np.ndarray]:
+    """Frames of a texture that moves so many px to the right from each frame to the next, and bytes of that flow.
+
+    anew: after each so many frames all becomes brighter or darker, as it changes where an encoder begins anew.
+    """
     noise = np.random.default_rng(seed).uniform(0, 255, (HEIGHT, 200)).astype(np.float32)
     texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.0), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     starts = 100 - np.cumsum([0, *steps])
-    frames = [encoded(cv2.cvtColor(texture[:, at : at + WIDTH], cv2.COLOR_GRAY2BGR)) for at in starts]
+    pictures = [texture[:, at : at + WIDTH] for at in starts]
+    if anew:
+        pictures = [cv2.add(one // 2, 120 * (k // anew % 2)) for k, one in enumerate(pictures)]
+    frames = [encoded(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)) for picture in pictures]
     flow = np.zeros((len(steps), 2, HEIGHT, WIDTH), np.float32)
     flow[:, 0] = np.array(steps)[:, None, None]
     return frames, quantise(flow)
@@ -109,3 +117,31 @@ def test_a_few_misleading_videos_do_not_decide_and_many_leave_it_open(convention
     assert source(6, 1).aligned == convention
     with pytest.raises(Refusal, match="do not tell"):
         source(2, 2).aligned
+
+
+@pytest.mark.parametrize("convention", ["first", "second"])
+@pytest.mark.parametrize("anew", [3, 4, 6])
+def test_places_where_an_encoder_begins_anew_mislead_nobody(convention: str, anew: int, tmp_path: Path) -> None:
+    """No flow fits there; every third pair is looked at, so that these may be all of those or none."""
+    videos, planes = {}, {}
+    steps = [0, 1, 0, 0, 1, 0, 2, 0, 1] * 3
+    for number in range(4):
+        whole, planes[f"a/{number}"] = moving(steps[:24], number, anew)
+        videos[f"a/{number}"] = whole[:-1] if convention == "first" else whole[1:]
+    opened = open_source(write_folder(tmp_path / "raw", videos, planes))
+    assert Existing(opened, opened).aligned == convention
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("convention", ["first", "second"])
+def test_real_clips_of_small_motion_and_strong_key_frames(convention: str, shared: Path, tmp_path: Path) -> None:
+    """What pairs differ in besides their flow once decided here, against what the flow itself tells."""
+    clips = sorted((shared / "data" / "actions" / "ut-interaction-other").rglob("*.mp4"))[::8]
+    estimator, videos, planes = flow.create("dis"), {}, {}
+    for number, path in enumerate(clips):
+        pictures = next(decode(path, DecodeSettings(max_frames=45), max_block=45))[19:45]
+        planes[f"a/{number}"] = quantise(estimator.estimate(pictures[:-1], pictures[1:]))
+        kept = pictures[:-1] if convention == "first" else pictures[1:]
+        videos[f"a/{number}"] = [encoded(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)) for picture in kept]
+    opened = open_source(write_folder(tmp_path / "raw", videos, planes))
+    assert Existing(opened, opened).aligned == convention

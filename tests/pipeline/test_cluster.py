@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -19,7 +20,6 @@ from distributed import Client
 from pipeline import environment
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers import admission, cluster, slurm
-from pipeline.extraction.workers.dispatch import Silence
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import run_name, unless_stopped
 from pipeline.store import VideoStore
@@ -31,6 +31,7 @@ from tests.patience import PATIENCE
 from tests.pipeline.reference import content
 
 Run = Callable[..., tuple[int, str, str]]
+TOP = Path(__file__).resolve().parents[2]
 LIKE_THE_STORE = ("--rgb.quality", "90", "--flow.estimator", "dis")
 
 
@@ -146,8 +147,9 @@ def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
             admission.admit(client, tmp_path, store, said.append)
         left.result()
         admission.admit(client, tmp_path, store, said.append)
-    (note,) = said
-    assert "will kill 8 before it lands in quarantine" in note
+    open_to_all, deadly = said
+    assert "runs code for whoever reaches its port" in open_to_all
+    assert "will kill 8 before it lands in quarantine" in deadly
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,14 +298,31 @@ def test_a_scratch_folder_that_is_none_is_refused(
         assert run(*command)[0] == 0
 
 
-def test_silence_is_told_once_and_again_after_a_sign_of_life() -> None:
-    now = 0.0
-    silence = Silence(lambda: now)
-    assert silence.of({"a": 1e9, "b": -5.0}) == []
-    now = 11.0
-    assert silence.of({"a": 1e9, "b": -4.0}) == [("a", 11.0)]
-    now = 12.0
-    assert silence.of({"a": 1e9, "b": -4.0}) == []
-    assert silence.of({"a": 1.0, "b": -4.0}) == []  # whichever way a clock was set
-    now = 23.0
-    assert silence.of({"a": 1.0}) == [("a", 11.0)]
+@pytest.mark.slow
+def test_a_scheduler_has_a_certificate_as_the_readme_says(
+    synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (written,) = re.findall(r"```\n(test -f key.pem .*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    given = subprocess.run(
+        ["sh", "-ec", f"{written}\nenv -0"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    plain = dict(os.environ)
+    for variable in given.split("\0"):
+        name, _, value = variable.partition("=")
+        if name.startswith("DASK_"):
+            monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "pipeline", "extract", "--videos", synthetic_videos, "--views", "rgb"]
+    secured = RunningScheduler(tmp_path)
+    try:
+        assert secured.address.startswith("tls://")
+        secured.add_worker()
+        command += ["--scheduler", secured.file, "--store"]
+        done = subprocess.run([*command, tmp_path / "store"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "whoever reaches its port" not in done.stderr
+        stranger = subprocess.run([*command, tmp_path / "other"], env=plain, capture_output=True, text=True)
+        assert stranger.returncode == 1
+        assert "the Dask scheduler has a certificate, and not both have it" in stranger.stderr
+        assert "Traceback" not in stranger.stderr
+    finally:
+        secured.close()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.commands import stores
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore, catalogue, layout, open_store
 from pipeline.store.verify import Damage, verify
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,32 @@ def test_records_that_contradict_the_store_are_found(two_videos: Path, change: d
         path.write_bytes(original)
     assert len(found) == 1
     assert message in found[0].what
+
+
+def test_a_disk_that_hangs_is_told_and_given_up(
+    run: Callable[..., tuple[int, str, str]],
+    synthetic_store: VideoStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    gave_up = threading.Event()
+    codes = []
+
+    def ended(code: int) -> None:
+        codes.append(code)
+        gave_up.set()
+
+    def hanging(*_: object) -> Iterator[tuple[str, int, list[Damage]]]:
+        assert gave_up.wait(PATIENCE)
+        yield "a", 0, []
+
+    monkeypatch.setattr(stores, "QUIET", 0.1)
+    monkeypatch.setattr(stores.os, "_exit", ended)
+    monkeypatch.setattr(stores.verification, "verify", hanging)
+    _, _, err = run("verify", "--store", synthetic_store.root, "--time_limit", 0.5)
+    assert codes == [1]
+    assert "no further video could be read for 0.1 s: the disk may hang" in err
+    assert "no further video could be read for 0.5 s" in err
+    assert "`--time_limit 0` waits for ever" in err
+    monkeypatch.undo()
+    assert run("verify", "--store", synthetic_store.root, "--time_limit", 0)[0] == 0

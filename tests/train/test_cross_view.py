@@ -17,8 +17,11 @@ from train.losses.cross_view import cooperation, pool_blocks, synchronisation
 TERMS = [cooperation, synchronisation]
 # Rows (and columns) that each maximum of a map looks at, then those that the mean does.
 WINDOWS: dict[int, list[list[tuple[int, ...]]]] = {
+    1: [],
     2: [],
+    3: [[(0,), (1, 2)]],
     4: [[(0, 1), (2, 3)]],
+    5: [[(0,), (1, 2), (3, 4)], [(0,), (1, 2)]],
     7: [[(0,), (1, 2), (3, 4), (5, 6)], [(0, 1), (2, 3)]],
 }
 
@@ -32,7 +35,7 @@ def blocks(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor
 def loop_pool(plane: list[list[float]]) -> float:
     for windows in WINDOWS[len(plane)]:
         plane = [[max(plane[i][j] for i in rows for j in columns) for columns in windows] for rows in windows]
-    return sum(map(sum, plane)) / 4
+    return sum(map(sum, plane)) / len(plane) ** 2
 
 
 def cosine(one: list[float], other: list[float]) -> float:
@@ -71,11 +74,9 @@ def test_pooling_equals_a_loop(size: int) -> None:
     assert torch.autograd.gradcheck(pool_blocks, (features[:1, :1].clone().requires_grad_(),))
 
 
-@pytest.mark.parametrize(
-    "shape", [(2, 3, 4, 3, 3), (2, 3, 4, 8, 8), (2, 3, 4, 1, 1), (2, 3, 4, 4, 2), (2, 3, 4), (2, 3, 4, 1, 4, 4)]
-)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4, 2), (2, 3, 4), (2, 3, 4, 1, 4, 4)])
 def test_pooling_fails_on_other_maps_by_name(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=rf"not pooled: \({', '.join(map(str, shape))}\).*S 2, 4 or 7"):
+    with pytest.raises(ValueError, match=rf"feature maps are \({', '.join(map(str, shape))}\), and not"):
         pool_blocks(torch.zeros(shape))
 
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from train import methods, recipe
-from train.networks.settings import NetworkSettings
+from train.networks.settings import Differing, NetworkSettings
 from train.optim import cosine
 from train.order import Order
 from train.recipe import FOLDER, Recipe, StageSettings
@@ -24,7 +24,18 @@ from train.recipe import FOLDER, Recipe, StageSettings
 # For training: of split 1, and of the authors'.
 VIDEOS = {"ucf101": 9537, "kinetics400": 232_422, "hmdb51": 3570}
 # Forward passes of a clip that a step costs for each of its videos; of GOCA's clips four have half the length.
-PASSES = {"infonce": 4, "ubernce": 4, "coclr": 5, "cmc": 8, "vicc": 4, "vicc across": 6, "goca": 24, "slic": 9}
+PASSES = {
+    "infonce": 4,
+    "ubernce": 4,
+    "coclr": 5,
+    "cmc": 8,
+    "vicc": 4,
+    "vicc across": 6,
+    "goca": 24,
+    "slic": 9,
+    "dpc": 3,
+    "cocon": 6,
+}
 ON_LABELS = {"finetune", "probe"}  # folders
 ASSUMED = 40e12  # operations a second
 SHIPPED = sorted(FOLDER.rglob("*.yaml"))
@@ -66,11 +77,11 @@ def steps_an_epoch(loaded: Recipe, stage: StageSettings, data: str) -> int:
 
 
 @functools.cache
-def forward(backbone: str, pool: str, head: str, length: int, size: tuple[int, int]) -> int:
-    """Operations of a forward pass of one clip."""
-    network = NetworkSettings(backbone=backbone, pool=pool, head=head).build(in_channels=3).to("meta").eval()
+def forward(network: str, length: int, size: tuple[int, int]) -> int:
+    """Operations of a forward pass of one clip, through a network that is given as JSON."""
+    made = NetworkSettings.model_validate_json(network).build(in_channels=3).to("meta").eval()
     with FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, length, *size, device="meta"))
+        made(torch.empty(1, 3, length, *size, device="meta"))
     return counter.get_total_flops()
 
 
@@ -83,7 +94,7 @@ def test_comments_say_what_the_stages_come_to(path: Path) -> None:
     said = {(int(steps), int(videos)) for steps, videos in re.findall(r"(\d+) steps of (\d+) videos", text)}
     assert said == set(each)
     network = next(iter(loaded.stages[-1].settings.networks.values()))
-    once = forward(network.backbone, network.pool, network.head, clips.length, clips.size)
+    once = forward(Differing().of(network).model_dump_json(), clips.length, clips.size)
     total = once * sum(
         PASSES[stage.method + " across" * bool(getattr(stage.settings, "other", None))] * steps * batch * stage.epochs
         for stage, (steps, batch) in zip(loaded.stages, each, strict=True)

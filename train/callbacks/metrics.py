@@ -90,7 +90,7 @@ class Metrics(Callback):
     def flush(self) -> None:
         """Make durable the lines before a checkpoint that vouches for their steps."""
         if self.path.is_file():
-            with storage.writing("the metrics", self.path), open(self.path, "ab") as file:
+            with storage.writing("the metrics", self.path), open(self.path, "ab", opener=storage.regular) as file:
                 os.fsync(file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,7 +117,10 @@ class Metrics(Callback):
         self.waited = self.spent = 0.0
         self.passes = self.steps = 0
         if trainer.is_global_zero:
-            with storage.writing("the metrics", self.path), open(self.path, "a", encoding="utf-8") as file:
+            with (
+                storage.writing("the metrics", self.path),
+                open(self.path, "a", encoding="utf-8", opener=storage.regular) as file,
+            ):
                 file.write(json.dumps(self.latest) + "\n")
         for logger in trainer.loggers:
             logger.log_metrics(values, step)

@@ -36,7 +36,7 @@ def mean_over_pools(loss: Callable[..., Tensor], pool: int, *rows: Tensor) -> Te
     So the negatives "of one GPU", which papers have, are a number of a recipe's and the same on any number of ranks.
 
     Args:
-        loss: Of the rows of a group, (pool, ...) of each tensor.
+        loss: Of the rows of a group, (pool, ...) of each tensor; a scalar, or several of them as (N,).
         rows: Each (B, ...): a row, or a part of any shape, of each of this rank's videos. Groups are of videos that
             follow each other in the batch over all ranks.
 
@@ -48,7 +48,7 @@ def mean_over_pools(loss: Callable[..., Tensor], pool: int, *rows: Tensor) -> Te
     if pool and batch % pool:
         raise ValueError(f"a batch of {batch} videos (over all ranks) does not fall into groups of {pool}")
     groups = zip(*(part.split(pool or batch) for part in everybody), strict=True)
-    return torch.stack([loss(*group) for group in groups]).mean()
+    return torch.stack([loss(*group) for group in groups]).mean(dim=0)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

@@ -22,20 +22,17 @@ def pool_blocks(features: Tensor) -> Tensor:
     """One vector for each time block: the maximum over 2 x 2 places until 2 x 2 of them are left, then their mean.
 
     Args:
-        features: (B, N, D, S, S), feature maps of N blocks. S is 2, 4 or 7 (64, 128 and 224 px). Of 7 x 7 places the
-            first maximum makes 4 x 4, taking the first row and column alone.
+        features: (B, N, D, S, S), feature maps of N blocks. Published are S of 2, 4 and 7 (64, 128 and 224 px). Where S
+            is odd the first row and column are taken alone, so that 7 x 7 places become 4 x 4.
 
     Returns:
         (B, N, D).
 
     Raises:
-        ValueError: another shape or S.
+        ValueError: another shape.
     """
-    if features.ndim != 5 or features.shape[3] != features.shape[4] or features.shape[3] not in (2, 4, 7):
-        raise ValueError(
-            f"feature maps of this size are not pooled: {tuple(features.shape)}, and not (B, N, D, S, S) with S 2, 4 or 7,"
-            " which clips of 64, 128 or 224 px give at a stride of 32"
-        )
+    if features.ndim != 5 or features.shape[3] != features.shape[4]:
+        raise ValueError(f"feature maps are {tuple(features.shape)}, and not (B, N, D, S, S)")
     maps = features.flatten(0, 1)  # (B * N, D, S, S)
     while (size := maps.shape[-1]) > 2:
         maps = functional.max_pool2d(maps, kernel_size=2, padding=size % 2)

@@ -18,6 +18,8 @@ METHODS = Registry(
         "classify": "train.methods.classify:Classify",
         "cmc": "train.methods.cmc:CMC",
         "coclr": "train.methods.coclr:CoCLR",
+        "cocon": "train.methods.cocon:CoCon",
+        "dpc": "train.methods.dpc:DPC",
         "goca": "train.methods.goca:GOCA",
         "infonce": "train.methods.infonce:InfoNCE",
         "slic": "train.methods.slic:SLIC",

@@ -78,6 +78,9 @@ class MethodSettings(Settings, ABC):
         """Role -> what it may start from."""
         return {}
 
+    def check_length(self, frames: int) -> None:
+        """Refuse, by UsageError, clips of so many frames that the method cannot work with."""
+
     @abstractmethod
     def check_batch(self, global_batch: int) -> None:
         """Refuse, by UsageError, a number of videos per step (over all ranks) that the method cannot work with."""

@@ -122,11 +122,10 @@ class Network(nn.Module):
         self.size(layer)
         if layer == CLASSES:
             return self.embed(clips, "head").softmax(dim=1)
-        maps, count = self._maps(clips), self._blocks(clips)
         if layer == "backbone" or self.aggregation is None:
-            rows = self.pool(maps).unflatten(0, (len(clips), count)).mean(dim=1)
+            rows = self.pool(self._maps(clips)).unflatten(0, (len(clips), self._blocks(clips))).mean(dim=1)
         else:
-            rows = at_least_float32(self.aggregation(maps.mean(dim=2).unflatten(0, (len(clips), count))))
+            rows = at_least_float32(self.aggregation(self.block_maps(clips)))
         if layer == "head":
             rows = at_least_float32(self.head(rows))
             rows = functional.normalize(rows, dim=1) if self.head.unit else rows
@@ -135,6 +134,11 @@ class Network(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """What losses compare: the rows of the last layer, of clips (B, C, T, H, W)."""
         return self.embed(clips, self.layers[-1])
+
+    def block_maps(self, clips: Tensor) -> Tensor:
+        """The backbone's map of each block (B, N, F, h, w), the mean over its time, float32. Raises ValueError as
+        `embed`."""
+        return self._maps(clips).mean(dim=2).unflatten(0, (len(clips), self._blocks(clips)))
 
     def _blocks(self, clips: Tensor) -> int:
         return clips.shape[2] // self.aggregation.block_length if self.aggregation else 1

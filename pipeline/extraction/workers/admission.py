@@ -55,6 +55,11 @@ def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -
             where=named(sorted(left), NAMED),
             remedy="wait until they are through (the dashboard shows it), then run the same command again",
         )
+    if not address_of(client).startswith("tls://"):
+        say(
+            "note: this scheduler runs code for whoever reaches its port; the README says under More machines how to give"
+            " it a certificate"
+        )
     if failures := client.run_on_scheduler(dask.config.get, FAILURES):
         say(
             f"note: a video that kills its worker will kill {2 * failures + 2} before it lands in quarantine, as this"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import logging
 import multiprocessing.resource_tracker
 import os
@@ -17,13 +18,13 @@ import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from distributed.security import Security
 
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers import slurm
 from pipeline.extraction.workers.gpus import LOCAL_DASHBOARD, gpu_cluster
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import SIGNALS
 
-SILENCE_SECONDS = 60
 DASK_SETTINGS = {
     # A video that was with a worker when it died is not tried again among others: see
     # `pipeline.extraction.workers.dispatch`.
@@ -47,9 +48,9 @@ DASK_SETTINGS = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.comm.timeouts.connect": "60s",
-    # A worker that says nothing for so long, as one that is stopped or waits for a disk that hangs, is ended and
-    # replaced. Dask's own default is five minutes, and then a minute or two until it is so.
-    "distributed.scheduler.worker-ttl": f"{SILENCE_SECONDS}s",
+    # Workers that say nothing are ended by `dispatch`, and by the scheduler itself where nobody dispatches; Dask's own
+    # default is five minutes, and then a minute or two until it is so.
+    "distributed.scheduler.worker-ttl": "60s",
 }
 Kind = Literal["processes", "gpus", "here"]
 SCRATCH = "DASK_TEMPORARY_DIRECTORY"
@@ -175,13 +176,23 @@ def _in_jobs(workers: int, jobs: SlurmSettings) -> Iterator[Client]:
         yield client
 
 
+def _refuse_other_certificate(address: str) -> None:
+    """Raises Refusal where the scheduler or this process has a certificate, and not both."""
+    ours, secured = Security().get_connection_args("client"), address.startswith("tls://")
+    if (secured and ours["ssl_context"] is None) or (not secured and ours["require_encryption"]):
+        raise Refusal(
+            f"{'the Dask scheduler' if secured else 'this command'} has a certificate, and not both have it",
+            where=address,
+            remedy="give both the same environment, as the README has it under More machines",
+        )
+
+
 @contextlib.contextmanager
 def _with_running_scheduler(scheduler: str) -> Iterator[Client]:
     try:
-        if "://" in scheduler:
-            connected = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        else:
-            connected = Client(scheduler_file=scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        address = scheduler if "://" in scheduler else str(json.loads(storage.read_text(Path(scheduler)))["address"])
+        _refuse_other_certificate(address)
+        connected = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, KeyError) as error:
         raise Refusal(
             f"the Dask scheduler does not answer: {error}",

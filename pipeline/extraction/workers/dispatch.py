@@ -24,7 +24,8 @@ from pipeline.errors import Interrupted, Refusal
 from pipeline.extraction import job
 from pipeline.extraction.job import Outcome
 from pipeline.extraction.workers.admission import Requirements, requirements, when_fit
-from pipeline.extraction.workers.cluster import SILENCE_SECONDS, address_of
+from pipeline.extraction.workers.cluster import address_of
+from pipeline.extraction.workers.silence import Limits, Silence
 from pipeline.extraction.workers.stopping import Stopping, TakeNoMore, run_name, running_of, unless_stopped
 from pipeline.manifest import Video
 from pipeline.store.settings import ExtractionSettings
@@ -32,14 +33,14 @@ from pipeline.store.writing import VideoWriter, writing_to
 
 IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that none waits for the scheduler
 LOOK_SECONDS = 5.0  # between two looks at how many workers there are
-QUIET_SECONDS = 10.0  # without a sign of life of a worker until it is told
 NEWS_SECONDS = 30.0  # without any until a look at whether there are workers at all
+ENDING_SECONDS = 30.0  # that a worker may take to end before the scheduler does without it
 
 
 @dataclass(frozen=True)
 class Task:
     """What is to be done with each video. adding: see `plan.Plan`. elsewhere: by workers that others started, who are
-    to show that they can. run: see `fence.inside`.
+    to show that they can. run: see `fence.inside`. limits: of workers that stand still.
     """
 
     root: Path
@@ -49,6 +50,7 @@ class Task:
     time_limit: float
     elsewhere: bool
     run: str
+    limits: Limits = Limits()
 
     def submit(self, client: Client, run: str, video: Video) -> Future:
         """Has as its result the Outcome of the video, or None if the run was stopped before it began."""
@@ -130,36 +132,6 @@ class _Told:
     running: int
 
 
-class Silence:
-    """Notices workers that say nothing. No clocks are compared: a sign of life is one that differs from the last."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self.now = now
-        self.heard: dict[str, tuple[float, float]] = {}  # address -> (its last sign of life, when it was new here)
-        self.told: set[str] = set()
-
-    def of(self, signs: Mapping[str, float]) -> list[tuple[str, float]]:
-        """signs: when each worker was heard last, by address. Those that have become silent, each once, and for how
-        long."""
-        self.heard = {
-            address: self.heard[address]
-            if address in self.heard and self.heard[address][0] == sign
-            else (sign, self.now())
-            for address, sign in signs.items()
-        }
-        silent = {name: self.now() - since for name, (_, since) in self.heard.items()}
-        fresh = [(name, spent) for name, spent in silent.items() if spent > QUIET_SECONDS and name not in self.told]
-        self.told = {name for name in self.told | {name for name, _ in fresh} if silent.get(name, 0) > QUIET_SECONDS}
-        return fresh
-
-
-def _told_of_silence(worker: Mapping[str, Any], address: str, seconds: float) -> str:
-    return (
-        f"worker {worker['name']} ({address}) has said nothing for {seconds:.0f} s: its process stands still, or a disk"
-        f" that it waits for; after {SILENCE_SECONDS} s it is ended and its video is done again"
-    )
-
-
 class _Flight:
     """The videos that were submitted and have not come back."""
 
@@ -170,7 +142,7 @@ class _Flight:
         self.signals = 0  # acted on
         self.teller: threading.Thread | None = None
         self.threads, self.looked = 0, -LOOK_SECONDS
-        self.silence, self.listened = Silence(), time.monotonic()
+        self.silence, self.listened = Silence(task.limits, task.time_limit), time.monotonic()
 
     def has_room(self) -> bool:
         """Whether another video may be launched: none after a signal."""
@@ -213,21 +185,37 @@ class _Flight:
                 self._act_on_signal(event)
 
     def _next_event(self) -> _Landed | _Told | int:
-        alone = time.monotonic() + NEWS_SECONDS
+        alone, look = time.monotonic() + NEWS_SECONDS, min(LOOK_SECONDS, self.task.limits.told / 2)
         while True:
             event = None
             with contextlib.suppress(Empty):
-                event = self.stop.events.get(timeout=LOOK_SECONDS)
-            if time.monotonic() - self.listened >= LOOK_SECONDS:
+                event = self.stop.events.get(timeout=look)
+            if time.monotonic() - self.listened >= look:
                 self.listened = time.monotonic()
                 workers = self.client.scheduler_info(n_workers=-1)["workers"]
-                for address, seconds in self.silence.of({name: one["last_seen"] for name, one in workers.items()}):
-                    self.say(_told_of_silence(workers[address], address, seconds))
+                for found in self.silence.of(workers):
+                    self.say(found.says)
+                    if found.ends:  # in a thread, as it does not answer
+                        threading.Thread(target=self._end_worker, args=(found.address,), daemon=True).start()
                 if not workers and event is None and time.monotonic() > alone:
                     alone = math.inf
                     self.say(f"no worker is left at {address_of(self.client)}; waiting for new ones (Ctrl-C ends it)")
             if event is not None:
                 return event
+
+    def _end_worker(self, address: str) -> None:
+        async def end() -> None:
+            # The scheduler's method: the client's own knows no workers without a nanny, which are to go too.
+            await self.client.scheduler.restart_workers(  # type: ignore[union-attr]
+                workers=[address],
+                timeout=ENDING_SECONDS,
+                wait_for_workers=False,
+                on_error="return",
+                stimulus_id=f"silent-{uuid.uuid4()}",
+            )
+
+        with contextlib.suppress(OSError, RuntimeError, CancelledError, asyncio.CancelledError):
+            self.client.sync(end)
 
     def _act_on_signal(self, number: int) -> None:
         self.signals += 1

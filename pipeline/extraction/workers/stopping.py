@@ -12,9 +12,11 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Self, TypeVar
 
-from distributed import Worker, WorkerPlugin
+from distributed import Worker, WorkerPlugin, get_worker
 
 from pipeline.errors import Interrupted
+from pipeline.extraction.workers.silence import WAITS
+from pipeline.video.watchdog import longest_wait
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Result = TypeVar("Result")
@@ -87,7 +89,10 @@ def run_name(store: Path) -> str:
 
 
 def unless_stopped(run: str, video_id: str, work: Callable[..., Result], *arguments: Any) -> Result | None:
-    """Call `work` as a part of that run, or give None where the run takes no more."""
+    """Call `work` as a part of that run, or give None where the run takes no more. The worker's heartbeats tell how long
+    it waits."""
+    with contextlib.suppress(ValueError):  # in no worker
+        get_worker().metrics[WAITS] = lambda _: longest_wait()
     with _lock:
         if run in _stopped:
             return None

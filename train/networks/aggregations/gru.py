@@ -59,10 +59,41 @@ class Recurrent(Aggregation):
             _orthogonal(self.predictor)
 
     def forward(self, blocks: Tensor) -> Tensor:
-        given = functional.relu(blocks) if self.between == "relu" else blocks
-        given = _unit(blocks) if self.between == "unit" else given
-        state = self.gru(given)[:, -1:]  # (B, 1, hidden, S, S)
-        return (_unit(state) if self.between == "unit" else state).mean(dim=(1, 3, 4))
+        return self._normalised(self.gru(self._given(blocks))[:, -1]).mean(dim=(2, 3))
+
+    def predict(self, blocks: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Predictions of the last blocks from the earlier ones, each made from the predictions before it.
+
+        Args:
+            blocks: (B, N, in_features, S, S), as they come from the backbone.
+            steps: how many are predicted, 1 to N - 1.
+
+        Returns:
+            predicted: (B, steps, in_features, S, S).
+            blocks: all of them as targets, (B, N, in_features, S, S): with `between: unit` unit vectors at each place,
+                as the predictions then are; else as they came.
+
+        Raises:
+            ValueError: no block that is seen, or none that is predicted; a network without a predictor.
+        """
+        check_number("steps", steps, whole=True, least=1, most=blocks.shape[1] - 1)
+        if not hasattr(self, "predictor"):
+            raise ValueError("this ConvGRU has no predictor (predicts: false)")
+        targets = self._normalised(blocks)
+        state, predicted = self._normalised(self.gru(self._given(blocks[:, :-steps]))[:, -1]), []
+        for _ in range(steps):
+            block = self._normalised(self.predictor(state))
+            predicted.append(block)
+            state = self._normalised(self.gru(self._given(block[:, None]), state)[:, -1])
+        return torch.stack(predicted, dim=1), targets
+
+    def _given(self, blocks: Tensor) -> Tensor:
+        """What the GRU is given of blocks."""
+        return functional.relu(blocks) if self.between == "relu" else self._normalised(blocks)
+
+    def _normalised(self, maps: Tensor) -> Tensor:
+        """Maps (..., F, S, S), of vectors of length 1 at each place where these are asked for."""
+        return maps / (maps.norm(dim=-3, keepdim=True) + FLOOR) if self.between == "unit" else maps
 
 
 class ConvGRU(nn.Module):
@@ -139,8 +170,3 @@ def _orthogonal(network: nn.Module) -> None:
     """Orthogonal weights, and biases of zero."""
     for name, parameter in network.named_parameters():
         (nn.init.zeros_ if name.endswith("bias") else nn.init.orthogonal_)(parameter)
-
-
-def _unit(maps: Tensor) -> Tensor:
-    """Maps (B, N, F, S, S) with a vector of length 1 at each place."""
-    return maps / (maps.norm(dim=2, keepdim=True) + FLOOR)
