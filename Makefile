@@ -57,7 +57,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain evaluate report compare features search duplicates tables bench-methods
+.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain finetune probe evaluate report compare features search duplicates tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -171,6 +171,14 @@ pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=
 	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)
 	$(RUN_MODULE) train pretrain --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --run="$$RUN" \
 	    $(call given,seed,SEED)
+
+finetune: setup ## Train a run's networks further on labels, or new ones: STORE= RUN= [RECIPE=small OUT=RUN-finetune SEED=]; RECIPE=scratch: STORE= OUT=
+	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(if $(RUN),,$(call need,OUT,RUN=runs/mine STORE=/path/to/store))
+	$(RUN_MODULE) train finetune --store="$$STORE" $(call given,run,RUN) --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED)
+
+probe: setup ## A linear classifier on a run's networks, end to end as published: STORE= RUN= [RECIPE=small OUT=RUN-probe SEED=]
+	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(call need,RUN,RUN=runs/mine STORE=/path/to/store)
+	$(RUN_MODULE) train probe --store="$$STORE" --run="$$RUN" --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED)
 
 evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
 	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)

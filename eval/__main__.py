@@ -8,6 +8,7 @@ from pipeline.commands import console
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": commands.evaluate,
+    "fuse": commands.fuse,
     "report": commands.report,
     "compare": commands.compare,
     "features": commands.embed_folder,

@@ -7,14 +7,16 @@ import logging
 import tempfile
 from pathlib import Path
 
+from eval import classification, embed
 from eval import compare as comparing
-from eval import embed
 from eval import search as searching
 from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
+from eval.protocols import PROTOCOLS
 from eval.published import tables as published_tables
 from eval.report import write_report
 from eval.runs import data_of, stages
+from eval.splits import judged
 from pipeline import environment, importers
 from pipeline.arguments import (
     CountOrAll,
@@ -31,9 +33,9 @@ from pipeline.arguments import (
     Text,
 )
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE
-from pipeline.errors import UsageError, named
+from pipeline.errors import UsageError, named, refuse_unknown
 from pipeline.manifest import Manifest, Video
-from pipeline.store import open_store
+from pipeline.store import VideoStore, open_store
 from pipeline.terminal import Terminal
 
 console = Terminal()
@@ -50,9 +52,11 @@ def evaluate(
     annotations: list[Text] | Text = "",
     half: bool = False,
 ) -> None:
-    """Retrieval and linear probe of a run's networks, trained and untrained, then the report. Safe to repeat.
+    """All that applies to a run, then the report: retrieval and linear probe of its networks, trained and untrained,
+    and the test of its classifiers. Safe to repeat. What is left out is told, and why.
 
-    Test videos look for training videos of their class, so the store needs labels and the splits train and test.
+    Test videos look for training videos of their class. Without the split test a part of the others is held out, whole
+    recordings; without labels there are features, neighbours and clusters.
     Features are kept in RUN/features and computed again only when something that they depend on has changed.
 
     Args:
@@ -82,6 +86,57 @@ def evaluate(
                 console.print(f"{who}: {mean.metric} {100 * mean.value:.1f} %, {mean.set_name}")
 
 
+def fuse(
+    inputs: list[str],
+    store: str,
+    weights: list[float] | None = None,
+    protocol: str = "clean",
+    out: Path | None = None,
+    annotations: str = "",
+) -> None:
+    """Class probabilities of several streams, runs or files as one, video by video, by their ids; what they are worth.
+
+    A video that one of them lacks is an error. With one input and `out`, its probabilities are written as CoCLR's test
+    writes them.
+
+    Example: `fuse --inputs '[runs/rgb-finetune,runs/flow-finetune,others-prob-ten.json]' --weights '[2,2,1]' --store
+    stores/ucf101 --protocol coclr`.
+
+    Args:
+        inputs: Evaluated runs that end in classifiers, RUN or RUN:STREAM where it has several; or JSON files of class
+            probabilities as CoCLR and ViCC write them, in the store's class order.
+        store: Folder of the store, or its URL, that all were tested on.
+        weights: A number >= 0 for each input; by default all count alike.
+        protocol: By which the runs were evaluated.
+        out: JSON file to write the result to, in the layout of CoCLR's test.
+        annotations: The annotation set that the runs were evaluated with.
+    """
+    if protocol not in PROTOCOLS:
+        refuse_unknown("protocol", protocol, PROTOCOLS)
+    if not inputs:
+        raise UsageError("nothing to fuse is given", where="inputs", remedy="--inputs '[runs/one,runs/two]'")
+    opened, _ = judged(open_store(store, annotations))
+    parts = [_probabilities(given, opened, protocol) for given in inputs]
+    whole = classification.fused(parts, weights)
+    labels = {video: opened.info(video).label for video in whole.video_ids if opened.info(video).label}
+    if labels:
+        shares = ", ".join(f"top-{k} {100 * share:.1f} %" for k, share in whole.accuracy(labels).items())
+        console.print(f"{shares} of {len(labels)} videos, {len(inputs)} inputs, protocol {protocol}")
+    if out is not None:
+        classification.write_json(whole, out)
+        console.print(f"wrote class probabilities of {len(whole.video_ids)} videos: {out}")
+
+
+def _probabilities(given: str, store: VideoStore, protocol: str) -> classification.Probabilities:
+    if given.endswith(".json"):
+        return classification.read_json(Path(given), store)
+    run, stream = Path(given), ""
+    if not run.is_dir() and ":" in given:
+        name, _, stream = given.rpartition(":")
+        run = Path(name)
+    return classification.of_run(run, stages(run), store, protocol, stream)
+
+
 def report(
     run: Input | None = None,
     store: StorePlaceOrNone = "",
@@ -106,7 +161,7 @@ def report(
     if bool(run) == bool(runs) or not store:
         raise UsageError("a report is of one run or of several, and of a store", remedy="RUN= STORE=, or RUNS= STORE=")
     environment.require_one_faiss()
-    opened = open_store(store, annotations)
+    opened, _ = judged(open_store(store, annotations))
     if runs:
         comparison = comparing.compare(runs, protocol, data_of(opened), opened.annotated.name)
         comparing.write_page(comparison, out, opened)

@@ -16,25 +16,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval import clusters, features, fusion, linear, results, retrieval, streams
+from eval import classification, clusters, features, results, retrieval, streams, unlabelled
 from eval.bank import FeatureBank
-from eval.features import GALLERY, Request, Seen
+from eval.features import Request, Seen
+from eval.measuring import Measured, fuse, measure
 from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import ADJUSTED, NETWORKS, Record
 from eval.runs import Stage, bank_path, classes_path, data_of, stages, trained_on
+from eval.splits import TESTED, compared_videos, damaged_videos, judged, lacks
 from pipeline import storage
-from pipeline.errors import Refusal, UsageError, named, refuse_unknown
-from pipeline.store import VideoStore
+from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.store import Damaged, VideoStore
 from pipeline.terminal import Terminal
 from train import checkpoints, provenance, reader
+from train.clips.streams import Stream
 from train.hardware.precision import TORCHS_TF32
 from train.networks.network import Network
 
 log = logging.getLogger(__name__)
-SHOWN = 5  # videos that a message names
-TESTED = "test"
 errors = Terminal(stderr=True)
 
 
@@ -49,20 +50,6 @@ class Subject:
     protocol: str
     network: str
     stream: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, and classes
-    (Q,) that the nearest ones vote for, none where streams are put together in class probabilities alone; and class
-    probabilities (Q, C)."""
-
-    ranks: np.ndarray | None
-    voted: np.ndarray | None
-    probabilities: np.ndarray
-    classes: np.ndarray
-    wanted: np.ndarray
-    have: np.ndarray
 
 
 def evaluate(
@@ -80,30 +67,64 @@ def evaluate(
 
     Args:
         run: folder of a run, finished or not.
-        store: labelled training and test videos; also another store than the one trained on.
+        store: also another one than that which was trained on, with any labels and splits: see `eval.splits`.
         protocols: names in `eval.protocols.PROTOCOLS`; none: clean, and the one of the paper of the run's methods.
         reader_name, threads: of `train.reader.create`; 0 threads: one for each core, eight at most.
         half: features are kept as float16, in half the space.
 
     Returns:
-        The report's path and the records.
+        The report's path, or where the results or features are if there is nothing for it to tell of; and the records.
 
     Raises:
-        Refusal: no run or no checkpoint, a store without labelled training and test videos, a damaged checkpoint.
+        Refusal: no run or no checkpoint, a store of fewer than two recordings, a damaged checkpoint.
     """
     chosen = asked_for(protocols)
     trained_stages = stages(run)
-    chosen = chosen or of_methods([stage.metadata["method"] for stage in trained_stages])
-    if told := store.table.told_of_missing():
-        log.warning("%s", told)
-    if empty := store.table.names(np.flatnonzero(store.table.frames < 1)):
-        first = named([repr(video) for video in empty], SHOWN)
-        log.warning("%d videos have no frame that all views have, and are left out: %s", len(empty), first)
-    videos = evaluated_videos(store, set(empty))
+    chosen = chosen or of_methods(
+        {method for stage in trained_stages for method in checkpoints.made_by(stage.checkpoint)}
+    )
+    if lost := store.table.told_of_missing():
+        log.warning("%s", lost)
     threads = threads or min(8, len(os.sched_getaffinity(0)))
+    store, told = judged(store)
+    videos, left_out = compared_videos(store)
+    for one in (*told, *left_out):
+        log.warning("%s", one)
+    try:
+        records = _measured(run, trained_stages, store, videos, chosen, reader_name, threads, half)
+    except Damaged:  # once more without all that are, so that what is made for the others is made once
+        views = {given.view for stage in trained_stages for given in _streams(stage)}
+        damaged = damaged_videos(store, videos, views)
+        if not damaged.videos:
+            raise
+        log.warning("%s", damaged)
+        videos = [video for video in videos if video not in damaged.videos]
+        records = _measured(run, trained_stages, store, videos, chosen, reader_name, threads, half)
+    if everything := [*_others(run, store, trained_stages), *records]:
+        results.write(run / "results.json", everything)
+    if not any(record.metric == "R@1" for record in records):
+        log.warning("there is no report: nothing was retrieved by class, of which it tells")
+        return run / ("results.json" if everything else "features"), records
+    return write_report(run, store), records
+
+
+def _measured(
+    run: Path,
+    trained_stages: Sequence[Stage],
+    store: VideoStore,
+    videos: list[str],
+    chosen: Sequence[Protocol],
+    reader_name: str,
+    threads: int,
+    half: bool,
+) -> list[Record]:
+    """All that labels suffice for; what they do not is told."""
     # Of ours, published numbers stand beside networks trained on the data set that they are tested on.
     home = all(trained_on(stage, run, store) for stage in trained_stages)
     pretraining = data_of(store) if home else ""
+    lacking = lacks(store, videos)
+    for what, why in lacking.items():
+        log.warning("no %s: %s", what, why)
     subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half, pretraining)
     measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
@@ -114,9 +135,9 @@ def evaluate(
         centre = PROTOCOLS[subject.protocol].centre
         if (request, centre) not in measured:
             bank = FeatureBank.load(banks[request])
-            measured[request, centre] = measure(bank, centre)
+            measured[request, centre] = measure(bank, centre, lacking)
             if request not in grouped:
-                grouped[request] = _clusters(bank)
+                grouped[request] = {} if "clusters" in lacking else _clusters(bank)
         records += _records(subject, measured[request, centre], store, grouped[request])
         classes += _by_class(subject, measured[request, centre], store)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
@@ -131,12 +152,43 @@ def evaluate(
                 [part.stream for part in parts],
                 [FeatureBank.load(banks[request]) for request in requests],
                 alone,
+                lacking,
             )
             records += _records(_together(parts), fused, store, {})
             classes += _by_class(_together(parts), fused, store)
-    _write_table(classes_path(run, store), classes)
-    results.write(run / "results.json", [*_others(run, store, trained_stages), *records])
-    return write_report(run, store), records
+    if classes:
+        _write_table(classes_path(run, store), classes)
+    for (name, network, _), subject in latest.items():
+        if network == "trained" and "retrieval" in lacking:
+            path = banks[subjects[subject]]
+            written = unlabelled.write(FeatureBank.load(path), PROTOCOLS[name].centre, path)
+            listed = " and ".join(map(str, written))
+            errors.print(f"{subject.stage}, {subject.stream}, protocol {name}: neighbours and clusters in {listed}")
+    return [*records, *_tested(run, trained_stages, store, videos, chosen, reader_name, threads)]
+
+
+def _tested(
+    run: Path,
+    trained_stages: Sequence[Stage],
+    store: VideoStore,
+    videos: list[str],
+    chosen: Sequence[Protocol],
+    reader_name: str,
+    threads: int,
+) -> list[Record]:
+    """What the test of the run's classifiers gives, told."""
+    found, left_out = classification.tested(run, trained_stages, store, videos, chosen, reader_name, threads)
+    for sentence in left_out:
+        log.warning("%s", sentence)
+    for record in found:
+        who = f"{record.stage}, {record.stream}, protocol {record.protocol}"
+        errors.print(f"{who}: {record.metric} {100 * record.value:.1f} % (guessing {100 * (record.chance or 0):.1f} %)")
+    return found
+
+
+def _streams(stage: Stage) -> list[Stream]:
+    clips, _ = provenance.clips_of(stage.metadata, stage.checkpoint)
+    return [clips.stream(stream) for stream in stage.metadata["streams"]]
 
 
 def add_means(run: Path, store: VideoStore, names: Sequence[str]) -> list[Record]:
@@ -165,68 +217,6 @@ def of_methods(methods: Collection[str]) -> list[Protocol]:
     return [p for p in PROTOCOLS.values() if p.name == "clean" or set(p.methods) & set(methods)]
 
 
-def evaluated_videos(store: VideoStore, left_out: Collection[str] = ()) -> list[str]:
-    """The labelled training and test videos of a store, without those that are left out.
-
-    Raises:
-        Refusal: retrieval or a linear probe would be impossible, with what is missing.
-    """
-    labelled = {video: info for video, info in store.infos.items() if info.label and video not in left_out}
-    chosen = [video for video, info in labelled.items() if info.split in (GALLERY, TESTED)]
-    counts = {split: [info.label for info in labelled.values() if info.split == split] for split in (GALLERY, TESTED)}
-    remedy = (
-        "write labels and splits beside the videos: `make annotate STORE= MANIFEST=`, where the manifest has the columns label"
-        " and split; `TEST_SHARE=.2` makes a split where there is none; training itself needs no labels"
-    )
-    where = f"{store.root} ({len(store.infos)} videos, {len(labelled)} with a label)"
-    for split, labels in counts.items():
-        if len(labels) < 2:
-            what = f"evaluation needs labelled videos of the split {split!r}, and the store has {len(labels) or 'none'}"
-            raise Refusal(what, where=where, remedy=remedy)
-    if len(set(counts[GALLERY])) < 2 or len(set(counts[GALLERY])) == len(counts[GALLERY]):
-        what = "evaluation needs at least two classes, and one of them with two training videos"
-        raise Refusal(what, where=where, remedy=remedy)
-    return chosen
-
-
-def measure(bank: FeatureBank, centre: bool) -> Measured:
-    """Retrieval and linear probe of one bank: test videos against training videos."""
-    tested, gallery = bank.rows(TESTED), bank.rows(GALLERY)
-    wanted, have = bank.labels[tested], bank.labels[gallery]
-    result = linear.probe(
-        bank.features[gallery], have, bank.features[tested], wanted, seed=int(bank.attributes["seed"])
-    )
-    found = retrieval.search(*sides(bank, centre), wanted, have)
-    voted = retrieval.neighbours_vote(found, have)
-    return Measured(found.ranks, voted, result.probabilities, result.classes, wanted, have)
-
-
-def sides(bank: FeatureBank, centre: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of test and of training videos, whose products are their similarities."""
-    tested, gallery = bank.features[bank.rows(TESTED)], bank.features[bank.rows(GALLERY)]
-    return retrieval.unit_rows(tested, centre, "query"), retrieval.unit_rows(gallery, centre, "gallery")
-
-
-def fuse(protocol: Protocol, names: list[str], banks: list[FeatureBank], parts: list[Measured]) -> Measured:
-    """Several streams as one, as the protocol puts them together; `parts`: what was measured of each alone."""
-    weights = protocol.weights_of(names)
-    if protocol.fusion == "features":
-        mean = fusion.fuse_features(*(bank.features for bank in banks), weights=weights)
-        return measure(dataclasses.replace(banks[0], features=mean), protocol.centre)
-    probabilities = fusion.fuse_probabilities(*(part.probabilities for part in parts), weights=weights)
-    fused = dataclasses.replace(parts[0], ranks=None, voted=None, probabilities=probabilities)
-    if protocol.fusion == "probabilities":
-        return fused
-    # A product of rows that lie beside each other is the sum of their products.
-    both = [sides(bank, protocol.centre) for bank in banks]
-    queries = torch.cat([weight * query for weight, (query, _) in zip(weights, both, strict=True)], dim=1)
-    gallery = torch.cat([rows for _, rows in both], dim=1)
-    found = retrieval.search(queries, gallery, fused.wanted, fused.have)
-    # The temperature is of cosines, which their sum is not.
-    voted = retrieval.neighbours_vote(found, fused.have, retrieval.TEMPERATURE * sum(weights))
-    return dataclasses.replace(fused, ranks=found.ranks, voted=voted)
-
-
 def _together(parts: Sequence[Subject]) -> Subject:
     stages = dict.fromkeys((part.stage, part.checkpoint) for part in parts)
     stage, checkpoint = ("+".join(names) for names in zip(*stages, strict=True))
@@ -245,25 +235,25 @@ def _clusters(bank: FeatureBank) -> dict[str, float]:
 
 def _records(subject: Subject, measured: Measured, store: VideoStore, grouped: dict[str, float]) -> list[Record]:
     """`grouped`: what was measured of the clusters."""
-    chance = retrieval.chance(measured.wanted, measured.have)
     values: dict[str, tuple[float, float | None]] = {}
+    chance = retrieval.chance(measured.wanted, measured.have) if len(measured.have) else {}
     if measured.ranks is not None:
         values = {f"R@{k}": (share, chance[k]) for k, share in retrieval.shares(measured.ranks).items()}
     if measured.voted is not None:
         values["knn_top1"] = (float(np.mean(measured.voted == measured.wanted)), chance[1])
-    accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == measured.wanted))
-    # Guessing a class as often as it occurs in training is right as often as a random training video is.
-    values["linear_top1"] = (accuracy, chance[1])
+    if measured.probabilities is not None and measured.classes is not None:
+        accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == measured.wanted))
+        # Guessing a class as often as it occurs in training is right as often as a random training video is.
+        values["linear_top1"] = (accuracy, chance[1])
     values |= {name: (value, 0.0 if name.endswith(ADJUSTED) else None) for name, value in grouped.items()}
     shown = [
         f"{word} {100 * values[metric][0]:.1f} %"
         for metric, word in (("R@1", "R@1"), ("linear_top1", "linear"))
         if metric in values
     ]
-    errors.print(
-        f"{subject.stage}, {subject.stream}, {subject.network}, protocol {subject.protocol}: {', '.join(shown)} (guessing"
-        f" {100 * chance[1]:.1f} %)"
-    )
+    if shown:
+        who = f"{subject.stage}, {subject.stream}, {subject.network}, protocol {subject.protocol}"
+        errors.print(f"{who}: {', '.join(shown)} (guessing {100 * chance[1]:.1f} %)")
     data = data_of(store)
     # The papers' linear probes are trained otherwise, so only retrieval has a counterpart.
     quotes = {

@@ -11,6 +11,7 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
+from train.callbacks.held_out import TOP1
 from train.callbacks.metrics import read_lines
 from train.stages import RECIPE, checkpoint_path, read_recipe
 from train.training_set import of_splits
@@ -74,13 +75,15 @@ def recipe_text(run: Path) -> str:
 
 
 def stages(run: Path) -> list[Stage]:
-    """The stages that have a checkpoint, in the recipe's order. A run that is not finished gives those it has.
+    """The stages that have a checkpoint, which is the one to evaluate, in the recipe's order. A run that is not
+    finished gives those it has.
 
     Raises:
         Refusal: no run here, or not one checkpoint yet.
     """
-    names = [stage["name"] for stage in recipe(run)["stages"]]
-    paths = {name: checkpoint_path(run, name) for name in names}
+    written = recipe(run)
+    names = [stage["name"] for stage in written["stages"]]
+    paths = {name: _chosen(checkpoint_path(run, name), written) for name in names}
     found = [Stage(name, path, checkpoints.metadata(path)) for name, path in paths.items() if path.is_file()]
     if not found:
         raise Refusal(
@@ -89,6 +92,13 @@ def stages(run: Path) -> list[Stage]:
             remedy="let the training reach its first checkpoint: make pretrain with the same RUN= goes on",
         )
     return found
+
+
+def _chosen(last: Path, written: dict[str, Any]) -> Path:
+    """A stage's last checkpoint; or, where the recipe chooses by the classes of held-out training videos, its best."""
+    best = last.with_name("best.ckpt")
+    by_held_out = written.get("keep_best") == {"metric": TOP1, "mode": "max"}
+    return best if by_held_out and best.is_file() else last
 
 
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:

@@ -22,6 +22,7 @@ TARGETS = {
     "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER", "verify": "STORE",
     "bring": "FRAMES STORE FLOWS MANIFEST WORKERS", "preview": "STORE OUT", "export": "STORE VIDEO OUT VIEW",
     "preview-clips": "STORE METHOD RECIPE SEED OUT", "pretrain": "STORE RUN METHOD RECIPE SEED", "evaluate": "RUN STORE",
+    "finetune": "STORE RUN RECIPE OUT SEED", "probe": "STORE RUN RECIPE OUT SEED",
     "compare": "RUNS OUT", "report": "RUNS STORE OUT", "tables": "RUNS OUT",
     "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT", "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT",
     "remove": "STORE VIDEO",

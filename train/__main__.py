@@ -8,6 +8,8 @@ from train import commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "pretrain": commands.pretrain,
+    "finetune": commands.finetune,
+    "probe": commands.probe,
     "preview": commands.preview,
     "verify": commands.verify,
     "import": commands.import_files,
@@ -15,4 +17,4 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(console.main(COMMANDS, "Stage two: self-supervised pre-training from a store.", "train"))
+    sys.exit(console.main(COMMANDS, "Stage two: pre-training, probes and fine-tuning from a store.", "train"))

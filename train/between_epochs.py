@@ -22,6 +22,7 @@ from torch import Tensor
 from train.batches.batch import Batch
 from train.batches.loader import ClipLoader
 from train.hardware.collectives import mean_over_ranks
+from train.optim import RATE
 from train.sampling.groups import Groups
 
 HELD_OUT_LOSS = "held_out_loss"  # in metrics.jsonl
@@ -124,7 +125,7 @@ class Plateau(BetweenEpochs):
     def apply(self, trainer: Trainer, method: LightningModule, decided: Tensor) -> None:
         for optimiser in trainer.optimizers:
             for group in optimiser.param_groups:
-                group["lr"] = float(decided[2])
+                group["lr"] = float(decided[2]) * group.get(RATE, 1.0)
 
 
 class HeldOut(Protocol):

@@ -20,6 +20,7 @@ from train.methods.method import Method, MethodSettings, Start
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
 from train.published import Published, files, import_published
+from train.settings import read as settings_from
 
 __all__ = ["Published", "import_published"]  # what the papers published is read next door
 
@@ -44,6 +45,7 @@ class CheckpointFacts(Facts):
     versions: dict[str, str]
     store_videos_hash: str
     recipe_hash: str
+    after: list[str] = []
 
 
 class StreamState(Facts):
@@ -180,7 +182,29 @@ def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tens
             where=str(path),
             remedy="give a file that has it, such as the pre-trained one that this was made from",
         )
-    return {part: found[part] for part in start.takes if part in found}
+    return {
+        part: {name: tensor for name, tensor in found[part].items() if not f"{part}.{name}".startswith(start.leaves)}
+        for part in start.takes
+        if part in found
+    }
+
+
+def made_by(path: Path) -> list[str]:
+    """The methods that a checkpoint of ours, and those that it began with, were trained by; of another file none."""
+    loaded = files.load(path, remedy="train it, or download it, first")
+    if not isinstance(loaded, dict) or METADATA not in loaded:
+        return []
+    _check_content(loaded, path)
+    facts = loaded[METADATA]
+    published = facts.get("published", {}).get("method", "")
+    return [facts["method"], *facts.get("after", ()), *([published] if published else [])]
+
+
+def networks_of(path: Path) -> dict[str, NetworkSettings]:
+    """Stream -> what its network is made with, of a checkpoint of ours. Raises Refusal."""
+    content = read(path)
+    method = methods.settings_of(content[METADATA]["method"])
+    return settings_from(method, content["hyper_parameters"]["settings"], str(path)).networks
 
 
 def _trained_parts(path: Path, stream: str) -> tuple[NetworkSettings, dict[str, dict[str, torch.Tensor]]]:

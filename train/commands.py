@@ -7,10 +7,11 @@ import re
 import time
 from pathlib import Path
 
-from pipeline.arguments import Input, Name, Number, OutputFile, OutputFolder, Positive, Seed, StorePlace, Text
+from pipeline.arguments import Input, Name, Names, Number, OutputFile, OutputFolder, Positive, Seed, StorePlace, Text
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore, open_store
 from train import checkpoints, imported, stages
+from train import finetune as finetuning
 from train import recipe as recipes
 from train import verify as verification
 from train.callbacks.divergence import Diverged
@@ -57,11 +58,106 @@ def pretrain(
     """
     deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
     opened = open_store(store, annotations)
-    loaded = _loaded(recipe, method, seed)
-    training_set = _checked(loaded, opened, hardware, use_all)
+    loaded = finetuning.begun_with(_loaded(recipe, method, seed), None, [])
+    return _run(loaded, opened, run, hardware, deadline, profile, use_all)
+
+
+def finetune(
+    store: StorePlace,
+    run: Input | None = None,
+    recipe: Name = "small",
+    out: OutputFolder | None = None,
+    streams: Names | None = None,
+    seed: Seed | None = None,
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    time_limit: Text | None = None,
+    profile: Number = 0,
+    annotations: Text = "",
+    use_all: bool = False,
+) -> int:
+    """Train networks of a run further, on labels. Safe to repeat: as `pretrain`, which it is in all else.
+
+    Each stage of the recipe begins with the last network of its stream in the run, and a fresh classifier; what the
+    recipe leaves open about the network is the run's. Recipes: small (any store, minutes on two cores), and the
+    published ones (coclr, vicc, goca, slic, cocon, dpc); small-scratch and scratch (CoCLR's supervised network) begin
+    with random weights and take no run. Evaluation tests the classifiers: `make evaluate RUN=OUT STORE=`.
+
+    Args:
+        store: Folder of the store, or its URL; it needs labels and the split train.
+        run: Folder of the run that is fine-tuned, pre-trained or imported.
+        recipe: A YAML file, or the name of one in train/recipes/finetune.
+        out: Folder of the new run; by default that of `run`, with -finetune behind its name.
+        streams: That are trained; by default all of the recipe that the run has.
+        seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
+    """
+    return _classify(
+        "finetune", store, run, recipe, out, streams, seed, hardware, time_limit, profile, annotations, use_all
+    )
+
+
+def probe(
+    store: StorePlace,
+    run: Input | None = None,
+    recipe: Name = "small",
+    out: OutputFolder | None = None,
+    streams: Names | None = None,
+    seed: Seed | None = None,
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    time_limit: Text | None = None,
+    profile: Number = 0,
+    annotations: Text = "",
+    use_all: bool = False,
+) -> int:
+    """Train a linear probe end to end, as published: the run's networks stay as they are, in evaluation mode, and a
+    classifier learns from augmented clips. All else is as in `finetune`.
+
+    The probe of `evaluate`, a logistic regression on stored features, is quicker and another number.
+
+    Args:
+        store, run: As `finetune` has them.
+        recipe: A YAML file, or the name of one in train/recipes/probe.
+        out: Folder of the new run; by default that of `run`, with -probe behind its name.
+        streams: That are probed; by default all of the recipe that the run has.
+        seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
+    """
+    return _classify(
+        "probe", store, run, recipe, out, streams, seed, hardware, time_limit, profile, annotations, use_all
+    )
+
+
+def _classify(
+    folder: str,
+    store: str,
+    run: Path | None,
+    recipe: str,
+    out: Path | None,
+    streams: list[str] | None,
+    seed: int | None,
+    hardware: Hardware,
+    time_limit: str | None,
+    profile: int,
+    annotations: str,
+    use_all: bool,
+) -> int:
+    """`folder`: of the recipes."""
+    deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
+    opened = open_store(store, annotations)
+    loaded = recipes.load(finetuning.find(folder, recipe), seed)
+    begun = finetuning.begun_with(loaded, run, streams or [])
+    if out is None and run is None:
+        raise UsageError("there is no folder for the new run", where="out", remedy="--out runs/scratch")
+    folder_of_it = out or run.with_name(f"{run.name}-{folder}")  # type: ignore[union-attr]
+    return _run(begun, opened, folder_of_it, hardware, deadline, profile, use_all)
+
+
+def _run(
+    recipe: Recipe, store: VideoStore, run: Path, hardware: Hardware, deadline: float, profile: int, use_all: bool
+) -> int:
+    loaded = recipe.of_classes(store.classes)
+    training_set = _checked(loaded, store, hardware, use_all)
     with stages.only_trainer(run, loaded):
-        _tell_of_beginning(loaded, opened, training_set, run)
-        return _train(loaded, opened, run, hardware, deadline, profile)
+        _tell_of_beginning(loaded, store, training_set, run)
+        return _train(loaded, store, run, hardware, deadline, profile)
 
 
 def _train(loaded: Recipe, opened: VideoStore, run: Path, hardware: Hardware, deadline: float, profile: int) -> int:
@@ -84,8 +180,14 @@ def _train(loaded: Recipe, opened: VideoStore, run: Path, hardware: Hardware, de
         if not newly:
             tell(f"stage {stage.name} was finished already")
     spent = time.perf_counter() - began
-    console.print(f"pre-trained {len(loaded.stages)} stages in {spent:.0f} s: {run}")
+    console.print(f"{_doing(loaded)[1]} {len(loaded.stages)} stages in {spent:.0f} s: {run}")
     return 0
+
+
+def _doing(recipe: Recipe) -> tuple[str, str]:
+    """What is done, and what has been, in words."""
+    on_labels = all(stage.settings.needs_labels for stage in recipe.stages)
+    return ("training on labels", "trained") if on_labels else ("pre-training", "pre-trained")
 
 
 def _checked(recipe: Recipe, store: VideoStore, hardware: Hardware, use_all: bool) -> TrainingSet:
@@ -99,11 +201,14 @@ def _checked(recipe: Recipe, store: VideoStore, hardware: Hardware, use_all: boo
 
 def _tell_of_beginning(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
     names = ", ".join(stage.name for stage in recipe.stages)
-    tell(f"pre-training {recipe.title!r} (stages: {names}) on {len(training_set)} videos of {store.root}, into {run}")
+    told_of = f"{len(training_set)} videos of {store.root}, into {run}"
+    tell(f"{_doing(recipe)[0]} {recipe.title!r} (stages: {names}) on {told_of}")
     for told in filter(None, [store.table.told_of_missing(), store.annotated.told()]):
         tell(told)
     if training_set.empty:
         tell(training_set.told_of_empty())
+    if training_set.unlabelled:
+        tell(training_set.told_of_unlabelled())
     if training_set.short:
         tell(training_set.told_of_short(recipe.sampling_of(recipe.stages[0])))
 
@@ -193,6 +298,7 @@ def import_files(
     flow: Input | None = None,
     layout: Name = "auto",
     pretraining: Text = "",
+    classes: Input | None = None,
 ) -> None:
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
@@ -215,9 +321,11 @@ def import_files(
             told from CoCon's by nothing.
         pretraining: The data set that the files' networks were trained on, such as ucf101 or kinetics400: the report
             then shows the papers' numbers of such networks beside theirs.
+        classes: Of a linear probe or fine-tuned network, in the order of its logits, which its file does not say: a
+            list of one class a line, such as classInd.txt. By default the order of the store that is evaluated.
     """
     given = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path}
-    imported.import_run(given, run, layout, pretraining)
+    imported.import_run(given, run, layout, pretraining, classes)
     console.print(f"made a run of {', '.join(f'{path} ({stream})' for stream, path in given.items())}: {run}")
 
 

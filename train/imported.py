@@ -10,10 +10,12 @@ from typing import Any
 from torch import nn
 
 from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.importers.lists import class_names
 from train import checkpoints, provenance, stages
 from train import recipe as recipes
 from train.checkpoints import METADATA
 from train.console import tell
+from train.methods.classify import Classify, ClassifySettings
 from train.methods.coclr import CoCLR
 from train.methods.contrastive import OneStream, OneStreamSettings
 from train.methods.goca import GOCA, GOCASettings
@@ -37,22 +39,26 @@ RECIPE = ("ucf101", "infonce")  # of which the run takes what the files do not s
 SHOWN = 4  # names of tensors that are told one by one
 
 
-def import_run(files: dict[str, Path], run: Path, layout: str, pretraining: str = "") -> None:
+def import_run(
+    files: dict[str, Path], run: Path, layout: str, pretraining: str = "", classes: Path | None = None
+) -> None:
     """Write RUN with a finished stage for each stream -> file. Only GOCA's files say of which stream their networks
     are; one that is given for two streams makes one stage of method goca, with its prototypes.
 
     Of a file of CoCLR the query network is taken, with its key network and queue; of others the stream's or the query
     network, whole: projection head, aggregation or classifier included, and ViCC's prototypes. Videos are compared by
-    the layer that the paper compares them by. What a run has no place for is told. `pretraining` is the data set that
-    the files' networks were trained on, as the papers' tables call it; files do not say it. Raises Refusal for a run
-    that is there, a file that is none and files whose networks saw other clips, and UsageError without a file.
+    the layer that the paper compares them by. Probes and fine-tuned networks keep their classifiers, whose logits are
+    in the order of `classes`, a list of one class a line, or by default in that of the store that is evaluated. What a
+    run has no place for is told. `pretraining` is the data set that the files' networks were trained on, as the papers'
+    tables call it; files do not say it. Raises Refusal for a run that is there, a file that is none and files whose
+    networks saw other clips, and UsageError without a file.
     """
     if not files:
         raise UsageError("no file is given", where="import", remedy="--rgb FILE, --flow FILE, or both")
     if run.exists():
         raise Refusal("there is something already", where=str(run), remedy="give a new folder as --run")
     found = {stream: import_published(path, layout) for stream, path in files.items()}
-    recipe = _recipe(found, files)
+    recipe = _recipe(found, files, class_names(classes) if classes else [])
     written = {
         stage.name: _checkpoint(recipe, stage, *_of_stage(stage, found, files), pretraining) for stage in recipe.stages
     }
@@ -63,7 +69,7 @@ def import_run(files: dict[str, Path], run: Path, layout: str, pretraining: str 
         checkpoints.write(content, stages.checkpoint_path(run, name))
 
 
-def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
+def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[str]) -> Recipe:
     """A stage for each stream, on the clips that its network was trained on, which must be the same for all."""
     seen = [(published.clips, published.layer) for published in found.values()]
     if any(other != seen[0] for other in seen):
@@ -78,18 +84,18 @@ def _recipe(found: dict[str, Published], files: dict[str, Path]) -> Recipe:
         title=f"published networks: {', '.join(map(str, files.values()))}",
         clips=clips,
         layer=layer,
-        stages=_stages(found, files),
+        stages=_stages(found, files, classes),
     )
 
 
-def _stages(found: dict[str, Published], files: dict[str, Path]) -> list[StageSettings]:
+def _stages(found: dict[str, Published], files: dict[str, Path], classes: list[str]) -> list[StageSettings]:
     if len(files) > 1 and len(set(files.values())) == 1 and found[next(iter(found))].layout == "goca":
         settings = _of_goca(tuple(found), found[next(iter(found))])
         return [StageSettings(name="goca", method="goca", settings=settings, epochs=1)]
     return [
         StageSettings(name=stream, method=kind, settings=settings, epochs=1)
         for stream, published in found.items()
-        for kind, settings in [_settings(stream, published)]
+        for kind, settings in [_settings(stream, published, files[stream], classes)]
     ]
 
 
@@ -107,9 +113,18 @@ def _of_goca(streams: tuple[str, ...], published: Published) -> GOCASettings:
     return GOCASettings(streams=streams, shared_head=heads[0] is heads[-1], prototypes=count, **dict(network))
 
 
-def _settings(stream: str, published: Published) -> tuple[str, MethodSettings]:
-    """The method that a network becomes a stage of, and its settings."""
+def _settings(stream: str, published: Published, path: Path, classes: list[str]) -> tuple[str, MethodSettings]:
+    """The method that a network becomes a stage of, and its settings. Raises Refusal for classes of another number."""
     network = dict(NetworkSettings.of_published(published.network))
+    if network["head"] == "classifier":
+        if classes and len(classes) != network["dim"]:
+            raise Refusal(
+                f"the classifier has {network['dim']} classes, and {len(classes)} are listed",
+                where=str(path),
+                remedy="give the class list of the data set that it was trained on as --classes",
+            )
+        frozen = bool(network["head_settings"].get("unit_input"))
+        return "classify", ClassifySettings(stream=stream, classes=classes, frozen=frozen, **network)
     if published.layout == "vicc" and published.prototypes is not None:
         return "vicc", ViCCSettings(stream=stream, prototypes=len(published.prototypes), **network)
     queue = len(published.queue["features"]) if published.queue and "key" in published.backbones else 0
@@ -124,6 +139,8 @@ def _checkpoint(
         _fill_goca(method, published, path)
     elif isinstance(method, ViCC):
         _fill_vicc(method, stage.name, published, path)
+    elif isinstance(method, Classify):
+        checkpoints.load_strictly(method.network, published.state(published.role(stage.name)), str(path))
     else:
         assert isinstance(method, InfoNCE)
         _fill_infonce(method, stage.name, published, path)

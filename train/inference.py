@@ -58,11 +58,11 @@ def clips_ahead(plans: Iterable[ClipPlan], reader: Executor, device: torch.devic
 
 @contextlib.contextmanager
 def _evaluating(networks: Sequence[Network]) -> Iterator[None]:
-    were_training = [network.training for network in networks]
+    modes = {module: module.training for network in networks for module in network.modules()}  # some may be frozen
     for network in networks:
         network.eval()
     try:
         yield
     finally:
-        for network, was_training in zip(networks, were_training, strict=True):
-            network.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode

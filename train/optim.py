@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -21,6 +21,7 @@ OptimiserName = Literal["adam", "adamw", "sgd", "larc"]
 Schedule = Literal["constant", "step", "one_cycle", "cosine", "plateau"]
 
 SGD_MOMENTUM = 0.9
+RATE = "rate"  # of a group of parameters: what its learning rate is multiplied by
 STEP_FACTOR = 0.1  # at every milestone, and where a loss has come to a plateau
 ONE_CYCLE_RISE = 0.15  # share of the steps on which the learning rate rises (specs of the small recipes)
 
@@ -86,7 +87,15 @@ class OptimiserSettings(Settings):
         return self
 
 
-def make_optimiser(settings: OptimiserSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # or groups of them, as `at_rate` makes them
+
+
+def at_rate(settings: OptimiserSettings, parameters: Iterable[nn.Parameter], rate: float) -> dict[str, Any]:
+    """A group of parameters whose learning rate is that of `settings`, at every step, times `rate`."""
+    return {"params": list(parameters), "lr": rate * settings.lr, RATE: rate}
+
+
+def make_optimiser(settings: OptimiserSettings, parameters: Parameters) -> Optimizer:
     """The optimiser of `settings` over `parameters`."""
     if settings.name == "adam":
         return Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
@@ -96,9 +105,7 @@ def make_optimiser(settings: OptimiserSettings, parameters: Iterable[nn.Paramete
     return kind(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
-def configured(
-    settings: OptimiserSettings, parameters: Iterable[nn.Parameter], trainer: Trainer
-) -> OptimizerLRScheduler:
+def configured(settings: OptimiserSettings, parameters: Parameters, trainer: Trainer) -> OptimizerLRScheduler:
     """What `configure_optimizers` returns: the optimiser over `parameters` and, unless constant, its schedule.
 
     Args:
@@ -122,7 +129,8 @@ def configured(
         by_step: LRScheduler = LambdaLR(optimiser, _cosine_factor(settings, trainer, int(steps)))
     else:
         # One more than there are steps: the last of them keeps a learning rate above the final one.
-        by_step = OneCycleLR(optimiser, settings.lr, total_steps=int(steps) + 1, pct_start=ONE_CYCLE_RISE)
+        highest = [settings.lr * group.get(RATE, 1.0) for group in optimiser.param_groups]
+        by_step = OneCycleLR(optimiser, highest, total_steps=int(steps) + 1, pct_start=ONE_CYCLE_RISE)
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from train.settings import Settings, cannot_be, read, told_as_setting
 FOLDER = Path(__file__).parent / "recipes"
 TAKEN = ("features",)  # a folder of evaluation's, beside those of the stages
 STAGE_NAME = r"^[A-Za-z0-9_-]+$"  # a folder of the run
+GIVEN_RUN = "<run>"  # in `start`: the run that a recipe of fine-tuning is given
 LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -62,6 +64,19 @@ class NeighbourSettings(Settings):
     gallery: int = Field(default=1000, ge=1)
 
 
+class HeldOutSettings(Settings):
+    """Classes of held-out videos while a classifier is trained: `held_out_top1` and `held_out_cross_entropy`.
+
+    Each video's middle clip is classified. With `keep_best: {metric: held_out_top1, mode: max}` they choose the network.
+
+    every: Steps between two looks; 0 for none, and then nothing is held out for it.
+    share: Of the training videos to hold out, whole recordings.
+    """
+
+    every: int = Field(default=0, ge=0)
+    share: float = Field(default=0.1, gt=0, le=0.5)
+
+
 class StageSettings(Settings):
     """One training run of one method; stages follow each other as listed.
 
@@ -69,7 +84,7 @@ class StageSettings(Settings):
         name: Of the stage's folder in the run.
         method: A name in `train.methods`.
         settings: Of the method.
-        start: Role of the method -> an earlier stage, or a file.
+        start: Role of the method -> an earlier stage, a file, or `<run>`: the run that `finetune` is given.
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise;
             or
         steps: how often the weights are moved.
@@ -159,6 +174,7 @@ class Recipe(Settings):
         keep_best: The best checkpoint by a metric, as best.ckpt.
         log_every: Steps between lines of metrics.jsonl.
         neighbours: Nearest neighbours of held-out videos while training: see `NeighbourSettings`.
+        held_out: Classes of held-out videos while training, for stages that classify: see `HeldOutSettings`.
         layer: Of the networks, by whose rows videos are compared, while training and by evaluation: see `Network`.
     """
 
@@ -181,6 +197,7 @@ class Recipe(Settings):
     keep_best: KeepBest = KeepBest()
     log_every: int = Field(default=10, ge=1)
     neighbours: NeighbourSettings = NeighbourSettings()
+    held_out: HeldOutSettings = HeldOutSettings()
     layer: str = "backbone"
 
     @field_validator("splits")
@@ -200,6 +217,8 @@ class Recipe(Settings):
                 "order.last: drop, or accumulate: 1",
                 "order.last",
             )
+        if self.held_out.every and not any(stage.settings.needs_labels for stage in self.stages):
+            raise cannot_be("no stage of the recipe classifies", "neighbours, or every: 0", "held_out.every")
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise cannot_be("a recipe needs stages, each with a name of its own", f"now: {names}", "stages")
@@ -210,7 +229,8 @@ class Recipe(Settings):
                         refuse_unknown("stream", stream, self.channels)
                 stage.settings.check_batch(self.batch_of(stage))
             lengths = self.sampling_of(stage).lengths(self.clips)
-            for stream, network in stage.settings.networks.items():
+            from_run = GIVEN_RUN in stage.start.values()  # which will give parts of the network
+            for stream, network in () if from_run else stage.settings.networks.items():
                 with told_as_setting("clips"):
                     for length in lengths:
                         network.check_clips(length, self.clips.stream(stream).size)
@@ -229,9 +249,17 @@ class Recipe(Settings):
 
     @property
     def held_out_share(self) -> float:
-        """Of the training videos, which are held out where something looks at them: neighbours, or a learning rate."""
+        """Of the training videos, which are held out where something looks at them: neighbours, a rate, classes."""
         watched = self.neighbours.every or any(stage.settings.optimiser.schedule == "plateau" for stage in self.stages)
-        return self.neighbours.share if watched else 0.0
+        return max(self.neighbours.share if watched else 0.0, self.held_out.share if self.held_out.every else 0.0)
+
+    def of_classes(self, names: list[str]) -> Recipe:
+        """The recipe for videos of these classes, in the order of their labels."""
+        return self.of_stages([stage.changed(settings=stage.settings.of_classes(names)) for stage in self.stages])
+
+    def of_stages(self, stages: Sequence[StageSettings]) -> Recipe:
+        """The recipe with other stages, checked again. What it says itself, and what by default, is still known."""
+        return Recipe(**{name: getattr(self, name) for name in self.model_fields_set} | {"stages": list(stages)})
 
     def precision_of(self, stage: StageSettings) -> Precision:
         return stage.precision or self.precision
@@ -330,7 +358,7 @@ def _check_start(stage: StageSettings, earlier: dict[str, MethodSettings]) -> No
             refuse_unknown("role", role, stage.settings.starts)
         if given in earlier:
             _check_fit(stage.settings.starts[role], earlier[given], role, given)
-        elif not Path(given).is_file():
+        elif given != GIVEN_RUN and not Path(given).is_file():
             refuse_unknown("earlier stage (and there is no such file)", given, earlier, where=role)
 
 

@@ -80,6 +80,7 @@ def training_set_of(recipe: Recipe, stage: StageSettings, store: VideoStore) -> 
         drop=sampling.short == "drop",
         share=recipe.held_out_share,
         seed=recipe.seed,
+        needs_labels=stage.settings.needs_labels,
     )
 
 

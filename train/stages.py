@@ -29,11 +29,13 @@ from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.collapse import Collapse
 from train.callbacks.divergence import Divergence
+from train.callbacks.held_out import HeldOutClasses
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
 from train.callbacks.profile import Profile, Ranges
 from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
+from train.callbacks.watching import Watching
 from train.checkpoints import METADATA
 from train.console import LEADER, tell
 from train.hardware import Hardware, convolutions, device
@@ -174,6 +176,9 @@ def run_stage(
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = _convolutions_are_right(recipe, stage, hardware)
     facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right)
+    facts["after"] = sorted(
+        {method for file in _start_files(recipe, stage, run) for method in checkpoints.made_by(file)}
+    )
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
@@ -239,11 +244,14 @@ def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> i
 
 def starting_weights(recipe: Recipe, stage: StageSettings, run: Path) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
     """Role of a stage -> part -> the state dict that it starts from. Raises Refusal as `checkpoints` does."""
+    files = zip(stage.start, _start_files(recipe, stage, run), strict=True)
+    return {role: checkpoints.starting_weights(file, stage.settings.starts[role]) for role, file in files}
+
+
+def _start_files(recipe: Recipe, stage: StageSettings, run: Path) -> list[Path]:
+    """Of its roles, as `start` lists them."""
     names = [other.name for other in recipe.stages]
-    files = {
-        role: checkpoint_path(run, given) if given in names else Path(given) for role, given in stage.start.items()
-    }
-    return {role: checkpoints.starting_weights(file, stage.settings.starts[role]) for role, file in files.items()}
+    return [checkpoint_path(run, given) if given in names else Path(given) for given in stage.start.values()]
 
 
 def _start(
@@ -274,25 +282,11 @@ def _callbacks(
     """In the order in which they see the end of a step: one that `note`s values of its own goes before Metrics, a
     step's values are found finite before its line is written, that before its checkpoint, and the bar shows up once
     signals are caught."""
-    metrics, watching = Metrics(folder / "metrics.jsonl", recipe.log_every), []
-    if recipe.neighbours.every:
-        sampling, streams = recipe.sampling_of(stage), list(stage.settings.networks)
-        watching = [
-            Neighbours(
-                recipe.neighbours,
-                training_set,
-                recipe.clips,
-                sampling,
-                recipe.seed,
-                streams,
-                store.settings,
-                recipe.layer,
-                metrics,
-            )
-        ]
+    metrics = Metrics(folder / "metrics.jsonl", recipe.log_every)
+    watching = _watching(recipe, stage, store, training_set, metrics)
     also = {name: meter for watched in watching for name, meter in watched.meters.items()}
     followed = [HELD_OUT_LOSS] if stage.settings.optimiser.schedule == "plateau" else []
-    metrics.also = (*also, *followed)
+    metrics.also = (*(name for watched in watching for name in watched.names), *followed)
     return [
         *watching,
         Divergence(folder, metrics),
@@ -303,6 +297,21 @@ def _callbacks(
         Collapse(folder.name, metrics),
         Waiting(hardware.threads),
     ]
+
+
+def _watching(
+    recipe: Recipe, stage: StageSettings, store: VideoStore, training_set: TrainingSet, metrics: Metrics
+) -> list[Watching]:
+    """What looks at held-out videos meanwhile."""
+    clips, sampling, streams = recipe.clips, recipe.sampling_of(stage), list(stage.settings.networks)
+    made: list[Watching] = []
+    if recipe.neighbours.every:
+        seed, layer = recipe.seed, recipe.layer
+        settings = recipe.neighbours
+        made.append(Neighbours(settings, training_set, clips, sampling, seed, streams, store.settings, layer, metrics))
+    if recipe.held_out.every and stage.settings.needs_labels:
+        made.append(HeldOutClasses(recipe.held_out, training_set, clips, sampling, streams, store.settings, metrics))
+    return made
 
 
 def _trainer(

@@ -76,13 +76,22 @@ class TrainingSet:
     videos: trained on; a number of a video is a place in them. held_out: whole recordings that `share` keeps from
     training. groups: such as pseudo-labels make, of `videos`; None until someone sets them. empty: how many of all
     videos have no frame that all views have, as a video of one frame has no flow: they are left out. short: how many
-    others have fewer than `least` frames. Constructed from all videos of the recipe's splits.
+    others have fewer than `least` frames. unlabelled: how many have no class, which are left out where the method
+    `needs_labels`. Constructed from all videos of the recipe's splits.
 
     Raises Refusal where no video is left.
     """
 
     def __init__(
-        self, videos: Videos, where: str, *, least: int = 1, drop: bool = False, share: float = 0.0, seed: int = 0
+        self,
+        videos: Videos,
+        where: str,
+        *,
+        least: int = 1,
+        drop: bool = False,
+        share: float = 0.0,
+        seed: int = 0,
+        needs_labels: bool = False,
     ) -> None:
         self.all, self.where, self.least = videos, where, least
         frames = np.asarray(videos.frames)
@@ -94,10 +103,14 @@ class TrainingSet:
                 where=where,
                 remedy="extract videos of two frames or more: flow has one frame less than its video",
             )
+        left_out = empty | short if drop else empty
         if drop and self.short:
-            videos = self._without(videos, short)
-        elif self.empty:
-            videos = videos.take(~empty)
+            self._refuse_all_short(short)
+        self.unlabelled = 0
+        if needs_labels:
+            left_out = left_out | self._unlabelled(videos)
+        if left_out.any():
+            videos = videos.take(~left_out)
         held = _held_out(np.asarray(videos.sources), share, seed, where) if share else np.zeros(len(videos), bool)
         self.videos, self.held_out = (videos.take(~held) if share else videos, videos.take(held))
         self.groups: Groups | None = None
@@ -147,14 +160,29 @@ class TrainingSet:
         fate = f"{sampling.fates[sampling.short]} (sampling.short: {sampling.short})"
         return f"{self.short} of {len(self.all)} videos are shorter than a clip: {fate}"
 
-    def _without(self, videos: Videos, short: np.ndarray) -> Videos:
+    def told_of_unlabelled(self) -> str:
+        """What becomes of the videos without a class, in a sentence."""
+        return f"{self.unlabelled} of {len(self.all)} videos have no class to learn, and are left out"
+
+    def _unlabelled(self, videos: Videos) -> np.ndarray:
+        """Which have no class, bool (N,)."""
+        unlabelled = np.asarray(videos.labels) < 0
+        self.unlabelled = int(unlabelled.sum())
+        if unlabelled.all():
+            raise Refusal(
+                f"none of {len(videos)} videos has a class to learn",
+                where=self.where,
+                remedy="write labels beside the videos: `make annotate STORE= MANIFEST=`",
+            )
+        return unlabelled
+
+    def _refuse_all_short(self, short: np.ndarray) -> None:
         if short.all():
             raise Refusal(
-                f"all {len(videos)} videos are dropped: they have fewer than the {self.least} frames that a clip needs",
+                f"all {len(short)} videos are dropped: they have fewer than the {self.least} frames that a clip needs",
                 where=self.where,
                 remedy="shorter clips or a smaller stride in the recipe, or another choice for sampling.short",
             )
-        return videos.take(~short)
 
 
 def _held_out(sources: np.ndarray, share: float, seed: int, where: str) -> np.ndarray:

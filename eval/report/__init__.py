@@ -28,7 +28,7 @@ from train import checkpoints
 from train.show import pages
 
 QUERIES = 4
-METHODS_WITH_LABELS = frozenset({"ubernce"})
+METHODS_WITH_LABELS = frozenset({"ubernce", "classify"})
 
 
 Banks = dict[str, tuple[Stage, FeatureBank, FeatureBank]]

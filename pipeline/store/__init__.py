@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.store.reading import VideoInfo, VideoStore, corrupt, open_store
+from pipeline.store.reading import Damaged, VideoInfo, VideoStore, corrupt, open_store
 
-__all__ = ["VideoInfo", "VideoStore", "corrupt", "open_store"]
+__all__ = ["Damaged", "VideoInfo", "VideoStore", "corrupt", "open_store"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import os
@@ -185,6 +186,13 @@ class VideoStore:
         """What the annotation set in use says of the videos, in the rows of the table. Raises as `annotated.choose`
         does."""
         return annotated.choose(self.root, self.table, self.annotations)
+
+    def said_by(self, annotated: Annotated) -> VideoStore:
+        """The same videos, and what others say of them."""
+        other = copy.copy(self)
+        other.__dict__.pop("infos", None)
+        other.__dict__["annotated"] = annotated
+        return other
 
     @cached_property
     def infos(self) -> Mapping[str, VideoInfo]:
@@ -385,11 +393,19 @@ def _mixed(root: Path, others: list[str]) -> Refusal:
     )
 
 
-def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Refusal:
+class Damaged(Refusal):
+    """A video whose bytes are not what was written. `video_id`: which one."""
+
+    video_id = ""
+
+
+def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Damaged:
     """The refusal of a video whose bytes are not what was written."""
-    return Refusal(
+    refusal = Damaged(
         f"video {video_id!r} is damaged: {error}",
         where=str(path),
         remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
         f" `make verify STORE={shlex.quote(str(root))}` lists all damage",
     )
+    refusal.video_id = video_id
+    return refusal

@@ -7,7 +7,6 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,30 +113,6 @@ def test_an_unfinished_run_is_evaluated_as_far_as_it_is(run: Path, store: VideoS
     records = run_evaluation(run, store, ("clean",))
     assert {(r.stage, r.stream) for r in records} == {("flow", "flow")}
     assert "optical flow" in (run / "report.html").read_text()
-
-
-def test_a_store_without_labels_fails_and_says_what_to_do(run: Path, unlabelled_store: VideoStore) -> None:
-    with pytest.raises(Refusal, match="labelled videos") as caught:
-        run_evaluation(run, unlabelled_store)
-    assert "make annotate" in str(caught.value)
-    assert not (run / "results.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [
-        ("aabb", "", "split 'test', and the store has none"),
-        ("aabb", "a", "split 'test', and the store has 1"),
-        ("", "ab", "split 'train', and the store has none"),
-        ("aaaa", "aa", "two classes"),
-        ("abcd", "ab", "two training videos"),
-    ],
-)
-def test_too_few_labelled_videos_fail_before_anything_is_computed(train: str, test: str, message: str) -> None:
-    listed = [("train", label) for label in train] + [("test", label) for label in test] + [("train", ""), ("val", "a")]
-    infos = {f"v{i}": SimpleNamespace(split=split, label=label) for i, (split, label) in enumerate(listed)}
-    with pytest.raises(Refusal, match=message):
-        evaluate.evaluated_videos(SimpleNamespace(infos=infos, root=Path("store")))
 
 
 @pytest.mark.parametrize("broken", ["no folder", "no checkpoint", "damaged", "foreign", "other network"])

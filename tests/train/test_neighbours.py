@@ -21,8 +21,7 @@ from pipeline.store import VideoStore
 from tests.train import batches, runs
 from tests.train.oracle import clip_plan
 from tests.train.stores import write_store
-from train import reader
-from train.callbacks import neighbours
+from train import embedding, reader
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
 from train.clips.spec import ClipSpec
@@ -119,7 +118,7 @@ def test_the_number_is_that_of_a_plain_loop(store: VideoStore, executor: reader.
         best = max(gallery, key=lambda video: feature @ gallery[video])
         right += store.info(best).label == store.info(query).label
     assert len(watched.gallery) == 6 and not set(watched.gallery.ids) & set(watched.held_out.ids)
-    assert watched.look(network, "rgb", executor) == right / len(watched.held_out)
+    assert watched.look(network, "rgb", executor) == [right / len(watched.held_out)]
     (meter,) = watched.meters.values()
     assert (
         list(watched.meters) == ["knn_top1"]
@@ -139,7 +138,7 @@ def test_without_labels_a_video_is_to_find_itself(
         [window(store, video, place, executor, network, "backbone") for video in held] for place in (0.0, 1.0)
     )
     right = sum(int(np.argmax([query @ key for key in first])) == place for place, query in enumerate(last))
-    assert watched.look(network, "rgb", executor) == right / len(held)
+    assert watched.look(network, "rgb", executor) == [right / len(held)]
     (meter,) = watched.meters.values()
     assert list(watched.meters) == ["same_video_top1"] and "guessing gives 25 %" in meter.meaning
 
@@ -179,16 +178,15 @@ def test_a_run_notes_its_neighbours_and_never_trains_on_them(tmp_path: Path) -> 
 def test_ranks_share_the_clips_and_get_the_same_features(
     store: VideoStore, executor: reader.Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three ranks in one process, eleven clips: what each would send, put together in rank order."""
+    """Four ranks in one process, six clips: what each would send, put together in rank order."""
     network, watched = made(), watching(store)
-    plans = [plan for part in (watched.gallery, watched.held_out) for plan in watched._plans(part, "rgb", 0.5)]
-    plans = [*plans, plans[0]]
-    alone = neighbours._of_all_ranks(network, plans, executor, "backbone")
+    clips = watched.clips(watched.gallery, "rgb", 0.5)
+    alone = embedding.rows_of(network, clips, executor, "backbone")
     sent: list[torch.Tensor] = []
-    monkeypatch.setattr(neighbours, "world_size", lambda: 3)
-    monkeypatch.setattr(neighbours, "gather_rows", lambda rows: sent.append(rows) or torch.cat(sent))
-    for rank in range(3):
+    monkeypatch.setattr(embedding, "world_size", lambda: 4)
+    monkeypatch.setattr(embedding, "gather_rows", lambda rows: sent.append(rows) or torch.cat(sent))
+    for rank in range(4):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        found = neighbours._of_all_ranks(network, plans, executor, "backbone")
-    assert [len(rows) for rows in sent] == [4, 4, 4]
+        found = embedding.rows_of(network, clips, executor, "backbone")
+    assert [len(rows) for rows in sent] == [2, 2, 2, 2]
     torch.testing.assert_close(found, alone)

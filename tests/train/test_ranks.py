@@ -17,7 +17,7 @@ import train  # noqa: F401  lets lightning be imported beside a CPU build of tor
 # isort: split
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -70,6 +70,16 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "cmc": ("cmc", {"streams": ["rgb", "flow"], "queue": 8}),
+    "classify": (
+        "classify",
+        {
+            "stream": "rgb",
+            "classes": ["a", "b", "c", "d"],
+            "head_settings": {"dropout": 0.5},
+            "rates": {"backbone": 0.2},
+        },
+    ),
+    "probe": ("classify", {"stream": "flow", "classes": ["a", "b", "c", "d"], "frozen": True}),
     "cmc in batch": ("cmc", {"streams": ["rgb", "flow"], "queue": 0}),
     "vicc": ("vicc", VICC),
     "vicc across": ("vicc", VICC | {"other": {"stream": "flow"}, "queue": 4, "gradient_views": "first"}),
@@ -104,6 +114,7 @@ def run(kind: str, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
     method = methods.create(name, given | settings, CHANNELS)
     recorder = Recorder()
     trainer = make_trainer(ranks, recorder)
+    seed_everything(0, verbose=False)  # as stages do, for what draws while it trains
     trainer.fit(method, DataLoader(batches(rank, ranks), batch_size=None))
     return {"state": method.state_dict(), "gradients": recorder.gradients, "values": recorder.values}
 
@@ -205,7 +216,7 @@ def test_two_ranks_equal_one_process(
         torch.testing.assert_close(rank[kind]["state"], alone["state"])
         torch.testing.assert_close(rank[kind]["gradients"], alone["gradients"])
         torch.testing.assert_close(rank[kind]["values"], alone["values"], rtol=1e-6, atol=1e-7)
-    length = KINDS[kind][1]["queue"]
+    length = KINDS[kind][1].get("queue")
     for name, pointer in alone["state"].items():
         assert not name.endswith(("queue.pointer", "sampled.pointer")) or pointer == STEPS * BATCH % length
 

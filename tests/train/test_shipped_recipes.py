@@ -36,6 +36,7 @@ PASSES = {
     "dpc": 3,
     "cocon": 6,
 }
+ON_LABELS = {"finetune", "probe"}  # folders
 ASSUMED = 40e12  # operations a second
 SHIPPED = sorted(FOLDER.rglob("*.yaml"))
 load = functools.cache(recipe.load)
@@ -56,7 +57,8 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", SHIPPED, ids=named)
 def test_shipped_recipe_loads(path: Path) -> None:
     loaded = load(path)
-    assert loaded.title and loaded.stages[-1].method == path.stem
+    method = "classify" if path.parent.name in ON_LABELS else path.stem
+    assert loaded.title and loaded.stages[-1].method == method
     assert recipe.find(path.parent.name, path.stem) == path
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# "), "a recipe says at its top what it is for"
@@ -64,7 +66,9 @@ def test_shipped_recipe_loads(path: Path) -> None:
 
 def test_there_are_recipes_of_every_method() -> None:
     for folder in ("small", "ucf101", "kinetics400"):
-        assert {path.stem for path in SHIPPED if path.parent.name == folder} == set(methods.METHODS.names)
+        assert {path.stem for path in SHIPPED if path.parent.name == folder} == set(methods.METHODS.names) - {
+            "classify"
+        }
 
 
 def steps_an_epoch(loaded: Recipe, stage: StageSettings, data: str) -> int:
@@ -200,3 +204,47 @@ def test_the_learning_rate_that_vicc_s_cross_stage_starts_after() -> None:
     """What the recipe says of epoch 300."""
     stage = load(FOLDER / "ucf101" / "vicc.yaml").stages[0]
     assert f"{cosine(stage.settings.optimiser, 300 * 49, 500 * 49, 0):.3f}" == "0.208"
+
+
+# Of probes and fine-tuning: optimiser, learning rate, weight decay, epochs, milestones, batch, share of the features that
+# is dropped, and what the backbone's rate is multiplied by (None: it is frozen).
+CLASSIFIERS: dict[str, tuple[str, float, float, int, list[int], int, float, float | None]] = {
+    "finetune/coclr": ("adam", 1e-3, 1e-3, 500, [400, 450], 64, 0.9, 0.1),
+    "finetune/scratch": ("adam", 1e-3, 1e-3, 500, [300, 400], 64, 0.9, 1.0),
+    "finetune/vicc": ("sgd", 0.1, 1e-3, 500, [200, 300, 400, 450], 128, 0.9, 1.0),
+    "finetune/goca": ("sgd", 0.1, 1e-3, 100, [60, 80], 128, 0.0, 0.1),
+    "finetune/slic": ("adam", 1e-3, 1e-3, 150, [60, 100], 32, 0.9, 0.1),
+    "finetune/cocon": ("adam", 1e-3, 1e-5, 100, [50], 16, 0.5, 1.0),
+    "finetune/dpc": ("adam", 1e-3, 1e-3, 100, [50], 16, 0.5, 1.0),
+    "probe/coclr": ("sgd", 0.1, 1e-3, 100, [60, 80], 64, 0.0, None),
+    "probe/vicc": ("sgd", 0.1, 1e-3, 100, [60, 80], 128, 0.0, None),
+    "probe/goca": ("sgd", 0.3, 1e-6, 100, [60, 80], 128, 0.0, None),
+    "probe/slic": ("adam", 1e-3, 1e-3, 150, [60, 100], 32, 0.0, None),
+}
+CLASSIFYING = [path for path in SHIPPED if path.parent.name in ON_LABELS and "small" not in path.stem]
+
+
+@pytest.mark.parametrize("path", CLASSIFYING, ids=named)
+def test_classifiers_learn_as_published(path: Path) -> None:
+    loaded, name = load(path), named(path)
+    for stage in loaded.stages:
+        settings, optimiser = stage.settings, stage.settings.optimiser
+        rate = None if settings.frozen else settings.rates.get("backbone", 1.0)
+        found = (optimiser.name, optimiser.lr, optimiser.weight_decay, stage.epochs, list(optimiser.milestones))
+        assert (*found, loaded.batch, settings.head_settings.get("dropout", 0.0), rate) == CLASSIFIERS[name]
+        assert stage.start == ({} if path.stem == "scratch" else {"network": "<run>"})
+    assert loaded.keep_best.metric == "held_out_top1" and loaded.held_out_share == 0.1
+    unit = {"probe/coclr", "probe/vicc"}
+    assert {stage.settings.head_settings.get("unit_input", False) for stage in loaded.stages} == {name in unit}
+
+
+def test_every_published_classifier_is_held_against_its_settings() -> None:
+    assert {named(path) for path in CLASSIFYING} == set(CLASSIFIERS)
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name in ON_LABELS], ids=named)
+def test_recipes_of_classifiers_give_their_commands(path: Path) -> None:
+    text, command = path.read_text(encoding="utf-8"), path.parent.name
+    asked = "" if path.stem == "small" else f" RECIPE={path.stem}"
+    given = " STORE=" if "scratch" in path.stem else " RUN=runs/"
+    assert f"# Run        make {command}{asked}{given}" in text

@@ -44,6 +44,7 @@ POLICIES = Registry(
         "slic": "train.augment.slic:SLIC",
         "goca": "train.augment.goca:GOCA",
         "cocon": "train.augment.cocon:CoCon",
+        "classify": "train.augment.classify:Classify",
     },
 )
 

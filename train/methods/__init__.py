@@ -1,4 +1,4 @@
-"""Pre-training methods, one LightningModule each, chosen by name. A new one is one module and one line of METHODS.
+"""Methods of training, one LightningModule each, chosen by name. A new one is one module and one line of METHODS.
 
 What every method has is in `train.methods.method.Method`.
 """
@@ -15,6 +15,7 @@ from train.settings.registry import Registry
 METHODS = Registry(
     "method",
     {
+        "classify": "train.methods.classify:Classify",
         "cmc": "train.methods.cmc:CMC",
         "coclr": "train.methods.coclr:CoCLR",
         "cocon": "train.methods.cocon:CoCon",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -31,6 +31,7 @@ class Start:
         optional: Those of them that may be missing there; which is told, and they stay fresh.
         needed: Whether the role makes no sense with random weights.
         shapes: Of the weights of parts that are none of the network's, where others would not fit.
+        leaves: What weights that have no place here begin with, by their names as "part.name".
     """
 
     stream: str
@@ -39,6 +40,7 @@ class Start:
     optional: tuple[str, ...] = ("head",)
     needed: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    leaves: tuple[str, ...] = ()
 
 
 class MethodSettings(Settings, ABC):
@@ -60,6 +62,15 @@ class MethodSettings(Settings, ABC):
         """Stream -> the network that is trained, which evaluation uses and a later stage may start from."""
 
     @property
+    def needs_labels(self) -> bool:
+        """Whether a video without a class is of no use, and left out."""
+        return False
+
+    def of_classes(self, names: list[str]) -> Self:
+        """The settings for videos of these classes, in the order of their labels. Most methods do not ask for them."""
+        return self
+
+    @property
     def gives(self) -> Mapping[str, tuple[int, ...]]:
         """Parts that a later stage may start from beside those of the networks -> the shape of their weights."""
         return {}
@@ -78,7 +89,7 @@ class MethodSettings(Settings, ABC):
 
 
 class Method(LightningModule, ABC):
-    """A pre-training method: a LightningModule whose `training_step` takes a `train.batches.batch.Batch`.
+    """A method of training: a LightningModule whose `training_step` takes a `train.batches.batch.Batch`.
 
     `training_step` returns a dictionary of scalar tensors with `loss` among them: means over this rank's clips, every
     one the same number of rows on all ranks. The trainer takes their means over passes and ranks; a method neither logs

@@ -16,6 +16,7 @@ from train.networks.heads import HEADS
 from train.networks.pools import POOLS
 
 LAYERS = {"backbone": "backbone", "context": "aggregation", "head": "head"}  # layer -> the part that gives it, in order
+CLASSES = "classes"  # what a classifier makes of its logits
 
 
 class Network(nn.Module):
@@ -36,6 +37,7 @@ class Network(nn.Module):
         backbone: the pooled feature; of several blocks their mean.
         context: what the aggregation makes of the blocks, where there is one.
         head: what the head makes of the context, or else of the pooled feature, where there is one.
+    Where the head is a classifier, `embed` also gives `classes`: probabilities, the softmax of its logits.
 
     Raises:
         UsageError: an unknown name or setting.
@@ -89,6 +91,8 @@ class Network(nn.Module):
 
     def size(self, layer: str) -> int:
         """Length of a layer's rows. Raises ValueError for a layer that there is not."""
+        if layer == CLASSES and self.head.classifies:
+            return self.head.size
         if layer not in self._sizes:
             raise ValueError(f"the network has no layer {layer!r}; it has {', '.join(self._sizes)}")
         return self._sizes[layer]
@@ -101,6 +105,7 @@ class Network(nn.Module):
     def origin(self, layer: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that a layer's rows follow from: settings, and weights under the names of the state dict."""
         self.size(layer)
+        layer = "head" if layer == CLASSES else layer
         settings = {name: value for name, value in self.settings.items() if layer == "head" or "head" not in name}
         passed = tuple(LAYERS[name] for name in self.layers[: self.layers.index(layer) + 1])
         return settings, {name: tensor for name, tensor in self.state_dict().items() if name.startswith(passed)}
@@ -115,6 +120,8 @@ class Network(nn.Module):
                 of no whole number of blocks.
         """
         self.size(layer)
+        if layer == CLASSES:
+            return self.embed(clips, "head").softmax(dim=1)
         if layer == "backbone" or self.aggregation is None:
             rows = self.pool(self._maps(clips)).unflatten(0, (len(clips), self._blocks(clips))).mean(dim=1)
         else:

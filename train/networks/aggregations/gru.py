@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.networks.aggregations import Aggregation
+from train.networks.dropout import Dropout
 from train.settings.arguments import check_choice, check_number
 
 Between = Literal["relu", "unit", "plain"]
@@ -128,7 +129,7 @@ class ConvGRU(nn.Module):
         self.reset_gate = nn.Conv2d(both, hidden_size, kernel_size, padding=padding)
         self.update_gate = nn.Conv2d(both, hidden_size, kernel_size, padding=padding)
         self.out_gate = nn.Conv2d(both, hidden_size, kernel_size, padding=padding)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         _orthogonal(self)
 
     def forward(self, blocks: Tensor, state: Tensor | None = None) -> Tensor:

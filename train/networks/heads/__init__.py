@@ -24,7 +24,11 @@ Dim = Annotated[int, Field(ge=1)]  # length of a row, as recipes may say it
 
 
 class Head(nn.Sequential):
-    """Rows (B, in_features) -> rows (B, size), which the network makes unit rows if `unit`; size 0: none, they stay."""
+    """Rows (B, in_features) -> rows (B, size), which the network makes unit rows if `unit`; size 0: none, they stay.
+
+    classifies: whether these are logits of classes.
+    """
 
     unit: ClassVar[bool]
+    classifies: ClassVar[bool] = False
     size: int

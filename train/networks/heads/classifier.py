@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.networks.dropout import Dropout
 from train.networks.heads import Dim, Head
 
 
@@ -24,6 +25,7 @@ class Classifier(Head):
     """
 
     unit: ClassVar[bool] = False
+    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -38,7 +40,7 @@ class Classifier(Head):
         nn.init.zeros_(linear.bias)
         layers: dict[str, nn.Module] = {"unit_rows": UnitRows()} if unit_input else {}
         layers |= {"batch_norm": nn.BatchNorm1d(in_features)} if batch_norm else {}
-        layers |= {"dropout": nn.Dropout(dropout)} if dropout else {}
+        layers |= {"dropout": Dropout(dropout)} if dropout else {}
         super().__init__(OrderedDict(layers | {"linear": linear}))
         self.size = dim
 
