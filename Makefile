@@ -16,8 +16,11 @@ override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
 export $(DATA)
 
+# faiss-gpu where an NVIDIA driver is present, faiss-cpu otherwise; they own the same module, so never both.
+override FAISS := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu)
+override OTHER_FAISS := $(if $(filter gpu,$(FAISS)),faiss-cpu,faiss-gpu)
 $(if $(or $(findstring :,$(VENV)),$(findstring %,$(VENV)),$(word 2,$(VENV))),$(error VENV= cannot hold a blank, a colon or %))
-override STAMP := $(VENV)/.installed-cpu
+override STAMP := $(VENV)/.installed-$(FAISS)
 override PY := "$$VENV/bin/python"
 
 # Runs a module with the words of ARGS behind the options, as a shell would split them, but nothing in them is run.
@@ -71,15 +74,14 @@ setup: $(STAMP) ## Make the virtual environment and install what is pinned (a se
 $(STAMP): pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
 	test -x $(PY) || "$$PYTHON" -m venv "$$VENV"
-	@# faiss-gpu owns the same module as faiss-cpu, and asks for CUDA 12 beside torch's CUDA 13.
-	$(PY) -m pip uninstall --quiet --yes faiss-gpu
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PY) -m pip uninstall --quiet --yes $(OTHER_FAISS)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(FAISS),dev]'
 	@# ptlflow brings opencv-python, which owns the same folder as contrib: contrib goes in last.
 	$(PY) -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(sed -n 's/.*"\(opencv-contrib-python==[^"]*\)".*/\1/p' pyproject.toml)"
 	$(PY) -c 'from pipeline import environment as e; e.require_optflow(); e.require_one_faiss()'
 	@rm -f "$$VENV"/.installed-*
-	@touch "$$VENV/.installed-cpu"
+	@touch "$$VENV/.installed-$(FAISS)"
 
 repair: ## Put mixed-up packages right (OpenCV, faiss) by installing again
 	rm -f "$$VENV"/.installed-*

@@ -31,6 +31,7 @@ from pipeline.arguments import (
     StorePlace,
     StorePlaceOrNone,
     Text,
+    Weights,
 )
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE
 from pipeline.errors import UsageError, named, refuse_unknown
@@ -87,12 +88,12 @@ def evaluate(
 
 
 def fuse(
-    inputs: list[str],
-    store: str,
-    weights: list[float] | None = None,
-    protocol: str = "clean",
-    out: Path | None = None,
-    annotations: str = "",
+    inputs: Names,
+    store: StorePlace,
+    weights: Weights | None = None,
+    protocol: Name = "clean",
+    out: OutputFile | None = None,
+    annotations: Text = "",
 ) -> None:
     """Class probabilities of several streams, runs or files as one, video by video, by their ids; what they are worth.
 
@@ -113,8 +114,6 @@ def fuse(
     """
     if protocol not in PROTOCOLS:
         refuse_unknown("protocol", protocol, PROTOCOLS)
-    if not inputs:
-        raise UsageError("nothing to fuse is given", where="inputs", remedy="--inputs '[runs/one,runs/two]'")
     opened, _ = judged(open_store(store, annotations))
     parts = [_probabilities(given, opened, protocol) for given in inputs]
     whole = classification.fused(parts, weights)

@@ -207,6 +207,7 @@ Pixels = Annotated[float, within(0, 10**6, "0 measures it")]
 Text = Annotated[str, Rule(_check_text)]  # empty for the default
 Name = Annotated[str, Rule(_check_name)]
 Names = Annotated[list[Name], Rule(_check_some)]
+Weights = Annotated[list[Annotated[float, within(0, 10**6)]], Rule(_check_some)]
 Similarity = Annotated[float, within(-1, 1)]
 StorePlace = Annotated[str, Rule(_check_store)]
 StorePlaceOrNone = Annotated[str, Rule(_check_store_if_any)]

@@ -66,12 +66,12 @@ def require_optflow() -> None:
 
 
 def require_one_faiss() -> None:
-    """Raise Refusal where faiss-gpu is installed, which owns the same module as faiss-cpu, or where that is not."""
+    """Raise Refusal when both faiss-cpu and faiss-gpu are installed, or neither: they own the same module."""
     present = [name for name in ("faiss-cpu", "faiss-gpu") if version(name)]
-    if present != ["faiss-cpu"]:
+    if len(present) != 1:
         raise Refusal(
-            f"faiss is to be that of faiss-cpu; installed are: {', '.join(present) or 'neither it nor faiss-gpu'}",
-            remedy="`make repair`, or: pip uninstall faiss-cpu faiss-gpu, then pip install faiss-cpu==1.15.1",
+            f"{'both faiss-cpu and faiss-gpu are' if present else 'neither faiss-cpu nor faiss-gpu is'} installed",
+            remedy="`make repair`, or: pip uninstall faiss-cpu faiss-gpu, then install costream[cpu] or costream[gpu]",
         )
 
 

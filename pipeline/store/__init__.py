@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.store.reading import Damaged, VideoInfo, VideoStore, corrupt, open_store
+from pipeline.store.damage import Damaged, corrupt
+from pipeline.store.reading import VideoInfo, VideoStore, open_store
 
 __all__ = ["Damaged", "VideoInfo", "VideoStore", "corrupt", "open_store"]

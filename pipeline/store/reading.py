@@ -6,7 +6,6 @@ import copy
 import difflib
 import functools
 import os
-import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,13 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import annotated, catalogue, layout, quarantine, records, shard
 from pipeline.store.annotated import Annotated
+from pipeline.store.damage import corrupt, damaged_root, mixed
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.table import VideoTable
 from pipeline.views import VIEWS
 from pipeline.views.codec import FrameCodec, Layout
 from pipeline.views.flow import FLOW
 
-SHOWN = 5  # videos that a refusal names
 Frames = slice | Sequence[int] | np.ndarray
 
 
@@ -110,11 +109,11 @@ def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
             )
         attributes = layout.attributes_of(content)
     except (ValueError, OSError) as error:
-        raise _damaged_root(root, f"cannot be read: {error}") from error
+        raise damaged_root(root, f"cannot be read: {error}") from error
     if attributes is None:
         raise Refusal("this Zarr group is not a costream store", where=str(root), remedy="give another STORE=")
     if not layout.is_sealed(attributes):
-        raise _damaged_root(root, "does not match its own digest")
+        raise damaged_root(root, "does not match its own digest")
     _check_root(root, attributes)
     return VideoStore(root, attributes, annotations)
 
@@ -124,7 +123,7 @@ def _check_root(root: Path, attributes: dict[str, Any]) -> None:
     try:
         records.check(records.Root, attributes)
     except ValueError as error:
-        raise _damaged_root(root, f"says what cannot be: {error}") from error
+        raise damaged_root(root, f"says what cannot be: {error}") from error
     if attributes["schema"] > layout.SCHEMA:
         raise Refusal(
             f"the store has schema version {attributes['schema']}; this costream reads up to {layout.SCHEMA}",
@@ -142,7 +141,7 @@ def _check_root(root: Path, attributes: dict[str, Any]) -> None:
         if attributes["settings_hash"] != settings_hash(attributes["settings"]):
             raise ValueError("settings_hash: it is of other settings")
     except ValueError as error:
-        raise _damaged_root(root, f"says what cannot be: {error}") from error
+        raise damaged_root(root, f"says what cannot be: {error}") from error
 
 
 class VideoStore:
@@ -178,7 +177,7 @@ class VideoStore:
             [kind.settings_hash != self.settings_hash_of(kind.shapes) for kind in table.kinds], bool
         )
         if others.any():
-            raise _mixed(self.root, table.names(np.flatnonzero(others)))
+            raise mixed(self.root, table.names(np.flatnonzero(others)))
         return table
 
     @cached_property
@@ -371,41 +370,3 @@ class VideoStore:
         """What each byte of the view stands for in steps of equal size: float32 (256,); None where it is the byte
         itself."""
         return VIEWS[view].values(self.settings[view])
-
-
-def _damaged_root(root: Path, how: str) -> Refusal:
-    return Refusal(
-        f"the store's own zarr.json {how}",
-        where=str(root / layout.RECORD),
-        remedy="restore it from a copy; another store made with the same settings has the same file",
-    )
-
-
-def _mixed(root: Path, others: list[str]) -> Refusal:
-    """Frames and flow of such videos would be read as if they were of the store's size, rate and bound."""
-    shown = ", ".join(repr(video_id) for video_id in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
-    return Refusal(
-        f"{len(others)} videos were made with other settings than the store's, as folders copied from another store are:"
-        f" {shown}",
-        where=str(root),
-        remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
-        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={shlex.quote(str(root))}` lists them all",
-    )
-
-
-class Damaged(Refusal):
-    """A video whose bytes are not what was written. `video_id`: which one."""
-
-    video_id = ""
-
-
-def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Damaged:
-    """The refusal of a video whose bytes are not what was written."""
-    refusal = Damaged(
-        f"video {video_id!r} is damaged: {error}",
-        where=str(path),
-        remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
-        f" `make verify STORE={shlex.quote(str(root))}` lists all damage",
-    )
-    refusal.video_id = video_id
-    return refusal

@@ -17,7 +17,6 @@ from eval.bank import FeatureBank
 from eval.clusters import ALGORITHMS, measure
 from eval.published import Origin, Quoted
 from eval.runs import bank_path
-from pipeline import environment
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from train import checkpoints
@@ -189,11 +188,3 @@ def test_the_command_line_tells_a_refusal_without_a_traceback(
         runpy.run_module("eval", run_name="__main__")
     assert ended.value.code == 1
     assert f"eval {command}: " in (shown := capsys.readouterr().err) and "to do: " in shown
-
-
-@pytest.mark.parametrize("installed", [(), ("faiss-gpu",), ("faiss-cpu", "faiss-gpu")])
-def test_another_faiss_is_refused(installed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    environment.require_one_faiss()
-    monkeypatch.setattr(environment, "version", lambda name: "1.15.1" if name in installed else None)
-    with pytest.raises(Refusal, match="(?s)is to be that of faiss-cpu; installed are: .*make repair"):
-        environment.require_one_faiss()
