@@ -233,11 +233,12 @@ class VideoStore:
     def own_names(self, video_ids: Iterable[str]) -> list[str]:
         """Each id as the store spells it, where one video's differs in Unicode's normal form (NFC, NFD) alone; others stay
         as they are."""
-        given, there = list(video_ids), set(self.videos)
+        stored = self.table.names(np.arange(len(self.table)))  # of a store whose annotation set is gone, too
+        given, there = list(video_ids), set(stored)
         if there.issuperset(given):
             return given
         alike: dict[str, list[str]] = {}
-        for video_id in self.videos:
+        for video_id in stored:
             alike.setdefault(unicodedata.normalize("NFC", video_id), []).append(video_id)
         found = [alike.get(unicodedata.normalize("NFC", video_id), []) for video_id in given]
         return [

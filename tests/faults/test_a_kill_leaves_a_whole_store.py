@@ -88,7 +88,7 @@ def test_other_settings_are_refused_as_before_after_a_kill_while_the_store_is_em
     videos = small.make(tmp_path / "videos")
     store = small.store(videos, tmp_path / "store", OTHER)
     expected = content(store)
-    with disk.killed_at(store, 6):
+    with disk.killed_at(store, 11):
         run_here(folder.read(videos), videos, store, SMALL, overwrite=True)
     assert len(open_store(store).videos) < 3
     assert run_here(folder.read(videos), videos, store, OTHER, retry_quarantined=True).stored > 0

@@ -35,6 +35,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.slow
 def test_a_frozen_worker_is_told_and_ended_and_its_video_done_by_another(
     videos: Path,
     undisturbed: dict[str, bytes],

@@ -105,7 +105,7 @@ def test_options_that_are_asked_for_are_given(run: Run, store: Path, videos: Pat
     split = ("manifest", "--out", tmp_path / "a.csv", "--videos", videos, "--split", 1)
     assert "leave it out" in refused(run, *split)
     assert run(*split[:-2])[0] == 0
-    assert "give ids: --videos+ class/name" in refused(run, "remove", "--store", store, "--videos", "[]")
+    assert "name what is meant" in refused(run, "remove", "--store", store, "--videos", "[]")
     assert run("remove", "--store", store, "--videos+", "walk/a")[0] == 0
     taken = ("export", store, "walk/b", "--out", tmp_path / "out")
     assert run(*taken)[0] == 0

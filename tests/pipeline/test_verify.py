@@ -24,6 +24,7 @@ def two_videos(synthetic_store: VideoStore, tmp_path_factory: pytest.TempPathFac
     for video_id in synthetic_store.videos[2:]:
         shutil.rmtree(layout.video_folder(root, video_id))
     layout.catalogue_path(root).unlink()
+    layout.inventory_path(root).unlink()  # which knows of the others
     return root
 
 

@@ -91,7 +91,7 @@ def test_gradient_is_that_of_finite_differences() -> None:
 
 def test_weights_start_orthogonal_and_biases_at_zero() -> None:
     network = ConvGRU(256, 256)
-    assert network.dropout.p == 0.1
+    assert network.dropout.share == 0.1
     gates = [network.reset_gate, network.update_gate, network.out_gate]
     assert sum(parameter.numel() for parameter in network.parameters()) == 3 * (256 * 512 + 256)
     for layer in gates:

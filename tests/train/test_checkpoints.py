@@ -71,8 +71,10 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
     assert set(facts["pixels"]) == {
         *(
             "method",
+            "after",
             "stage",
             "streams",
+            "backbones",
             "tf32",
             "seed",
             "plans",
@@ -84,7 +86,7 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
             "versions",
             "optimised",
         ),
-        *("recipe_hash", "store_settings_hash", "store_videos_hash", "start", "annotations"),
+        *("recipe_hash", "store_settings", "store_settings_hash", "store_videos_hash", "start", "annotations"),
     }
     one, two = facts["pixels"], facts["motion"]
     assert (one["method"], one["stage"], one["streams"], one["seed"]) == ("infonce", "pixels", ["rgb"], 3)

@@ -283,6 +283,7 @@ def test_a_store_without_a_view_is_refused(tmp_path: Path) -> None:
         runs.run(loaded, narrow, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     content = runs.settings(stage(competing=2) | {"epochs": 2}, **RECIPE)
     recipe = runs.write(tmp_path / "recipe.yaml", content)

@@ -279,6 +279,7 @@ def test_settings_that_cannot_be_meant_are_refused(
         runs.load(tmp_path / "recipe.yaml", stage(**settings), batch=batch, sampling=SAMPLING)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     content = runs.settings(stage(every=1, competing=2) | {"epochs": 3}, sampling=SAMPLING)
     recipe = runs.write(tmp_path / "recipe.yaml", content)
