@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from train.clustering.agreement import agreement
 from train.clustering.finch import finch
 from train.clustering.kmeans import kmeans
 from train.embedding import OneClipEach, rows_of
-from train.methods.method import Method
+from train.networks.network import Network
 from train.training_set import TrainingSet
 
 FOLDER = "clusters"  # in a stage's folder: one file for each clustering
@@ -65,7 +65,7 @@ class PseudoLabels(Grouping):
 
     def compute(self, trainer: Trainer, method: LightningModule) -> Tensor:
         """int64 (N,)."""
-        assert isinstance(method, Method) and isinstance(trainer.train_dataloader, ClipLoader)
+        assert isinstance(trainer.train_dataloader, ClipLoader)
         training_set = trainer.train_dataloader.planner.training_set
         classes = np.asarray(training_set.videos.labels, dtype=np.int64)
         if self.clusters == "labels":
@@ -81,9 +81,10 @@ class PseudoLabels(Grouping):
             self._write(trainer, training_set, found)
         return torch.from_numpy(np.roll(found, 1) if self.shifted else found)
 
-    def _embedded(self, method: Method, loader: ClipLoader) -> Tensor:
+    def _embedded(self, method: LightningModule, loader: ClipLoader) -> Tensor:
         planner = loader.planner
-        spec, network = planner.reading.spec, method.networks[self.stream]
+        networks: Mapping[str, Network] = method.networks  # type: ignore[assignment]
+        spec, network = planner.reading.spec, networks[self.stream]
 
         def middle(frames: int) -> np.ndarray:
             fits = frames >= spec.span

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import UsageError
 from train.hardware.collectives import mean_over_pools, world_size
 from train.hardware.precision import at_least_float32
 from train.losses.predictive import prediction
 from train.methods.meters import Meter
-from train.methods.method import Method, MethodSettings, Start
+from train.methods.method import MethodSettings, Start
+from train.methods.one_network import OneNetwork, OneNetworkSettings
 from train.networks.aggregations.gru import Recurrent
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.optim import configured
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -73,14 +71,9 @@ class PredictiveSettings(MethodSettings, NetworkSettings):
             )
 
 
-class DPCSettings(PredictiveSettings):
-    """Of DPC.
+class DPCSettings(PredictiveSettings, OneNetworkSettings):
+    """Of DPC."""
 
-    Args:
-        stream: The one that is trained.
-    """
-
-    stream: str = "rgb"
     backbone_settings: dict[str, Any] = {"running_statistics": False}
 
     @property
@@ -88,15 +81,11 @@ class DPCSettings(PredictiveSettings):
         return {self.stream: (0,)}
 
     @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {self.stream: self}
-
-    @property
     def starts(self) -> dict[str, Start]:
         return {"query": Start(self.stream, self, TAKEN, TAKEN[1:])}
 
 
-class DPC(Method):
+class DPC(OneNetwork):
     """Han, Xie and Zisserman 2019 (arXiv 1909.04656): dense predictive coding (docs/methods.md 4.9).
 
     The predicted feature of each place of a block is to fit that block's own feature there better than those of other
@@ -108,18 +97,6 @@ class DPC(Method):
     Settings = DPCSettings
     settings: DPCSettings
 
-    def __init__(self, settings: DPCSettings, channels: Mapping[str, int]) -> None:
-        super().__init__(settings, channels)
-        self.network = settings.build(channels[settings.stream])
-
-    @property
-    def networks(self) -> dict[str, Network]:
-        return {self.settings.stream: self.network}
-
-    @property
-    def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
-        return {"query": [self.network.parts]}
-
     def meters(self, global_batch: int) -> dict[str, Meter]:
         return {"predicted_top1": predicted_first(self.settings)}
 
@@ -128,9 +105,6 @@ class DPC(Method):
         given.check_batch(len(batch.index) * world_size())
         loss, right, _ = predict(self.network, batch.view(given.stream, 0), given)
         return {"loss": loss, "predicted_top1": right}
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings.optimiser, self.network.parameters(), self.trainer)
 
 
 def predict(network: Network, clips: Tensor, settings: PredictiveSettings) -> tuple[Tensor, Tensor, Tensor]:

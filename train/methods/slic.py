@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import UsageError
@@ -18,10 +16,7 @@ from train.hardware.collectives import gather_rows, mean_over_pools, world_size
 from train.losses.nce import in_batch_logits, own_key_nce
 from train.losses.triplet import Strategy, cosine_distances, temporal_discrimination, triplet_loss
 from train.methods.meters import Meter
-from train.methods.method import Method, MethodSettings, Start
-from train.networks.network import Network
-from train.networks.settings import NetworkSettings
-from train.optim import configured
+from train.methods.one_network import OneNetwork, OneNetworkSettings
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -31,11 +26,11 @@ DRAWN = 0x736C6963  # keeps the random numbers of negatives apart from those of 
 KMEANS = ("kmeans", "spherical_kmeans")
 
 
-class SLICSettings(MethodSettings, NetworkSettings):
+class SLICSettings(OneNetworkSettings):
     """Of SLIC. Published defaults, but for `competing`, `shifted_labels` and `wrong_negative`.
 
     Args:
-        stream: The one that is trained; the recipe's sampling is `cluster`.
+        stream: As of every such method; the recipe's sampling is `cluster`.
         loss: "triplet"; or "ntxent": anchor and positive find each other among all of the batch, whatever their
             clusters are.
         negatives: Of a pair, drawn among those that violate the margin, or the nearest one.
@@ -54,7 +49,6 @@ class SLICSettings(MethodSettings, NetworkSettings):
         wrong_negative: As released by mistake: see `triplet_loss`.
     """
 
-    stream: str = "rgb"
     backbone: str = "r3d-18"
     head: str = "slic"
     loss: Literal["triplet", "ntxent"] = "triplet"
@@ -83,14 +77,6 @@ class SLICSettings(MethodSettings, NetworkSettings):
     def reads(self) -> dict[str, tuple[int, ...]]:
         return {self.stream: (0, 1, 2) if self.temporal_weight else (0, 1)}
 
-    @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {self.stream: self}
-
-    @property
-    def starts(self) -> dict[str, Start]:
-        return {"query": Start(self.stream, self)}
-
     def check_batch(self, global_batch: int) -> None:
         """Refuses, by UsageError, a single video, and a batch that does not fall into pools."""
         if global_batch < 2 or self.competing == 1:
@@ -107,7 +93,7 @@ class SLICSettings(MethodSettings, NetworkSettings):
             )
 
 
-class SLIC(Method):
+class SLIC(OneNetwork):
     """Khorasgani, Chen and Shkurti 2022 (arXiv 2206.12534): iterative clustering with multi-view triplets.
 
     Of each sample the anchor (clip 0) and the positive (clip 1) are rows of one pseudo-label; all pairs of one label in
@@ -121,18 +107,6 @@ class SLIC(Method):
 
     Settings = SLICSettings
     settings: SLICSettings
-
-    def __init__(self, settings: SLICSettings, channels: Mapping[str, int]) -> None:
-        super().__init__(settings, channels)
-        self.network = settings.build(channels[settings.stream])
-
-    @property
-    def networks(self) -> dict[str, Network]:
-        return {self.settings.stream: self.network}
-
-    @property
-    def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
-        return {"query": [self.network.parts]}
 
     def meters(self, global_batch: int) -> dict[str, Meter]:
         rows = 2 * (self.settings.competing or global_batch)
@@ -192,9 +166,6 @@ class SLIC(Method):
         """Draws negatives: from the run's seed and the step, on all ranks alike."""
         seed = np.random.SeedSequence((DRAWN, torch.initial_seed() % 2**63, self.global_step, batch_idx))
         return torch.Generator(self.device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings.optimiser, self.network.parameters(), self.trainer)
 
 
 def _positive_first(anchor: Tensor, positive: Tensor, labels: Tensor) -> Tensor:
