@@ -51,8 +51,8 @@ def within(least: float, most: float, note: str = "", *, or_zero: bool = False) 
 
 
 def check(function: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Raises UsageError naming the first option whose value its annotation rules out, and where what is to be written is
-    what is to be read."""
+    """Raises UsageError naming the first option whose value its annotation rules out, and where what is to be written
+    is what is to be read."""
     hints = get_type_hints(function, include_extras=True)
     _check(hints, options, "--")
     read = [options[name] for name, hint in hints.items() if Input in (hint, *get_args(hint)) and options.get(name)]
@@ -103,8 +103,8 @@ def _is_several(hint: Any) -> bool:
 
 
 def path(value: str | os.PathLike[str]) -> Path:
-    """For the parser: Path("") would be the current folder, and no later check could tell. Raises ValueError for what no
-    path can be."""
+    """For the parser: Path("") would be the current folder, and no later check could tell. Raises ValueError for what
+    no path can be."""
     text = os.fspath(value)
     if said := _no_path(text):
         raise ValueError(f"the path {said}")

@@ -60,8 +60,8 @@ def require_optflow() -> None:
         raise Refusal(
             f"OpenCV {cv2.__version__} has no cv2.optflow: another OpenCV package was installed over contrib's",
             where=cv2.__file__,
-            remedy="`make repair`, or: pip uninstall opencv-python opencv-python-headless; pip install --force-reinstall"
-            " --no-deps opencv-contrib-python==5.0.0.93",
+            remedy="`make repair`, or: pip uninstall opencv-python opencv-python-headless;"
+            " pip install --force-reinstall --no-deps opencv-contrib-python==5.0.0.93",
         )
 
 

@@ -29,7 +29,7 @@ def refuse_huge(height: int, width: int) -> None:
 
 
 def decoded(encoded: bytes | np.ndarray, flags: int) -> np.ndarray | None:
-    """A picture as `cv2.imdecode` gives it; None where it is none. Raises TooLarge before any memory is taken for it."""
+    """A picture as `cv2.imdecode` gives it; None where it is none. Raises TooLarge before memory is taken for it."""
     if size := jpeg_size(encoded):
         refuse_huge(*size)
     try:

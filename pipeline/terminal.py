@@ -17,7 +17,7 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 
 
 class Terminal(Console):
-    """A console that takes every string for data, in lines and in cells of tables; styles come as `marked` text alone."""
+    """A console that takes every string for data, in lines and in table cells; styles come as `marked` text alone."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         super().__init__(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -37,7 +37,7 @@ def marked(word: str, style: str, text: str = "") -> Text:
 
 
 def escape_unknown_letters() -> None:
-    """From now on, letters that the terminal's encoding lacks are written as escapes; by default they end the command."""
+    """From now on, letters the terminal's encoding lacks are written as escapes; by default they end the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What files and settings say, checked: strict JSON, types and ranges by pydantic, and one wording for what is wrong."""
+"""What files and settings say, checked: strict JSON, types and ranges by pydantic, one wording for what is wrong."""
 
 from __future__ import annotations
 

@@ -13,19 +13,20 @@ import pytest
 TOP = Path(__file__).resolve().parents[1]
 # fmt: off
 ODD = [
-    "2; touch ran", "$(shell touch ran)", "$(touch ran)", "`touch ran`", "$$(touch ran)", "${shell touch ran}", "a' ; touch ran; '",
-    'a"; touch ran; "', "a$$b", "a$b", "a b", "a  b ", "\\", "\\\"", "a\\", "#a", "a#b", "-a", "--help", "@a", "%", "a,b",
-    "(a", "a)", "a\nb", "a:b=c", "é", "e\u0301", "\U0001f600", "*", "~", "& touch ran", "| touch ran", "> ran", "!!", "--",
+    "2; touch ran", "$(shell touch ran)", "$(touch ran)", "`touch ran`", "$$(touch ran)", "${shell touch ran}",
+    "a' ; touch ran; '", 'a"; touch ran; "', "a$$b", "a$b", "a b", "a  b ", "\\", "\\\"", "a\\", "#a", "a#b", "-a",
+    "--help", "@a", "%", "a,b", "(a", "a)", "a\nb", "a:b=c", "é", "e\u0301", "\U0001f600", "*", "~",
+    "& touch ran", "| touch ran", "> ran", "!!", "--",
 ]
 TARGETS = {
-    "manifest": "VIDEOS OUT DATASET SPLIT LISTS CLASSES", "annotate": "STORE MANIFEST NAME TEST_SHARE SEED", "status": "STORE",
-    "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER", "verify": "STORE",
-    "bring": "FRAMES STORE FLOWS MANIFEST WORKERS", "preview": "STORE OUT", "export": "STORE VIDEO OUT VIEW",
-    "preview-clips": "STORE METHOD RECIPE SEED OUT", "pretrain": "STORE RUN METHOD RECIPE SEED", "evaluate": "RUN STORE",
-    "finetune": "STORE RUN RECIPE OUT SEED", "probe": "STORE RUN RECIPE OUT SEED",
-    "compare": "RUNS OUT", "report": "RUNS STORE OUT", "tables": "RUNS OUT",
-    "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT", "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT",
-    "remove": "STORE VIDEO",
+    "manifest": "VIDEOS OUT DATASET SPLIT LISTS CLASSES", "annotate": "STORE MANIFEST NAME TEST_SHARE SEED",
+    "status": "STORE", "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER",
+    "verify": "STORE", "bring": "FRAMES STORE FLOWS MANIFEST WORKERS", "preview": "STORE OUT",
+    "export": "STORE VIDEO OUT VIEW", "preview-clips": "STORE METHOD RECIPE SEED OUT",
+    "pretrain": "STORE RUN METHOD RECIPE SEED", "evaluate": "RUN STORE", "finetune": "STORE RUN RECIPE OUT SEED",
+    "probe": "STORE RUN RECIPE OUT SEED", "compare": "RUNS OUT", "report": "RUNS STORE OUT", "tables": "RUNS OUT",
+    "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT",
+    "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT", "remove": "STORE VIDEO",
 }
 # fmt: on
 # Stands for the Python of the virtual environment: writes down what it would be run with.

@@ -156,7 +156,7 @@ class _Runner:
         return found
 
     def run_batches(self, pairs: Sequence[Pair]) -> None:
-        """GPUs do many small pairs at once: the time that counts is that of full batches, of the same pairs repeated."""
+        """GPUs do many small pairs at once: what counts is the time of full batches, of the same pairs repeated."""
         chosen = [pairs[i % len(pairs)] for i in range(GPU_BATCH)]
         first, second = np.stack([pair.first for pair in chosen]), np.stack([pair.second for pair in chosen])
         spent = []

@@ -258,7 +258,7 @@ def _print_results(title: str, results: list[measuring.Result], with_cost: bool)
 
 
 def _print_errors(pairs: list[Pair], results: list[measuring.Result]) -> None:
-    """Of every pair: the mean distance to its true flow, beside the mean length of that, which is the error of no flow."""
+    """Of every pair: the mean distance to its true flow, beside that flow's mean length, the error of no flow."""
     table = Table(title="error, px", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("pair", overflow="fold")
     shown = [result for result in results if not result.problem]

@@ -170,7 +170,7 @@ def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600
 
 
 def _watched(checked: Iterator[T], store: str, time_limit: float) -> Iterator[T]:
-    """The same. A wait for a disk cannot be broken off: one that is long is told, and one too long ends this process."""
+    """The same. A wait for a disk cannot be broken off: a long one is told, and one too long ends this process."""
 
     def tell() -> None:
         errors.print(marked("note", "yellow", f"no further video could be read for {QUIET:g} s: the disk may hang"))

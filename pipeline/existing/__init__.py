@@ -32,7 +32,7 @@ class Source(Protocol):
         """The frames, in order. Raises Undecodable for a video that is not there whole."""
 
     def flow(self, video: str) -> Sequence[tuple[Jpeg, ...]]:
-        """Of each frame pair its flow, in order: one three-channel JPEG, or two gray ones, u and v. Raises Undecodable."""
+        """Each frame pair's flow, in order: one three-channel JPEG, or two gray ones, u and v. Raises Undecodable."""
 
     def stamp(self, video: str) -> int:
         """Another number where one of the video's pictures, or what lies with them, was written again."""
@@ -47,7 +47,7 @@ class Source(Protocol):
 
 
 def open_source(path: Path) -> Source:
-    """The source at `path`: a folder of frame folders, or an LMDB file. Raises Refusal when it is neither, or broken."""
+    """The source at `path`: a folder of frame folders, or an LMDB file. Raises Refusal if it is neither, or broken."""
     if not path.exists():
         raise Refusal(
             "there is no such file or folder", where=str(path), remedy="give an LMDB file, or a folder of frames"

@@ -8,7 +8,7 @@ flow: at a cut, or where an encoder begins anew, no flow fits.
 
 Tried with DIS flow, in both conventions, on 571 real clips, 60 synthetic ones, and 96 of the real ones made still, cut,
 shaken, slowed, faded, noisy and so on in 21 ways: of 5,292 guesses from one video 1,391 were right and none wrong, the
-others ask; of 10,400 from sets of up to 64 clips of a kind none was wrong, and all of the real and synthetic sets right.
+others ask; of 10,400 from sets of up to 64 clips of a kind none was wrong, and all real and synthetic sets were right.
 Clips that stand still, pan evenly or are slowed by blending ask.
 """
 
@@ -67,10 +67,11 @@ def find(frames: Source, flow: Source, videos: Sequence[str], bound: float) -> A
             return decided
     if asked and not (decided := told_by(said)):
         raise Refusal(
-            "the videos have as many flow pictures as frames, and the pictures do not tell which pair of frames each is of",
+            "the videos have as many flow pictures as frames, and the pictures do not tell"
+            " which pair of frames each is of",
             where=str(flow.path),
-            remedy="`--alignment first` where flow picture k leads from frame k to the next, `--alignment second` where it"
-            " leads to frame k, as TSN's dense_flow has it; nothing was written",
+            remedy="`--alignment first` where flow picture k leads from frame k to the next,"
+            " `--alignment second` where it leads to frame k, as TSN's dense_flow has it; nothing was written",
         )
     return decided if asked else None
 

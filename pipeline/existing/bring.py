@@ -123,7 +123,8 @@ def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
         listed = folder.read(existing.place)
     if listed.rows and not {row.video_id for row in listed.rows} & set(videos):
         raise Refusal(
-            f"no video of the manifest is here: it has {listed.rows[0].video_id!r} and so on, here is {next(iter(videos))!r}",
+            f"no video of the manifest is here: it has {listed.rows[0].video_id!r} and so on,"
+            f" here is {next(iter(videos))!r}",
             where=str(existing.frames.path),
             remedy="give the manifest of these videos, with ids like that",
         )
@@ -235,8 +236,8 @@ def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list
     if len(pairs) == len(frames):
         if existing.aligned is None and len(frames) > 1:
             raise Undecodable(
-                f"it has {len(frames)} frames and as many flow pictures, other videos one less: `--alignment` tells which"
-                " pair of frames each picture is of",
+                f"it has {len(frames)} frames and as many flow pictures, other videos one less:"
+                " `--alignment` tells which pair of frames each picture is of",
                 "open",
             )
         second = existing.aligned == "second"

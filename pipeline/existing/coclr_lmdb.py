@@ -25,7 +25,7 @@ REMEDY = "give an LMDB file as CoCLR and ViCC have them, such as ucf101_frame.lm
 
 
 class CoclrLmdb(AbstractContextManager):
-    """One LMDB, of frames or of flow. Opened for reading alone, without its lock file: it may lie on a read-only disk."""
+    """One LMDB, of frames or flow. Opened for reading alone, without its lock file: it may lie on a read-only disk."""
 
     kind = "coclr-lmdb"
 

@@ -41,7 +41,7 @@ class _Header:
 
 
 def damage(jpeg: bytes) -> str:
-    """What is wrong with the data of a JPEG that decoders take; empty where nothing is, or where nothing can be told."""
+    """What is wrong with the data of a JPEG that decoders take; empty where nothing is, or nothing can be told."""
     header, at = _Header(), 2
     pixels = np.frombuffer(jpeg, np.uint8)
     try:

@@ -54,7 +54,7 @@ def load(jpeg: bytes | Path) -> bytes:
 
 
 def frame(jpeg: bytes, what: str) -> np.ndarray:
-    """The frame in a JPEG, uint8 RGB (H, W, 3); a gray one has three equal channels. Raises Undecodable, naming `what`."""
+    """A JPEG's frame, uint8 RGB (H, W, 3); a gray one has three equal channels. Raises Undecodable, naming `what`."""
     return _decode(jpeg, cv2.IMREAD_COLOR_RGB, what)
 
 

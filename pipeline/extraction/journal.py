@@ -90,7 +90,7 @@ class Journal:
 
 @contextlib.contextmanager
 def journal(store: Path, videos: int) -> Iterator[Journal]:
-    """The journal of a run that has so many videos to do; whole when the block ends. Raises Refusal where it cannot be."""
+    """The journal of a run with so many videos to do; whole when the block ends. Raises Refusal where it cannot be."""
     kept = Journal(store, videos)
     try:
         yield kept

@@ -34,7 +34,8 @@ def joined(path: Path, settings: ExtractionSettings, add_views: bool, overwrite:
         raise Refusal(
             f"the store has no {' and no '.join(lacking)}",
             where=str(path),
-            remedy=f"`--views {','.join(lacking)}` adds that to its videos, `--views {has}` goes on without; nothing was written",
+            remedy=f"`--views {','.join(lacking)}` adds that to its videos, `--views {has}` goes on without;"
+            " nothing was written",
         )
     return both
 

@@ -120,7 +120,7 @@ def _duration(seconds: float) -> str:
 
 
 def preparing() -> Status:
-    """A line that is there while the views prepare themselves: a first use on a machine may compile for half a minute."""
+    """A line shown while the views prepare themselves: a first use on a machine may compile for half a minute."""
     return Terminal(stderr=True).status("preparing; the first time on a machine takes half a minute")
 
 

@@ -1,4 +1,4 @@
-"""Refused videos as people read them: by reason, the most frequent first, a few of each with the command that shows it."""
+"""Refused videos as people read them: by reason, most frequent first, a few of each with the command that shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 5  # of each reason; a data set of thousands has hundreds that fail alik
 
 
 def by_reason(reasons: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Video id -> reason, as (reason, ids): reasons that differ in their numbers only are one, with N for each number."""
+    """Video id -> reason, as (reason, ids): reasons that differ only in numbers are one, with N for each number."""
     alike: dict[str, list[str]] = defaultdict(list)
     for video_id in sorted(reasons):
         alike[re.sub(r"\d+(\.\d+)?", "N", reasons[video_id])].append(video_id)
@@ -23,7 +23,7 @@ def by_reason(reasons: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 
 
 def lines(reasons: Mapping[str, str], reproduce: Mapping[str, str]) -> Iterator[str | Text]:
-    """Lines for a Terminal. reproduce: video id -> the command that shows the failure again, where that is to be told."""
+    """Lines for a Terminal. reproduce: video id -> the command that shows the failure again, where it is to be told."""
     for reason, ids in by_reason(reasons):
         yield f"  {len(ids)} x {reason}"
         for video_id in ids[:SHOWN]:

@@ -62,9 +62,9 @@ def extract(
     changed, and the whole store where it was made with other settings or other software; without it these are refused.
     add_views: a store that lacks some of the views gets them, of every video; what else it has stays as it is, byte for
     byte. Views that it has and `settings` does not name are made of new videos, too. workers, scheduler, jobs: see
-    `cluster.workers_for_extraction`; limits: of those that stand still. The first Ctrl-C or SIGTERM lets the running videos finish, the second
-    does not. Raises Refusal when nothing can be done (no such folder, what was just said) or nothing more (disk full),
-    and Unfinished when a signal ended it.
+    `cluster.workers_for_extraction`; limits: of those that stand still. The first Ctrl-C or SIGTERM lets the running
+    videos finish, the second does not. Raises Refusal when nothing can be done (no such folder, what was just said) or
+    nothing more (disk full), and Unfinished when a signal ended it.
     """
     refuse_nothing(manifest, root)
     if storage.in_this_process_only(store):
@@ -120,7 +120,8 @@ def refuse_nothing(manifest: Manifest, root: Path) -> None:
 def _refuse_other_processes(store: Path, time_limit: float, scheduler: str) -> None:
     if time_limit or scheduler:
         raise Refusal(
-            "a store in memory is written by a thread of this process, which neither a time limit nor a scheduler can have",
+            "a store in memory is written by a thread of this process,"
+            " which neither a time limit nor a scheduler can have",
             where=str(store),
             remedy="leave them out, or take another place for the store",
         )
@@ -181,6 +182,6 @@ def cannot_go_on(outcome: Outcome, store: Path) -> Refusal:
     return Refusal(
         f"the run stopped at video {outcome.video_id!r}: {outcome.reason}",
         where=str(store),
-        remedy="mend that (where a disk is full, make room) and run the same command again; what is committed stays and is"
-        " not redone",
+        remedy="mend that (where a disk is full, make room) and run the same command again;"
+        " what is committed stays and is not redone",
     )

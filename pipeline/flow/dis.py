@@ -41,7 +41,8 @@ class DIS(PairEstimator):
         if min(first.shape) < patch << finest:
             # OpenCV reads outside its memory then, which may end the process.
             raise ValueError(
-                f"DIS with preset {self.preset} needs {patch << finest} pixels a side; these are {first.shape[1]}x{first.shape[0]}"
+                f"DIS with preset {self.preset} needs {patch << finest} pixels a side;"
+                f" these are {first.shape[1]}x{first.shape[0]}"
             )
         self._solver.setFinestScale(finest)
         self._solver.setPatchSize(patch)

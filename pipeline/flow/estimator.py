@@ -26,7 +26,7 @@ class FlowEstimator(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every parameter that decides the flow, by name: part of a store's settings, equal wherever it is continued."""
+        """Each parameter that decides the flow, by name: part of a store's settings, equal wherever it is continued."""
         return {key: value for key, value in self._fields().items() if key not in self.RUNNING}
 
     @property

@@ -1,4 +1,4 @@
-"""The networks of the package ptlflow: which there are, where their weights lie, and loading them without a download."""
+"""Networks of the package ptlflow: which there are, where their weights lie, and loading them without a download."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def load(model: str, iterations: int | None, path: Path, digest: str) -> Any:
         raise UsageError(
             'the file is not one of ptlflow\'s: it holds no "state_dict"',
             where=str(path),
-            remedy=f'weights from elsewhere: torch.save({{"state_dict": tensors named as in ptlflow\'s {model}}}, path)',
+            remedy="weights from elsewhere:"
+            f' torch.save({{"state_dict": tensors named as in ptlflow\'s {model}}}, path)',
         )
     network = build(model, iterations)
     if difference := _difference(network.state_dict(), checkpoint["state_dict"]):
@@ -107,7 +108,7 @@ def build(model: str, iterations: int | None) -> Any:
 
 
 def _difference(expected: dict[str, torch.Tensor], found: dict[str, Any]) -> str:
-    """What of the expected tensors is missing, unknown or of another shape, with the first of each; "" if nothing is."""
+    """What of the expected tensors is missing, unknown or of another shape, with the first of each; "" if none is."""
     shapes = {name: getattr(value, "shape", None) for name, value in found.items()}
     parts = {
         "missing": [name for name in expected if name not in found],
@@ -140,7 +141,7 @@ def _ptlflow() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the models print and warn of while they are imported and built: extensions that no one here misses."""
+    """Without what the models print and warn of while imported and built: extensions that no one here misses."""
     with (
         warnings.catch_warnings(action="ignore"),
         contextlib.redirect_stdout(io.StringIO()),

@@ -54,8 +54,8 @@ class TVL1CPU(OwnTVL1, FlowEstimator):
             u, v = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in flow)
             flow = _solve(
                 firsts[level], seconds[level], u, v, scale, planes, interleaved,
-                np.float32(self.lambda_ * self.theta), np.float32(self.theta), np.float32(self.tau / self.theta), threshold,
-                self.warps, self.outer_iterations, self.inner_iterations, self.max_iterations_per_warp,
+                np.float32(self.lambda_ * self.theta), np.float32(self.theta), np.float32(self.tau / self.theta),
+                threshold, self.warps, self.outer_iterations, self.inner_iterations, self.max_iterations_per_warp,
                 self.median_filtering > 1,
             )  # fmt: skip
             scale = 1 / self.scale_step

@@ -58,7 +58,7 @@ class TVL1Torch(OwnTVL1, FlowEstimator):
         return levels
 
     def solve(self, first: Tensor, second: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Flow of one level from `flow` (B, 2, H, W), the flow of the coarser one; with each pair's iterations, (B,)."""
+        """Flow of one level from `flow` (B, 2, H, W), that of the coarser one; with each pair's iterations, (B,)."""
         duals = flow.new_zeros(len(flow), 2, 2, *flow.shape[2:])  # [pair, component of u, direction]; warps share them
         iterations = torch.zeros(len(flow), dtype=torch.int64, device=flow.device)
         planes = torch.stack([second, *gradients(second)], dim=1)

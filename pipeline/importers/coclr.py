@@ -60,7 +60,8 @@ def read(videos: Place, split: int | None = None, lists: Path | None = None, cla
     empty = sum(not row.has_frames for row in rows)
     if empty:
         notes.append(
-            f"{empty:,} videos are kept that CoCLR drops: the lists give them 0 frames, as [ ] in names misled its count"
+            f"{empty:,} videos are kept that CoCLR drops: the lists give them 0 frames,"
+            " as [ ] in names misled its count"
         )
     return match(videos, entries, names, notes)
 

@@ -20,7 +20,8 @@ def read(videos: Place) -> Manifest:
         raise Refusal(
             "; ".join(["no video was found", *notes]),
             where=str(folder_of(videos)),
-            remedy="give the folder that holds your videos: files as .mp4 .mkv .avi .webm .mov, or without an extension",
+            remedy="give the folder that holds your videos:"
+            " files as .mp4 .mkv .avi .webm .mov, or without an extension",
         )
     ids = ids_of(videos, paths)
     rows = [_video(path, ids[path]) for path in paths]

@@ -20,9 +20,9 @@ from pipeline.store import layout
 # left out and told: text beside a video, pictures, playlists and archives would be decoded as something, or open other
 # files.
 EXTENSIONS = tuple(
-    ".3g2 .3gp .264 .265 .amv .asf .av1 .avc .avi .divx .dv .f4v .flv .gif .h261 .h263 .h264 .h265 .hevc .ivf .m1v .m2t .m2ts"
-    " .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogg .ogm .ogv .qt .rm .rmvb"
-    " .swf .trp .ts .vob .webm .wmv .wtv .y4m".split()
+    ".3g2 .3gp .264 .265 .amv .asf .av1 .avc .avi .divx .dv .f4v .flv .gif .h261 .h263 .h264 .h265 .hevc .ivf .m1v .m2t"
+    " .m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogg .ogm .ogv"
+    " .qt .rm .rmvb .swf .trp .ts .vob .webm .wmv .wtv .y4m".split()
 )
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".rar", ".7z", ".lmdb", ".mdb")
 KIND = re.compile(r"\.(?=\w*[a-z])\w{1,12}", re.IGNORECASE | re.ASCII)  # `.2` and `. Bean` belong to names

@@ -110,7 +110,8 @@ def official_name(name: str, official: dict[str, str], where: str) -> str:
         raise Refusal(
             f'"{name}" is not in the class list',
             where=where,
-            remedy=f"give the class list that belongs to these lists; this one begins with {next(iter(official.values()))}",
+            remedy="give the class list that belongs to these lists;"
+            f" this one begins with {next(iter(official.values()))}",
         )
     return official[spelling(name)]
 

@@ -83,7 +83,8 @@ def match(
             ),
             remedy="give the frames that belong to these lists, or the lists that belong to these frames"
             if extracted
-            else "give the folder that holds the videos themselves, not frames of them, which `bring` takes: VIDEOS=/path/to/folder",
+            else "give the folder that holds the videos themselves, not frames of them,"
+            " which `bring` takes: VIDEOS=/path/to/folder",
         )
     ids = ids_of(videos, found.values())
     rows = [_row(entry, path, ids[path]) for entry, path in sorted(found.items(), key=lambda item: item[1])]
@@ -116,7 +117,7 @@ def _merged(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _found(entries: list[Entry], files: list[str], case_matters: bool) -> dict[Entry, str]:
-    """The file of each entry, where there is one: first what agrees to the letter, for all entries, then what is near."""
+    """The file of each entry, if there is one: first what agrees to the letter, for all entries, then what is near."""
     free = dict.fromkeys(files)
     found: dict[Entry, str] = {}
     for entry in entries:
@@ -149,7 +150,7 @@ def _folded(name: str) -> str:
 
 
 def _unlikeness(entry: Entry, file: str) -> tuple:
-    """Sorts the files that could be one video: of its first name, in the folder of its split, of the listed extension."""
+    """Sorts the files that could be one video: of its first name, in its split's folder, of the listed extension."""
     folder = split_folder(file)
     first_name = _name(entry.path).casefold() == _name(file).casefold()
     same_extension = posixpath.splitext(entry.path)[1] == posixpath.splitext(file)[1]

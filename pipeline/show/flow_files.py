@@ -1,4 +1,4 @@
-"""Flow in files: Middlebury's `.flo`, KITTI's 16-bit `.png`, NumPy's `.npy`. NaN marks pixels whose flow is not known."""
+"""Flow in files: Middlebury's `.flo`, KITTI's 16-bit `.png`, NumPy's `.npy`. NaN marks pixels whose flow is unknown."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def changed(path: Path) -> int:
 
 
 def write(path: Path, data: bytes) -> None:
-    """A file that nobody reads before something else vouches for it: in place, not flushed. Folders above it are made."""
+    """A file nobody reads before something else vouches for it: in place, not flushed. Folders above it are made."""
     _place(path).write(path, data)
 
 
@@ -153,7 +153,7 @@ def writing(what: str, path: Path, remedy: str = f"{MAKE_ROOM} and run the same 
 
 
 def left_aside(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files and folders that killed processes were about to rename; folders whose names are in `skip` are not entered."""
+    """Files and folders that killed processes were about to rename; folders named in `skip` are not entered."""
     return _place(folder).left_aside(folder, skip)
 
 

@@ -261,8 +261,8 @@ def _refuse_special(path: Path) -> None:
 
 
 def _created(path: Path, mode: Literal["xb", "wb"] = "xb") -> BinaryIO:
-    """A file to write to, for "xb" a new one. Folders above it are made, and again where the writer of a video above has
-    just removed one."""
+    """A file to write to, for "xb" a new one. Folders above it are made, and again where the writer of a video above
+    has just removed one."""
     for _ in range(TRIES):
         with contextlib.suppress(FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,8 +75,7 @@ def _with_missing(root: Path, table: VideoTable, known: Catalogue) -> VideoTable
 
 
 def save(root: Path) -> int:
-    """Bring the catalogue up to date, by a full scan; the same store gives the same bytes. Returns how many videos there
-    are."""
+    """Update the catalogue by a full scan; the same store gives the same bytes. Returns the number of videos."""
 
     def write(batches: Iterator[pa.RecordBatch], known: Catalogue) -> tuple[Written, list[str], bool]:
         made = written(batches, known.forms)

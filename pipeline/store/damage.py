@@ -23,8 +23,8 @@ def mixed(root: Path, others: list[str]) -> Refusal:
     """Frames and flow of such videos would be read as if they were of the store's size, rate and bound."""
     shown = ", ".join(repr(video_id) for video_id in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
     return Refusal(
-        f"{len(others)} videos were made with other settings than the store's, as folders copied from another store are:"
-        f" {shown}",
+        f"{len(others)} videos were made with other settings than the store's,"
+        f" as folders copied from another store are: {shown}",
         where=str(root),
         remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
         f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={shlex.quote(str(root))}` lists them all",

@@ -1,9 +1,9 @@
 """What must be in a store: `inventory.json` and `annotations.json`, which no reader needs and `verify` asks.
 
 Videos are listed by the catalogue, as it was when a run last ended well. Beside it, the inventory says how many they
-are, names what is to be in quarantine, and videos that were found missing when a catalogue forgot them. What a run is going to redo or to remove
-it names before it touches it, as `in_hand`; nobody misses that until a run has ended well. So whatever is missing
-otherwise was taken by somebody else, at whatever moment runs were killed.
+are, names what is to be in quarantine, and videos that were found missing when a catalogue forgot them. What a run is
+going to redo or to remove it names before it touches it, as `in_hand`; nobody misses that until a run has ended well.
+So whatever is missing otherwise was taken by somebody else, at whatever moment runs were killed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def take_in_hand(root: Path, video_ids: Collection[str]) -> None:
 
 
 def lose(root: Path, video_ids: Iterable[str]) -> None:
-    """Before a new catalogue forgets these videos, which the old one lists and whose records are gone. Raises OSError."""
+    """Before a new catalogue forgets videos that the old one lists and whose records are gone. Raises OSError."""
     before = read(root)
     if found := missing(root, before, video_ids):
         storage.write_atomically(layout.inventory_path(root), _file(before.model_copy(update={"lost": found})))
@@ -116,8 +116,8 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
         raise Refusal(
             f"the list of what must be in the store cannot be read: {error}",
             where=str(path),
-            remedy="restore it from a copy; or delete it: it is written again, by the next run or annotation, of what is"
-            " there then",
+            remedy="restore it from a copy; or delete it: it is written again, by the next run or annotation,"
+            " of what is there then",
         ) from error
 
 

@@ -29,7 +29,7 @@ def reserved() -> frozenset[str]:
 
 
 def quoted(video_id: str) -> str:
-    """A video id as a relative path: each component percent-encoded, folders kept, reserved and long names told apart."""
+    """A video id as a relative path: components percent-encoded, folders kept, reserved and long names told apart."""
     return "/".join(_quote(component) for component in video_id.split("/"))
 
 

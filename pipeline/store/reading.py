@@ -231,8 +231,8 @@ class VideoStore:
         raise self._missing(video_id)
 
     def own_names(self, video_ids: Iterable[str]) -> list[str]:
-        """Each id as the store spells it, where one video's differs in Unicode's normal form (NFC, NFD) alone; others stay
-        as they are."""
+        """Each id as the store spells it, where one video's differs in Unicode's normal form (NFC, NFD) alone; others
+        stay as they are."""
         stored = self.table.names(np.arange(len(self.table)))  # of a store whose annotation set is gone, too
         given, there = list(video_ids), set(stored)
         if there.issuperset(given):
@@ -284,8 +284,8 @@ class VideoStore:
             raise Refusal(
                 f"video {video_id!r} has no view {view!r}",
                 where=str(self.root),
-                remedy=f"it has {', '.join(shapes)}; `python -m pipeline extract --views {view}`, with the videos and this store,"
-                " adds it",
+                remedy=f"it has {', '.join(shapes)}; `python -m pipeline extract --views {view}`,"
+                " with the videos and this store, adds it",
             )
         return shapes[view]
 

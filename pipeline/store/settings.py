@@ -104,7 +104,7 @@ def settings_hash(settings: dict[str, Any]) -> str:
 
 
 def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    """Field by field, what differs: ["flow.bound: stored 20.0, asked 15.0", "stages.1.steps: stored 8, asked 9", ...]."""
+    """What differs, by field: ["flow.bound: stored 20.0, asked 15.0", "stages.1.steps: stored 8, asked 9", ...]."""
     found = []
     for key in sorted(stored.keys() | asked.keys()):
         one, two = _numbered(stored.get(key)), _numbered(asked.get(key))

@@ -85,9 +85,9 @@ class VideoWriter:
 
     What is written lies apart, in a folder with a name of its own, until `commit` lets that and the old video take each
     other's place in one step: readers see the old video or the new one. Where a file system cannot, or other videos lie
-    in this one's folder, the old one is away for a moment; objects cannot be moved, there `begin` takes it away. adding:
-    the video is committed and gets more views. Its record and what that names stay as they are until `commit` replaces
-    the record; so do they after `discard`. run: see `fence.inside`.
+    in this one's folder, the old one is away for a moment; objects cannot be moved, there `begin` takes it away.
+    adding: the video is committed and gets more views. Its record and what that names stay as they are until `commit`
+    replaces the record; so do they after `discard`. run: see `fence.inside`.
     """
 
     def __init__(self, root: Path, video_id: str, adding: bool = False, run: str = "") -> None:
@@ -102,7 +102,7 @@ class VideoWriter:
 
     @cached_property
     def bound(self) -> bool:
-        """Whether shards carry `shard.mark`: all of a video's do, or none, as of one that was stored before they did."""
+        """Whether shards carry `shard.mark`: all of a video's do, or none, as of one stored before they did."""
         return (self.record() or {"bound": True}).get("bound", False)
 
     def begin(self) -> None:

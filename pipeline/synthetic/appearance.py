@@ -37,7 +37,7 @@ def smooth_background(rng: np.random.Generator, height: int, width: int) -> np.n
 
 
 def sprite(rng: np.random.Generator) -> np.ndarray:
-    """A textured shape: (SPRITE_SIDE, SPRITE_SIDE, 4) float32, colours in 0..255 premultiplied by the opacity in 0..1."""
+    """A textured shape: (SPRITE_SIDE, SPRITE_SIDE, 4) float32, colours in 0..255 premultiplied by opacity in 0..1."""
     outline = SHAPES[rng.integers(0, len(SHAPES))]
     y, x = np.mgrid[0:SPRITE_SIDE, 0:SPRITE_SIDE].astype(np.float32) - (SPRITE_SIDE - 1) / 2
     pixels = Pixels(x, y, np.hypot(x, y), np.arctan2(y, x) + rng.uniform(0, 2 * np.pi))

@@ -116,7 +116,7 @@ MOTIONS: dict[str, Callable[[Swing], Displacement]] = {
     "shake": shake,
     "figure8": figure_eight,
 }
-"""Class name to motion. The order is that of the class indices, and with the name decides which random numbers a video gets."""
+"""Class name to motion. The order is that of the class indices, and with the name decides a video's random numbers."""
 
 
 def pair_of_tracks(

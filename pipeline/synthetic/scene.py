@@ -91,7 +91,7 @@ def _flicker(rng: np.random.Generator, frames: int) -> np.ndarray:
 
 
 def _paint(image: np.ndarray, patch: np.ndarray, x: float, y: float, angle: float, radius: float) -> None:
-    """Blends a sprite's premultiplied patch into `image` (H, W, 3), centred at x, y, turned, scaled to `radius` pixels."""
+    """Blends a sprite's premultiplied patch into `image` (H, W, 3), around x, y, turned, scaled to `radius` pixels."""
     height, width = image.shape[:2]
     reach = int(np.ceil(radius * 1.15)) + 2
     left, right = max(0, int(x) - reach), min(width, int(x) + reach + 1)

@@ -161,7 +161,8 @@ def _is_finished(task: _Task) -> bool:
     if comment == task.comment:
         return True
     raise Refusal(
-        f"the folder holds a video made otherwise ({comment or 'not by costream, or cut short'}); wanted: {task.comment}",
+        f"the folder holds a video made otherwise ({comment or 'not by costream, or cut short'});"
+        f" wanted: {task.comment}",
         where=str(task.path),
         remedy="give an empty folder, or the settings that this one was made with, or delete it",
     )

@@ -47,7 +47,7 @@ def encode(
     options: Mapping[str, str],
     comment: str = "",
 ) -> None:
-    """Encode RGB frames, uint8 (n, H, W, 3) a block, into an open file; `comment` goes into the container's metadata."""
+    """Encode RGB frames, uint8 (n, H, W, 3) a block, into an open file; `comment` goes to the container's metadata."""
     with av.open(file, "w", format="mp4") as container:
         container.metadata["comment"] = comment
         stream = container.add_stream("libx264", rate=fps, options=dict(options))

@@ -1,4 +1,4 @@
-"""A video file, opened: its first video stream, and how long that says it is; or why there is none that can be stored."""
+"""A video file, opened: its first video stream, and how long that says it is; or why none can be stored."""
 
 from __future__ import annotations
 

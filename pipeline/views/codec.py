@@ -161,7 +161,7 @@ class ZstdFrames:
 
 
 def _content_size(header: bytes) -> int | None:
-    """Bytes that a frame of zstd says that it holds (RFC 8878, 3.1.1.1); None where it does not say, as ours always do."""
+    """Bytes that a zstd frame says it holds (RFC 8878, 3.1.1.1); None where it does not say, as ours always do."""
     if len(header) < 5 or header[:4] != _ZSTD_MAGIC:
         return None
     flags = header[4]

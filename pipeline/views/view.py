@@ -115,7 +115,7 @@ class View(ABC):
         """Fresh, for one video. settings: an instance of `Settings`, resolved."""
 
     def prepare(self, settings: Any) -> None:  # noqa: B027 - most have nothing to prepare
-        """What every worker of this machine would wait for before its first video and can be done once, as compiling."""
+        """What each worker of this machine would wait for before its first video and can be done once, as compiling."""
 
     def on_gpu(self, settings: Any) -> bool:
         """Whether it computes on a GPU here. Then several threads of a process work at once, each on extractors of its

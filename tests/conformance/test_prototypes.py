@@ -1,4 +1,4 @@
-"""ViCC and GOCA against values that the released code gave on fixed inputs: assignments, losses, LARC, learning rates."""
+"""ViCC and GOCA against values the released code gave on fixed inputs: assignments, losses, LARC, learning rates."""
 
 from __future__ import annotations
 

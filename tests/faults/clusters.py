@@ -62,7 +62,7 @@ class RunningScheduler:
 
 
 def fake_slurm(folder: Path) -> None:
-    """Write `sbatch` and `scancel` into the folder, which run jobs as processes of this machine and keep their scripts."""
+    """Write `sbatch` and `scancel` into the folder, which run jobs as local processes and keep their scripts."""
     folder.mkdir()
     for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (folder / name).write_text(script.format(folder=folder))

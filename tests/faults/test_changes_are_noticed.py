@@ -1,4 +1,4 @@
-"""A rerun notices what has changed since a video was stored, refuses before it writes, and redoes exactly what it must."""
+"""A rerun notices what changed since a video was stored, refuses before it writes, and redoes exactly what it must."""
 
 from __future__ import annotations
 

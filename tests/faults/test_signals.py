@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets the videos that are running finish, the second stops at once; a rerun completes."""
+"""Ctrl-C and SIGTERM: the first lets the running videos finish, the second stops at once; a rerun completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was deleted behind a store's back is told, whatever else happened to the store; what a command took away is not."""
+"""What was deleted behind a store's back is told, whatever else happened there; what a command took away is not."""
 
 from __future__ import annotations
 

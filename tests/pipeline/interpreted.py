@@ -73,8 +73,8 @@ def one_by_one(results: dict[str, Any]) -> None:
     results["smaller"] = torch.empty(PAIRS, *smaller)
     scale = (1.25, 1.25)
     run(
-        triton_pyramid.resize, PAIRS, 17 * 22, planes["first"], results["smaller"], *taps(smaller, scale), *SIZE, *smaller,
-        FACTOR=1.0,
+        triton_pyramid.resize, PAIRS, 17 * 22, planes["first"], results["smaller"], *taps(smaller, scale), *SIZE,
+        *smaller, FACTOR=1.0,
     )  # fmt: skip
     results["larger"] = torch.empty(PAIRS, *larger)
     scale = (SIZE[0] / larger[0], SIZE[1] / larger[1])

@@ -43,8 +43,8 @@ def run_here(
 
 
 def content(store: Path) -> dict[str, bytes]:
-    """Every file of a store that is a function of its videos and settings: all but journal, locks, stamps, quarantine and
-    the inventory, which lists that."""
+    """Every file of a store that is a function of its videos and settings: all but journal, locks, stamps, quarantine
+    and the inventory, which lists that."""
     apart = frozenset({"journal", "quarantine"})
     files = [
         file.path

@@ -1,4 +1,4 @@
-"""Arguments of every command of the three packages: what cannot be meant is refused before anything is read or written."""
+"""Arguments of all three packages' commands: what cannot be meant is refused before anything is read or written."""
 
 from __future__ import annotations
 

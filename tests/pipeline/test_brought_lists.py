@@ -1,4 +1,4 @@
-"""Labels, recordings and splits of frames that others extracted: from the data sets' own lists, or told to be missing."""
+"""Labels, recordings and splits of frames others extracted: from the data sets' own lists, or told to be missing."""
 
 from __future__ import annotations
 

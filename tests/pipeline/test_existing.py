@@ -1,4 +1,4 @@
-"""Bringing data that others extracted: LMDBs of CoCLR and folders of denseflow, made here, and a sample of the former."""
+"""Bringing data others extracted: LMDBs of CoCLR and folders of denseflow, made here, and a sample of the former."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def facts(manifest: Manifest) -> list[tuple[str, str, str, str]]:
 
 FRAMES = "/root/data/frame"
 COCLR = {
-    "lists/train_split01.csv": f"{FRAMES}/Hammering/v_Hammering_g01_c01/,120\r\n{FRAMES}/Hammering/v_Hammering_g01_c02/,99\r\n",
+    "lists/train_split01.csv": (
+        f"{FRAMES}/Hammering/v_Hammering_g01_c01/,120\r\n{FRAMES}/Hammering/v_Hammering_g01_c02/,99\r\n"
+    ),
     "lists/test_split01.csv": f"{FRAMES}/HammerThrow/v_HammerThrow_g02_c01/,30\n",
     "lists/train_split02.csv": f"{FRAMES}/HammerThrow/v_HammerThrow_g02_c01/,30\n",
     "lists/ClassInd.txt": "1,Hammering\r\n2,HammerThrow\r\n3,Zumba\r\n",

@@ -16,9 +16,10 @@ from pipeline.store import open_store
 Run = Callable[..., tuple[int, str, str]]
 # fmt: off
 ODD = [
-    "-a", "--view", "a b", "a'b", 'a"b', "[a]", "[bold]x", "{a}", "#a", "&a", ";a", "a%2Fb", "%41", "...", "a.", "a ", " a",
-    "null", "123", "1e3", "true", "~", "@a", "$HOME", "`a`", "a,b", "a:b", "*", "?", "\\", "\U0001f600", "e\u0301", "é2", "<b>",
-    "rgb", "zarr.json", "__a", "a.json", "b.partial", "a\x1b[31m", "a\u202eb", "x" * 200, "é" * 100,
+    "-a", "--view", "a b", "a'b", 'a"b', "[a]", "[bold]x", "{a}", "#a", "&a", ";a", "a%2Fb", "%41", "...", "a.", "a ",
+    " a", "null", "123", "1e3", "true", "~", "@a", "$HOME", "`a`", "a,b", "a:b", "*", "?", "\\", "\U0001f600",
+    "e\u0301", "é2", "<b>", "rgb", "zarr.json", "__a", "a.json", "b.partial", "a\x1b[31m",
+    "a\u202eb", "x" * 200, "é" * 100,
 ]
 # fmt: on
 

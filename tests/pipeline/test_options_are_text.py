@@ -19,10 +19,10 @@ from train.__main__ import COMMANDS as TRAIN
 
 # fmt: off
 ODD = [
-    "#a", "&a", "&a b", "!a", "*a", "{a", "{a}", "{a: b}", "[a", "[a]", "[a, b]", "a [b]", "-a", "--a", "--store=x", "~",
-    "null", "123", "1e3", "0x1", "1_0", "12:30", "yes", "true", "@file", "a: b", "a:", "%x", "`x", "|", "> x", "'q", '"q"',
-    "- x", "---", "...", "?", "? a", " a ", "a #b", "é", "e\u0301", "..", "a\nb", "\n#b", "$x", "${x}", "$(x)", "{}", "[]", ";",
-    "=", "\\", "\U0001f600", "here",
+    "#a", "&a", "&a b", "!a", "*a", "{a", "{a}", "{a: b}", "[a", "[a]", "[a, b]", "a [b]", "-a", "--a", "--store=x",
+    "~", "null", "123", "1e3", "0x1", "1_0", "12:30", "yes", "true", "@file", "a: b", "a:", "%x", "`x", "|", "> x",
+    "'q", '"q"', "- x", "---", "...", "?", "? a", " a ", "a #b", "é", "e\u0301", "..", "a\nb", "\n#b", "$x", "${x}",
+    "$(x)", "{}", "[]", ";", "=", "\\", "\U0001f600", "here",
 ]
 # fmt: on
 FUNCTIONS = [(name, function) for commands in (PIPELINE, TRAIN, EVAL) for name, function in commands.items()]

@@ -53,7 +53,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 class Echo:
-    """In the network's place: gives back the blue of the first frame and the red of the second, and keeps what it got."""
+    """In the network's place: gives back the first frame's blue and the second's red, and keeps what it got."""
 
     output_stride = 8
 

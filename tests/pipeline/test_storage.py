@@ -1,4 +1,4 @@
-"""Stores elsewhere than on a local disk: in the memory of this process, and on an S3 server that runs beside the tests."""
+"""Stores elsewhere than on a local disk: in this process's memory, and on an S3 server that runs beside the tests."""
 
 from __future__ import annotations
 

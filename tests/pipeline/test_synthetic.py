@@ -325,7 +325,7 @@ STATIC = (mean_image, one_frame, colour_statistics, mean_colour)
 
 @pytest.fixture(scope="module")
 def features() -> dict[str, np.ndarray]:
-    """Each feature of 15 + 25 videos per class, (10, 40, D), by its name; with `tinted` for videos with a planted leak."""
+    """Each feature of 15 + 25 videos per class, (10, 40, D), by name; with `tinted` for videos with a planted leak."""
     rows: dict[str, list[np.ndarray]] = {}
     for label, name in enumerate(synthetic.CLASSES):
         for number in range(GALLERY + QUERIES):

@@ -345,7 +345,10 @@ def test_times_that_cannot_be_right_are_refused() -> None:
     [
         b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n",
         b"ffconcat version 1.0\nfile other.mp4\n",
-        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        (
+            b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+            b"m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+        ),
         b"1\n00:00:00,000 --> 00:00:01,000\nHello\n\n",
         b"P5\n4 4\n255\n" + bytes(16),
         b"II*\0\x08\0\0\0" + bytes(64),

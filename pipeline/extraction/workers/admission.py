@@ -51,14 +51,15 @@ def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -
     running = client.run(left_running, str(store), on_error="ignore")
     if left := {address: videos for address, videos in running.items() if videos}:
         raise Refusal(
-            f"workers are still at {sum(map(len, left.values()))} videos of an earlier run, as {min(left.values())[0]!r}",
+            f"workers are still at {sum(map(len, left.values()))} videos of an earlier run,"
+            f" as {min(left.values())[0]!r}",
             where=named(sorted(left), NAMED),
             remedy="wait until they are through (the dashboard shows it), then run the same command again",
         )
     if not address_of(client).startswith("tls://"):
         say(
-            "note: this scheduler runs code for whoever reaches its port; the README says under More machines how to give"
-            " it a certificate"
+            "note: this scheduler runs code for whoever reaches its port;"
+            " the README says under More machines how to give it a certificate"
         )
     if failures := client.run_on_scheduler(dask.config.get, FAILURES):
         say(

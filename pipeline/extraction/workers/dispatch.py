@@ -1,4 +1,4 @@
-"""Videos on their way through Dask's workers: handed out, collected, done again where a worker died, ended by a signal."""
+"""Videos on their way through Dask's workers: handed out, collected, redone where a worker died, ended by a signal."""
 
 from __future__ import annotations
 
@@ -250,7 +250,8 @@ def _cannot_work(error: BaseException, address: str) -> Refusal:
         return Refusal(
             "the Dask scheduler was lost",
             where=address,
-            remedy="start it again, if it was yours, and run the same command again; what is committed stays and is not redone",
+            remedy="start it again, if it was yours, and run the same command again;"
+            " what is committed stays and is not redone",
         )
     return Refusal(
         f"a worker cannot run extraction: {type(error).__name__}: {error}",

@@ -109,7 +109,7 @@ def job_script(settings: SlurmSettings, workers: int) -> str:
 
 
 def _options(settings: SlurmSettings) -> dict[str, Any]:
-    """For dask-jobqueue. What is not asked for is spelled out too: somebody's jobqueue.yaml is not to change the job."""
+    """For dask-jobqueue. What is not asked for is spelled out too: somebody's jobqueue.yaml must not change the job."""
     memory = parse_bytes(settings.memory) * settings.cores
     # Workers are started by the job, not by this process, so they know none of its settings.
     exports = [f"export {_variable(key)}={shlex.quote(str(value))}" for key, value in WORKER_SETTINGS.items()]

@@ -89,8 +89,8 @@ def run_name(store: Path) -> str:
 
 
 def unless_stopped(run: str, video_id: str, work: Callable[..., Result], *arguments: Any) -> Result | None:
-    """Call `work` as a part of that run, or give None where the run takes no more. The worker's heartbeats tell how long
-    it waits."""
+    """Call `work` as a part of that run, or give None where the run takes no more. The worker's heartbeats tell how
+    long it waits."""
     with contextlib.suppress(ValueError):  # in no worker
         get_worker().metrics[WAITS] = lambda _: longest_wait()
     with _lock:

@@ -55,12 +55,12 @@ def reordered_part(function: Callable) -> Any:
 
 @part
 def whole_vectors(width):  # pragma: no cover - compiled
-    """The width that loops over rows take: the next multiple of VECTOR. What they write beyond the width is never used."""
+    """The width of loops over rows: the next multiple of VECTOR. What they write beyond the width is never used."""
     return (width + VECTOR - 1) // VECTOR * VECTOR
 
 
 class _EverySource:
-    """numba takes compiled code for fresh if the file of the function is the same; ours holds functions of other files."""
+    """numba takes compiled code for fresh if the function's file is the same; ours holds functions of other files."""
 
     def get_source_stamp(self) -> tuple[Any, str]:
         return super().get_source_stamp(), sources_digest()

@@ -118,12 +118,18 @@ def _two_rows(above, a, b, c, d, below, width, upper, lower):  # pragma: no cove
         six = (s0, s1, s2, s3, s4, s5)
         poke(
             upper, x,
-            _sixth(six, peek(above, x, IN), peek(above, x1, IN), peek(above, x2, IN), peek(above, x3, IN), peek(above, x4, IN)),
+            _sixth(
+                six,
+                peek(above, x, IN), peek(above, x1, IN), peek(above, x2, IN), peek(above, x3, IN), peek(above, x4, IN),
+            ),
             UPPER,
         )  # fmt: skip
         poke(
             lower, x,
-            _sixth(six, peek(below, x, IN), peek(below, x1, IN), peek(below, x2, IN), peek(below, x3, IN), peek(below, x4, IN)),
+            _sixth(
+                six,
+                peek(below, x, IN), peek(below, x1, IN), peek(below, x2, IN), peek(below, x3, IN), peek(below, x4, IN),
+            ),
             LOWER,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ def interleaved_size(height: int, width: int) -> int:
 
 @kernel
 def interleave(image, height, width, out):  # pragma: no cover - compiled
-    """The image (height, width) float32 and its central differences (one-sided halves at the edge), with a zero border."""
+    """The image (height, width) float32 and its central differences (one-sided halves at edges), with a zero border."""
     stride = (width + 2 * BORDER) * FLOATS
     half = np.float32(0.5)
     out[: BORDER * stride] = 0
