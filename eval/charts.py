@@ -24,7 +24,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve in a square of 100 x 100 (y downwards): `path` as measured, `smooth` its running mean, with its limits."""
+    """A curve in a square of 100 x 100, y downwards: `path` as measured, `smooth` its running mean, with its limits."""
 
     path: str
     smooth: str

@@ -59,7 +59,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Lines of a stream follow each other, the best mean R@1 first; `chance` by metric; recipes by name, without seed."""
+    """Lines of a stream stand together, the best mean R@1 first; `chance` by metric; recipes by name, without seed."""
 
     data: str
     protocol: str
@@ -173,9 +173,14 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         name: yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) for name, recipe in comparison.recipes.items()
     }
     content = {
-        "comparison": comparison, "chart": chart, "sheet_of_all": comparison.sheet(), "by_class": comparison.by_class(store) if store else {}, "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines}, "recipes": recipes,
+        "comparison": comparison,
+        "chart": chart,
+        "sheet_of_all": comparison.sheet(),
+        "by_class": comparison.by_class(store) if store else {},
+        "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines},
+        "recipes": recipes,
         "protocol_words": PROTOCOLS[comparison.protocol].words,
-    }  # fmt: skip
+    }
     with storage.writing("the comparison", out):
         storage.write_atomically(out, render("comparison.html", content).encode())
 

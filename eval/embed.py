@@ -1,4 +1,4 @@
-"""Features of any videos by the networks of a run, labelled or not: of a store, or of a folder that is extracted first."""
+"""Features of any videos, labelled or not, by a run's networks: of a store, or of a folder that is extracted first."""
 
 from __future__ import annotations
 

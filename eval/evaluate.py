@@ -1,4 +1,4 @@
-"""Evaluate a run: features of every stage's network, trained and untrained, retrieval, linear probe, results, report."""
+"""Evaluate a run: features of each stage's network, trained and untrained, retrieval, linear probe, results, report."""
 
 from __future__ import annotations
 

@@ -327,8 +327,8 @@ def _added(total: Tensor, count: int, rows: Tensor, new: Tensor) -> Tensor:
 
 
 def _first_clip(seen: Seen, store: VideoStore, done: Sequence[str], look: Look, seed: int) -> tuple[int, int]:
-    """Where the batch begins in which the first clip behind the videos `done` lies: a video's number, and how many of its
-    clips lie in the batch before."""
+    """Where the batch begins in which the first clip behind the videos `done` lies: a video's number, and how many of
+    its clips lie in the batch before."""
     ends = np.cumsum([0, *(len(seen.plans(store, video, look, seed)) for video in done)])
     begin = ends[-1] // BATCH * BATCH
     row = int(np.searchsorted(ends, begin, side="right")) - 1

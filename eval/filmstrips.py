@@ -1,4 +1,4 @@
-"""Film strips: some test videos and the training videos that the network finds most similar, as small moving pictures."""
+"""Film strips: some test videos and the training videos the network finds most similar, as small moving pictures."""
 
 from __future__ import annotations
 

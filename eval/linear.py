@@ -82,7 +82,8 @@ def _held_out(labels: np.ndarray, seed: int) -> np.ndarray:
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2 or counts.max() < 2:
         raise Refusal(
-            f"a linear probe cannot be fitted to {len(classes)} class(es) with at most {counts.max(initial=0)} video(s) each",
+            f"a linear probe cannot be fitted to {len(classes)} class(es) with at most"
+            f" {counts.max(initial=0)} video(s) each",
             where="the training split",
             remedy="it takes two classes or more, and one of them with at least two training videos",
         )

@@ -18,9 +18,9 @@ from eval.splits import TESTED
 
 @dataclass(frozen=True)
 class Measured:
-    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, and classes
-    (Q,) that the nearest ones vote for, none where streams are put together in class probabilities alone; and class
-    probabilities (Q, C). What labels do not suffice for is none."""
+    """What one network says about the test videos: ranks (Q,) of the first training video of the same class, and
+    classes (Q,) that the nearest ones vote for, none where streams are put together in class probabilities alone; and
+    class probabilities (Q, C). What labels do not suffice for is none."""
 
     ranks: np.ndarray | None
     voted: np.ndarray | None

@@ -93,9 +93,9 @@ class Protocol:
         features: How videos are looked at for retrieval, clusters and probes on features.
         classifier: The same for networks that end in a classifier: linear probe and fine-tuned network, end to end.
         centre: Retrieval subtracts each side's own mean.
-        fusion: Of streams: "similarities" are summed, and class probabilities averaged; of "features" the mean is taken,
-            which is then retrieved and probed as one stream's are; "probabilities" are averaged, and there is no
-            retrieval by several streams.
+        fusion: Of streams: "similarities" are summed, and class probabilities averaged; of "features" the mean is
+            taken, which is then retrieved and probed as one stream's are; "probabilities" are averaged, and there is
+            no retrieval by several streams.
         weights: (stream, weight) where a stream counts other than 1.
         methods: Of which a run is evaluated by it where no protocol is asked for.
     """
@@ -136,18 +136,18 @@ PROTOCOLS = {
         ),
         Protocol(
             "vicc",
-            "ViCC's code evaluates as CoCLR's: training videos give one random clip, and colours are jittered in 3 of 10"
-            " videos, test videos included.",
+            "ViCC's code evaluates as CoCLR's: training videos give one random clip, and colours are jittered in 3 of"
+            " 10 videos, test videos included.",
             features=RETRIEVED,
             classifier=TEN_CROPS,
             methods=("vicc",),
         ),
         Protocol(
             "goca",
-            "As the GOCA paper's code does it: ten clips at equal distances and three crops of every video on both sides,"
-            " rows as the backbone gives them, not centred; streams are put together by the mean of their features. (The"
-            " paper refers to Feichtenhofer et al. 2021, of whom the number of clips is; the code draws clips at random"
-            " where ten do not fit, here they overlap.)",
+            "As the GOCA paper's code does it: ten clips at equal distances and three crops of every video on both"
+            " sides, rows as the backbone gives them, not centred; streams are put together by the mean of their"
+            " features. (The paper refers to Feichtenhofer et al. 2021, of whom the number of clips is; the code draws"
+            " clips at random where ten do not fit, here they overlap.)",
             features=THREE_CROPS,
             classifier=THREE_CROPS,
             centre=False,
@@ -156,9 +156,9 @@ PROTOCOLS = {
         ),
         Protocol(
             "slic",
-            "As the SLIC paper's code does it: ten clips at equal distances of every video on both sides, frames of 128x171"
-            " of which the centre is cut, rows as the projection head gives them, not centred. Classifiers are tested on"
-            " ten crops of all windows (in the paper's code on ten windows that are drawn).",
+            "As the SLIC paper's code does it: ten clips at equal distances of every video on both sides, frames of"
+            " 128x171 of which the centre is cut, rows as the projection head gives them, not centred. Classifiers are"
+            " tested on ten crops of all windows (in the paper's code on ten windows that are drawn).",
             features=Look(
                 TEN_CLIPS,
                 TEN_CLIPS,

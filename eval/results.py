@@ -124,8 +124,8 @@ def means(records: Iterable[Record], names: Sequence[str]) -> list[Record]:
 
 
 def write(path: Path, records: Iterable[Record]) -> None:
-    """Write records sorted (protocol, stream, network, stage, data, set, metric), aside and then renamed; the same records give
-    the same bytes.
+    """Write records sorted (protocol, stream, network, stage, data, set, metric), aside and then renamed; the same
+    records give the same bytes.
 
     In the file the last record has one key more: `digest`, of all records.
 

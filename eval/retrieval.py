@@ -1,4 +1,4 @@
-"""Nearest-neighbour retrieval: which training videos lie closest to a test video, and whether they show the same class."""
+"""Nearest-neighbour retrieval: which training videos lie closest to a test video, and whether they show its class."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def chance(query_labels: Rows, gallery_labels: Rows, ks: Sequence[int] = KS) -> dict[int, float]:
-    """R@k of a random order of the gallery: the mean over queries of 1 - C(G - n, k) / C(G, k), n items of its class."""
+    """R@k of a random order of the gallery: mean over queries of 1 - C(G - n, k) / C(G, k), n items of its class."""
     wanted, have = _array(query_labels), _array(gallery_labels)
     own = np.array([np.sum(have == label) if label != NO_LABEL else 0 for label in wanted])
     size, shares = len(have), {}

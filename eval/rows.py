@@ -87,7 +87,7 @@ class Rows:
         self.count = count
 
     def append(self, rows: np.ndarray) -> None:
-        """Add rows (n, width). Raises Refusal for a disk that is full, and for numbers that do not fit into the dtype."""
+        """Add rows (n, width). Raises Refusal for a full disk, and for numbers that do not fit into the dtype."""
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"rows are (n, {self.width}), not {rows.shape}")
         with np.errstate(over="ignore"):

@@ -128,7 +128,8 @@ def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
         raise Refusal(
             f"the checkpoint says what cannot be: {error}",
             where=str(path),
-            remedy="put another one, such as step-N.ckpt of its folder, in its place, or delete it and train the stage anew",
+            remedy="put another one, such as step-N.ckpt of its folder, in its place,"
+            " or delete it and train the stage anew",
         ) from error
 
 
@@ -137,17 +138,18 @@ def _refuse_incomplete(lacks: Sequence[str], path: Path) -> None:
         raise Refusal(
             f"the checkpoint lacks {named(lacks, most=8)}",
             where=str(path),
-            remedy="put another one, such as step-N.ckpt of its folder, in its place, or delete it and train the stage anew",
+            remedy="put another one, such as step-N.ckpt of its folder, in its place,"
+            " or delete it and train the stage anew",
         )
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """Facts of a checkpoint: method, stage, streams, clip, seed, step, finished, hashes of store and recipe, versions."""
+    """Facts of a checkpoint: method, stage, streams, clip, seed, step, finished, store and recipe hashes, versions."""
     return read(path)[METADATA]
 
 
 def load_method(path: Path) -> Method:
-    """The trained method, in evaluation mode. Raises Refusal naming every key that is missing, unexpected or misshapen."""
+    """The trained method, in evaluation mode. Raises Refusal naming each missing, unexpected or misshapen key."""
     return _with_weights(read(path), path)
 
 
@@ -178,7 +180,8 @@ def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tens
     missing = [part for part in start.takes if part not in found and part not in start.optional]
     if missing:
         raise Refusal(
-            f"the network has no {PARTS.get(missing[0], missing[0])}, and where it is to start a fresh one would stay random",
+            f"the network has no {PARTS.get(missing[0], missing[0])},"
+            " and where it is to start a fresh one would stay random",
             where=str(path),
             remedy="give a file that has it, such as the pre-trained one that this was made from",
         )

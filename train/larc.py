@@ -83,7 +83,7 @@ class LARC(Optimizer):
 
 
 def _updates(weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """u of each tensor. All norms are one tensor, so that the device is not asked for them, and is given little work."""
+    """u of each tensor. All norms are one tensor, so that the device is not asked for them and is given little work."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]  # none of them is None
     weight_norms, gradient_norms = (torch.stack(torch._foreach_norm(part)) for part in (weights, gradients))
     decay = group["weight_decay"]

@@ -84,7 +84,10 @@ def clips_of(facts: dict[str, Any], path: Path) -> tuple[ClipSpec, Sampling]:
 def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     """Raises Refusal if a checkpoint's facts say that it was made from something else."""
     meaning = {
-        "plans": f"plans of version {found.get('plans')}: for the same recipe version {now['plans']} draws other frames and pixels",
+        "plans": (
+            f"plans of version {found.get('plans')}:"
+            f" for the same recipe version {now['plans']} draws other frames and pixels"
+        ),
         "stage": "another stage",
         "recipe_hash": "another recipe",
         "store_settings_hash": "a store with other settings",

@@ -67,7 +67,7 @@ class NeighbourSettings(Settings):
 class HeldOutSettings(Settings):
     """Classes of held-out videos while a classifier is trained: `held_out_top1` and `held_out_cross_entropy`.
 
-    Each video's middle clip is classified. With `keep_best: {metric: held_out_top1, mode: max}` they choose the network.
+    Each video's middle clip is classified. By `keep_best: {metric: held_out_top1, mode: max}` they choose the network.
 
     every: Steps between two looks; 0 for none, and then nothing is held out for it.
     share: Of the training videos to hold out, whole recordings.
@@ -338,7 +338,7 @@ class UniqueKeys(yaml.SafeLoader):
 
 
 class _NoAliases(UniqueKeys):
-    """Refuses aliases, which let a few lines stand for more than fits into memory; a run's recipe is written without."""
+    """Refuses aliases, which let few lines stand for more than fits into memory; a run's recipe is written without."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

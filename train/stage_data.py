@@ -65,8 +65,9 @@ def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
         raise Refusal(
             lack,
             where=str(store.root),
-            remedy=f"`python -m pipeline annotate --store={root} --test_share .2` keeps a fifth for the test, `--manifest` in"
-            " its place gives the official split; or train on all of them: `--use_all true`, or `splits` in the recipe",
+            remedy=f"`python -m pipeline annotate --store={root} --test_share .2` keeps a fifth for the test,"
+            " `--manifest` in its place gives the official split; or train on all of them: `--use_all true`,"
+            " or `splits` in the recipe",
         )
 
 

@@ -55,7 +55,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(Exception):
-    """Training was asked to stop and has written its checkpoint. `exit_code`: see `train.callbacks.stopping.Stopping`."""
+    """Training was asked to stop and wrote its checkpoint. `exit_code`: see `train.callbacks.stopping.Stopping`."""
 
     def __init__(self, exit_code: int, step: int) -> None:
         super().__init__(exit_code, step)
@@ -98,7 +98,8 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
         stage.settings.check_batch(size)
     except UsageError as error:
         raise UsageError(
-            f"the last batch of an epoch, of {size} videos, does not suit the method of stage {stage.name!r}: {error.what}",
+            f"the last batch of an epoch, of {size} videos, does not suit the method of stage {stage.name!r}:"
+            f" {error.what}",
             where="order.last",
             remedy="order.last: drop in the recipe, or another batch",
         ) from error

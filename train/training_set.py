@@ -142,7 +142,8 @@ class TrainingSet:
             raise Refusal(
                 f"{unlabelled.size} videos have no class to balance by, the first of them is {first!r}",
                 where=self.where,
-                remedy="order.balanced: false in the recipe, or a manifest with labels (`--overwrite true` stores them)",
+                remedy="order.balanced: false in the recipe,"
+                " or a manifest with labels (`--overwrite true` stores them)",
             )
         return Order(settings, len(self), batch, seed, accumulate, labels)
 

@@ -1,7 +1,7 @@
 """Numbers of the papers, quoted as published, to stand beside ours and never among them.
 
-One YAML a paper: its tables line by line, each number with where it was read, and each line with its own network, clips,
-protocol and splits. How sure a number is follows from where it was read:
+One YAML a paper: its tables line by line, each number with where it was read, and each line with its own network,
+clips, protocol and splits. How sure a number is follows from where it was read:
 
 * seen: in the authors' repository or an abstract;
 * reprinted: in somebody else's table;
@@ -46,8 +46,8 @@ class Row(Settings):
     """A line of a table: one model on one stream, measured in several ways.
 
     values: "DATA METRIC" -> [percent, source, ...]; empty where the line is known and its numbers are not.
-    clip: frames x height x width. splits: which of the data's splits were measured. by_users: by others than the authors. released: with a file that
-    the authors published.
+    clip: frames x height x width. splits: which of the data's splits were measured. by_users: by others than the
+    authors. released: with a file that the authors published.
     """
 
     model: str

@@ -55,12 +55,15 @@ def listing(runs: Sequence[Path] = (), paper: str = "") -> list[Line]:
 
 def as_table(lines: Sequence[Line]) -> Table:
     """One row for each number, in percent."""
-    head = "paper table model method stream pre-trained_on network clip protocol splits data metric published certainty source here measured commands"
+    head = (
+        "paper table model method stream pre-trained_on network clip protocol splits data metric published certainty"
+        " source here measured commands"
+    )
     rows = []
     for line in lines:
         number = line.number
-        own = (line.paper.paper, line.table.title, line.row.model, line.row.method, line.row.stream, line.row.pretraining,
-               line.row.network, line.row.clip, line.row.protocol, line.row.splits)  # fmt: skip
+        own = (line.paper.paper, line.table.title, line.row.model, line.row.method, line.row.stream,
+               line.row.pretraining, line.row.network, line.row.clip, line.row.protocol, line.row.splits)  # fmt: skip
         said = (
             (number.data, number.metric, round(100 * number.value, 2), number.certainty, number.source)
             if number

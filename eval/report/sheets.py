@@ -135,12 +135,15 @@ def of_published(data: str, quotes: Sequence[Quoted]) -> Sheet:
     rows = [
         (
             f"{row.model} (by a user)" if row.by_users else row.model,
-            row.pretraining, row.stream, WORDS.get(row.metric, row.metric), 100 * row.value, row.network, row.clip, row.protocol,
-            row.splits, f"{row.certainty}: {row.source}", row.note or None,
+            row.pretraining, row.stream, WORDS.get(row.metric, row.metric), 100 * row.value, row.network, row.clip,
+            row.protocol, row.splits, f"{row.certainty}: {row.source}", row.note or None,
         )
         for row in quotes
     ]  # fmt: skip
-    head = ("model", "pre-trained on", "stream", "metric", "published %", "network", "clips", "protocol", "splits", "source", "note")  # fmt: skip
+    head = (
+        "model", "pre-trained on", "stream", "metric", "published %", "network", "clips", "protocol", "splits",
+        "source", "note",
+    )  # fmt: skip
     return plain("published", f"Published numbers on {data}", head, rows)
 
 

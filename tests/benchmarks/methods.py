@@ -1,12 +1,12 @@
 """What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
 
-InfoNCE, UberNCE, CMC, CoCLR, ViCC, GOCA and SLIC are trained by their small recipes, and evaluated by protocol `clean`, beside
-their untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which CoCLR and
-UberNCE spend the first part on InfoNCE; CMC and GOCA, which train both streams at once, take the larger number.
-`coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_VICC, OF_GOCA and
-OF_SLIC are theirs with another setting, each from the same weights: of ViCC the single stage that goes on for as many
-steps as the cross stage has, and the cross stage's ablations. Each runs with several seeds, of network, order and
-augmentation; the store stays the same, so the spread says nothing of other videos.
+InfoNCE, UberNCE, CMC, CoCLR, ViCC, GOCA and SLIC are trained by their small recipes, and evaluated by protocol `clean`,
+beside their untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which
+CoCLR and UberNCE spend the first part on InfoNCE; CMC and GOCA, which train both streams at once, take the larger
+number. `coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_VICC,
+OF_GOCA and OF_SLIC are theirs with another setting, each from the same weights: of ViCC the single stage that goes on
+for as many steps as the cross stage has, and the cross stage's ablations. Each runs with several seeds, of network,
+order and augmentation; the store stays the same, so the spread says nothing of other videos.
 
 The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
 done again. An hour and a half on two cores with the synthetic set.
@@ -115,7 +115,7 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
 
 
 def _of_vicc(stage: StageSettings) -> list[StageSettings]:
-    """The same with other settings, before a stage itself: of both streams how a single stage goes on, of RGB the rest."""
+    """The same with other settings, before the stage: of both streams how a single stage goes on, of RGB the rest."""
     if stage.name not in ("vicc-rgb", "vicc-flow"):
         return []
     names = OF_VICC if stage.name == "vicc-rgb" else ["single-on"]

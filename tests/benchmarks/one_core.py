@@ -135,7 +135,7 @@ def bare_loop(video: Path) -> Spent:
 
 @contextlib.contextmanager
 def estimating(name: str, spent: list[Spent]) -> Iterator[None]:
-    """Clock every call of the estimator, frames in and flow out, within extraction itself: so no noise comes between."""
+    """Clock every call of the estimator, frames in and flow out, within extraction itself: no noise comes between."""
     kind = type(flow.create(name))
     estimate = kind.estimate
 

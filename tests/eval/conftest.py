@@ -86,7 +86,8 @@ stages:
   - name: rgb
     method: infonce
     steps: 4
-    settings: {stream: rgb, backbone: small, backbone_settings: {width: 0.25}, dim: 8, queue: 8, temporal_centring: true}
+    settings:
+      {stream: rgb, backbone: small, backbone_settings: {width: 0.25}, dim: 8, queue: 8, temporal_centring: true}
 """
 
 

@@ -1,4 +1,4 @@
-"""The pages in a real browser: no error, pictures shown, tables that sort, in light and dark, on a phone and on paper."""
+"""The pages in a real browser: no error, pictures shown, tables that sort, in light and dark, on phone and paper."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def pages(finished_evaluation: Path, store: VideoStore, tmp_path_factory: pytest
 
 def show(browser: Any, page: Path, width: int = 1280, **media: str) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-        "media": media.pop("media", "screen"), "features": [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+        "media": media.pop("media", "screen"),
+        "features": [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()],
     })  # fmt: skip
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -48,9 +48,12 @@ def trained(value: float, untrained: float = 0.2, stage: str = "rgb") -> dict[tu
 def runs(tmp_path: Path) -> list[Path]:
     """Recipe A with seeds 0 to 2, recipe B with seeds 0 and 2, both from the same first weights."""
     return [
-        *(write_run(tmp_path / f"a{s}", "A", s, trained(v, u)) for s, v, u in ((2, 0.5, 0.21), (0, 0.3, 0.2), (1, 0.4, 0.22))),
+        *(
+            write_run(tmp_path / f"a{s}", "A", s, trained(v, u))
+            for s, v, u in ((2, 0.5, 0.21), (0, 0.3, 0.2), (1, 0.4, 0.22))
+        ),
         *(write_run(tmp_path / f"b{s}", "B", s, trained(v, u)) for s, v, u in ((0, 0.6, 0.2), (2, 0.7, 0.21))),
-    ]  # fmt: skip
+    ]
 
 
 def test_recipes_that_differ_in_the_seed_alone_are_one_line(runs: list[Path]) -> None:

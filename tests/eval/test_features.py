@@ -51,8 +51,8 @@ def plans_of(store: VideoStore, video: str, stream: str, protocol: str, seed: in
 def request(store: VideoStore, **changes) -> Request:
     same = Request(
         checkpoint="c0ffee", network="trained", seen=Seen("rgb", CLIP), layer="backbone", look=Look(), seed=0,
-        store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos), contents=features.contents_digest(store, store.videos), sides="",
-        reader="opencv",
+        store_settings=store.settings_hash, videos=features.videos_digest(store, store.videos),
+        contents=features.contents_digest(store, store.videos), sides="", reader="opencv",
     )  # fmt: skip
     return dataclasses.replace(same, **changes)
 

@@ -1,5 +1,5 @@
-"""Every id, class, recording, store, run and recipe name that is accepted works in every command of stages two and three,
-in what they write, and on their pages."""
+"""Every id, class, recording, store, run and recipe name that is accepted works in every command of stages
+two and three, in what they write, and on their pages."""
 
 from __future__ import annotations
 
@@ -40,11 +40,15 @@ from train import __main__ as training
 PROGRAMS = {"pipeline": extraction.COMMANDS, "train": training.COMMANDS, "eval": evaluation.COMMANDS}
 # fmt: off
 NAMES = [
-    *ODD, "0123", "nan", "1e5", "inf", "no", "a=b", "a;b", "a&b=c", "&amp;", "{{ a }}", "{% raw %}", "${a}", "$(touch ran)", "<script>x</script>",
-    '"><script>', "'\"`", "|a|b|", "a::b", "file:", "S:", "C:\\a", "\u05d0\u05d1", "\u0661", "2001-01-01", "--", "=a", "+a", "\t",
+    *ODD, "0123", "nan", "1e5", "inf", "no", "a=b", "a;b", "a&b=c", "&amp;", "{{ a }}", "{% raw %}", "${a}",
+    "$(touch ran)", "<script>x</script>", '"><script>', "'\"`", "|a|b|", "a::b", "file:", "S:", "C:\\a",
+    "\u05d0\u05d1", "\u0661", "2001-01-01", "--", "=a", "+a", "\t",
 ]
 # Of stores, runs and files; the first of runs that are trained.
-PLACES = ["-r #[bold] &'\"%41?{a}|$HOME\\é\U0001f600;*", "a::b\n", "<b>\u202e\x1b[31m", "null", "-", "memory:", "e\u0301", "1e5"]
+PLACES = [
+    "-r #[bold] &'\"%41?{a}|$HOME\\é\U0001f600;*", "a::b\n", "<b>\u202e\x1b[31m", "null", "-", "memory:",
+    "e\u0301", "1e5",
+]
 # fmt: on
 CLIP = (9, 16, 24)
 
@@ -102,8 +106,8 @@ def call(program: str, *arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose videos, classes and recordings have all those names, a recipe that has them for its title, and a run
-    of it, evaluated."""
+    """A store whose videos, classes and recordings have all those names, a recipe that has them for its title, and a
+    run of it, evaluated."""
     place = tmp_path_factory.mktemp("odd")
     rows = [
         Video(f"{name}/{split}", "x", name, f"{name} of {split}", split)

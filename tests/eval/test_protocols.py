@@ -99,7 +99,8 @@ def test_crops_lie_where_the_papers_have_them(height: int, width: int) -> None:
     five = [(down // 2, across // 2), *corners]
     for count, places in (
         (1, five[:1]),
-        (3, [(0, across // 2), five[0], (down, across // 2)] if height > width else [(down // 2, 0), five[0], (down // 2, across)]),
+        (3, [(0, across // 2), five[0], (down, across // 2)] if height > width
+            else [(down // 2, 0), five[0], (down // 2, across)]),
         (10, five + five),
     ):  # fmt: skip
         found = crops((height, width), 0.75, count)

@@ -99,7 +99,10 @@ def test_every_line_has_a_command_that_is_there_or_says_why_not() -> None:
 
 
 def test_a_measured_number_stands_in_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = {"protocol": "coclr", "network": "trained", "stage": "rgb", "split": "test", "data": "ucf101", "checkpoint": "c", "annotations": "a"}  # fmt: skip
+    common = {
+        "protocol": "coclr", "network": "trained", "stage": "rgb", "split": "test", "data": "ucf101",
+        "checkpoint": "c", "annotations": "a",
+    }  # fmt: skip
     record = Record(metric="R@1", value=0.5, stream="rgb", published=0.533, **common)
     results.write(tmp_path / "results.json", [record])
     (line,) = (line for line in tables.listing([tmp_path]) if line.value is not None)

@@ -31,7 +31,10 @@ def test_every_table_lies_beside_the_page_in_three_forms_and_in_it(evaluated: Pa
     text = report.write_report(evaluated, store).read_text()
     named = {path.name for path in (evaluated / "tables").iterdir()}
     stems = {name.rpartition(".")[0] for name in named}
-    wanted = {"results-clean", "results-coclr", "clusters-clean", "cluster-sizes-clean", "classes-rgb", "classes-flow", "cost", "provenance", "versions"}  # fmt: skip
+    wanted = {
+        "results-clean", "results-coclr", "clusters-clean", "cluster-sizes-clean", "classes-rgb", "classes-flow",
+        "cost", "provenance", "versions",
+    }  # fmt: skip
     assert wanted <= stems and named == {f"{stem}{suffix}" for stem in stems for suffix in (".csv", ".md", ".tex")}
     linked = {base64.b64decode(link.partition("base64,")[2]) for link in Page(text).loads}
     assert {path.read_bytes() for path in (evaluated / "tables").iterdir()} <= linked
@@ -44,10 +47,15 @@ def test_every_table_lies_beside_the_page_in_three_forms_and_in_it(evaluated: Pa
 
 
 def test_a_published_number_stands_beside_ours() -> None:
-    common = {"protocol": "coclr", "stage": "rgb", "split": "test", "data": "d", "checkpoint": "c", "annotations": "a", "chance": 0.1}  # fmt: skip
+    common = {
+        "protocol": "coclr", "stage": "rgb", "split": "test", "data": "d",
+        "checkpoint": "c", "annotations": "a", "chance": 0.1,
+    }  # fmt: skip
     records = [
         Record(metric=metric, value=value, stream="rgb", network=network, published=quote, **common)
-        for metric, value, network, quote in (("linear_top1", 0.6, "trained", None), ("R@1", 0.5, "trained", 0.533), ("R@1", 0.2, "untrained", None))
+        for metric, value, network, quote in (
+            ("linear_top1", 0.6, "trained", None), ("R@1", 0.5, "trained", 0.533), ("R@1", 0.2, "untrained", None),
+        )
     ]  # fmt: skip
     made = sheets.of_results("coclr", records)
     assert made.table.head == ("stream", "stage", "network", "R@1", "linear", "published R@1")

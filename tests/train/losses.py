@@ -72,7 +72,7 @@ def losses(made: Method) -> list[float]:
 
 
 def batches() -> list[Views]:
-    """Noisy views of 24 videos of 12 recordings and 4 classes; drawn by NumPy, whose numbers are the same everywhere."""
+    """Noisy views of 24 videos of 12 recordings and 4 classes; drawn by NumPy: its numbers are the same everywhere."""
     rng = np.random.default_rng(0)
     made = []
     videos = rng.standard_normal((VIDEOS, 5, 2, 12, 12))

@@ -1,4 +1,4 @@
-"""A toy method whose samples have clips of two lengths: read, trained, stopped, continued and evaluated as any other."""
+"""A toy method with clips of two lengths in a sample: read, trained, stopped, continued and evaluated as any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever byte of a run is changed, it is found: where it is read, and by verify. What is told to do about it helps."""
+"""Any changed byte of a run is found: where it is read, and by verify. What is told to do about it helps."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_a_step_of_ubernce(tmp_path: Path, reduction: Any, self_drop: float) -> 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 @pytest.mark.parametrize("self_drop", [0.0, 1.0])
 def test_a_step_of_coclr(tmp_path: Path, stream: str, self_drop: float) -> None:
-    """Queries of clip 1, keys and mining by clip 2; the sampler in evaluation mode; recordings queued beside the keys."""
+    """Queries of clip 1, keys and mining by clip 2; sampler in evaluation mode; recordings queued beside the keys."""
     method = filled(made("coclr", stream=stream, self_drop=self_drop, top_k=2))
     other = "flow" if stream == "rgb" else "rgb"
     [batch] = batches(1)

@@ -166,7 +166,7 @@ def test_a_link_as_long_as_the_longest_is_kept_however_it_is_rounded(seed: int) 
 
 
 def test_two_that_are_each_others_nearest_may_be_linked_through_a_third_alone() -> None:
-    """Their own link counts double and is too long; the third one's links to both are longer, count once and are not."""
+    """Their own link counts double and is too long; the third's links to both are longer, count once and are not."""
     corners = np.array([[0, 0, 10], [0.6**0.5, 0, 10], [0.25 / 0.6**0.5, 0.5958**0.5, 10]])  # squared sides .6, .7, .8
     limit = np.array([[1, 0, -0.0354], [1, 0, 0.0354]])  # two at a squared distance that, doubled, is 1 there
     found = finch(np.concatenate([corners, corners, limit]))

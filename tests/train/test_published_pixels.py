@@ -281,7 +281,7 @@ def test_frames_that_are_left_alone_stay(store: VideoStore) -> None:
 
 
 def test_crop_sides_are_rounded_as_published() -> None:
-    """More boxes do not fit where their sides are rounded: 29.2 to 29.5 % in place of 28.5 to 29.3 % (200,000 draws)."""
+    """More boxes do not fit where their sides are rounded: 29.2 to 29.5 % instead of 28.5 to 29.3 % (200,000 draws)."""
     shares = []
     for rounded in (False, True):
         rng = np.random.default_rng(0)

@@ -53,8 +53,8 @@ class Tiny(Backbone):
 # Without batch norm either.
 CLUSTERED = {"streams": ["rgb", "flow"], "clips": 2, "pool": "global", "head": "coclr", "prototypes": 6}
 VICC = {"stream": "rgb", "prototypes": 5, "queue": 8}
-# name: method and what it is given; CoCLR's queue is full before the third step, in which it mines, and ViCC's before the
-# third or second, whose assignments it shares
+# name: method and what it is given; CoCLR's queue is full before the third step, in which it mines, and ViCC's before
+# the third or second, whose assignments it shares
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "queue": ("infonce", {"stream": "rgb", "queue": 8}),
     "in batch": ("infonce", {"stream": "rgb", "queue": 0}),

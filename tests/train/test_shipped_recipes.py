@@ -1,4 +1,4 @@
-"""Recipes that come along: all load; those of published settings chain as published, and say of themselves what is so."""
+"""Shipped recipes: all load; those of published settings chain as published, and say of themselves what is so."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("folder", SETTINGS)
 def test_coclr_alternates_as_published(folder: str) -> None:
-    """RGB first; each stage goes on from its own stream's last network, and the other stream's last one is the sampler."""
+    """RGB first; each stage goes on from its own stream's last network; the other stream's last one is the sampler."""
     infonce, coclr, count = SETTINGS[folder]
     loaded = load(FOLDER / folder / "coclr.yaml")
     assert [stage.method for stage in loaded.stages] == ["infonce"] * 2 + ["coclr"] * count
@@ -206,8 +206,8 @@ def test_the_learning_rate_that_vicc_s_cross_stage_starts_after() -> None:
     assert f"{cosine(stage.settings.optimiser, 300 * 49, 500 * 49, 0):.3f}" == "0.208"
 
 
-# Of probes and fine-tuning: optimiser, learning rate, weight decay, epochs, milestones, batch, share of the features that
-# is dropped, and what the backbone's rate is multiplied by (None: it is frozen).
+# Of probes and fine-tuning: optimiser, learning rate, weight decay, epochs, milestones, batch, share of the features
+# that is dropped, and what the backbone's rate is multiplied by (None: it is frozen).
 CLASSIFIERS: dict[str, tuple[str, float, float, int, list[int], int, float, float | None]] = {
     "finetune/coclr": ("adam", 1e-3, 1e-3, 500, [400, 450], 64, 0.9, 0.1),
     "finetune/scratch": ("adam", 1e-3, 1e-3, 500, [300, 400], 64, 0.9, 1.0),

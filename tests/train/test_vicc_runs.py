@@ -44,7 +44,7 @@ LATER = {"queue_epoch": 1, "freeze_epochs": 2}
 
 @pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode")
 def test_a_run_that_is_stopped_after_every_step_is_the_same(store: VideoStore, tmp_path: Path) -> None:
-    """Three epochs of three steps in both stages: rows are queued from the second on, prototypes move from the third."""
+    """Three epochs of three steps in both stages: rows are queued from the second, prototypes move from the third."""
     listed = [single("flow"), single("rgb", **LATER) | {"epochs": 3}]
     listed += [across("rgb", "flow", {"query": "rgb", "other": "flow"}, **LATER) | {"epochs": 3}]
     recipe = runs.load(tmp_path / "recipe.yaml", *listed)

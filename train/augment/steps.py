@@ -1,7 +1,7 @@
 """Colour as the papers' code changes it: steps on bytes, in random order (docs/methods.md 7.2).
 
-A value of NaN leaves its frame alone. The numbers are those of which `train.clips.colour` makes affine maps, so that the
-same sample has the same brightness, contrast, saturation, hue and gray by either way.
+A value of NaN leaves its frame alone. The numbers are those of which `train.clips.colour` makes affine maps, so that
+the same sample has the same brightness, contrast, saturation, hue and gray by either way.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def jitter(numbers: np.ndarray, applied: np.ndarray, ranges: tuple[float, float,
 
 
 def gray(kind: Gray, applied: np.ndarray, channels: np.ndarray) -> list[Step]:
-    """All three channels alike in frames that are `applied` (K,): their luminance, or a copy of one of `channels` (T,)."""
+    """All three channels alike in frames that are `applied` (K,): luminance, or a copy of one of `channels` (T,)."""
     if not applied.any():
         return []
     if kind == "luminance":

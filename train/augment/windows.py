@@ -54,8 +54,8 @@ def square(frame_size: tuple[int, int], side: float, place: tuple[float, float] 
 def crops(frame_size: tuple[int, int], side: float, count: int) -> list[tuple[Window, bool]]:
     """The squares of a test by several crops, each with whether it is mirrored; side: as in `square`.
 
-    1: the centre. 3: along the longer side, from its beginning to its end. 10: the centre and the four corners, and then
-    all five mirrored (docs/methods.md 7.1). Raises ValueError for another count.
+    1: the centre. 3: along the longer side, from its beginning to its end. 10: the centre and the four corners, and
+    then all five mirrored (docs/methods.md 7.1). Raises ValueError for another count.
     """
     if count == 1:
         return [(square(frame_size, side), False)]

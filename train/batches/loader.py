@@ -159,8 +159,8 @@ def _check(planner: Planner, order: Order, world_size: int) -> None:
         )
     if frames.max() < training_set.least:
         raise Refusal(
-            f"a clip needs {training_set.least} frames (clips of {spec.length}, {spec.stride} apart); the longest video has"
-            f" {frames.max()} that all its views have",
+            f"a clip needs {training_set.least} frames (clips of {spec.length}, {spec.stride} apart); the longest video"
+            f" has {frames.max()} that all its views have",
             where=where,
             remedy="shorter clips or a smaller stride in the recipe",
         )

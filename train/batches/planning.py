@@ -59,7 +59,8 @@ class Planner:
             raise Refusal(
                 f"the store has no view {missing[0]!r}",
                 where=training_set.where,
-                remedy=f"it has {', '.join(sorted(store_settings))}; extract it with that view, or train another stream",
+                remedy=f"it has {', '.join(sorted(store_settings))}; extract it with that view,"
+                " or train another stream",
             )
         self.streams = StoreStreams(reading.streams.values(), store_settings)
 

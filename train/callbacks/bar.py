@@ -49,7 +49,8 @@ class Bar(Callback):
             dynamic_ncols=live,
             ncols=None if live else 200,
             mininterval=0.2 if live else 10,
-            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left]{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} steps"
+            " [{elapsed}, {remaining} left]{postfix}",
         )
 
     def on_train_batch_end(

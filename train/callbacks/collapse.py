@@ -12,7 +12,7 @@ from train.callbacks.metrics import Metrics
 from train.clustering.watching import COSINE, EMPTY, ENTROPY, LARGEST, Watch
 from train.console import tell
 
-# What no network shows that learns: metric -> its limit, what it means beyond, and what to change (docs/methods.md 5.3).
+# What no network shows that learns: metric -> limit, what it means beyond, and what to change (docs/methods.md 5.3).
 SIGNS: dict[str, tuple[float, str, str]] = {
     LARGEST: (
         0.9,
@@ -71,7 +71,8 @@ class Collapse(Callback):
             if name in found - self.there:
                 _, what, remedy = SIGNS[name]
                 tell(
-                    f"{self.title}: the prototypes have collapsed in epoch {line['epoch']:.0f}, step {line['step']:.0f}:"
-                    f" {what} ({name} {line[name]:.3f})\n  to do: in the recipe {remedy}; and another RUN="
+                    f"{self.title}: the prototypes have collapsed in epoch {line['epoch']:.0f}, step"
+                    f" {line['step']:.0f}: {what} ({name} {line[name]:.3f})"
+                    f"\n  to do: in the recipe {remedy}; and another RUN="
                 )
         self.there = found

@@ -136,8 +136,8 @@ class Metrics(Callback):
         )
         if damaged or lost:
             tell(
-                f"{self.path}: {damaged} damaged lines, as a kill or a power cut leaves them, are left out; the lines of"
-                f" {lost} steps up to step {step} are lost, those after it are written again"
+                f"{self.path}: {damaged} damaged lines, as a kill or a power cut leaves them, are left out; the lines"
+                f" of {lost} steps up to step {step} are lost, those after it are written again"
             )
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
         storage.write_atomically(self.path, "".join(kept).encode())

@@ -70,7 +70,7 @@ class BoundStream:
         return self.turned if mirrored and self.stream.mirror == "turned" else self.given
 
     def affine(self, mirrored: bool, coloured: np.ndarray | None = None) -> np.ndarray:
-        """From stored bytes to the network's input, (..., D, P + 1); `coloured`: what is done between, (..., D, D + 1)."""
+        """From stored bytes to the network's input, (..., D, P + 1); `coloured` is done between, (..., D, D + 1)."""
         first = self.shown(mirrored)
         return colour.compose(self.normalised, first if coloured is None else colour.compose(coloured, first))
 

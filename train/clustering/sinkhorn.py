@@ -41,9 +41,9 @@ def assign(
         prior_sign: 1 pulls towards the prior; -1, GOCA's released code, pushes away from it.
         group: the ranks whose rows are one problem. Their number of rows may differ, and be 0; all of them have to
             call. None: this process alone.
-        queued: scores (N, K) of earlier clips, which are balanced with the others and are not returned. Each clip is one
-            rank's: of a queue that all ranks have, a rank gives its share. Not with a prior. Their scores are 2.4 GiB
-            for 65,536 clips and 10,000 prototypes; beside them there is .2 GiB, however many clips are queued
+        queued: scores (N, K) of earlier clips, which are balanced with the others and are not returned. Each clip is
+            one rank's: of a queue that all ranks have, a rank gives its share. Not with a prior. Their scores are
+            2.4 GiB for 65,536 clips and 10,000 prototypes; beside them there is .2 GiB, however many clips are queued
             (measured with 12,288).
 
     Returns:
@@ -62,8 +62,8 @@ def assign(
     def divided(block: Tensor) -> Tensor:
         return _divided(block, epsilon + prior_epsilon)
 
-    # What the logarithm of each clip's row is moved by. Blocks are divided anew whenever they are looked at: a matrix of
-    # quotients would be as large as that of all scores.
+    # What the logarithm of each clip's row is moved by. Blocks are divided anew whenever they are looked at: a matrix
+    # of quotients would be as large as that of all scores.
     of_clips = [block.new_zeros(len(block), 1) for block in blocks]
     for _ in range(iterations):
         of_prototypes = -_log_sum_over_clips(divided, blocks, of_clips, group)

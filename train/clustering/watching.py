@@ -25,13 +25,13 @@ COMPARED = 1024  # prototypes that are compared with all others in a step: of 10
 
 
 class Watch(nn.Module):
-    """Figures of a step, all of them from 0 to 1, over the clips of all ranks. A clip's prototype is the nearest one, by
-    the scores: balanced assignments use all of them even where the network tells no clip from another.
+    """Figures of a step, all of them from 0 to 1, over the clips of all ranks. A clip's prototype is the nearest one,
+    by the scores: balanced assignments use all of them even where the network tells no clip from another.
 
     * `assignment_entropy`: mean over clips of H(Q) / log K. 1: assignments say nothing.
     * `largest_prototype`: of the last 10 K clips, those whose prototype is the commonest one.
     * `empty_prototypes`: prototypes that are none of these clips'.
-    * `stream_agreement`: with assignments of two streams, the clips whose two assignments have the same prototype first.
+    * `stream_agreement`: with assignments of two streams, the clips whose assignments have the same prototype first.
     * `prototype_cosine`: mean over prototypes of the largest cosine with another one; of more than 1024, over so many
       a step, which change from step to step.
 

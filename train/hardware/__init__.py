@@ -37,7 +37,7 @@ class Hardware:
 
 
 def device(hardware: Hardware, precision: str, sync_batchnorm: bool) -> torch.device:
-    """What this process trains on. Raises UsageError for devices that are not there, or cannot do what a recipe asks."""
+    """What this process trains on. Raises UsageError for devices that are missing, or cannot do what a recipe asks."""
     check_number("hardware.threads", hardware.threads, whole=True, least=1)
     check_number("hardware.devices", hardware.devices, whole=True, least=1)
     try:

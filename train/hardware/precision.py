@@ -1,5 +1,5 @@
-"""Losses and assignments compute in float32 at least, whatever arrives and also under autocast; and what NVIDIA's tensor
-cores make of float32."""
+"""Losses and assignments compute in float32 at least, whatever arrives and also under autocast; and what
+NVIDIA's tensor cores make of float32."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def _check(predicted: Tensor, target: Tensor, temperature: float | None) -> None
         raise ValueError(f"predictions and targets do not fit together: {shapes}, and not both (B, P, D, S, S)")
     if predicted.numel() < 2 * predicted.shape[2]:
         raise ValueError(
-            f"dense predictions need negatives, which are other samples, blocks or places: predicted {tuple(predicted.shape)}"
+            f"dense predictions need negatives, which are other samples, blocks or places:"
+            f" predicted {tuple(predicted.shape)}"
         )
     if temperature is not None:
         check_number("temperature", temperature, above=0)

@@ -1,4 +1,4 @@
-"""CoCon: a network for each view of a video predicts its later blocks, and similarities in one view hold in the others."""
+"""CoCon: a network for each view of a video predicts its later blocks; similarities in one view hold in the others."""
 
 from __future__ import annotations
 

@@ -126,6 +126,6 @@ def predicted_first(settings: PredictiveSettings) -> Meter:
     where = f"{settings.competing} videos" if settings.competing else "the batch"
     return Meter(
         "predicted right",
-        f"the share of places in {settings.predicted} predicted blocks whose own feature fits the prediction better than those of all"
-        f" other places in {where}",
+        f"the share of places in {settings.predicted} predicted blocks whose own feature fits the prediction better"
+        f" than those of all other places in {where}",
     )

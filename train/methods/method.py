@@ -121,7 +121,7 @@ class Method(LightningModule, ABC):
 
     @property
     def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
-        """Role of `Settings.starts` -> where its parts go: by name, in each of the networks that begin as the same one."""
+        """Role of `Settings.starts` -> where its parts go: by name, in all networks that begin as the same one."""
         return {}
 
     @abstractmethod

@@ -38,12 +38,12 @@ class SLICSettings(OneNetworkSettings):
         temporal_margin, temporal_weight: Of the term that keeps the second anchor nearer than the positive; a weight of
             0 leaves it out, and then the second anchor is not read.
         temperature: Of "ntxent".
-        competing: Videos whose rows alone compete with each other; 0: all of the batch, over all ranks. Published: 16, the
-            batch of one of two GPUs.
+        competing: Videos whose rows alone compete with each other; 0: all of the batch, over all ranks. Published: 16,
+            the batch of one of two GPUs.
         clusters: How pseudo-labels are made: "finch" (first partition), "kmeans", "spherical_kmeans"; "labels": the
             classes, to see what perfect ones would do; "none": every video is its own.
-        cluster_count: Of k-means; of FINCH, which then merges its nearest clusters until so many are left, or 0: as many
-            as it finds.
+        cluster_count: Of k-means; of FINCH, which then merges its nearest clusters until so many are left, or 0: as
+            many as it finds.
         every, first: Epochs between clusterings, and the epoch of the first one; before it every video is its own.
         shifted_labels: As released by mistake, to measure its effect: each video has the cluster of the one before it.
         wrong_negative: As released by mistake: see `triplet_loss`.

@@ -127,8 +127,9 @@ class ViCCSettings(MethodSettings, NetworkSettings):
         if global_batch + self.queue < self.prototypes:
             short = -(-(self.prototypes - global_batch) // global_batch) * global_batch
             raise UsageError(
-                f"{self.prototypes} prototypes share {global_batch + self.queue} clips (a batch of {global_batch} over all"
-                f" ranks, and a queue of {self.queue}): an assignment that uses each of them equally much says nothing",
+                f"{self.prototypes} prototypes share {global_batch + self.queue} clips (a batch of {global_batch}"
+                f" over all ranks, and a queue of {self.queue}):"
+                " an assignment that uses each of them equally much says nothing",
                 where="method.prototypes",
                 remedy=f"queue {short} or longer, at most {global_batch + self.queue} prototypes, or a larger batch",
             )
@@ -213,7 +214,7 @@ class ViCC(Method):
         }
 
     def _rows(self, batch: Batch) -> list[Tensor]:
-        """Of the views, each (B, D): both clips of the trained stream, and the second and the first one of the other."""
+        """Of the views, each (B, D): both clips of the trained stream, and the second and the first of the other."""
         first, second = (batch.view(self.settings.stream, number) for number in (0, 1))
         rows = [self.network(first)]
         if self.settings.gradient_views == "both":

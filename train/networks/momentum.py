@@ -65,7 +65,7 @@ class MomentumPair(nn.Module):
         return self.queue.features.clone()
 
     def remember(self, keys: Tensor, labels: Tensor | None = None, sources: Tensor | None = None) -> None:
-        """Put the batch's keys (B, D) into the queue, with labels and recordings (B,), if this is a step of training."""
+        """Put the batch's keys (B, D) into the queue, with labels and recordings (B,), if this is a training step."""
         if self.learning:
             self.queue.enqueue(keys, labels, sources)
 

@@ -161,8 +161,8 @@ class Network(nn.Module):
         seen, smallest = (frames, *clips.shape[3:]), self.backbone.smallest_clip
         if any(side < least for side, least in zip(seen, smallest, strict=True)):
             raise ValueError(
-                f"clips of {grid(seen)} (frames x height x width) are too small for {type(self.backbone).__name__}, which"
-                f" needs {grid(smallest)}"
+                f"clips of {grid(seen)} (frames x height x width) are too small for {type(self.backbone).__name__},"
+                f" which needs {grid(smallest)}"
             )
 
 

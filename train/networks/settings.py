@@ -66,7 +66,7 @@ class NetworkSettings(Settings):
         return tuple(name for name, there in parts.items() if there)
 
     def check_clips(self, length: int, size: tuple[int, int]) -> None:
-        """Refuses, by UsageError, clips of so many frames and pixels that are too small, or no whole number of blocks."""
+        """Refuses by UsageError clips of so many frames and pixels that are too small, or no whole number of blocks."""
         seen = self._aggregation().get("block_length", length)
         if length % seen:
             raise UsageError(f"clips of {length} frames are no whole number of blocks of {seen}", remedy=f"k x {seen}")

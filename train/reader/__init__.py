@@ -3,8 +3,8 @@
 An executor is one module here and one line in EXECUTORS: a class of (store, threads) with `run` and `close`.
 All cut exactly the window of `train.augment.pixel_window` and resize it bilinearly without a smoothing filter: `opencv`
 with the pixels of cv2.resize, `dali` within one gray level of them (mean below 0.2; on a GPU nvJPEG decodes otherwise,
-too: within eight, mean below one). Where plans say it, pixels are made as published: `opencv` with Pillow's, bit for bit,
-`dali` resizes within two gray levels of them, and the steps on colour are the same (`bytewise`).
+too: within eight, mean below one). Where plans say it, pixels are made as published: `opencv` with Pillow's, bit for
+bit, `dali` resizes within two gray levels of them, and the steps on colour are the same (`bytewise`).
 """
 
 from __future__ import annotations

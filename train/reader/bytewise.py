@@ -156,7 +156,7 @@ def _blur(image: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _box(image: Tensor, radius: np.float32) -> Tensor:
-    """The mean over `radius` pixels to either side in the last axis, the border repeated; of the outermost two, parts."""
+    """The mean over `radius` pixels on each side in the last axis, the border repeated; of the outermost two, parts."""
     whole = int(radius)
     inner = int(np.float32(ONE) / (radius * np.float32(2) + np.float32(1)))
     outer = (ONE - (whole * 2 + 1) * inner) // 2

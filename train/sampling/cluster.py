@@ -41,7 +41,9 @@ class Cluster(Sampling):
     short: Short = "pad"
 
     fates: ClassVar[dict[str, str]] = {
-        "pad": "their positive clip overlaps with the anchor, and the first frame is repeated where a clip does not fit",
+        "pad": (
+            "their positive clip overlaps with the anchor, and the first frame is repeated where a clip does not fit"
+        ),
         "drop": "they are left out",
     }
     clips: ClassVar[int | None] = 3

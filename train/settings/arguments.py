@@ -16,7 +16,7 @@ def check_number(
     above: float = -math.inf,
     most: float = math.inf,
 ) -> None:
-    """Passes a finite number with least <= value <= most and value > above; an integer if `whole`. Raises ValueError."""
+    """Passes finite numbers with least <= value <= most and value > above; integers if `whole`. Raises ValueError."""
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not (least <= value <= most and value > above):  # type: ignore[operator]
         limits = [("at least", least), ("more than", above), ("at most", most)]

@@ -10,8 +10,8 @@ from pipeline.terminal import visible
 
 
 def environment(package: str) -> jinja2.Environment:
-    """The templates of a package; every name that one uses must be given, and text is escaped, also what would steer the
-    page as a terminal."""
+    """The templates of a package; every name that one uses must be given, and text is escaped, also what would
+    steer the page as a terminal."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         autoescape=True,

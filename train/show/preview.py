@@ -34,7 +34,7 @@ COLOURS = ("R", "G", "B")
 
 @dataclass(frozen=True)
 class Strip:
-    """One stream of a clip: `frames` pictures of `width` x `height` side by side in a PNG, and what was drawn for them."""
+    """One stream of a clip: `frames` pictures of `width` x `height` in a row as a PNG, and what was drawn for them."""
 
     stream: str
     uri: str
@@ -188,7 +188,10 @@ def _facts(plan: ClipPlan, store: VideoStore) -> list[str]:
     share = height * width / (frame_height * frame_width)
     return [
         f"showing {view}" if view != plan.stream.name else "",
-        f"window {width}x{height} of {frame_width}x{frame_height} ({share:.0%}), {left} from the left, {top} from the top",
+        (
+            f"window {width}x{height} of {frame_width}x{frame_height} ({share:.0%}),"
+            f" {left} from the left, {top} from the top"
+        ),
         "mirrored" if pixels.flip else "not mirrored",
         f"blur {pixels.blur:.2f} px" if pixels.blur else "no blur",
     ]

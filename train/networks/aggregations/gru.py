@@ -150,8 +150,8 @@ class ConvGRU(nn.Module):
             state = blocks.new_zeros(wanted)
         if blocks.ndim != 5 or not blocks.shape[1] or blocks.shape[2] != self.input_size or state.shape != wanted:
             raise ValueError(
-                f"blocks and state do not fit the ConvGRU: blocks {tuple(blocks.shape)}, state {tuple(state.shape)}, and not"
-                f" blocks (B, N, {self.input_size}, S, S), state (B, {self.hidden_size}, S, S)"
+                f"blocks and state do not fit the ConvGRU: blocks {tuple(blocks.shape)}, state {tuple(state.shape)},"
+                f" and not blocks (B, N, {self.input_size}, S, S), state (B, {self.hidden_size}, S, S)"
             )
         states = []
         for block in blocks.unbind(dim=1):
