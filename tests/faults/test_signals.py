@@ -142,8 +142,11 @@ def test_a_signal_while_the_run_is_planned_ends_it(
     run = extract_apart(only, store, workers=1)
 
     def is_read() -> bool:
-        files = Path(f"/proc/{run.process.pid}/fd")
-        return any(os.path.realpath(file) == str((only / source.name).resolve()) for file in files.iterdir())
+        files, wanted = Path(f"/proc/{run.process.pid}/fd"), str((only / source.name).resolve())
+        try:
+            return any(os.path.realpath(file) == wanted for file in files.iterdir())
+        except FileNotFoundError:  # one was closed while they were listed
+            return False
 
     run.wait_for(is_read, "the plan")
     run.signal_all(signal.Signals(number))
