@@ -15,7 +15,7 @@ __all__ = ["check", "parse_json"]
 
 Frames = Annotated[int, Field(ge=0, lt=2**31)]
 Shape = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=2, max_length=8)]
-Rate = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, le=2**53)]
 Stamp = list[int]
 
 
