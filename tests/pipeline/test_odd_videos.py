@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,11 @@ def test_an_odd_video_shows_what_ffmpeg_shows_and_what_was_painted(tmp_path: Pat
     numbers, errors = zip(*(nearest(frame, odd) for frame in frames), strict=True)
     assert list(numbers) == list(odd.shows)
     assert max(errors) < odd.error
+
+
+def test_no_encoder_changes_how_this_thread_is_scheduled(tmp_path: Path) -> None:
+    ODD["10 bits, AV1"].write(tmp_path / "v.mkv")
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def nearest(frame: np.ndarray, odd: Odd) -> tuple[int, float]:
