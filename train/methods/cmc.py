@@ -9,52 +9,40 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pipeline.errors import refuse_unknown
 from train.hardware.collectives import gather_rows, world_size
 from train.losses.nce import contrast_logits, cross_logits, own_key_accuracy, own_key_nce
 from train.methods.contrastive import ContrastiveSettings
 from train.methods.meters import Meter
 from train.methods.method import Method, Start
+from train.methods.several_networks import SeveralNetworksSettings
 from train.networks.momentum import MomentumPair
 from train.networks.network import Network
-from train.networks.settings import Differing, NetworkSettings
 from train.optim import configured
-from train.settings import cannot_be, told_as_setting
+from train.settings import cannot_be
 
 if TYPE_CHECKING:
     from train.batches.batch import Batch
 
 
-class CMCSettings(ContrastiveSettings):
+class CMCSettings(ContrastiveSettings, SeveralNetworksSettings):
     """Of CMC.
 
     Args:
         streams: Names of the two.
-        differing: Stream -> what differs in its network.
     """
 
     streams: Annotated[tuple[str, str], Field(strict=False)]
-    differing: dict[str, Differing] = {}
     queue: int = Field(default=2048, ge=0)
 
     @model_validator(mode="after")
     def _two_streams(self) -> CMCSettings:
         if self.streams[0] == self.streams[1]:
             raise cannot_be(f"{self.streams[0]!r} is one stream", "two streams of other names", "streams")
-        for stream, differing in self.differing.items():
-            if stream not in self.streams:
-                with told_as_setting("differing"):
-                    refuse_unknown("stream", stream, self.streams)
-            differing.of(self)
         return self
 
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
         return {stream: (0,) for stream in self.streams}
-
-    @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {stream: self.differing.get(stream, Differing()).of(self) for stream in self.streams}
 
     @property
     def starts(self) -> dict[str, Start]:

@@ -11,16 +11,16 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError, refuse_unknown
+from pipeline.errors import UsageError
 from train.hardware.collectives import mean_over_pools, world_size
 from train.losses.cross_view import cooperation, pool_blocks, synchronisation
 from train.methods.dpc import TAKEN, PredictiveSettings, predict, predicted_first
 from train.methods.meters import Meter
 from train.methods.method import Method, Start
+from train.methods.several_networks import SeveralNetworksSettings
 from train.networks.network import Network
-from train.networks.settings import Differing, NetworkSettings
 from train.optim import configured
-from train.settings import cannot_be, told_as_setting
+from train.settings import cannot_be
 
 if TYPE_CHECKING:
     from train.batches.batch import Batch
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 WEIGHT = 10.0  # published, of both terms
 
 
-class CoConSettings(PredictiveSettings):
+class CoConSettings(PredictiveSettings, SeveralNetworksSettings):
     """Of CoCon.
 
     Args:
-        streams: Names of one or more, all trained together; each has a network of its own.
-        differing: Stream -> what differs in its network. (Sizes of clips differ by the recipe's `clips.streams`.)
+        streams: Names of one or more, all trained together. (Sizes of their clips differ by the recipe's `clips.streams`.)
         temperature: Divides both factors, so that cosines are divided by its square (published, .07: by .0049).
         cooperation: Weight of the difference between the cosines of blocks in one view and in another, for each pair of
             views.
@@ -42,7 +41,6 @@ class CoConSettings(PredictiveSettings):
     """
 
     streams: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    differing: dict[str, Differing] = {}
     temperature: float | None = Field(default=0.07, gt=0)
     cooperation: float = Field(default=WEIGHT, ge=0)
     synchronisation: float = Field(default=WEIGHT, ge=0)
@@ -57,20 +55,11 @@ class CoConSettings(PredictiveSettings):
     def _fit_together(self) -> CoConSettings:
         if len(set(self.streams)) < len(self.streams):
             raise cannot_be(f"{list(self.streams)} has a stream twice", "streams of other names", "streams")
-        for stream, differing in self.differing.items():
-            if stream not in self.streams:
-                with told_as_setting("differing"):
-                    refuse_unknown("stream", stream, self.streams)
-            differing.of(self)
         return self
 
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(self.streams, (0,))
-
-    @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {stream: self.differing.get(stream, Differing()).of(self) for stream in self.streams}
 
     @property
     def starts(self) -> dict[str, Start]:

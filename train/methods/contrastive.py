@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from train.losses.nce import own_key_accuracy
-from train.methods.method import Method, MethodSettings, Start
+from train.methods.method import Method, MethodSettings
+from train.methods.one_network import OneNetworkSettings
 from train.networks.momentum import MomentumPair
 from train.networks.network import Network
 from train.networks.queue import check_length
@@ -48,26 +49,14 @@ class ContrastiveSettings(MethodSettings, NetworkSettings):
             )
 
 
-class OneStreamSettings(ContrastiveSettings):
-    """Of methods that train one stream on two clips of it.
-
-    Args:
-        stream: The one that is trained.
-    """
+class OneStreamSettings(ContrastiveSettings, OneNetworkSettings):
+    """Of methods that train one stream, which must be named, on two clips of it."""
 
     stream: str
 
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
         return {self.stream: (0, 1)}
-
-    @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {self.stream: self}
-
-    @property
-    def starts(self) -> dict[str, Start]:
-        return {"query": Start(self.stream, self)}
 
 
 class OneStream(Method):

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import UsageError, refuse_unknown
+from pipeline.errors import UsageError
 from train.clustering.classes import class_agreement
 from train.clustering.prototypes import FixedPrototypes, Prototypes, separation
 from train.clustering.sinkhorn import assign
@@ -19,12 +19,12 @@ from train.clustering.watching import AGREEMENT, Watch
 from train.hardware.collectives import gather_rows, own_slice, world_size
 from train.losses.prototypes import swapped_prediction
 from train.methods.meters import Meter
-from train.methods.method import Method, MethodSettings, Start
+from train.methods.method import Method, Start
+from train.methods.several_networks import SeveralNetworksSettings
 from train.networks.network import Network
 from train.networks.queue import Queue, check_length
-from train.networks.settings import Differing, NetworkSettings
 from train.optim import configured
-from train.settings import cannot_be, told_as_setting
+from train.settings import cannot_be
 
 if TYPE_CHECKING:
     from train.batches.batch import Batch
@@ -33,12 +33,11 @@ Coupling = Literal["prior", "none", "average", "mix"]
 Views = Sequence[Tensor]  # rows (B, D), of the clips of a sample in turn; those that are assigned come first
 
 
-class GOCASettings(MethodSettings, NetworkSettings):
+class GOCASettings(SeveralNetworksSettings):
     """Of GOCA. Where the paper's released script has other values than its program, both are named.
 
     Args:
         streams: Names of the two, or of a single one.
-        differing: Stream -> what differs in its network.
         shared_head: The streams have one projection head (the script); False: one each (the program).
         clips: Of a sample, all of which predict; the first `assigned` of them are assigned. With `sampling: multiscale`
             these are the long ones.
@@ -59,7 +58,6 @@ class GOCASettings(MethodSettings, NetworkSettings):
     """
 
     streams: Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=2)]
-    differing: dict[str, Differing] = {}
     backbone: str = "r2plus1d-18"
     pool: str = "1x2x2"
     head: str = "goca"
@@ -84,11 +82,6 @@ class GOCASettings(MethodSettings, NetworkSettings):
     def _fit_together(self) -> GOCASettings:
         if len(set(self.streams)) < len(self.streams):
             raise cannot_be(f"{self.streams[0]!r} is one stream", "two streams of other names, or one", "streams")
-        for stream, differing in self.differing.items():
-            if stream not in self.streams:
-                with told_as_setting("differing"):
-                    refuse_unknown("stream", stream, self.streams)
-            differing.of(self)
         if len(self.streams) == 1 and self.coupling != "none":
             raise cannot_be(f"coupling {self.coupling} of a single stream", "none, or another stream", "coupling")
         if self.assigned > self.clips:
@@ -105,10 +98,6 @@ class GOCASettings(MethodSettings, NetworkSettings):
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
         return {stream: tuple(range(self.clips)) for stream in self.streams}
-
-    @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {stream: self.differing.get(stream, Differing()).of(self) for stream in self.streams}
 
     @property
     def gives(self) -> Mapping[str, tuple[int, ...]]:
