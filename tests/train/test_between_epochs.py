@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,20 @@ from typing import Any
 import train  # noqa: F401  (before torch and lightning)
 
 # isort: split
-import numpy as np
 import pytest
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.errors import Refusal
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore
 from tests.train import runs, two_ranks
 from tests.train.runs import IN_BATCH
 from train import between_epochs, stages
 from train.backbones import BACKBONES
 from train.between_epochs import Grouping, Plateau
-from train.hardware import Hardware
 from train.methods import METHODS
 from train.methods.meters import Meter
 from train.methods.method import Method, MethodSettings
@@ -185,9 +181,7 @@ def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     stage = TOY | {"epochs": 3, "settings": SETTINGS | {"optimiser": optimiser, "every": 1}}
     content = runs.settings(stage, neighbours={"share": 0.5}, batch=2)
     recipe = runs.write(tmp_path / "recipe.yaml", content)
-    (tmp_path / "given.yaml").write_text(yaml.safe_dump({"store": str(store.root), "recipe": str(recipe)}))
-    launch = two_ranks.lightning()
-    ranks = two_ranks.results(__file__, tmp_path, lambda rank: launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    ranks = two_ranks.of_a_run(__file__, store, recipe)
     runs.run(runs.recipe.load(recipe), store, tmp_path / "one")
     one, two = (runs.lines(tmp_path / name, "toy") for name in ("one", "two"))
     assert sum("held_out_loss" in line for line in one) == 2 and len(one) == len(two)
@@ -197,28 +191,6 @@ def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     assert all(torch.equal(rank["decided"], decided) for rank in ranks)
 
 
-def groups_of(method: Method) -> np.ndarray:
-    return method.trainer.train_dataloader.planner.training_set.groups.labels  # type: ignore[union-attr]
-
-
-def main() -> None:
-    """One of two ranks."""
-    torch.set_num_threads(1)
-    METHODS.entries["toy"] = f"{__name__}:Toy"
-    BACKBONES.entries["plain"] = "tests.train.runs:Plain"
-    out = Path(sys.argv[1])
-    given = yaml.safe_load((out / "given.yaml").read_text())
-    hardware = Hardware(reader="opencv", threads=1, accelerator="cpu", devices=2)
-    loaded = runs.recipe.load(Path(given["recipe"]))
-    kept: dict[str, Tensor] = {}
-
-    def keep(method: Method, batch: Any) -> None:
-        kept["decided"] = torch.from_numpy(groups_of(method))  # type: ignore[union-attr]
-
-    with runs.in_step(keep, Toy):
-        runs.run(loaded, open_store(given["store"]), out / "two", hardware)
-    torch.save(kept, out / f"rank{os.environ['RANK']}.pt")
-
-
 if __name__ == "__main__":
-    main()
+    METHODS.entries["toy"] = f"{__name__}:Toy"
+    two_ranks.train_given(lambda method: {"decided": torch.from_numpy(two_ranks.groups_of(method))}, Toy)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,11 @@ import train  # noqa: F401  (before torch and lightning)
 # isort: split
 import pytest
 import torch
-import yaml
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import Refusal, UsageError
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore
 from pipeline.views import VIEWS
 from tests.toy_view import TOY
 from tests.train import runs, two_ranks
@@ -28,7 +25,6 @@ from tests.train.steps import CHANNELS, Views, fit
 from tests.train.stores import write_store
 from train import methods
 from train.backbones import BACKBONES
-from train.hardware import Hardware
 from train.losses import predictive
 from train.losses.predictive import dense_predictive_nce, prediction
 from train.methods.cocon import CoCon
@@ -287,25 +283,12 @@ def test_a_store_without_a_view_is_refused(tmp_path: Path) -> None:
 def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     content = runs.settings(stage(competing=2) | {"epochs": 2}, **RECIPE)
     recipe = runs.write(tmp_path / "recipe.yaml", content)
-    (tmp_path / "given.yaml").write_text(yaml.safe_dump({"store": str(store.root), "recipe": str(recipe)}))
-    launch = two_ranks.lightning()
-    two_ranks.results(__file__, tmp_path, lambda rank: launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    two_ranks.of_a_run(__file__, store, recipe)
     runs.run(runs.recipe.load(recipe), store, tmp_path / "one")
     one, two = (runs.lines(tmp_path / name, "both") for name in ("one", "two"))
     for alone, together in zip(one, two, strict=True):
         assert together == pytest.approx(alone, rel=1e-3, abs=1e-5)
 
 
-def main() -> None:
-    """One of two ranks."""
-    torch.set_num_threads(1)
-    BACKBONES.entries["plain"] = "tests.train.runs:Plain"
-    out = Path(sys.argv[1])
-    given = yaml.safe_load((out / "given.yaml").read_text())
-    hardware = Hardware(reader="opencv", threads=1, accelerator="cpu", devices=2)
-    runs.run(runs.recipe.load(Path(given["recipe"])), open_store(given["store"]), out / "two", hardware)
-    torch.save({}, out / f"rank{os.environ['RANK']}.pt")
-
-
 if __name__ == "__main__":
-    main()
+    two_ranks.train_given(lambda method: {}, CoCon)

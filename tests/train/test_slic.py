@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from pipeline.errors import Refusal, UsageError
-from pipeline.store import VideoStore, open_store
+from pipeline.store import VideoStore
 from tests.train import runs, two_ranks
 from tests.train.steps import CHANNELS, Views, fit
 from train import methods, pseudo_labels
 from train.backbones import BACKBONES
 from train.clustering.agreement import agreement
-from train.hardware import Hardware
 from train.methods.slic import DRAWN, SLIC
 
 SMALL: dict[str, Any] = {"stream": "rgb", "backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 6}
@@ -205,7 +201,7 @@ def test_clusters_are_those_of_the_middle_clips_and_written_by_video(store: Vide
     seen: list[Any] = []
 
     def look(method: Any, batch: Any) -> None:
-        seen.append((method.trainer.train_dataloader.planner.training_set.groups.labels, batch.index, batch.groups))
+        seen.append((two_ranks.groups_of(method), batch.index, batch.groups))
 
     loaded = runs.load(tmp_path / "recipe.yaml", stage() | {"epochs": 1}, sampling=SAMPLING)
     with runs.in_step(look, SLIC):
@@ -248,7 +244,7 @@ def test_labels_may_take_the_place_of_clusters_and_be_shifted_as_released(store:
         run = tmp_path / f"run-{shifted}"
 
         def look(method: Any, batch: Any, shifted: bool = shifted) -> None:
-            found[shifted] = method.trainer.train_dataloader.planner.training_set.groups.labels
+            found[shifted] = two_ranks.groups_of(method)
 
         with runs.in_step(look, SLIC):
             runs.run(loaded, store, run)
@@ -283,9 +279,7 @@ def test_settings_that_cannot_be_meant_are_refused(
 def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     content = runs.settings(stage(every=1, competing=2) | {"epochs": 3}, sampling=SAMPLING)
     recipe = runs.write(tmp_path / "recipe.yaml", content)
-    (tmp_path / "given.yaml").write_text(yaml.safe_dump({"store": str(store.root), "recipe": str(recipe)}))
-    launch = two_ranks.lightning()
-    ranks = two_ranks.results(__file__, tmp_path, lambda rank: launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    ranks = two_ranks.of_a_run(__file__, store, recipe)
     runs.run(runs.recipe.load(recipe), store, tmp_path / "one")
     one, two = (runs.lines(tmp_path / name, "slic") for name in ("one", "two"))
     for alone, together in zip(one, two, strict=True):
@@ -296,23 +290,5 @@ def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     assert tables[0].equals(tables[1])
 
 
-def main() -> None:
-    """One of two ranks."""
-    torch.set_num_threads(1)
-    BACKBONES.entries["plain"] = "tests.train.runs:Plain"
-    out = Path(sys.argv[1])
-    given = yaml.safe_load((out / "given.yaml").read_text())
-    hardware = Hardware(reader="opencv", threads=1, accelerator="cpu", devices=2)
-    loaded = runs.recipe.load(Path(given["recipe"]))
-    kept: dict[str, Tensor] = {}
-
-    def keep(method: Any, batch: Any) -> None:
-        kept["decided"] = torch.from_numpy(method.trainer.train_dataloader.planner.training_set.groups.labels)
-
-    with runs.in_step(keep, SLIC):
-        runs.run(loaded, open_store(given["store"]), out / "two", hardware)
-    torch.save(kept, out / f"rank{os.environ['RANK']}.pt")
-
-
 if __name__ == "__main__":
-    main()
+    two_ranks.train_given(lambda method: {"decided": torch.from_numpy(two_ranks.groups_of(method))}, SLIC)

@@ -10,9 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+import train  # noqa: F401  (before torch and lightning)
 
+# isort: split
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from pipeline.store import VideoStore, open_store
 from tests.patience import PATIENCE
+from tests.train import runs
+from train.backbones import BACKBONES
+from train.hardware import Hardware
+from train.methods.method import Method
 
 
 def lightning() -> dict[str, str]:
@@ -48,3 +59,32 @@ def results(program: str, out: Path, environment: Callable[[int], dict[str, str]
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
     return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
+
+
+def of_a_run(program: str, store: VideoStore, recipe: Path) -> list[Any]:
+    """What two ranks keep who train a recipe, beside which OUT/two is their run. PROGRAM calls `train_given`."""
+    out, launch = recipe.parent, lightning()
+    (out / "given.yaml").write_text(yaml.safe_dump({"store": str(store.root), "recipe": str(recipe)}))
+    return results(program, out, lambda rank: launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+
+
+def train_given(kept_of: Callable[[Method], dict[str, Tensor]], *methods: type[Method]) -> None:
+    """One of two ranks; what `kept_of` gives in a step of one of these methods is kept."""
+    torch.set_num_threads(1)
+    BACKBONES.entries["plain"] = "tests.train.runs:Plain"
+    out = Path(sys.argv[1])
+    given = yaml.safe_load((out / "given.yaml").read_text())
+    hardware = Hardware(reader="opencv", threads=1, accelerator="cpu", devices=2)
+    kept: dict[str, Tensor] = {}
+
+    def keep(method: Method, batch: Any) -> None:
+        kept.update(kept_of(method))
+
+    with runs.in_step(keep, *methods):
+        runs.run(runs.recipe.load(Path(given["recipe"])), open_store(given["store"]), out / "two", hardware)
+    torch.save(kept, out / f"rank{os.environ['RANK']}.pt")
+
+
+def groups_of(method: Method) -> np.ndarray:
+    """Of the videos that it trains on."""
+    return method.trainer.train_dataloader.planner.training_set.groups.labels  # type: ignore[union-attr,no-any-return]
