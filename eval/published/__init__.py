@@ -120,8 +120,8 @@ def _kind(source: str) -> str:
 @dataclass(frozen=True)
 class Quoted:
     """One published number: `value` is a fraction 0..1; `pretraining` and `data` name data sets; `metric` is "R@k",
-    "probe_top1" (a linear
-    classifier, trained end to end behind the frozen network) or "finetune_top1"; the rest as in `Row`."""
+    "probe_top1" (a linear classifier, trained end to end behind the frozen network) or "finetune_top1"; the rest as in
+    `Row`."""
 
     paper: str
     model: str
