@@ -251,24 +251,30 @@ def test_four_views_of_different_sizes_train_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "changes", "text"),
+    ("settings", "changes", "text", "mended"),
     [
-        ({"predicted": 3}, {}, "a clip of 3 blocks, of which 3 are predicted"),
-        ({"aggregation": None}, {}, "settings of an aggregation without one"),
-        ({"aggregation_settings": AGGREGATION | {"predicts": False}}, {}, "a network that predicts no block"),
-        ({"head": "coclr"}, {}, "head coclr, which nothing trains"),
-        ({"streams": ["rgb", "rgb"]}, {}, "has a stream twice"),
-        ({"competing": 3}, {}, "does not fall into groups of 3"),
-        ({"streams": ["rgb", "pose"]}, {}, 'unknown stream "pose"'),
-        ({}, {"batch": 1}, "views of one video alone"),
+        ({"predicted": 3}, {}, "a clip of 3 blocks, of which 3 are predicted", {"predicted": 2}),
+        ({"aggregation": None}, {}, "settings of an aggregation without one", {"aggregation": "gru"}),
+        (
+            {"aggregation_settings": AGGREGATION | {"predicts": False}},
+            {},
+            "a network that predicts no block.*with predicts: true",
+            {"aggregation_settings": AGGREGATION | {"predicts": True}},
+        ),
+        ({"head": "coclr"}, {}, "head coclr, which nothing trains.*head: none", {"head": "none"}),
+        ({"streams": ["rgb", "rgb"]}, {}, "has a stream twice", {"streams": ["rgb", "flow"]}),
+        ({"competing": 3}, {}, "does not fall into groups of 3.*or competing: 0", {"competing": 0}),
+        ({"streams": ["rgb", "pose"]}, {}, 'unknown stream "pose"', {}),
+        ({}, {"batch": 1}, "views of one video alone.*two videos or more", {}),
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_meant_are_refused(
-    tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any], text: str
+def test_settings_that_cannot_be_meant_are_refused_with_what_helps(
+    tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any], text: str, mended: dict[str, Any]
 ) -> None:
-    with pytest.raises(UsageError, match=text):
+    with pytest.raises(UsageError, match=f"(?s){text}"):
         runs.load(tmp_path / "recipe.yaml", stage(**settings), **RECIPE | changes)
+    runs.load(tmp_path / "recipe.yaml", stage(**mended), **RECIPE | ({"batch": 2} if changes else {}))
 
 
 def test_a_store_without_a_view_is_refused(tmp_path: Path) -> None:

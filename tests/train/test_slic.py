@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import Refusal, UsageError
-from pipeline.store import VideoStore
+from pipeline.store import VideoStore, annotation, open_store
+from pipeline.store.annotation import AnnotationSet
 from tests.train import runs, two_ranks
 from tests.train.steps import CHANNELS, Views, fit
 from train import methods, pseudo_labels
@@ -253,26 +255,52 @@ def test_labels_may_take_the_place_of_clusters_and_be_shifted_as_released(store:
     assert found[True].tolist() == [found[False][-1], *found[False][:-1]]
 
 
-def test_labels_that_are_missing_are_refused() -> None:
-    with pytest.raises(Refusal, match="(?s)2 of 3 training videos have no class.*annotate"):
-        pseudo_labels._classes(np.array([-1, 0, -1]), "a store")
+def test_labels_that_are_missing_are_refused_and_another_clustering_does_without(
+    store: VideoStore, tmp_path: Path
+) -> None:
+    unlabelled = open_store(shutil.copytree(store.root, tmp_path / "store"))
+    annotation.save(unlabelled.root, "nothing", AnnotationSet([], {}))
+    unlabelled = open_store(unlabelled.root, "nothing")
+    once = {"epochs": 1}
+    loaded = runs.load(tmp_path / "recipe.yaml", stage(clusters="labels") | once, sampling=SAMPLING)
+    text = "(?s)13 of 13 training videos have no class.*another clustering.*annotate"
+    with pytest.raises(Refusal, match=text):
+        runs.run(loaded, unlabelled, tmp_path / "run")
+    loaded = runs.load(tmp_path / "recipe.yaml", stage() | once, sampling=SAMPLING)
+    runs.run(loaded, unlabelled, tmp_path / "another")
+    line = runs.lines(tmp_path / "another", "slic")[0]
+    assert line["clusters"] > 1 and "nmi" not in line
 
 
 @pytest.mark.parametrize(
-    ("settings", "batch", "text"),
+    ("settings", "batch", "text", "mended", "of"),
     [
-        ({}, 1, "one video alone"),
-        ({"competing": 3}, 4, "does not fall into pools of 3"),
-        ({"clusters": "kmeans"}, 4, "without a number of clusters"),
-        ({"clusters": "labels", "cluster_count": 4}, 4, "has a number of its own"),
+        ({}, 1, "one video alone.*two videos or more", {}, 2),
+        ({"competing": 3}, 4, "does not fall into pools of 3.*a multiple of it", {"competing": 3}, 6),
+        ({"competing": 3}, 4, "or competing: 0", {"competing": 0}, 4),
+        (
+            {"clusters": "kmeans"},
+            4,
+            "without a number of clusters.*cluster_count: 1000",
+            {"clusters": "kmeans", "cluster_count": 1000},
+            4,
+        ),
+        (
+            {"clusters": "labels", "cluster_count": 4},
+            4,
+            "has a number of its own.*leave it out",
+            {"clusters": "labels"},
+            4,
+        ),
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_meant_are_refused(
-    tmp_path: Path, settings: dict[str, Any], batch: int, text: str
+def test_settings_that_cannot_be_meant_are_refused_with_what_helps(
+    tmp_path: Path, settings: dict[str, Any], batch: int, text: str, mended: dict[str, Any], of: int
 ) -> None:
-    with pytest.raises(UsageError, match=text):
+    with pytest.raises(UsageError, match=f"(?s){text}"):
         runs.load(tmp_path / "recipe.yaml", stage(**settings), batch=batch, sampling=SAMPLING)
+    runs.load(tmp_path / "recipe.yaml", stage(**mended), batch=of, sampling=SAMPLING)
 
 
 @pytest.mark.slow
