@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -19,18 +21,23 @@ import yaml
 from torch import Tensor
 
 from pipeline.store import VideoStore, open_store
-from tests.patience import PATIENCE
+from tests.faults.processes import wait_for
 from tests.train import runs
 from train.backbones import BACKBONES
 from train.hardware import Hardware
 from train.methods.method import Method
 
+FIRST_PORT, PORTS = 20_000, 10_000  # below those that Linux hands out: nobody else gets one of these by chance
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
 
 def lightning() -> dict[str, str]:
     """What Lightning asks of the environment of two processes that it did not start itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = next(filter(_free, itertools.count(FIRST_PORT + os.getpid() % PORTS)))
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return address | {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
 
@@ -41,23 +48,30 @@ def results(program: str, out: Path, environment: Callable[[int], dict[str, str]
     environment: rank -> variables that its process has beside ours.
     """
     top = str(Path(__file__).resolve().parents[2])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, program, str(out), str(rank)],
-            env=os.environ | {"PYTHONPATH": top} | environment(rank),
-            cwd=out,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=PATIENCE)[0] for process in processes]
-    finally:
+    said = [out / f"rank{rank}.txt" for rank in range(2)]
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, program, str(out), str(rank)],
+                    env=os.environ | {"PYTHONPATH": top} | environment(rank),
+                    cwd=out,
+                    stdout=stack.enter_context(path.open("wb")),
+                    stderr=subprocess.STDOUT,
+                )
+            )
+            for rank, path in enumerate(said)
+        ]
         for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
+            stack.callback(process.kill)
+
+        def ended() -> bool:
+            """Also where one has failed, for whom the other one would wait."""
+            codes = [process.poll() for process in processes]
+            return None not in codes or any(codes)
+
+        wait_for(ended, "two ranks")
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(path.read_text() for path in said)
     return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
 
 
