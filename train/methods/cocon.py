@@ -32,7 +32,7 @@ class CoConSettings(PredictiveSettings, SeveralNetworksSettings):
     """Of CoCon.
 
     Args:
-        streams: Names of one or more, all trained together. (Sizes of their clips differ by the recipe's `clips.streams`.)
+        streams: Names of one or more, all trained together. (The recipe's `clips.streams` sets sizes that differ.)
         temperature: Divides both factors, so that cosines are divided by its square (published, .07: by .0049).
         cooperation: Weight of the difference between the cosines of blocks in one view and in another, for each pair of
             views.
