@@ -22,6 +22,7 @@ Neighbours = Literal["exact", "approximate"]
 # a block to the next; without it, identical rows would have different neighbours on other machines.
 TIE = 1e-12
 BLOCK = 1024  # rows; the similarities of two blocks take 4 MiB and stay in the cache
+ROWS = 2**16  # that are looked at together where each is for itself
 PAIRS_AT_ONCE = 2**23  # bounds the memory of a block in float64: 64 MiB
 BESIDE = 16  # blocks with the nearest centres: the first that a block is compared with, in approximate search the only
 LLOYD = 4  # rounds that place the centres; more make cells little tighter
@@ -50,7 +51,7 @@ def nearest_rows(features: torch.Tensor, neighbours: Neighbours = "exact", seed:
 
 def _nearest_rows(features: torch.Tensor, neighbours: Neighbours, seed: int) -> torch.Tensor:
     every = torch.arange(len(features), device=features.device)
-    directed = torch.cat([some.any(dim=1) for some in features.split(2**16)])
+    directed = torch.cat([some.any(dim=1) for some in features.split(ROWS)])
     if len(features) <= 2 * BLOCK or not directed.any():
         return _decided(features, every, every)
     search = _Search(features, every[directed], seed)
@@ -98,10 +99,12 @@ class _Search:
 
     def __init__(self, features: torch.Tensor, rows: torch.Tensor, seed: int) -> None:
         self.features = features
-        directions = torch.cat([unit(features[some]).float() for some in rows.split(2**16)])
-        centres, cells = _cells(directions, seed)
+        centres, cells = _cells(features, rows, seed)
         order = cells.argsort(stable=True)
-        self.rows, self.directions = rows[order], directions[order]
+        self.rows = rows[order]
+        self.directions = features.new_empty(len(rows), features.shape[1], dtype=torch.float32)
+        for places, directions in zip(self.directions.split(ROWS), _directions(features, self.rows), strict=True):
+            places.copy_(directions)
         sizes = [part for size in cells.bincount().tolist() for part in _parts(size)]
         stops = torch.tensor(sizes).cumsum(0).tolist()
         self.blocks = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
@@ -217,18 +220,23 @@ class _Search:
         return torch.where(to_centre >= farthest, 1.0, bound)
 
 
-def _cells(directions: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres (C, D), and the (N,) one that each direction belongs to: spherical k-means of some of the rows."""
-    count = max(1, len(directions) // BLOCK)
+def _cells(features: torch.Tensor, rows: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres (C, D), and the (N,) one that each row belongs to: spherical k-means of some of the rows."""
+    count = max(1, len(rows) // BLOCK)
     rng = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(directions), generator=rng)[: PER_CENTRE * count].to(directions.device)
-    some = directions[drawn]
+    drawn = rows[torch.randperm(len(rows), generator=rng)[: PER_CENTRE * count].to(rows.device)]
+    some = torch.cat(list(_directions(features, drawn)))
     centres = some[:count].clone()
     for _ in range(LLOYD):
         sums = torch.zeros_like(centres).index_add_(0, _assigned(some, centres), some)
         lengths = sums.norm(dim=1, keepdim=True)
         centres = torch.where(lengths > 1e-6, sums / lengths.clamp_min(1e-6), centres)
-    return centres, _assigned(directions, centres)
+    return centres, torch.cat([_assigned(directions, centres) for directions in _directions(features, rows)])
+
+
+def _directions(features: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Unit rows in float32, ROWS at once: all of them beside the features and in another order would be too many."""
+    return (unit(features[some]).float() for some in rows.split(ROWS))
 
 
 def _assigned(directions: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
