@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -118,19 +117,23 @@ def test_one_stream_has_the_clips_of_both(store: VideoStore) -> None:
 
 def test_clips_that_a_method_does_not_look_at_are_not_read(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """As CoCLR reads: the other stream's second clip, with the frames, windows and colours that it has beside the
-    first."""
+    first. No frame of a sample is read twice."""
     whole = epochs(make(store, policy=policy("coclr")), 1)
-    counted: Counter[str] = Counter()
+    read: list[tuple[str, str, int]] = []
     each = ShardReader.each
 
-    def counting(reader: ShardReader, video_id: str, view: str, *arguments: Any) -> Any:
-        counted[view] += 1
-        return each(reader, video_id, view, *arguments)
+    def counting(reader: ShardReader, video_id: str, view: str, frames: Any) -> Any:
+        read.extend((video_id, view, number) for number in frames)
+        return each(reader, video_id, view, frames)
 
     monkeypatch.setattr(ShardReader, "each", counting)
     reads = CoCLRSettings(stream="rgb", sampler={"stream": "flow"}).reads
-    part = epochs(make(store, policy=policy("coclr"), reads=reads), 1)
-    assert counted == {"rgb": 2 * 12, "flow": 12}
+    loader = make(store, policy=policy("coclr"), reads=reads)
+    part = epochs(loader, 1)
+    plans = [loader.planner.plans(int(sample), 0) for sample in loader.order.samples(0)[: 4 * len(loader)]]
+    shown = [sample[number][view] for sample in plans for view, numbers in reads.items() for number in numbers]
+    wanted = {(plan.video_id, plan.stream.view, int(frame)) for plan in shown for frame in plan.frames}
+    assert sorted(read) == sorted(wanted) and len(read) < sum(len(plan.frames) for plan in shown)
     for one, two in zip(whole, part, strict=True):
         missing = {"clips.flow.0", "affine.flow.0"}
         assert leaves(two).keys() == leaves(one).keys() - missing

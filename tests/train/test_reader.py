@@ -6,17 +6,19 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import zarr
+from nvidia.dali import Pipeline
 
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store, shard
-from pipeline.views.codec import Chroma
+from pipeline.views.codec import Chroma, JpegCodec
 from tests.train.drawing import pixels
 from tests.train.oracle import MOST, SIZE, assert_close, clip_plan, plain
 from tests.train.stores import write_store
@@ -191,6 +193,46 @@ def test_frames_may_come_in_any_order(executor: reader.Executor, store: VideoSto
     assert_close(executor.run("rgb", [made], SIZE), plain(store, "rgb", [made]))
 
 
+@views
+@both
+@pytest.mark.parametrize("piece", [3, 32])
+def test_a_frame_is_decoded_once_for_all_clips_that_show_it(
+    executor: reader.Executor, store: VideoStore, view: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips of two lengths and sizes, that overlap at even and odd distances, twice the same, and with a repeated
+    frame: bit for bit those that are read alone."""
+    monkeypatch.setattr("train.reader.opencv.PIECE", piece)
+    long = [
+        clip_plan("wide/a", np.arange(2, 18, 2), (0.1, 0.2, 0.7, 0.6)),
+        clip_plan("wide/b", np.arange(5, 13), flip=True),
+        clip_plan("wide/a", np.arange(2, 18, 2), flip=True, blur=0.7),
+        clip_plan("wide/a", np.arange(5, 21, 2)),
+        clip_plan("short", [0, 0, 0, 0, 1, 2, 3, 4], flip=True),
+    ]
+    small = [clip_plan("wide/a", np.arange(8, 12)), clip_plan("short", [0, 0, 1, 3], (0.0, 0.5, 0.5, 0.5), blur=1.0)]
+    groups = [(long, SIZE), (small, (24, 20)), (long[:2], (24, 20))]
+    alone = [torch.cat([executor.run(view, [plan], size) for plan in plans]) for plans, size in groups]
+    distinct = {(plan.video_id, int(frame)) for plans, _ in groups for plan in plans for frame in plan.frames}
+    decoded = 0
+    run, decode = Pipeline.run, JpegCodec.decode_frame
+
+    def by_dali(pipeline: Pipeline, **inputs: Any) -> Any:
+        nonlocal decoded
+        decoded += len(inputs.get("streams", ()))
+        return run(pipeline, **inputs)
+
+    def by_opencv(codec: JpegCodec, *given: Any) -> np.ndarray:
+        nonlocal decoded
+        decoded += 1
+        return decode(codec, *given)
+
+    monkeypatch.setattr(Pipeline, "run", by_dali)
+    monkeypatch.setattr(JpegCodec, "decode_frame", by_opencv)
+    for found, expected in zip(executor.read(view, groups), alone, strict=True):
+        assert torch.equal(found, expected)
+    assert decoded == len(distinct) < sum(len(plan.frames) for plans, _ in groups for plan in plans)
+
+
 @both
 def test_several_threads_may_share_an_executor(executor: reader.Executor, plans: list) -> None:
     expected = {view: executor.run(view, plans, SIZE).clone() for view in ("rgb", "flow")}
@@ -330,6 +372,13 @@ def test_dali_on_a_gpu_agrees_with_a_plain_loop(store: VideoStore, plans: list, 
     assert isinstance(executor, DaliExecutor)
     kept = [executor.run(view, plans, SIZE) for _ in range(3)]
     assert kept[0].is_cuda
+    small = (24, 20)
+    long, short = executor.read(
+        view, [(plans, SIZE), ([plans[0], plans[0]], small)]
+    )  # frames are decoded once for both
+    assert torch.equal(long, kept[0]) and torch.equal(
+        short, executor.run(view, [plans[0]], small).expand(2, -1, -1, -1, -1)
+    )
     distance = np.abs(kept[0].cpu().numpy().astype(int) - plain(store, view, plans))
     assert distance.max() <= 8 and distance.mean() <= 1.0, f"most {distance.max()}, mean {distance.mean():.4f}"
     assert torch.equal(kept[0], kept[1]) and torch.equal(kept[0], kept[2])

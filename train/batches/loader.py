@@ -111,7 +111,7 @@ class ClipLoader:
         self.executor.close()
 
     def _read(self, samples: list[list[dict[str, ClipPlan]]]) -> dict[str, dict[int, list[Part]]]:
-        """The parts of a batch. All that has one view, length and size is read at once, whichever stream it is for."""
+        """The parts of a batch. All that has one view is read at once, whichever stream, length and size it is for."""
         wanted: dict[Kind, list[ClipPlan]] = {}
         places: list[tuple[str, int, Kind, list[int]]] = []
         for stream, numbers in self.planner.reading.clips.items():
@@ -124,7 +124,11 @@ class ClipLoader:
                 for kind, rows in kinds.items():
                     wanted.setdefault(kind, []).extend(samples[row][number][stream] for row in rows)
                     places.append((stream, number, kind, rows))
-        read = {kind: self.executor.run(kind[0], plans, kind[2]) for kind, plans in wanted.items()}
+        read: dict[Kind, torch.Tensor] = {}
+        for view in dict.fromkeys(kind[0] for kind in wanted):
+            kinds_of_view = [kind for kind in wanted if kind[0] == view]
+            groups = [(wanted[kind], kind[2]) for kind in kinds_of_view]
+            read |= zip(kinds_of_view, self.executor.read(view, groups), strict=True)
         taken = dict.fromkeys(wanted, 0)
         parts: dict[str, dict[int, list[Part]]] = {}
         for stream, number, kind, rows in places:

@@ -1,6 +1,6 @@
 """Executors of clip plans: the same pixels from a thread pool with OpenCV or from DALI.
 
-An executor is one module here and one line in EXECUTORS: a class of (store, threads) with `run` and `close`.
+An executor is one module here and one line in EXECUTORS: a class of (store, threads) with `read` and `close`.
 All cut exactly the window of `train.augment.pixel_window` and resize it bilinearly without a smoothing filter: `opencv`
 with the pixels of cv2.resize, `dali` within one gray level of them (mean below 0.2; on a GPU nvJPEG decodes otherwise,
 too: within eight, mean below one). Where plans say it, pixels are made as published: `opencv` with Pillow's, bit for
@@ -9,7 +9,8 @@ bit, `dali` resizes within two gray levels of them, and the steps on colour are 
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 
@@ -27,19 +28,31 @@ EXECUTORS = Registry(
 )
 
 
-class Executor(Protocol):
+Group = tuple[Sequence[ClipPlan], tuple[int, int]]  # clips of one length, and the size (h, w) that they get
+
+
+class Executor(ABC):
     """Turns plans into clips."""
 
-    def run(self, view: str, plans: list[ClipPlan], size: tuple[int, int]) -> torch.Tensor:
-        """Clips of `view` of `size` = (h, w), logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, and for
-        images as published, of whatever view; the planes of every other view (flow: u, v).
+    @abstractmethod
+    def read(self, view: str, groups: Sequence[Group]) -> list[torch.Tensor]:
+        """Clips of `view`, a tensor for each group. Of all that is read at once a frame of a video is decoded once, in
+        however many clips it is shown.
 
-        uint8; float32 in 0..255 for flow whose bytes are not even steps (`VideoStore.linear_values`).
+        Logical shape (B, C, T, h, w) with any strides: C = 3 for rgb, and for images as published, of whatever view;
+        the planes of every other view (flow: u, v). uint8; float32 in 0..255 for flow whose bytes are not even steps
+        (`VideoStore.linear_values`).
 
         Raises Refusal, naming the video, for bytes that are not what was written or do not decode, IndexError for a
-        frame that the view does not have, and ValueError for clips of different lengths.
+        frame that the view does not have, and ValueError for clips of different lengths in a group.
         """
 
+    def run(self, view: str, plans: Sequence[ClipPlan], size: tuple[int, int]) -> torch.Tensor:
+        """The clips of a single group."""
+        [clips] = self.read(view, [(plans, size)])
+        return clips
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of threads, files and memory."""
 

@@ -1,9 +1,10 @@
-"""The executor for machines without a GPU: OpenCV decodes in a pool of threads, one clip a task."""
+"""The executor for machines without a GPU: OpenCV decodes in a pool of threads, some frames of a video a task."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from pipeline.store import VideoStore, corrupt
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.console import preparing
+from train.reader import Executor, Group
 from train.reader.bytewise import applied
 from train.reader.memory import BatchMemory
 from train.reader.pillow import PillowResize
@@ -19,16 +21,18 @@ from train.reader.planes import planes_of, refuse_uneven
 from train.reader.resize import TOGETHER, ByteResize, Size, ValueResize, WindowResize, prepare
 from train.reader.shard import ShardReader
 
+PIECE = 32  # frames of a task, so that many threads share what is read of few videos
 
-class OpenCVExecutor:
+
+class OpenCVExecutor(Executor):
     """See `train.reader.Executor`.
 
     Resizing does not smooth where it shrinks: at the usual factors below 1.5 aliasing is slight, and INTER_AREA costs
     up to ten times as much. OpenCV's own threads are switched off, process-wide: the pool is the parallelism.
 
     Memory: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), page-locked
-    where there is a CUDA device; for each thread the streams of a clip and `TOGETHER` decoded frames. Batches that were
-    let go are reused, up to `memory.KEPT` of them.
+    where there is a CUDA device; for each thread the streams of PIECE frames and of each clip `TOGETHER` decoded ones.
+    Batches that were let go are reused, up to `memory.KEPT` of them.
     """
 
     def __init__(self, store: VideoStore, threads: int) -> None:
@@ -40,55 +44,110 @@ class OpenCVExecutor:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._memory = BatchMemory(pinned=torch.cuda.is_available())
 
-    def run(self, view: str, plans: list[ClipPlan], size: Size) -> torch.Tensor:
-        frames, planes = clip_length(plans), planes_of(self.store, view, plans)
-        values = self.store.linear_values(view)
-        shape = (len(plans), planes.count, frames, size[0], size[1] * planes.channels)
-        clips = self._memory.tensor(shape, torch.uint8 if values is None else torch.float32)
-
-        def fill(plan: ClipPlan, frame: Size, clip: np.ndarray) -> None:
-            pixels = plan.pixels
-            window = pixel_window(pixels.window, *frame)
-            published = pixels.published
-            if published is not None and published.filter:
-                resize: WindowResize = PillowResize(published.filter, planes.channels, window, pixels.flip, size)
-            elif values is None:
-                resize = ByteResize(frame, planes.channels, window, pixels.flip, size)
-            else:
-                resize = ValueResize(values, window, pixels.flip, size)
-            self._fill(view, plan, resize, clip)
-            if pixels.blur:
-                _blur(clip.reshape(-1, *size, planes.channels), pixels.blur)
-
-        if values is not None:
-            refuse_uneven(view, plans)
-        list(self._pool.map(fill, plans, planes.sizes, clips.numpy()))
-        return applied(planes.shown(clips), plans, self._pool.map)
+    def read(self, view: str, groups: Sequence[Group]) -> list[torch.Tensor]:
+        shown, wanted = [], []
+        for plans, size in groups:
+            planes, values = planes_of(self.store, view, plans), self.store.linear_values(view)
+            if values is not None:
+                refuse_uneven(view, plans)
+            shape = (len(plans), planes.count, clip_length(plans), size[0], size[1] * planes.channels)
+            clips = self._memory.tensor(shape, torch.uint8 if values is None else torch.float32)
+            shown.append(planes.shown(clips))
+            for plan, frame, clip in zip(plans, planes.sizes, clips.numpy(), strict=True):
+                wanted.append(_Wanted(plan, frame, planes.channels, size, clip, values))
+        list(self._pool.map(lambda piece: self._fill(view, *piece), _pieces(wanted)))
+        list(self._pool.map(_Wanted.finish, [clip for clip in wanted if clip.unfinished]))
+        return [applied(clips, plans, self._pool.map) for clips, (plans, _) in zip(shown, groups, strict=True)]
 
     def close(self) -> None:
         self._pool.shutdown()
         self._shards.close()
 
-    def _fill(self, view: str, plan: ClipPlan, resize: WindowResize, clip: np.ndarray) -> None:
-        """Decode one clip, each distinct frame once, into `clip` (P, T, h, w * C)."""
-        shape, decode = self.store.shape(plan.video_id, view)[1:], self.store.codec(view).decode_frame
-        _, firsts, distinct = np.unique(plan.frames, return_index=True, return_inverse=True)
-        streams = self._shards.each(plan.video_id, view, plan.frames)
-        for start in range(0, len(firsts), TOGETHER):
-            places = firsts[start : start + TOGETHER]
+    def _fill(self, view: str, frames: list[int], clips: list[_Wanted]) -> None:
+        """Decode these frames of a video, each once, into all of its clips that show them."""
+        video_id = clips[0].plan.video_id
+        shape, decode = self.store.shape(video_id, view)[1:], self.store.codec(view).decode_frame
+        showing = [(clip.places, _Together(clip)) for clip in clips]
+        for number, stream in self._shards.each(video_id, view, frames):
             try:
-                frames = [decode(stream, shape) for _, stream in islice(streams, len(places))]
+                frame = decode(stream, shape)
             except ValueError as error:
-                raise corrupt(self.store.root, plan.video_id, self.store.path(plan.video_id, view), error) from error
-            resize(frames, clip, places)
-        if len(firsts) < len(plan.frames):  # a short video repeats its first frame
-            source = firsts[distinct]
-            (repeats,) = np.nonzero(source != np.arange(len(source)))
-            clip[:, repeats] = clip[:, source[repeats]]
+                raise corrupt(self.store.root, video_id, self.store.path(video_id, view), error) from error
+            for places, together in showing:
+                if number in places:
+                    together.show(frame, places[number])
+        for _, together in showing:
+            together.resize()
 
 
-def _blur(images: np.ndarray, sigma: float) -> None:
-    """Gaussian blur of images (N, h, w, C), in place."""
-    taps = blur_taps(sigma)
-    for image in images:
-        cv2.GaussianBlur(image, (taps, taps), sigma, dst=image)
+class _Wanted:
+    """A clip that is to be made, (P, T, h, w * C), from frames of a size."""
+
+    def __init__(
+        self, plan: ClipPlan, frame: Size, channels: int, size: Size, clip: np.ndarray, values: np.ndarray | None
+    ) -> None:
+        self.plan, self.clip = plan, clip
+        self._frame, self._channels, self._size, self._values = frame, channels, size, values
+        # A short video repeats its first frame: a frame is resized to the first of its places alone.
+        self.places = {number: place for place, number in reversed(list(enumerate(plan.frames.tolist())))}
+
+    def resizing(self) -> WindowResize:
+        """Of its frames, for one thread."""
+        pixels = self.plan.pixels
+        window = pixel_window(pixels.window, *self._frame)
+        if pixels.published is not None and pixels.published.filter:
+            return PillowResize(pixels.published.filter, self._channels, window, pixels.flip, self._size)
+        if self._values is None:
+            return ByteResize(self._frame, self._channels, window, pixels.flip, self._size)
+        return ValueResize(self._values, window, pixels.flip, self._size)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether `finish` has something to do."""
+        return bool(self.plan.pixels.blur) or len(self.places) < len(self.plan.frames)
+
+    def finish(self) -> None:
+        """What comes after all its frames are there: repeated ones, and blur."""
+        first = np.array([self.places[number] for number in self.plan.frames.tolist()])
+        (repeats,) = np.nonzero(first != np.arange(len(first)))
+        self.clip[:, repeats] = self.clip[:, first[repeats]]
+        if sigma := self.plan.pixels.blur:
+            taps = blur_taps(sigma)
+            for image in self.clip.reshape(-1, *self._size, self._channels):
+                cv2.GaussianBlur(image, (taps, taps), sigma, dst=image)
+
+
+class _Together:
+    """Frames of a clip that are resized together."""
+
+    def __init__(self, clip: _Wanted) -> None:
+        self._clip = clip
+        self._frames: list[np.ndarray] = []
+        self._places: list[int] = []
+
+    def show(self, frame: np.ndarray, place: int) -> None:
+        self._frames.append(frame)
+        self._places.append(place)
+        if len(self._frames) == TOGETHER:
+            self.resize()
+
+    def resize(self) -> None:
+        if self._frames:
+            self._resize(self._frames, self._clip.clip, np.array(self._places))
+            self._frames, self._places = [], []
+
+    @cached_property
+    def _resize(self) -> WindowResize:
+        return self._clip.resizing()
+
+
+def _pieces(wanted: Sequence[_Wanted]) -> Iterator[tuple[list[int], list[_Wanted]]]:
+    """Distinct frames of a video, up to PIECE of them, and the clips that show some of them."""
+    of_video: dict[str, list[_Wanted]] = {}
+    for clip in wanted:
+        of_video.setdefault(clip.plan.video_id, []).append(clip)
+    for clips in of_video.values():
+        frames = sorted(set().union(*(clip.places for clip in clips)))
+        for start in range(0, len(frames), PIECE):
+            some = frames[start : start + PIECE]
+            yield some, [clip for clip in clips if not clip.places.keys().isdisjoint(some)]
