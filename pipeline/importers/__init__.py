@@ -2,27 +2,31 @@
 
 An importer is one module with `read(videos: Path, ...) -> Manifest` and one line here. What else `read` takes is what
 can be set: `settings` of `data_manifests/<data set>.yaml`, and of these `split`, `lists` and `classes` on the command
-line.
+line. `known` of that file says how many videos the whole set has, which people are told where theirs has not.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import yaml_file
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.importers.inventory import Place
-from pipeline.manifest import Manifest
+from pipeline.importers.matching import Known, differences
+from pipeline.manifest import SPLITS, Manifest
 
 IMPORTERS = {
     "coclr": "pipeline.importers.coclr",
     "folder": "pipeline.importers.folder",
     "hmdb51": "pipeline.importers.hmdb51",
-    "kinetics400": "pipeline.importers.kinetics400",
+    "huggingface": "pipeline.importers.huggingface",
+    "kinetics": "pipeline.importers.kinetics",
     "mmaction": "pipeline.importers.mmaction",
+    "table": "pipeline.importers.table",
     "ucf101": "pipeline.importers.ucf101",
 }
 DATASETS = Path(__file__).resolve().parents[2] / "data_manifests"
@@ -53,7 +57,8 @@ def read(
                 remedy=f"leave it out, or choose another data set as DATASET= (--dataset); known: {', '.join(names())}",
             )
         settings[name] = value
-    return module.read(videos, **settings)
+    known, manifest = _known(description), module.read(videos, **settings)
+    return replace(manifest, notes=(*manifest.notes, *differences(manifest.rows, known))) if known else manifest
 
 
 def listed(
@@ -97,6 +102,23 @@ def describe(dataset: str) -> dict[str, Any]:
             "it does not name an importer", where=str(path), remedy=f"importer: one of {', '.join(IMPORTERS)}"
         )
     return {**description, "file": path}
+
+
+def _known(description: dict[str, Any]) -> Known | None:
+    """What the file says of the whole data set: its `classes` (0: it has no labels) and videos by split."""
+    told = description.get("known")
+    if told is None:
+        return None
+    where, counts = f"{description['file']}, known", told if isinstance(told, dict) else {"known": told}
+    for name, value in counts.items():
+        if name not in ("name", "classes", *SPLITS[:-1]):
+            refuse_unknown("count", name, ["name", "classes", *SPLITS[:-1]], where=where)
+        if type(value) is not (str if name == "name" else int):
+            raise UsageError(
+                f"{name} {value!r} is no {'text' if name == 'name' else 'number'}", where=where, remedy="correct it"
+            )
+    splits = {name: counts[name] for name in SPLITS if name in counts}
+    return Known(counts.get("name", description.get("title", "The data set")), counts.get("classes", 0), splits)
 
 
 def _settings(description: dict[str, Any], taken: list[str]) -> dict[str, Any]:

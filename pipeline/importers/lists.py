@@ -37,7 +37,7 @@ def find(
     bases = [lists] if lists is not None else [top, Path(os.path.abspath(top)).parent]
     places = [place for base in bases for place in (*(base / name for name in folders), base)]
     for place in places:
-        found = sorted(path for path in _files_in(place) if is_list(path))
+        found = sorted(path for path in files_in(place) if is_list(path))
         if found:
             return found
     raise Refusal(
@@ -96,7 +96,7 @@ def class_names(path: Path) -> list[str]:
 def class_list_beside(lists: Iterable[Path]) -> Path | None:
     """The `ClassInd.txt`, in any case, in the folder of these lists."""
     folder = next(iter(lists)).parent
-    return next((path for path in _files_in(folder) if path.name.lower() == "classind.txt"), None)
+    return next((path for path in files_in(folder) if path.name.lower() == "classind.txt"), None)
 
 
 def official_names(classes: Iterable[str]) -> dict[str, str]:
@@ -129,7 +129,8 @@ def check_number(split: int) -> int:
     return split
 
 
-def _files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, without hidden ones; none of what cannot be listed."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError:  # not there, or nothing that can be listed: no lists in it

@@ -97,7 +97,7 @@ def match(
     if unlisted:
         notes.append(f"{len(unlisted):,} videos in the folder are in no list and are left out: {_some(unlisted)}")
     if known:
-        notes += _differences(rows, known)
+        notes += differences(rows, known)
     return Manifest(rows, classes, tuple(notes))
 
 
@@ -183,7 +183,8 @@ def _row(entry: Entry, path: str, video_id: str) -> Video:
     return Video(video_id, path, entry.label, entry.source or video_id, entry.split)
 
 
-def _differences(rows: list[Video], known: Known) -> list[str]:
+def differences(rows: list[Video], known: Known) -> list[str]:
+    """A note where videos and classes are not as many as the whole set has."""
     here = dict(Counter(row.split for row in rows))
     classes = len({row.label for row in rows if row.label})
     if (here, classes) == (dict(known.splits), known.classes):
@@ -193,7 +194,8 @@ def _differences(rows: list[Video], known: Known) -> list[str]:
 
 def _counts(splits: Mapping[str, int], classes: int) -> str:
     parts = [f"{splits[split]:,} {split or 'no split'}" for split in SPLITS if split in splits]
-    return f"{sum(splits.values()):,} videos of {classes} classes ({', '.join(parts)})"
+    of_classes = f" of {classes} classes" if classes else ""
+    return f"{sum(splits.values()):,} videos{of_classes} ({', '.join(parts)})"
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Kinetics-400 by its CSVs (`label,youtube_id,time_start,time_end,split`), wherever the copy at hand put its files."""
+"""Kinetics-400, -600, -700 by their CSVs (`label,youtube_id,time_start,time_end,split`), wherever files lie."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.importers import lists as official
 from pipeline.importers.inventory import Place
-from pipeline.importers.matching import Entry, Known, match
+from pipeline.importers.matching import Entry, match
 from pipeline.manifest import Manifest
 
 FOLDER = "annotations"
 SHAPE = "label,youtube_id,time_start,time_end,split"
-# Videos vanish from YouTube, so no two copies are alike; this one made the published numbers of CoCLR.
-KNOWN = Known("CoCLR's copy of Kinetics-400", classes=400, splits={"train": 232_422, "val": 19_141})
 
 
 def read(videos: Place, lists: Path | None = None, classes: Path | None = None) -> Manifest:
@@ -35,7 +33,7 @@ def read(videos: Place, lists: Path | None = None, classes: Path | None = None) 
     names = official.class_names(classes) if classes else sorted(labels)
     by_spelling = official.official_names(names)
     entries = [_entry(path, number, row, by_spelling) for path, number, row in rows]
-    return match(videos, entries, names, known=KNOWN, case_matters=True)  # it does in the ids of YouTube
+    return match(videos, entries, names, case_matters=True)  # it does in the ids of YouTube
 
 
 def _is_kinetics(path: Path) -> bool:
