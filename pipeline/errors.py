@@ -1,4 +1,4 @@
-"""The exceptions that people are meant to read."""
+"""The exceptions that people are meant to read, and how lists and numbers are told in them."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ def spelled_out(items: Sequence[str], most: int) -> str:
 def named(items: Sequence[str], most: int) -> str:
     """The same within a sentence."""
     return ", ".join(items[:most]) + (f", and {len(items) - most:,} more" if len(items) > most else "")
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """How many of what there are, in words: 1 video, 2,000 videos; `several` where an s does not make it."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def _rebuild(kind: type[Refusal], what: str, where: str, remedy: str) -> Refusal:

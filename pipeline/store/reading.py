@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, counted
 from pipeline.store import annotated, catalogue, layout, quarantine, records, shard
 from pipeline.store.annotated import Annotated
 from pipeline.store.damage import corrupt, damaged_root, mixed
@@ -25,8 +25,10 @@ from pipeline.store.table import VideoTable
 from pipeline.views import VIEWS
 from pipeline.views.codec import FrameCodec, Layout
 from pipeline.views.flow import FLOW
+from pipeline.views.rgb import RGB
 
 Frames = slice | Sequence[int] | np.ndarray
+ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,12 @@ class VideoStore:
         self.settings_hash: str = attributes["settings_hash"]
         self.software: dict[str, str] = attributes["software"]
 
+    def __repr__(self) -> str:
+        """What is there, in a line, for whoever looks at it in a console or a notebook."""
+        splits = ", ".join(f"{count} {name}" for name, count in sorted(self.annotated.count_splits().items()))
+        kinds = f"{counted(len(self.classes), 'class', 'classes')}, views {', '.join(self.views) or 'none'}"
+        return f"VideoStore({str(self.root)!r}: {counted(len(self.table), 'video')} ({splits or 'empty'}), {kinds})"
+
     @cached_property
     def views(self) -> tuple[str, ...]:
         """What is stored of every video: a view that is being added counts as soon as all videos have it."""
@@ -206,6 +214,11 @@ class VideoStore:
     @property
     def videos(self) -> list[str]:
         return list(self.infos)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Class name of each video that has one."""
+        return {video: label for row, video in enumerate(self.videos) if (label := self.annotated.label(row))}
 
     @property
     def classes(self) -> list[str]:
@@ -363,7 +376,11 @@ class VideoStore:
         except ValueError as error:
             raise corrupt(self.root, video_id, self.path(video_id, view), error) from error
 
-    def flow(self, video_id: str, frames: Frames) -> np.ndarray:
+    def frames(self, video_id: str, frames: Frames = ALL) -> np.ndarray:
+        """Decoded frames, uint8 RGB (T, H, W, 3); by default all of the video."""
+        return self.read(video_id, RGB.name, frames)
+
+    def flow(self, video_id: str, frames: Frames = ALL) -> np.ndarray:
         """Flow in pixels of the stored size, float32 (T, 2, H, W): u right, v down; flow[t] maps frame t to t+1."""
         return FLOW.measured(self.read(video_id, FLOW.name, frames), self.settings[FLOW.name])
 

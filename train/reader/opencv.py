@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from pipeline.store import VideoStore, corrupt
+from pipeline.views import VIEWS
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.console import preparing
 from train.reader import Executor, Group
 from train.reader.bytewise import applied
+from train.reader.kernels import COLOURS
 from train.reader.memory import BatchMemory
 from train.reader.pillow import PillowResize
-from train.reader.planes import planes_of, refuse_uneven
+from train.reader.planes import Planes, planes_of, refuse_uneven
 from train.reader.resize import TOGETHER, ByteResize, Size, ValueResize, WindowResize, prepare
 from train.reader.shard import ShardReader
 
@@ -78,6 +81,39 @@ class OpenCVExecutor(Executor):
                     together.show(frame, places[number])
         for _, together in showing:
             together.resize()
+
+
+def frame_size(frames: np.ndarray, view: str) -> Size:
+    """Height and width of decoded frames of a view, as `VideoStore.read` gives them. Raises ValueError for others."""
+    known = VIEWS[view]
+    axis, shape = (3, "(F, H, W, 3)") if known.layout == "rgb" else (1, f"(F, {known.planes}, H, W)")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[axis] != known.planes or not len(frames):
+        raise ValueError(f"frames of {view} are uint8 {shape}, and not {frames.dtype} {frames.shape}")
+    return known.frame_size(frames.shape)
+
+
+def clips_of(
+    frames: np.ndarray, view: str, settings: Mapping[str, Any], plans: Sequence[ClipPlan], size: Size
+) -> torch.Tensor:
+    """What the executor makes of plans of one video, whose decoded frames are given in the place of a store.
+
+    frames: of the video, see `frame_size`. settings: of the view in a store; none where its bytes are even steps.
+    Raises ValueError as that does.
+    """
+    frame, values = frame_size(frames, view), VIEWS[view].values(settings) if settings else None
+    planes = Planes(1, COLOURS, []) if VIEWS[view].layout == "rgb" else Planes(frames.shape[1], 1, [])
+    if values is not None:
+        refuse_uneven(view, plans)
+    shape = (len(plans), planes.count, clip_length(plans), size[0], size[1] * planes.channels)
+    clips = torch.empty(shape, dtype=torch.uint8 if values is None else torch.float32)
+    for plan, clip in zip(plans, clips.numpy(), strict=True):
+        wanted = _Wanted(plan, frame, planes.channels, size, clip, values)
+        together = _Together(wanted)
+        for number, place in wanted.places.items():
+            together.show(frames[number], place)
+        together.resize()
+        wanted.finish()
+    return applied(planes.shown(clips), plans)
 
 
 class _Wanted:
