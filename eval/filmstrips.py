@@ -16,6 +16,7 @@ from pipeline.views import VIEWS
 
 FRAMES = 12
 WIDTH = 128
+HIGHEST = 128  # pixels of a frame: one that stands upright is narrower
 NEIGHBOURS = 5
 QUALITY = 72
 
@@ -107,7 +108,7 @@ def picture(store: VideoStore, video_id: str, stream: str, clip_frames: int) -> 
     covered = min(length, clip_frames)
     numbers = (length - covered) // 2 + np.unique(np.linspace(0, covered - 1, min(FRAMES, covered)).round().astype(int))
     first, *others = info.views
-    width = min(WIDTH, info.width)
+    width = min(WIDTH, info.width, max(1, round(HIGHEST * info.width / info.height)))
     tiles = [_resized(frame, width) for frame in pictures(store, video_id, first, numbers)]
     if stream in others:
         tiles = [

@@ -246,7 +246,7 @@ def preview(
     out: OutputFile = Path("preview.html"),
     annotations: Text = "",
 ) -> None:
-    """Show what the network will see: film strips of one batch of a recipe, augmented and normalised, as an HTML page.
+    """Show what the network will see: film strips of a batch of every stage, augmented and normalised, as HTML.
 
     The batch is the one that `pretrain` with the same recipe, store and seed trains on at that place: the same videos,
     frames, windows, mirrors, blurs and colours. Each clip stands beside what was drawn for it. Look at it before a long
@@ -259,7 +259,7 @@ def preview(
         method: What would be trained, e.g. infonce.
         store: Folder of the store, or its URL.
         recipe: A YAML file, or the name of a folder in train/recipes that holds one file per method.
-        stage: Name of a stage of the recipe; by default the first one.
+        stage: Name of a stage of the recipe; by default every one.
         epoch: Counted from 0; other epochs draw other frames and pixels of the same videos.
         batch: Within the epoch, from 0.
         videos: How many videos of the batch are shown.

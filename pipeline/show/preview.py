@@ -15,7 +15,10 @@ from pipeline.store import VideoInfo, VideoStore, layout
 from pipeline.video import mp4
 from pipeline.views import VIEWS, View
 
-CAPTION_HEIGHT = 26
+LINE = 20  # pixels, of text
+KEY = 56  # pixels of what explains colours, beside the caption
+LETTER = 0.45  # size of letters, of OpenCV's font
+HIGHEST = 150  # pixels: what stands upright is shown narrower than the others
 GAP = 4
 CLIP_SECONDS = 5
 CLIP_WIDTH = 200  # pixels, as tiles have: frames of a clip are at least so wide
@@ -23,27 +26,31 @@ CLIP_WIDTH = 200  # pixels, as tiles have: frames of a clip are at least so wide
 
 def contact_sheet(store: VideoStore, video_id: str, columns: int = 8, width: int = 200) -> np.ndarray:
     """RGB picture (H, W, 3): `columns` frames evenly over the video, below each what the other views have at that
-    place.
+    place, then its number and time.
 
-    Every tile is `width` pixels wide. Flow's colours are those of the key at the right end of the caption: hue is
-    direction, strength is length, full strength at the 99th percentile of the frames shown.
+    Every tile is `width` pixels wide, or as wide as one of HIGHEST pixels is. Flow's colours are those of the key right
+    of the caption: hue is direction, strength is length, full strength at the 99th percentile of the frames shown.
     """
     info, views = store.info(video_id), _shown(store.info(video_id))
     last = min(info.shapes[view.name][0] for view in views) - 1
     frames = np.unique(np.linspace(0, last, columns).round().astype(int))
-    caption = f"{video_id}   {info.length} frames  {info.width}x{info.height}  {info.fps:.4g} fps  {info.label or '-'}"
+    told = [video_id, f"{info.length} frames  {info.width}x{info.height}  {info.fps:.4g} fps  {info.label or '-'}"]
     rows, keys = [], []
     for view in views:
         values = measured(store, video_id, view, frames)
         scale = view.scale(values)
         rows.append(view.coloured(values, scale))
-        told = [view.described(store.settings[view.name]), view.scale_in_words(scale)]
-        caption += f"   {', '.join(filter(None, told))}"
-        keys.append(view.key(CAPTION_HEIGHT))
+        told.append(", ".join(filter(None, [view.described(store.settings[view.name]), view.scale_in_words(scale)])))
+        keys.append(view.key(KEY))
+    width = min([width, *(max(1, round(HIGHEST * row.shape[2] / row.shape[1])) for row in rows)])
     tiles = [np.hstack([_pad(_fit(tile, *_scaled(tile, width))) for tile in row]) for row in rows]
-    sheet = np.vstack([_pad_right(row, tiles[0].shape[1]) for row in tiles])
-    banner = _banner(caption, sheet.shape[1], next((key for key in keys if key is not None), None))
-    return np.vstack([banner, sheet])
+    places = [
+        _text([f"{frame}  {frame / info.fps:.2f} s" if info.fps else str(frame)], width + GAP) for frame in frames
+    ]
+    below = np.hstack(places)
+    banner = _banner(told, below.shape[1], next((key for key in keys if key is not None), None))
+    widest = max(banner.shape[1], below.shape[1])
+    return np.vstack([_pad_right(part, widest) for part in (banner, *tiles, below)])
 
 
 def write_contact_sheets(store: VideoStore, video_ids: list[str], out: Path) -> list[Path]:
@@ -114,10 +121,40 @@ def _pad_right(row: np.ndarray, width: int) -> np.ndarray:
     return cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
-def _banner(text: str, width: int, key: np.ndarray | None) -> np.ndarray:
-    banner = np.full((CAPTION_HEIGHT, width, 3), 255, np.uint8)
-    plain = text.encode("ascii", "replace").decode()  # OpenCV's built-in font has no other letters
-    cv2.putText(banner, plain, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA)
-    if key is not None and width > 4 * CAPTION_HEIGHT:
-        banner[:, -CAPTION_HEIGHT:] = key
-    return banner
+def _banner(told: list[str], width: int, key: np.ndarray | None) -> np.ndarray:
+    """What is told, in as many lines as it needs, and right of it the key: neither covers the other."""
+    beside = 0 if key is None else KEY + 2 * GAP
+    lines = [""]
+    for part in told:
+        longer = f"{lines[-1]}   {part}".strip()
+        if lines[-1] and _wide(longer) > width - beside:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    text = _text(lines, max([width - beside, *map(_wide, lines)]))
+    if key is None:
+        return text
+    high = max(text.shape[0], KEY + GAP)
+    framed = cv2.copyMakeBorder(key, 0, high - KEY, GAP, GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    return np.hstack([_pad_below(text, high), framed])
+
+
+def _text(lines: list[str], width: int) -> np.ndarray:
+    picture = np.full((LINE * len(lines) + GAP, width, 3), 255, np.uint8)
+    for number, line in enumerate(lines):
+        at, font = (GAP, LINE * number + 15), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(picture, _plain(line), at, font, LETTER, (30, 30, 30), 1, cv2.LINE_AA)
+    return picture
+
+
+def _wide(line: str) -> int:
+    return cv2.getTextSize(_plain(line), cv2.FONT_HERSHEY_SIMPLEX, LETTER, 1)[0][0] + 2 * GAP
+
+
+def _plain(line: str) -> str:
+    return line.encode("ascii", "replace").decode()  # OpenCV's built-in font has no other letters
+
+
+def _pad_below(picture: np.ndarray, height: int) -> np.ndarray:
+    below = height - picture.shape[0]
+    return cv2.copyMakeBorder(picture, 0, below, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))

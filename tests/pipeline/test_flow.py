@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from pipeline import flow, synthetic
 from pipeline.errors import UsageError
 from pipeline.extraction import job
-from pipeline.flow.quantisation import linear_values
+from pipeline.flow.quantisation import Mapping, dequantise, linear_values, quantise
 from pipeline.manifest import Video
 from pipeline.store import open_store
 from pipeline.store.settings import ExtractionSettings
@@ -261,3 +261,12 @@ def test_colours_tell_direction_and_length() -> None:
     assert right == far == [255, 0, 0]
     assert left == [0, 255, 255]
     assert key(26).shape == (26, 26, 3)
+
+
+@pytest.mark.parametrize("mapping", ["linear", "sqrt"])
+def test_what_bytes_hold_of_no_motion_is_white(mapping: Mapping) -> None:
+    """Nothing, which linear bytes hold as .11 pixels, and noise below a step of them."""
+    still = dequantise(quantise(np.zeros((1, 2, 4, 4), np.float32), 20.0, mapping), 20.0, mapping)
+    noise = np.random.default_rng(0).uniform(-0.11, 0.11, (1, 2, 8, 8))
+    assert (colour_code(still, 0.5) == 255).all() and (colour_code(noise, 0.5) == 255).all()
+    assert (colour_code(np.full((1, 2, 4, 4), 0.2), 0.5) < 255).any()

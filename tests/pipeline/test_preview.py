@@ -17,21 +17,42 @@ from pipeline.store import VideoStore, open_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import create_store
 from pipeline.video.decode import decode
-from pipeline.views.colour import colour_code, full_colour
+from pipeline.views.colour import colour_code, full_colour, key
 from pipeline.views.rgb import RgbSettings
 
 
-def test_a_sheet_shows_frames_above_their_flow(synthetic_store: VideoStore) -> None:
+def test_a_sheet_shows_frames_above_their_flow_and_when_they_are(synthetic_store: VideoStore) -> None:
     video_id = synthetic_store.videos[0]
     sheet = preview.contact_sheet(synthetic_store, video_id, columns=4, width=128)
     tile_height, tile_width = 96 + preview.GAP, 128 + preview.GAP
-    assert sheet.shape == (preview.CAPTION_HEIGHT + 2 * tile_height, 4 * tile_width, 3)
-    top = preview.CAPTION_HEIGHT
+    below = preview.LINE + preview.GAP
+    top = sheet.shape[0] - 2 * tile_height - below
+    assert sheet.shape[1] == 4 * tile_width
     frame = cv2.resize(synthetic_store.read(video_id, "rgb", [0])[0], (128, 96), interpolation=cv2.INTER_CUBIC)
     assert np.array_equal(sheet[top : top + 96, :128], frame)
-    flow = sheet[top + tile_height : -preview.GAP, :128]
+    flow = sheet[top + tile_height : -preview.GAP - below, :128]
     assert len(np.unique(flow.reshape(-1, 3), axis=0)) > 10
-    assert (sheet[:top] < 100).any()
+    assert all((place < 100).any() for place in np.split(sheet[-below:], 4, axis=1))  # the number and time of each
+
+
+def test_the_key_stands_beside_the_caption_and_covers_nothing(synthetic_store: VideoStore) -> None:
+    video_id = synthetic_store.videos[0]
+    sheet = preview.contact_sheet(synthetic_store, video_id, columns=3, width=128)
+    right = slice(-preview.KEY - preview.GAP, -preview.GAP)
+    assert np.array_equal(sheet[: preview.KEY, right], key(preview.KEY))
+    assert (sheet[: preview.KEY, : -preview.KEY - 2 * preview.GAP] < 100).any(axis=(0, 2)).sum() > 100  # the caption
+    assert (sheet[preview.LINE : 2 * preview.LINE, : -preview.KEY - 2 * preview.GAP] < 100).any()  # on several lines
+
+
+def test_a_video_that_stands_upright_has_a_sheet_of_bounded_height(
+    tmp_path: Path, extraction_settings: ExtractionSettings
+) -> None:
+    synthetic.write_mp4(tmp_path / "v.mp4", synthetic.video(synthetic.CLASSES[0], 0, frames=3, height=96, width=32))
+    create_store(tmp_path / "store", extraction_settings)
+    job.extract_video(str(tmp_path), str(tmp_path / "store"), Video("v", "v.mp4"), extraction_settings.as_dict())
+    sheet = preview.contact_sheet(open_store(tmp_path / "store"), "v")
+    captions = 5 * preview.LINE + preview.KEY
+    assert 2 * preview.HIGHEST < sheet.shape[0] < 2 * preview.HIGHEST + captions
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])

@@ -114,7 +114,7 @@ def test_it_goes_from_videos_to_pictures(videos: Path, tmp_path: Path, run: Call
 
     assert run("preview", "--store", store, "--videos", "[walk/a]", "--clip", "true", "--out", tmp_path / "seen") == 0
     sheet = cv2.imread(str(tmp_path / "seen" / "walk" / "a.png"))
-    assert sheet is not None and sheet.shape[0] == 26 + 2 * (133 + 4)
+    assert sheet is not None and sheet.shape[0] == 2 * (20 + 4) + 2 * (133 + 4)
     assert (tmp_path / "seen" / "walk" / "a.mp4").is_file()
     for out, message in (
         ("t.npy", "uint8 (3, 17, 16, 24)"),

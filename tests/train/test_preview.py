@@ -172,11 +172,15 @@ def test_what_was_drawn_stands_beside_the_strip(store: VideoStore) -> None:
 def test_colours_are_told_as_formulas(store: VideoStore) -> None:
     plain = {"jitter": 0.0, "gray": 0.0, "flip": 1.0}
     luma = "R = G = B = 0.30 R + 0.59 G + 0.11 B"
-    assert {strip.colours[0] for strip in strips(store, "rgb", **(plain | {"gray": 1.0}))} == {luma}
+    assert {tuple(strip.colours) for strip in strips(store, "rgb", **(plain | {"gray": 1.0}))} == {
+        (luma, "that is: gray")
+    }
     copies = {"gray": 1.0, "gray_kind": "channel"}
     told = {strip.colours[0] for strip in strips(store, "rgb", **(plain | copies))}
     assert told <= {f"of each frame its own, of the first R = G = B = {name}" for name in "RGB"} and len(told) > 1
-    assert {tuple(strip.colours) for strip in strips(store, "flow", **plain)} == {("u = -u", "v = v")}
+    assert {tuple(strip.colours) for strip in strips(store, "flow", **plain)} == {
+        ("u = -u", "v = v", "that is: left and right changed")
+    }
     image = {"flow": "image", "flow_mirror": "plain"}
     told_of_image = {tuple(strip.colours) for strip in strips(store, "flow", **(plain | image))}
     assert told_of_image == {("R = 128.00", "G = v", "B = u")}
@@ -259,6 +263,28 @@ def test_the_command_writes_a_page_of_its_own(
     assert again.read_text() == page
     assert call(monkeypatch, *asked, "--stage", "motion", "--videos", 14, "--epoch", 1, "--out", again) == 0
     assert again.read_text() != page
+    assert call(monkeypatch, *asked, "--out", again) == 0
+    assert "stage pixels, motion:" in capsys.readouterr().out
+    page = again.read_text()
+    assert [page.count(f"Stage {name}</h2>") for name in ("pixels", "motion")] == [1, 1]
+
+
+def test_a_stage_that_sees_what_an_earlier_one_sees_refers_to_it(store: VideoStore, tmp_path: Path) -> None:
+    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, IN_BATCH | {"name": "again"})
+    out = tmp_path / "page.html"
+    assert preview.write_preview(recipe, "", store, 0, 0, 2, out) == ("pixels, again", 2)
+    page = out.read_text()
+    assert page.count('class="strip"') == 4 and "the same clips as stage pixels, shown there" in page
+
+
+def test_when_each_picture_is_stands_below_it(store: VideoStore) -> None:
+    loader = make(store, "evaluate")
+    plans = loader.planner.plans(int(loader.order.share(0)[1][0]), 0)
+    [strip, _] = shown_videos(loader, store, 0, 0, 1)[0].clips[0].strips
+    loader.close()
+    frames = plans[0]["rgb"].frames.tolist()
+    fps = store.info(plans[0]["rgb"].video_id).fps
+    assert strip.places == [f"{frame} · {frame / fps:.2f} s" for frame in frames]
 
 
 def test_what_cannot_be_shown_fails(

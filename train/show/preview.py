@@ -23,7 +23,7 @@ from train.clips.colour import compose, denormalisation
 from train.clips.streams import Stream
 from train.hardware import Hardware
 from train.recipe import Recipe, StageSettings
-from train.show import pages
+from train.show import effects, pages
 from train.stage_data import training_set_of
 
 FRAMES = 16  # of a strip at most, evenly over the clip
@@ -34,13 +34,15 @@ COLOURS = ("R", "G", "B")
 
 @dataclass(frozen=True)
 class Strip:
-    """One stream of a clip: `frames` pictures of `width` x `height` in a row as a PNG, and what was drawn for them."""
+    """One stream of a clip: `frames` pictures of `width` x `height` in a row as a PNG, which of the video they are and
+    when, and what was drawn for them."""
 
     stream: str
     uri: str
     frames: int
     width: int
     height: int
+    places: list[str]
     facts: list[str]
     colours: list[str]
 
@@ -62,39 +64,46 @@ class Shown:
     clips: list[Clip]
 
 
+@dataclass(frozen=True)
+class StagePage:
+    """What one stage sees of a batch. like: an earlier stage that sees the very same, which is shown there alone."""
+
+    stage: StageSettings
+    batches: int
+    shown: list[Shown]
+    views: list[str]
+    has_images: bool
+    settings: dict[str, Any]
+    like: str = ""
+
+
 def write_preview(
     recipe: Recipe, stage: str, store: VideoStore, epoch: int, batch: int, videos: int, out: Path
 ) -> tuple[str, int]:
-    """Write a page of film strips of the first `videos` of a batch. Returns the stage's name and how many were shown.
+    """Write a page of film strips of the first `videos` of a batch. Returns the stages' names and how many were shown.
 
     The batch is made as training makes it, over all ranks: the same videos, frames, pixels and normalisation. An empty
-    `stage` is the recipe's first one.
+    `stage` is every one of the recipe.
 
     Raises:
         UsageError: a stage, epoch or batch that the recipe does not have on this store.
         Refusal: what training would refuse, or a page that cannot be written.
     """
-    chosen = _find_stage(recipe, stage)
-    training_set = training_set_of(recipe, chosen, store)
-    loader = stage_data.make_loader(recipe, chosen, store, training_set, Hardware())
-    try:
-        shown = shown_videos(loader, store, epoch, batch, videos)
-    finally:
-        loader.close()
-    reading = loader.planner.reading
-    views = {stream.view: VIEWS[stream.view] for stream in reading.streams.values() if not stream.image}
-    keys = {view.title: view.key(KEY) for view in views.values()}
+    pages_of: list[StagePage] = []
+    for chosen in _find_stages(recipe, stage):
+        made = _stage_page(recipe, chosen, store, epoch, batch, videos)
+        like = [earlier.stage.name for earlier in pages_of if earlier.shown == made.shown]
+        pages_of.append(dataclasses.replace(made, like=like[0], shown=[]) if like else made)
+    seen = dict.fromkeys(view for page in pages_of for view in page.views)
+    keys = {VIEWS[view].title: VIEWS[view].key(KEY) for view in seen}
     content = {
         "recipe": recipe,
-        "stage": chosen,
+        "stages": pages_of,
         "store": store.root.name,
         "epoch": epoch,
         "batch": batch,
-        "batches": len(loader),
-        "shown": shown,
-        "settings": _settings(reading.policy),
-        "has_images": any(stream.image for stream in reading.streams.values()),
-        "measured": [view.title for view in views.values()],
+        "has_images": any(page.has_images for page in pages_of),
+        "measured": [VIEWS[view].title for view in seen],
         "keys": {title: _png(key) for title, key in keys.items() if key is not None},
         "key_size": KEY,
         "gap": GAP,
@@ -102,7 +111,22 @@ def write_preview(
     with storage.writing("the preview", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         storage.write_atomically(out, _render(content).encode())
-    return chosen.name, len(shown)
+    return ", ".join(page.stage.name for page in pages_of), len(pages_of[0].shown)
+
+
+def _stage_page(
+    recipe: Recipe, stage: StageSettings, store: VideoStore, epoch: int, batch: int, videos: int
+) -> StagePage:
+    loader = stage_data.make_loader(recipe, stage, store, training_set_of(recipe, stage, store), Hardware())
+    try:
+        shown = shown_videos(loader, store, epoch, batch, videos)
+    finally:
+        loader.close()
+    reading = loader.planner.reading
+    streams = reading.streams.values()
+    views = list(dict.fromkeys(stream.view for stream in streams if not stream.image))
+    has_images = any(stream.image for stream in streams)
+    return StagePage(stage, len(loader), shown, views, has_images, _settings(reading.policy))
 
 
 def shown_videos(loader: ClipLoader, store: VideoStore, epoch: int, batch: int, videos: int) -> list[Shown]:
@@ -177,7 +201,9 @@ def _strip(plan: ClipPlan, pictures: np.ndarray, note: str, store: VideoStore) -
     opaque = np.concatenate([pictures[chosen], np.full((len(chosen), height, width, 1), 255, np.uint8)], axis=-1)
     uri = _png(np.hstack(list(np.pad(opaque, ((0, 0), (0, 0), (0, GAP), (0, 0))))))
     facts = [fact for fact in (*_facts(plan, store), note) if fact]
-    return Strip(plan.stream.name, uri, len(chosen), width, height, facts, _colours(plan, store))
+    fps, numbers = store.info(plan.video_id).fps, plan.frames[chosen]
+    places = [f"{number} · {number / fps:.2f} s" if fps else str(number) for number in numbers.tolist()]
+    return Strip(plan.stream.name, uri, len(chosen), width, height, places, facts, _colours(plan, store))
 
 
 def _facts(plan: ClipPlan, store: VideoStore) -> list[str]:
@@ -208,13 +234,20 @@ def _colours(plan: ClipPlan, store: VideoStore) -> list[str]:
         undo, outputs = _measured(stream, settings), names
         stored = _inverse(compose(undo, stream.bound(store.settings).given))
     first = compose(compose(undo, affine[0]), stored)
+    effect = ""
+    if first.shape == (len(COLOURS), len(COLOURS) + 1):
+        effect = effects.of_colours(first)
+    elif outputs == names and first.shape == (2, 3):
+        effect = effects.of_motion(first)
     if first.shape == stored.shape and np.allclose(first, np.eye(*first.shape), atol=0.005):
-        lines = ["as stored"]
+        lines, effect = ["as stored"], ""
     elif stream.image and np.allclose(first, first[0], atol=0.005):
         lines = [f"{' = '.join(outputs)} = {_sum(first[0], names)}"]
     else:
         lines = [f"{name} = {_sum(row, names)}" for name, row in zip(outputs, first, strict=True)]
-    return lines if len(affine) == 1 else ["of each frame its own, of the first " + lines[0], *lines[1:]]
+    if len(affine) > 1:
+        lines[0] = "of each frame its own, of the first " + lines[0]
+    return lines + [f"that is: {effect}"] * bool(effect)
 
 
 def _measured(stream: Stream, settings: Mapping[str, Any]) -> np.ndarray:
@@ -256,11 +289,11 @@ def _frames_in_words(video: str, number: int, plans: list[ClipPlan]) -> str:
     return words + (f", the same as clip {same[0] + 1}" if same else "")
 
 
-def _find_stage(recipe: Recipe, name: str) -> StageSettings:
+def _find_stages(recipe: Recipe, name: str) -> list[StageSettings]:
     by_name = {stage.name: stage for stage in recipe.stages}
     if name and name not in by_name:
         refuse_unknown("stage", name, by_name)
-    return by_name[name] if name else recipe.stages[0]
+    return [by_name[name]] if name else list(recipe.stages)
 
 
 def _settings(policy: Policy) -> dict[str, Any]:
