@@ -320,7 +320,8 @@ def import_files(
         layout: auto, or coclr, vicc, goca, slic, dpc, cocon. Needed for DPC's network with running statistics, which is
             told from CoCon's by nothing.
         pretraining: The data set that the files' networks were trained on, such as ucf101 or kinetics400: the report
-            then shows the papers' numbers of such networks beside theirs.
+            then shows the papers' numbers of such networks beside theirs. SLIC's networks are shown pixels that are
+            normalised as on that data set.
         classes: Of a linear probe or fine-tuned network, in the order of its logits, which its file does not say: a
             list of one class a line, such as classInd.txt. By default the order of the store that is evaluated.
     """
@@ -338,7 +339,7 @@ def export(checkpoint: Input, out: OutputFile, stream: Text = "", layout: Text =
         checkpoint: RUN/<stage>/checkpoints/last.ckpt
         out: File to write, e.g. backbone.pt.
         stream: rgb or flow: whose backbone.
-        layout: coclr, vicc or goca.
+        layout: coclr, vicc, goca or slic.
     """
     if bool(stream) == bool(layout):
         raise UsageError(

@@ -25,7 +25,7 @@ from train.methods.ubernce import UberNCE
 from train.methods.vicc import ViCC, ViCCSettings
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.published import Published, coclr, goca, import_published, published_state, vicc
+from train.published import Published, coclr, goca, import_published, published_state, slic, vicc
 from train.published.contents import State
 from train.recipe import Recipe, StageSettings
 
@@ -58,7 +58,7 @@ def import_run(
     if run.exists():
         raise Refusal("there is something already", where=str(run), remedy="give a new folder as --run")
     found = {stream: import_published(path, layout) for stream, path in files.items()}
-    recipe = _recipe(found, files, class_names(classes) if classes else [])
+    recipe = _recipe(found, files, class_names(classes) if classes else [], pretraining)
     written = {
         stage.name: _checkpoint(recipe, stage, *_of_stage(stage, found, files), pretraining) for stage in recipe.stages
     }
@@ -69,7 +69,7 @@ def import_run(
         checkpoints.write(content, stages.checkpoint_path(run, name))
 
 
-def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[str]) -> Recipe:
+def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[str], pretraining: str) -> Recipe:
     """A stage for each stream, on the clips that its network was trained on, which must be the same for all."""
     seen = [(published.clips, published.layer) for published in found.values()]
     if any(other != seen[0] for other in seen):
@@ -80,8 +80,17 @@ def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[s
             remedy="import each into a run of its own",
         )
     clips, layer = seen[0]
+    named = ", ".join(map(str, files.values()))
+    if any(published.layout == "slic" and published.network["head"] == "slic" for published in found.values()):
+        clips = clips.changed(statistics=slic.statistics(pretraining))
+        if not pretraining:
+            tell(
+                f"{named}: pixels are normalised by ImageNet's statistics, as SLIC does it on all data sets but"
+                " Kinetics"
+                "\n  to do: --pretraining kinetics400 for a network that was trained there, and another --run"
+            )
     return recipes.load(recipes.find(*RECIPE)).changed(
-        title=f"published networks: {', '.join(map(str, files.values()))}",
+        title=f"published networks: {named}",
         clips=clips,
         layer=layer,
         stages=_stages(found, files, classes),
@@ -211,8 +220,10 @@ def export_published(path: Path, layout: str, out: Path) -> None:
     if layout not in WRITTEN:
         refuse_unknown("layout", layout, WRITTEN, where="export")
     method, facts = checkpoints.load_method(path), checkpoints.metadata(path)
-    published = WRITTEN[layout](method, f"{path}: {facts['method']}")
-    content = {"state_dict": published_state(published), "epoch": 0, "iteration": facts["step"]}
+    where = f"{path}: {facts['method']}"
+    if any(network.settings["temporal_centring"] for network in method.networks.values()):
+        raise _no_place("knows no temporal centring, without which this network sees something else", where)
+    content = {"state_dict": published_state(WRITTEN[layout](method, where)), "epoch": 0, "iteration": facts["step"]}
     checkpoints.write(content, out)
 
 
@@ -269,6 +280,14 @@ def _alike_for_goca(settings: GOCASettings) -> bool:
     return known and settings.head == "goca" and len(set(kinds)) == 1
 
 
+def _as_slic(method: Method, where: str) -> Published:
+    """Of any method that trained one such network."""
+    networks = list(method.networks.values())
+    if len(networks) != 1 or not slic.is_own(networks[0].settings):
+        raise _no_place(f"slic is of one network on {slic.BACKBONE} with SLIC's head", where)
+    return _published("slic", {"query": networks[0]}, networks[0].settings)
+
+
 def _published(layout: str, networks: Mapping[str, Network], made_with: dict[str, Any], **more: Any) -> Published:
     heads = {role: _prefixed("head", network.head) for role, network in networks.items()}
     return Published(
@@ -285,4 +304,9 @@ def _no_place(what: str, where: str) -> Refusal:
 
 
 # Layouts that checkpoints of ours fit into.
-WRITTEN: dict[str, Callable[[Method, str], Published]] = {"coclr": _as_coclr, "vicc": _as_vicc, "goca": _as_goca}
+WRITTEN: dict[str, Callable[[Method, str], Published]] = {
+    "coclr": _as_coclr,
+    "vicc": _as_vicc,
+    "goca": _as_goca,
+    "slic": _as_slic,
+}

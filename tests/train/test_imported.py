@@ -16,7 +16,7 @@ from tests.train import layouts, runs
 from tests.train.steps import CHANNELS
 from tests.train.test_published import published_state
 from tests.train.test_published_layouts import GOCA, R21D, S3D
-from train import checkpoints, commands, provenance, stages
+from train import checkpoints, commands, imported, provenance, stages
 from train.checkpoints import METADATA
 from train.clustering.prototypes import Prototypes
 from train.imported import import_run
@@ -117,12 +117,30 @@ def test_goca_is_exported_with_its_heads_and_prototypes(store: VideoStore, tmp_p
         commands.export(path, tmp_path / "other.pth", layout="coclr")
 
 
+def test_slic_is_exported_with_its_head(store: VideoStore, tmp_path: Path) -> None:
+    settings = {"stream": "rgb", "backbone_settings": {"width": 0.125}, "head_settings": {"hidden": 8}, "dim": 6}
+    stage = {"name": "slic", "method": "slic", "steps": 1, "settings": settings | {"clusters": "none"}}
+    clips, sampling = {"length": 4, "stride": 1, "size": [16, 16]}, {"name": "cluster"}
+    runs.run(runs.load(tmp_path / "recipe.yaml", stage, clips=clips, sampling=sampling), store, tmp_path / "run")
+    path = stages.checkpoint_path(tmp_path / "run", "slic")
+    commands.export(path, tmp_path / "out.pth.tar", layout="slic")
+    back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
+    assert back.keys() == layouts.slic().keys()
+    network = checkpoints.load_method(path).networks["rgb"]
+    assert torch.equal(back["layer4.1.conv2.weight"], network.backbone.layer4[1].conv2.weight)
+    pairs = {"fc1.weight": 0, "bn_proj.running_mean": 1, "bn_proj.num_batches_tracked": 1, "fc2.bias": 3}
+    for name, place in pairs.items():
+        assert torch.equal(back[name], network.head[place].state_dict()[name.split(".")[1]]), name
+
+
 def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path: Path) -> None:
     loaded = runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH | {"steps": 1})
     runs.run(loaded, store, tmp_path / "run")
     path = runs.last(tmp_path / "run")
     with pytest.raises(Refusal, match="(?s)InfoNCE, UberNCE and CoCLR.*: infonce"):
         commands.export(path, tmp_path / "out.pth", layout="coclr")
+    with pytest.raises(Refusal, match="(?s)slic is of one network on r3d-18 with SLIC's head.*: infonce"):
+        commands.export(path, tmp_path / "out.pth", layout="slic")
     with pytest.raises(UsageError, match='(?s)unknown layout "vico"'):
         commands.export(path, tmp_path / "out.pth", layout="vico")
     with pytest.raises(Refusal, match="(?s)goca is of GOCA on rgb, flow.*: infonce.*leave out --layout"):
@@ -130,6 +148,15 @@ def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path:
     with pytest.raises(UsageError, match="either a stream's backbone or a whole layout"):
         commands.export(path, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
+
+
+def test_a_network_whose_centring_the_layouts_do_not_know_is_refused(store: VideoStore, tmp_path: Path) -> None:
+    centred = runs.IN_BATCH | {"steps": 1, "settings": runs.IN_BATCH["settings"] | {"temporal_centring": True}}
+    runs.run(runs.load(tmp_path / "recipe.yaml", centred), store, tmp_path / "run")
+    for layout in imported.WRITTEN:
+        with pytest.raises(Refusal, match="(?s)the layout knows no temporal centring.*leave out --layout"):
+            commands.export(runs.last(tmp_path / "run"), tmp_path / "out.pth", layout=layout)
+    commands.export(runs.last(tmp_path / "run"), tmp_path / "bare.pt", stream=centred["settings"]["stream"])
 
 
 def test_what_cannot_be_a_run_is_refused_and_nothing_is_written(files: dict[str, Path], tmp_path: Path) -> None:
@@ -261,11 +288,20 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     assert (method.parts["prototypes"].weight == layouts.number("prototypes.weight")).all()
     assert (network.head[2].weight == layouts.number("encoder_q.4.weight")).all()
     commands.import_files(tmp_path / "other", rgb=slic)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "normalised by ImageNet's statistics, as SLIC does it on all data sets but Kinetics" in told
     path = stages.checkpoint_path(tmp_path / "other", "rgb")
     network, facts = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)
     assert filled_with(network, "") and (network.head[1].running_var == layouts.number("bn_proj.running_var")).all()
     assert (facts["clips"]["length"], facts["layer"], network.size("head")) == (16, "head", 128)
     assert list(checkpoints.starting_weights(path, RGB)) == ["backbone"]  # the head is of another form
+    commands.export(path, tmp_path / "again.pth.tar", layout="slic")
+    given, back = (torch.load(file, weights_only=True)["state_dict"] for file in (slic, tmp_path / "again.pth.tar"))
+    assert given.keys() == back.keys() and all(torch.equal(given[name], back[name]) for name in given)
+    commands.import_files(tmp_path / "kinetics", rgb=slic, pretraining="kinetics400")
+    assert not capsys.readouterr().err
+    found = checkpoints.metadata(stages.checkpoint_path(tmp_path / "kinetics", "rgb"))["clips"]["statistics"]
+    assert (facts["clips"]["statistics"], found) == ("imagenet", "kinetics")
 
 
 @pytest.mark.parametrize("backbone", ["r2plus1d-10", "s3d"])
@@ -341,5 +377,5 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
 
 
 def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match='(?s)unknown layout "slic".*known: coclr, vicc, goca'):
-        commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="slic")
+    with pytest.raises(UsageError, match='(?s)unknown layout "dpc".*known: coclr, vicc, goca, slic'):
+        commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="dpc")

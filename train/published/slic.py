@@ -6,8 +6,10 @@ trained with a pooling behind the stem, which SLIC's network does not have.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from train.clips.colour import Statistics
 from train.clips.spec import ClipSpec, StreamSettings
 from train.published import Published
 from train.published.contents import Contents, State
@@ -23,6 +25,16 @@ CLIPS = ClipSpec(
     streams={"flow": StreamSettings(input="u", mirror="plain")},
     pixels="published",
 )
+
+
+def statistics(pretraining: str) -> Statistics:
+    """By which pixels are normalised for a pre-trained network, after the data set; for classifiers ImageNet's are."""
+    return "kinetics" if "kinetics" in pretraining.lower() else "imagenet"
+
+
+def is_own(network: Mapping[str, Any]) -> bool:
+    """Whether a network of those settings has the form that is written here."""
+    return network["backbone"] == BACKBONE and network["head"] == "slic" and network["pool"] == "global"
 
 
 def recognises(state: State) -> bool:
