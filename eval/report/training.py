@@ -22,12 +22,15 @@ OF_CLUSTERS = {
     "empty_prototypes": "share of prototypes without a clip",
     "stream_agreement": "streams that agree on the assignment",
     "prototype_cosine": "largest cosine of a prototype with another, mean",
+    "guidance_kl": "KL(guided assignment, initial one), nats",
+    "clusters": "clusters",
     "nmi": "NMI with the classes",
     "ami": "AMI with the classes",
     "ari": "ARI with the classes",
     "accuracy": "accuracy of the clusters",
     "purity": "purity of the clusters",
 }
+RIGHT = "_assigned_right"  # behind the name of a stream
 IN_WORDS = {
     "knn_top1": "nearest neighbour right, held-out videos",
     "same_video_top1": "held-out videos that find themselves",
@@ -72,8 +75,8 @@ def curves(stages: Sequence[Stage]) -> list[StageCurves]:
                 stage.metadata["finished"],
                 waiting / stepping if stepping else None,  # a step's time includes its waiting
                 charts.curve([line["step"] for line in logged], [line["loss"] for line in logged]),
-                {_words(name): curve for name, curve in made.items() if name not in OF_CLUSTERS},
-                {OF_CLUSTERS[name]: made[name] for name in OF_CLUSTERS if name in made},
+                {_words(name): curve for name, curve in made.items() if not _of_clusters(name)},
+                {_of_clusters(name): made[name] for name in sorted(made, key=_place) if _of_clusters(name)},
             )
         )
     return drawn
@@ -86,6 +89,18 @@ def _curve(logged: Sequence[dict[str, Any]], name: str) -> Curve | None:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _of_clusters(name: str) -> str:
+    """In words what a number says of prototypes or clusters; empty if it says nothing of them."""
+    if name.endswith(RIGHT):
+        return f"{name.removesuffix(RIGHT)}: nearest by its assignment has its class"
+    return OF_CLUSTERS.get(name, "")
+
+
+def _place(name: str) -> int:
+    """Among the others of clusters."""
+    return list(OF_CLUSTERS).index(name) if name in OF_CLUSTERS else len(OF_CLUSTERS)
 
 
 def _words(name: str) -> str:

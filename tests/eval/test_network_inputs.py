@@ -25,11 +25,12 @@ MEAN, STD = np.array([0.4345, 0.4051, 0.3775]), np.array([0.2768, 0.2713, 0.2737
 
 @pytest.fixture(scope="module")
 def evaluated_run(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both streams trained under SLIC's policy as published on Kinetics: flow is its u, three times."""
+    """Both streams trained under SLIC's policy and sampling as published on Kinetics: flow is its u, three times."""
     run = tmp_path_factory.mktemp("inputs") / "run"
     recipe = run.with_name("recipe.yaml")
     clips = "streams: {flow: {input: u, mirror: plain}}, statistics: kinetics, length:"
-    recipe.write_text(RECIPE.replace("{name: small}", "{name: slic}").replace("length:", clips))
+    sampling = "sampling: {name: cluster, replacements: {rgb: [{view: flow, input: u, mirror: plain}]}}"
+    recipe.write_text(RECIPE.replace("{name: small}", "{name: slic}").replace("length:", clips) + sampling)
     hardware = Hardware(reader="opencv", threads=1, accelerator="cpu")
     assert pretrain("infonce", store.root, run, recipe=str(recipe), hardware=hardware) == 0
     evaluate.evaluate(run, store, ("clean",), "opencv", 1)

@@ -69,9 +69,11 @@ def test_a_published_number_stands_beside_ours() -> None:
 
 def test_prototypes_and_clusters_are_drawn_where_the_log_has_them(evaluated: Path, store: VideoStore) -> None:
     assert "Prototypes and clusters" not in words(report.write_report(evaluated, store).read_text())
-    change_log(evaluated / "rgb" / "metrics.jsonl", assignment_entropy=0.1, nmi=0.05, own_thing=2.0)
+    told = {"rgb_assigned_right": 0.3, "nmi": 0.05, "own_thing": 2.0, "assignment_entropy": 0.1, "guidance_kl": 0.2}
+    change_log(evaluated / "rgb" / "metrics.jsonl", **told)
     drawn = {one.stage: one for one in training.curves(runs.stages(evaluated))}
-    assert list(drawn["rgb"].clusters) == [training.OF_CLUSTERS[name] for name in ("assignment_entropy", "nmi")]
+    words_of = [training.OF_CLUSTERS[name] for name in ("assignment_entropy", "guidance_kl", "nmi")]
+    assert list(drawn["rgb"].clusters) == [*words_of, "rgb: nearest by its assignment has its class"]
     assert "own thing" in drawn["rgb"].others and not drawn["flow"].clusters
     assert drawn["rgb"].clusters["NMI with the classes"].y_max == pytest.approx(0.2)
     page = words(report.write_report(evaluated, store).read_text())

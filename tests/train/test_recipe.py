@@ -14,8 +14,10 @@ from pipeline.errors import Refusal, UsageError
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from train import methods, recipe
+from train.clips.spec import ClipSpec, StreamSettings
 from train.order import OrderSettings
 from train.recipe import FOLDER, Recipe
+from train.sampling.cluster import Cluster
 
 
 def test_defaults_are_filled_in_and_come_back(tmp_path: Path) -> None:
@@ -42,6 +44,19 @@ def test_whole_number_serves_as_fraction(tmp_path: Path) -> None:
     clips = {"length": 4, "stride": 1, "size": [16, 16], "crop": 1}
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH, clips=clips))
     assert recipe.load(path).clips.crop == 1
+
+
+def test_equal_settings_have_one_place_in_a_dictionary_whatever_they_hold() -> None:
+    """Lists, dictionaries and settings within."""
+    streams = [("rgb", StreamSettings(size=[8, 9])), ("flow", StreamSettings())]
+    one, two = (
+        {"length": 2, "stride": 1, "size": [8, 8], "streams": dict(given)} for given in (streams, streams[::-1])
+    )
+    clips = [ClipSpec(**given) for given in (one, two, one | {"stride": 2})]
+    shown = {"rgb": [StreamSettings(view="flow", input="u")]}
+    samplings = [Cluster(replacements=shown, replaced=share) for share in (0.25, 0.25, 0.5)]
+    for first, same, another in (clips, samplings):
+        assert first == same and {first: 1, same: 2, another: 3} == {first: 2, another: 3}
 
 
 def test_a_stage_has_the_recipes_batch_or_its_own(tmp_path: Path) -> None:

@@ -70,9 +70,6 @@ class ClipSpec(Settings):
                 self.stream(name)
         return self
 
-    def __hash__(self) -> int:
-        return hash((self.length, self.stride, self.size, self.crop, tuple(self.streams), self.statistics, self.pixels))
-
     @property
     def span(self) -> int:
         """Frames of a video that a clip covers."""

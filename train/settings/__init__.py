@@ -4,6 +4,7 @@ networks."""
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar, get_args
@@ -40,6 +41,10 @@ class Settings(BaseModel):
                 if isinstance(value, int) and abs(value) > LARGEST:
                     raise cannot_be(f"{value!r} is out of range", f"at most {LARGEST:,}", key)
         return given
+
+    def __hash__(self) -> int:
+        """Of the values: pydantic's own cannot take those that are lists or dictionaries."""
+        return hash(json.dumps(self.as_dict(), sort_keys=True))
 
     def changed(self, **values: Any) -> Self:
         """The same with other values, checked again."""
