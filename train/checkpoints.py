@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pipeline import storage
-from pipeline.errors import Refusal, UsageError, named, spelled_out
+from pipeline.errors import Refusal, named, spelled_out
 from pipeline.storage import sealed
 from pipeline.validation import Count, Facts, check
 from train import methods
@@ -294,25 +294,6 @@ def write(content: object, path: Path) -> None:
 def digest(path: Path) -> str:
     """Digest of the file's bytes. Raises OSError."""
     return storage.file_digest(path)
-
-
-def export(path: Path, stream: str, out: Path) -> None:
-    """Write the bare backbone of a stream (state dict) to `out`, and a JSON beside it that says what it is.
-
-    Raises Refusal for a stream that the checkpoint has no network for, and what `load_method` raises.
-    """
-    beside = out.with_suffix(".json")
-    if beside == out or out.is_dir():
-        raise UsageError("this is no name for a file of weights", where=str(out), remedy="for example backbone.pt")
-    method = load_method(path)
-    if stream not in method.networks:
-        raise Refusal(
-            f"the checkpoint has no {stream} network", where=str(path), remedy=f"it has {', '.join(method.networks)}"
-        )
-    facts = {**metadata(path), "stream": stream, "checkpoint": digest(path), **method.hparams}
-    write(method.networks[stream].backbone.state_dict(), out)
-    with storage.writing("the description", beside):
-        storage.write_atomically(beside, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _with_weights(checkpoint: dict[str, Any], path: Path) -> Method:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.arguments import Input, Name, Names, Number, OutputFile, OutputFolder, Positive, Seed, StorePlace, Text
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore, open_store
-from train import checkpoints, imported, stages
+from train import exports, imported, stages
 from train import finetune as finetuning
 from train import recipe as recipes
 from train import verify as verification
@@ -331,13 +331,16 @@ def import_files(
 
 
 def export(checkpoint: Input, out: OutputFile, stream: Text = "", layout: Text = "") -> None:
-    """Write the bare backbone of a checkpoint: a torch state dict, and a JSON beside it that says what it is.
+    """Write a checkpoint's network for other code, and a JSON and a card (Markdown) beside it that say what it is.
+
+    The ending of --out decides: .safetensors or .pt, the bare backbone's weights; .pt2, the network as a program of
+    torch.export, which takes normalised clips, gives rows, and runs where costream is not installed.
 
     With --layout, the whole checkpoint as the papers' authors publish theirs, for their scripts.
 
     Args:
         checkpoint: RUN/<stage>/checkpoints/last.ckpt
-        out: File to write, e.g. backbone.pt.
+        out: File to write, e.g. backbone.safetensors, backbone.pt or network.pt2.
         stream: rgb or flow: whose backbone.
         layout: coclr, vicc, goca or slic.
     """
@@ -349,5 +352,7 @@ def export(checkpoint: Input, out: OutputFile, stream: Text = "", layout: Text =
         imported.export_published(checkpoint, layout, out)
         console.print(f"wrote {checkpoint} in the layout of {layout}: {out}")
         return
-    checkpoints.export(checkpoint, stream, out)
-    console.print(f"wrote the {stream} backbone to {out} and its description to {out.with_suffix('.json')}")
+    exports.export(checkpoint, stream, out)
+    what = "network" if out.suffix == ".pt2" else "backbone"
+    beside = f"{out.with_suffix('.json')} and {out.with_suffix('.md')}"
+    console.print(f"wrote the {stream} {what} to {out}, and what it is to {beside}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from eval import embed
 from pipeline.store import VideoStore
 from pipeline.views.flow import FLOW_SCALE
 from train.clips import sliding_windows
+
+TOP = Path(__file__).resolve().parents[2]
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
@@ -210,3 +213,18 @@ def test_commands_are_listed_and_a_wrong_one_is_refused(
     monkeypatch.setattr(sys, "argv", ["costream", "pretain"])
     assert main() == 2
     assert 'did you mean "pretrain"' in capsys.readouterr().err
+
+
+def test_the_notebook_runs(
+    store: VideoStore, finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORE", str(store.root))
+    monkeypatch.setenv("RUN", str(finished_run))
+    notebook = json.loads((TOP / "docs" / "notebooks" / "nearest_neighbours.ipynb").read_text())
+    names: dict = {}
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs")
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["windows"].shape[1:] == (2, 4, 16, 16)
+    assert "of 18 videos are nearest to one of their own class" in capsys.readouterr().out

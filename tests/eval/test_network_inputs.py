@@ -14,7 +14,7 @@ from eval.runs import bank_path
 from pipeline.store import VideoStore
 from tests.eval.conftest import RECIPE
 from tests.train.oracle import clip_plan
-from train import checkpoints, reader
+from train import checkpoints, exports, reader
 from train.clips import sliding_windows
 from train.commands import pretrain
 from train.hardware import Hardware
@@ -62,7 +62,7 @@ def test_features_are_of_the_input_that_the_network_was_trained_on(
 
 
 def test_an_exported_backbone_says_its_channels(evaluated_run: Path, tmp_path: Path) -> None:
-    checkpoints.export(checkpoint_path(evaluated_run, "flow"), "flow", tmp_path / "flow.pt")
+    exports.export(checkpoint_path(evaluated_run, "flow"), "flow", tmp_path / "flow.pt")
     assert '"channels": {' in (tmp_path / "flow.json").read_text()
     assert '"input": "u"' in (tmp_path / "flow.json").read_text()
     weights = torch.load(tmp_path / "flow.pt", weights_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline import environment
 from pipeline.errors import Refusal, UsageError
@@ -21,7 +22,7 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
-from train import backbones, checkpoints, stages
+from train import backbones, checkpoints, exports, stages
 from train.batches.planning import PLANS
 from train.methods.infonce import InfoNCE
 
@@ -211,7 +212,7 @@ def test_exported_backbone_loads_into_a_bare_one(
     trained: dict[str, Path], tmp_path: Path, name: str, stream: str, channels: int
 ) -> None:
     out = tmp_path / "made" / "backbone.pt"
-    checkpoints.export(trained[name], stream, out)
+    exports.export(trained[name], stream, out)
     facts = json.loads((tmp_path / "made" / "backbone.json").read_text())
     assert facts == {
         **checkpoints.metadata(trained[name]),
@@ -229,19 +230,40 @@ def test_exported_backbone_loads_into_a_bare_one(
     bare.to(memory_format=torch.channels_last_3d)  # sums are taken in another order otherwise
     found = bare(clips.contiguous(memory_format=torch.channels_last_3d)).mean(dim=(2, 3, 4))
     assert torch.equal(found, network.embed(clips, "backbone"))
-    assert sorted(item.name for item in out.parent.iterdir()) == ["backbone.json", "backbone.pt"]
+    assert sorted(item.name for item in out.parent.iterdir()) == ["backbone.json", "backbone.md", "backbone.pt"]
+
+
+def test_weights_as_safetensors_are_the_same_and_have_a_card(trained: dict[str, Path], tmp_path: Path) -> None:
+    exports.export(trained["motion"], "flow", tmp_path / "backbone.safetensors")
+    network = checkpoints.load_method(trained["motion"]).networks["flow"]
+    found = load_file(tmp_path / "backbone.safetensors")
+    assert found.keys() == network.backbone.state_dict().keys()
+    assert all(torch.equal(found[name], weight) for name, weight in network.backbone.state_dict().items())
+    card = (tmp_path / "backbone.md").read_text()
+    assert "clips float32 (B, 2, 4, 16, 16)" in card
+    assert "the rows of (M, m) are 0.0627451, 0, -8; 0, 0.0627451, -8" in card  # bound 20 px / 2.5, of 255 steps
+    assert "Apache-2.0" in card and "layer `backbone`" in card
+
+
+def test_a_network_as_a_program_gives_the_same_rows(trained: dict[str, Path], tmp_path: Path) -> None:
+    exports.export(trained["pixels"], "rgb", tmp_path / "network.pt2")
+    clips = torch.rand(3, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    network = checkpoints.load_method(trained["pixels"]).networks["rgb"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["network.json", "network.md", "network.pt2"]
+    rows = torch.export.load(tmp_path / "network.pt2").module()(clips)
+    assert torch.equal(rows, network.embed(clips, "backbone"))
 
 
 def test_exports_that_cannot_be_meant_fail(trained: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="(?s)no flow network.*it has rgb"):
-        checkpoints.export(trained["pixels"], "flow", tmp_path / "backbone.pt")
+        exports.export(trained["pixels"], "flow", tmp_path / "backbone.pt")
     with pytest.raises(UsageError, match="no name for a file of weights"):
-        checkpoints.export(trained["pixels"], "rgb", tmp_path / "backbone.json")
+        exports.export(trained["pixels"], "rgb", tmp_path / "backbone.json")
     with pytest.raises(UsageError, match="no name for a file of weights"):
-        checkpoints.export(trained["pixels"], "rgb", tmp_path)
+        exports.export(trained["pixels"], "rgb", tmp_path)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(Refusal, match="(?s)cannot be written.*where.*file"):
-        checkpoints.export(trained["pixels"], "rgb", tmp_path / "file" / "backbone.pt")
+        exports.export(trained["pixels"], "rgb", tmp_path / "file" / "backbone.pt")
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
 
 

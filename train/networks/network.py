@@ -123,7 +123,7 @@ class Network(nn.Module):
         if layer == CLASSES:
             return self.embed(clips, "head").softmax(dim=1)
         if layer == "backbone" or self.aggregation is None:
-            rows = self.pool(self._maps(clips)).unflatten(0, (len(clips), self._blocks(clips))).mean(dim=1)
+            rows = self.pool(self._maps(clips)).unflatten(0, (-1, self._blocks(clips))).mean(dim=1)
         else:
             rows = at_least_float32(self.aggregation(self.block_maps(clips)))
         if layer == "head":
@@ -138,7 +138,7 @@ class Network(nn.Module):
     def block_maps(self, clips: Tensor) -> Tensor:
         """The backbone's map of each block (B, N, F, h, w), the mean over its time, float32. Raises ValueError as
         `embed`."""
-        return self._maps(clips).mean(dim=2).unflatten(0, (len(clips), self._blocks(clips)))
+        return self._maps(clips).mean(dim=2).unflatten(0, (-1, self._blocks(clips)))
 
     def _blocks(self, clips: Tensor) -> int:
         return clips.shape[2] // self.aggregation.block_length if self.aggregation else 1
