@@ -10,8 +10,8 @@ RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
-override DATA := ARGS CLASSES DATASET FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PYTHON QUERY RECIPE RUN RUNS SCHEDULER SEED \
-    SPLIT STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WORKERS
+override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PYTHON QUERY RECIPE RUN \
+    RUNS SCHEDULER SEED SET SPLIT STEPS STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
 export $(DATA)
@@ -38,6 +38,8 @@ place = given.index("--") if "--" in given else len(given)
 given[place:place] = split("ARGS")
 if given[:2] in (["eval", "compare"], ["eval", "report"], ["eval", "tables"]) and os.environ.get("RUNS"):
     given.append("--runs=" + json.dumps(split("RUNS")))
+if given[0] == "train":
+    given += [f"--set={change}" for change in split("SET")]
 if given[:2] == ["pipeline", "remove"]:
     given.append("--videos=" + json.dumps([os.environ["VIDEO"]]))
 print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
@@ -48,6 +50,7 @@ override RUN_MODULE := @$(PY) -c "$$WITH_ARGS"
 
 # The option $(1) with the variable $(2), where that is set.
 override given = $(if $($(2)),--$(1)="$$$(2)")
+override of_training = $(call given,steps,STEPS) $(call given,epochs,EPOCHS) $(call given,batch,BATCH) $(call given,devices,DEVICES)
 override from_lists = $(call given,split,SPLIT) $(call given,lists,LISTS) $(call given,classes,CLASSES)
 
 # Spinning OpenMP threads make small torch loops ten times slower on a busy machine.
@@ -160,7 +163,7 @@ preview: setup ## Contact sheets of a store as PNG: STORE= [OUT=preview]
 	$(call need,STORE,STORE=/path/to/store)
 	$(RUN_MODULE) pipeline preview --store="$$STORE" --out="$${OUT:-preview}"
 
-preview-clips: setup ## What the network will see, as film strips of an augmented batch (HTML): STORE= [METHOD=infonce RECIPE=small SEED= OUT=preview.html]
+preview-clips: setup ## What the network will see, as film strips of an augmented batch (HTML): STORE= [METHOD=infonce RECIPE=small SEED= SET= OUT=preview.html]
 	$(call need,STORE,STORE=/path/to/store)
 	$(RUN_MODULE) train preview --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --out="$${OUT:-preview.html}" \
 	    $(call given,seed,SEED)
@@ -169,18 +172,18 @@ export: setup ## One stored video for other tools, as .mp4, .npy or a folder of 
 	$(call need,STORE,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,OUT,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)
 	$(RUN_MODULE) pipeline export --out="$$OUT" $(call given,view,VIEW) -- "$$STORE" "$$VIDEO"
 
-pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=infonce RECIPE=small SEED=]
+pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=infonce RECIPE=small SEED= STEPS= EPOCHS= BATCH= DEVICES= SET="key=value ..."]
 	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)
 	$(RUN_MODULE) train pretrain --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --run="$$RUN" \
-	    $(call given,seed,SEED)
+	    $(call given,seed,SEED) $(of_training)
 
-finetune: setup ## Train a run's networks further on labels, or new ones: STORE= RUN= [RECIPE=small OUT=RUN-finetune SEED=]; RECIPE=scratch: STORE= OUT=
+finetune: setup ## Train a run's networks further on labels, or new ones: STORE= RUN= [RECIPE=small OUT=RUN-finetune SEED= STEPS= EPOCHS= BATCH= SET=]; RECIPE=scratch: STORE= OUT=
 	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(if $(RUN),,$(call need,OUT,RUN=runs/mine STORE=/path/to/store))
-	$(RUN_MODULE) train finetune --store="$$STORE" $(call given,run,RUN) --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED)
+	$(RUN_MODULE) train finetune --store="$$STORE" $(call given,run,RUN) --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED) $(of_training)
 
-probe: setup ## A linear classifier on a run's networks, end to end as published: STORE= RUN= [RECIPE=small OUT=RUN-probe SEED=]
+probe: setup ## A linear classifier on a run's networks, end to end as published: STORE= RUN= [RECIPE=small OUT=RUN-probe SEED= STEPS= EPOCHS= BATCH= SET=]
 	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(call need,RUN,RUN=runs/mine STORE=/path/to/store)
-	$(RUN_MODULE) train probe --store="$$STORE" --run="$$RUN" --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED)
+	$(RUN_MODULE) train probe --store="$$STORE" --run="$$RUN" --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED) $(of_training)
 
 evaluate: setup ## Retrieval, probe and report of a run: RUN= STORE=
 	$(call need,RUN,RUN=runs/mine STORE=/path/to/store)$(call need,STORE,RUN=runs/mine STORE=/path/to/store)

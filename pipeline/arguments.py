@@ -40,6 +40,10 @@ class Rule:
     check: Callable[[Any], None]  # raises Wrong
 
 
+class Repeated(Rule):
+    """Of a list whose option is given once for each of its items."""
+
+
 def within(least: float, most: float, note: str = "", *, or_zero: bool = False) -> Rule:
     """Of numbers; nan is never within. or_zero: 0 is, whatever the least; it stands for what `note` tells."""
 
@@ -207,6 +211,7 @@ Pixels = Annotated[float, within(0, 10**6, "0 measures it")]
 Text = Annotated[str, Rule(_check_text)]  # empty for the default
 Name = Annotated[str, Rule(_check_name)]
 Names = Annotated[list[Name], Rule(_check_some)]
+Changes = Annotated[list[Name], Repeated(_check_some)]
 Weights = Annotated[list[Annotated[float, within(0, 10**6)]], Rule(_check_some)]
 Similarity = Annotated[float, within(-1, 1)]
 StorePlace = Annotated[str, Rule(_check_store)]

@@ -23,7 +23,8 @@ TARGETS = {
     "status": "STORE", "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER",
     "verify": "STORE", "bring": "FRAMES STORE FLOWS MANIFEST WORKERS", "preview": "STORE OUT",
     "export": "STORE VIDEO OUT VIEW", "preview-clips": "STORE METHOD RECIPE SEED OUT",
-    "pretrain": "STORE RUN METHOD RECIPE SEED", "evaluate": "RUN STORE", "finetune": "STORE RUN RECIPE OUT SEED",
+    "pretrain": "STORE RUN METHOD RECIPE SEED STEPS EPOCHS BATCH DEVICES", "evaluate": "RUN STORE",
+    "finetune": "STORE RUN RECIPE OUT SEED STEPS EPOCHS BATCH DEVICES",
     "probe": "STORE RUN RECIPE OUT SEED", "compare": "RUNS OUT", "report": "RUNS STORE OUT", "tables": "RUNS OUT",
     "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT",
     "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT", "remove": "STORE VIDEO",
@@ -99,6 +100,14 @@ def test_an_id_that_begins_with_a_dash_is_exported(folder: Path) -> None:
     given = {"STORE": "s", "VIDEO": "-a", "OUT": "o.mp4", "ARGS": "--view flow"}
     assert made(folder, "export", given) == [
         "-m", "pipeline", "export", "--out=o.mp4", "--view", "flow", "--", "s", "-a",
+    ]  # fmt: skip
+
+
+def test_changes_of_a_recipe_are_split_as_a_shell_does(folder: Path) -> None:
+    given = {"STORE": "s", "RUN": "r", "SET": "batch=16 'title=a b' stages.*.steps=3 x=$(shell touch ran)"}
+    assert made(folder, "pretrain", given, by_environment=True)[-6:] == [
+        "--set=batch=16", "--set=title=a b", "--set=stages.*.steps=3", "--set=x=$(shell", "--set=touch",
+        "--set=ran)",
     ]  # fmt: skip
 
 

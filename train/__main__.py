@@ -4,16 +4,16 @@ import sys
 from collections.abc import Callable
 
 from pipeline.commands import console
-from train import commands
+from train import commands, file_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "pretrain": commands.pretrain,
     "finetune": commands.finetune,
     "probe": commands.probe,
     "preview": commands.preview,
-    "verify": commands.verify,
-    "import": commands.import_files,
-    "export": commands.export,
+    "verify": file_commands.verify,
+    "import": file_commands.import_files,
+    "export": file_commands.export,
 }
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def card(network: Network, facts: dict[str, Any], spec: ClipSpec, checkpoint: Pa
         f" width; every {spec.stride}. frame of the view `{shown.view}` as its input `{shown.input}`.",
         f"* Frames: cut by `crop: {spec.crop}`, resized {how}.",
         *_normalisation(facts, spec, stream),
-        f"* Temporal centring, each clip minus its own mean over time: {'yes, within' if network.temporal_centring else 'no'}.",
+        f"* Each clip minus its own mean over time: {'yes, within' if network.temporal_centring else 'no'}.",
         f"* Gives: layer `{layer}`, {network.size(layer)} numbers; videos are compared by the mean over their windows.",
         f"* Trained: method {facts['method']}, stage {facts['stage']}, {facts['step']} steps, seed {facts['seed']},"
         f" recipe {facts['recipe_hash']}.",

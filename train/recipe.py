@@ -15,19 +15,21 @@ from pipeline import yaml_file
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from pipeline.validation import Facts, check
-from train import augment, methods
+from train import augment, methods, overrides, starts
 from train.clips.spec import ClipSpec
+from train.console import tell
 from train.hardware.precision import TF32, TORCHS_TF32
-from train.methods.method import MethodSettings, Start
+from train.methods.method import MethodSettings
 from train.order import OrderSettings
 from train.sampling import AnySampling, Sampling
 from train.sampling.random import Random
 from train.settings import Settings, cannot_be, read, told_as_setting
+from train.starts import GIVEN_RUN
 
 FOLDER = Path(__file__).parent / "recipes"
+FOLDERS_ON_LABELS = ("finetune", "probe")  # whose files are not named after methods
 TAKEN = ("features",)  # a folder of evaluation's, beside those of the stages
 STAGE_NAME = r"^[A-Za-z0-9_-]+$"  # a folder of the run
-GIVEN_RUN = "<run>"  # in `start`: the run that a recipe of fine-tuning is given
 LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -176,6 +178,8 @@ class Recipe(Settings):
         neighbours: Nearest neighbours of held-out videos while training: see `NeighbourSettings`.
         held_out: Classes of held-out videos while training, for stages that classify: see `HeldOutSettings`.
         layer: Of the networks, by whose rows videos are compared, while training and by evaluation: see `Network`.
+        fit_batch: Where a store has fewer training videos than `batch`, the batch becomes as large as they allow, which
+            is told; false: such a store is refused. (The run's recipe has the batch that came of it.)
     """
 
     title: str
@@ -199,6 +203,7 @@ class Recipe(Settings):
     neighbours: NeighbourSettings = NeighbourSettings()
     held_out: HeldOutSettings = HeldOutSettings()
     layer: str = "backbone"
+    fit_batch: bool = Field(default=False, exclude=True)
 
     @field_validator("splits")
     @classmethod
@@ -239,7 +244,12 @@ class Recipe(Settings):
                     with told_as_setting("layer"):
                         refuse_unknown("layer", self.layer, network.layers)
             with told_as_setting(f"stages[{place}].start"):
-                _check_start(stage, {other.name: other.settings for other in self.stages[:place]})
+                starts.check(
+                    stage.method,
+                    stage.settings,
+                    stage.start,
+                    {other.name: other.settings for other in self.stages[:place]},
+                )
         return self
 
     @functools.cached_property
@@ -257,9 +267,11 @@ class Recipe(Settings):
         """The recipe for videos of these classes, in the order of their labels."""
         return self.of_stages([stage.changed(settings=stage.settings.of_classes(names)) for stage in self.stages])
 
-    def of_stages(self, stages: Sequence[StageSettings]) -> Recipe:
-        """The recipe with other stages, checked again. What it says itself, and what by default, is still known."""
-        return Recipe(**{name: getattr(self, name) for name in self.model_fields_set} | {"stages": list(stages)})
+    def of_stages(self, stages: Sequence[StageSettings], **others: Any) -> Recipe:
+        """The recipe with other stages, and other values, checked again. What it says itself, and what by default, is
+        still known."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        return Recipe(**said | others | {"stages": list(stages)})
 
     def precision_of(self, stage: StageSettings) -> Precision:
         return stage.precision or self.precision
@@ -282,24 +294,55 @@ def find(recipe: str, method: str) -> Path:
                 "there is no such recipe", where=recipe, remedy="give a YAML file, or the name of a folder"
             )
         return path
-    known = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+    known = folders()
     if recipe not in known:
         refuse_unknown("recipe", recipe, known, where=str(FOLDER))
-    methods_known = sorted(path.stem for path in (FOLDER / recipe).glob("*.yaml"))
-    if method not in methods_known:
-        refuse_unknown(f"method in recipe {recipe}", method, methods_known, where=str(FOLDER / recipe))
-    return FOLDER / recipe / f"{method}.yaml"
+    path = FOLDER / recipe / f"{method}.yaml"
+    if not path.is_file():
+        elsewhere = [
+            folder for folder in known if folder not in FOLDERS_ON_LABELS and (FOLDER / folder / path.name).is_file()
+        ]
+        kind = f"method in recipe {recipe}"
+        if elsewhere:
+            raise UsageError(
+                f'unknown {kind} "{method}"',
+                where=str(FOLDER / recipe),
+                remedy=f"RECIPE={' or '.join(elsewhere)} has it",
+            )
+        refuse_unknown(kind, method, methods_of(recipe), where=str(FOLDER / recipe))
+    return path
 
 
-def load(path: Path, seed: int | None = None) -> Recipe:
-    """Read and check a recipe. Raises UsageError naming file, key and nearest spelling; `seed` replaces the file's."""
+def folders() -> list[str]:
+    """Those of train/recipes."""
+    return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+
+
+def methods_of(recipe: str) -> list[str]:
+    """The methods that a folder of train/recipes has a file of."""
+    return sorted(path.stem for path in (FOLDER / recipe).glob("*.yaml"))
+
+
+def load(path: Path, seed: int | None = None, changes: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe. Raises UsageError naming file, key and nearest spelling.
+
+    seed: replaces the file's. changes: see `train.overrides`; what they change is told.
+    """
     try:
         data = yaml_file.read(path, UniqueKeys)
     except ValueError as error:
         raise UsageError(f"the recipe cannot be read: {error}", where=str(path), remedy="it is a YAML file") from error
-    if seed is not None and isinstance(data, dict):
-        data["seed"] = seed
-    return read(Recipe, data, str(path))
+    where = str(path)
+    if isinstance(data, dict):
+        if seed is not None:
+            data["seed"] = seed
+        if changes:
+            data, told = overrides.changed(data, changes)
+            where = f"{path}, changed by {' '.join(f'--set {change}' for change in changes)}"
+    loaded = read(Recipe, data, where)
+    if changes:
+        tell(f"changed in the recipe: {', '.join(told)}")
+    return loaded
 
 
 class RunStage(Facts):
@@ -344,55 +387,3 @@ class _NoAliases(UniqueKeys):
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(problem="it has an alias", problem_mark=self.peek_event().start_mark)
         return super().compose_node(parent, index)
-
-
-def _check_start(stage: StageSettings, earlier: dict[str, MethodSettings]) -> None:
-    for role, start in stage.settings.starts.items():
-        if start.needed and role not in stage.start:
-            raise UsageError(
-                f"{stage.method} needs a trained network as {role}",
-                remedy=f"start: {{{role}: <an earlier stage, or a file>}}",
-            )
-    for role, given in stage.start.items():
-        if role not in stage.settings.starts:
-            refuse_unknown("role", role, stage.settings.starts)
-        if given in earlier:
-            _check_fit(stage.settings.starts[role], earlier[given], role, given)
-        elif given != GIVEN_RUN and not Path(given).is_file():
-            refuse_unknown("earlier stage (and there is no such file)", given, earlier, where=role)
-
-
-def _check_fit(start: Start, given: MethodSettings, role: str, name: str) -> None:
-    """Raises UsageError where an earlier stage lacks what a role starts from, or has it in another form."""
-    if start.stream not in given.networks:
-        raise UsageError(
-            f"stage {name!r} has no {start.stream} network, which {role} is to start from",
-            where=role,
-            remedy=f"it has {', '.join(given.networks)}; give a stage that trains {start.stream}",
-        )
-    found, wanted = given.networks[start.stream], start.network
-    for part in start.takes:
-        if part not in found.parts and part not in given.gives:
-            if part not in start.optional:
-                raise UsageError(
-                    f"stage {name!r} has no {part}, which {role} is to start from",
-                    where=role,
-                    remedy=f"it has {', '.join([*found.parts, *given.gives])}; give another stage",
-                )
-        elif part in start.shapes and given.gives[part] != start.shapes[part]:
-            there, here = (" of length ".join(map(str, shape)) for shape in (given.gives[part], start.shapes[part]))
-            raise UsageError(
-                f"the {part} of {name!r} are {there}, and {role} has {here}",
-                where=role,
-                remedy="the same in both stages",
-            )
-        elif part in wanted.parts and (other := found.unlike(wanted, part)):
-            raise UsageError(
-                f"the network of {name!r} is another one: {other}",
-                where=role,
-                remedy="the same backbone, backbone_settings, pool, head and dim in both",
-            )
-
-
-def _said_elsewhere(key: str, where_instead: str) -> UsageError:
-    return UsageError(f"{key} is not a recipe's to say", where=key, remedy=f"leave it out: {where_instead}")

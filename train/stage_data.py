@@ -6,13 +6,15 @@ import shlex
 from collections.abc import Iterator
 
 from lightning.pytorch import LightningDataModule
+from pydantic import ValidationError
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, counted
 from pipeline.store import VideoStore
 from train import augment, reader
 from train.batches.batch import Batch
 from train.batches.loader import ClipLoader
 from train.batches.planning import Planner, Reading
+from train.console import tell
 from train.hardware import Hardware
 from train.order import OrderSettings
 from train.recipe import Recipe, StageSettings
@@ -117,3 +119,26 @@ def held_out_loader(
     """What it reads of the held-out videos: each once. Raises Refusal as `ClipLoader` does."""
     once = recipe.changed(order=OrderSettings(), accumulate=1)
     return make_loader(once, stage, store, training_set.of_held_out(), hardware, rank, world_size, pin)
+
+
+def fitted(recipe: Recipe, store: VideoStore, devices: int = 1) -> Recipe:
+    """The recipe with batches that its training sets fill, where it allows that by `fit_batch`; which is told.
+
+    A batch becomes the largest one that the videos fill `accumulate` times, that methods take and devices can share.
+    Where there is none, and where batches fit, the recipe stays as it is.
+    """
+    if not recipe.fit_batch:
+        return recipe
+    room = min(len(training_set_of(recipe, stage, store)) for stage in recipe.stages) // recipe.accumulate
+    largest = max(recipe.batch_of(stage) for stage in recipe.stages)
+    if largest <= room:
+        return recipe
+    for batch in range(room - room % devices, 0, -devices):
+        try:
+            stages = [stage.changed(batch=min(stage.batch, batch)) for stage in recipe.stages]
+            smaller = recipe.of_stages(stages, batch=min(recipe.batch, batch))
+        except ValidationError:
+            continue
+        tell(f"a batch of {largest} is more than the {counted(room, 'training video')}: batch {batch} (fit_batch)")
+        return smaller
+    return recipe

@@ -126,10 +126,14 @@ def _add_arguments(parser: jsonargparse.ArgumentParser, function: Callable, desc
     Of a text or path that may be left out it would also take `null` for None.
     """
     types, own = get_type_hints(function), set[str | int]()
+    annotated = get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
         name, text = parameter.name, _OPTIONAL_TEXT.get(types.get(parameter.name))
         place = parameter.kind is parameter.POSITIONAL_ONLY
-        if place or text:
+        if annotated.get(name) == arguments.Changes | None:
+            own.add(name)
+            parser.add_argument(f"--{name}", action="append", type=str, metavar="KEY=VALUE", help=described.get(name))
+        elif place or text:
             own.add(name)
             optional: dict[str, Any] = {} if parameter.default is parameter.empty else {"default": parameter.default}
             if place and optional:

@@ -17,7 +17,7 @@ from pipeline.storage import sealed
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, last, stop
-from train import checkpoints, commands, stages
+from train import checkpoints, file_commands, stages
 from train.callbacks.metrics import read_lines
 from train.checkpoints import METADATA
 from train.published import files
@@ -57,7 +57,7 @@ def flipped(content: bytes, place: int) -> bytes:
 
 def test_a_run_as_it_was_written_is_whole(whole: Path, run: Path) -> None:
     assert not problems(run) and not problems(whole)
-    assert commands.verify(run) == 0
+    assert file_commands.verify(run) == 0
     shutil.rmtree(run)
     with pytest.raises(Refusal, match="no run here"):
         problems(run)
@@ -76,7 +76,7 @@ def test_any_changed_byte_of_a_checkpoint_is_found(run: Path) -> None:
         checkpoints.read(path)
     [problem] = problems(run)
     assert problem.where == str(path)
-    assert commands.verify(run) == 1
+    assert file_commands.verify(run) == 1
 
 
 def test_changed_bytes_of_files_of_others_are_found(tmp_path: Path) -> None:

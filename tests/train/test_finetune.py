@@ -18,7 +18,7 @@ from pipeline.store import VideoStore
 from tests.train import layouts, runs
 from tests.train.runs import HARDWARE, IN_BATCH, INFONCE
 from tests.train.test_published import published_state
-from train import checkpoints, commands, finetune, stages
+from train import checkpoints, commands, file_commands, finetune, stages
 from train.recipe import FOLDER, Recipe
 
 SHORT = {"name": "rgb", "method": "classify", "steps": 2, "start": {"network": "<run>"}}
@@ -174,7 +174,7 @@ LARGE = ("coclr", "goca", "slic")  # many weights
 )
 def test_published_networks_are_fine_tuned_by_the_recipe_of_their_paper(name: str, tmp_path: Path) -> None:
     torch.save({"state_dict": PUBLISHED[name](), "epoch": 1}, tmp_path / "rgb.pth.tar")
-    commands.import_files(tmp_path / "run", rgb=tmp_path / "rgb.pth.tar")
+    file_commands.import_files(tmp_path / "run", rgb=tmp_path / "rgb.pth.tar")
     listed = ("finetune", "probe") if (FOLDER / "probe" / f"{name}.yaml").is_file() else ("finetune",)
     for folder in listed:
         found = begun(finetune.find(folder, name), tmp_path / "run", ["rgb"]).of_classes(["a", "b", "c"])

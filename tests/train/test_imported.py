@@ -16,7 +16,7 @@ from tests.train import layouts, runs
 from tests.train.steps import CHANNELS
 from tests.train.test_published import published_state
 from tests.train.test_published_layouts import GOCA, R21D, S3D
-from train import checkpoints, commands, imported, provenance, stages
+from train import checkpoints, file_commands, imported, provenance, stages
 from train.checkpoints import METADATA
 from train.clustering.prototypes import Prototypes
 from train.imported import import_run
@@ -35,7 +35,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Path) -> None:
-    commands.import_files(tmp_path / "run", **files, pretraining="ucf101")
+    file_commands.import_files(tmp_path / "run", **files, pretraining="ucf101")
     made_by = {"rgb": "coclr", "flow": "infonce"}
     for stream, path in files.items():
         state = torch.load(path, weights_only=True)["state_dict"]
@@ -57,8 +57,8 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
 
 
 def test_an_imported_infonce_file_is_exported_tensor_for_tensor(files: dict[str, Path], tmp_path: Path) -> None:
-    commands.import_files(tmp_path / "run", flow=files["flow"])
-    commands.export(stages.checkpoint_path(tmp_path / "run", "flow"), tmp_path / "out.pth.tar", layout="coclr")
+    file_commands.import_files(tmp_path / "run", flow=files["flow"])
+    file_commands.export(stages.checkpoint_path(tmp_path / "run", "flow"), tmp_path / "out.pth.tar", layout="coclr")
     state, back = (
         torch.load(path, weights_only=True)["state_dict"] for path in (files["flow"], tmp_path / "out.pth.tar")
     )
@@ -79,7 +79,7 @@ def test_what_we_train_is_exported_as_the_papers_do(
     loaded = runs.load(tmp_path / "recipe.yaml", first, stage, clips=clips)
     runs.run(loaded, store, tmp_path / "run")
     path = stages.checkpoint_path(tmp_path / "run", "only")
-    commands.export(path, tmp_path / "out.pth.tar", layout="coclr")
+    file_commands.export(path, tmp_path / "out.pth.tar", layout="coclr")
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     trained = checkpoints.load_method(path)
     assert torch.equal(
@@ -104,7 +104,7 @@ def test_goca_is_exported_with_its_heads_and_prototypes(store: VideoStore, tmp_p
     )
     runs.run(loaded, store, tmp_path / "run")
     path = stages.checkpoint_path(tmp_path / "run", "both")
-    commands.export(path, tmp_path / "out.pth.tar", layout="goca")
+    file_commands.export(path, tmp_path / "out.pth.tar", layout="goca")
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     own = set() if shared else {name for name in back if name.startswith("module.projection_head_flow.")}
     assert back.keys() - own == layouts.of_list(GOCA).keys() and bool(own) is not shared
@@ -114,7 +114,7 @@ def test_goca_is_exported_with_its_heads_and_prototypes(store: VideoStore, tmp_p
     flow = trained.networks["flow"].backbone.layer4[1].conv2[0][3].weight
     assert torch.equal(back["module.video_network_flow.layer4.1.conv2.0.3.weight"], flow)
     with pytest.raises(Refusal, match="(?s)coclr is of InfoNCE.*: goca"):
-        commands.export(path, tmp_path / "other.pth", layout="coclr")
+        file_commands.export(path, tmp_path / "other.pth", layout="coclr")
 
 
 def test_slic_is_exported_with_its_head(store: VideoStore, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_slic_is_exported_with_its_head(store: VideoStore, tmp_path: Path) -> No
     clips, sampling = {"length": 4, "stride": 1, "size": [16, 16]}, {"name": "cluster"}
     runs.run(runs.load(tmp_path / "recipe.yaml", stage, clips=clips, sampling=sampling), store, tmp_path / "run")
     path = stages.checkpoint_path(tmp_path / "run", "slic")
-    commands.export(path, tmp_path / "out.pth.tar", layout="slic")
+    file_commands.export(path, tmp_path / "out.pth.tar", layout="slic")
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     assert back.keys() == layouts.slic().keys()
     network = checkpoints.load_method(path).networks["rgb"]
@@ -138,15 +138,15 @@ def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path:
     runs.run(loaded, store, tmp_path / "run")
     path = runs.last(tmp_path / "run")
     with pytest.raises(Refusal, match="(?s)InfoNCE, UberNCE and CoCLR.*: infonce"):
-        commands.export(path, tmp_path / "out.pth", layout="coclr")
+        file_commands.export(path, tmp_path / "out.pth", layout="coclr")
     with pytest.raises(Refusal, match="(?s)slic is of one network on r3d-18 with SLIC's head.*: infonce"):
-        commands.export(path, tmp_path / "out.pth", layout="slic")
+        file_commands.export(path, tmp_path / "out.pth", layout="slic")
     with pytest.raises(UsageError, match='(?s)unknown layout "vico"'):
-        commands.export(path, tmp_path / "out.pth", layout="vico")
+        file_commands.export(path, tmp_path / "out.pth", layout="vico")
     with pytest.raises(Refusal, match="(?s)goca is of GOCA on rgb, flow.*: infonce.*leave out --layout"):
-        commands.export(path, tmp_path / "out.pth", layout="goca")
+        file_commands.export(path, tmp_path / "out.pth", layout="goca")
     with pytest.raises(UsageError, match="either a stream's backbone or a whole layout"):
-        commands.export(path, tmp_path / "out.pth")
+        file_commands.export(path, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 
 
@@ -155,8 +155,8 @@ def test_a_network_whose_centring_the_layouts_do_not_know_is_refused(store: Vide
     runs.run(runs.load(tmp_path / "recipe.yaml", centred), store, tmp_path / "run")
     for layout in imported.WRITTEN:
         with pytest.raises(Refusal, match="(?s)the layout knows no temporal centring.*leave out --layout"):
-            commands.export(runs.last(tmp_path / "run"), tmp_path / "out.pth", layout=layout)
-    commands.export(runs.last(tmp_path / "run"), tmp_path / "bare.pt", stream=centred["settings"]["stream"])
+            file_commands.export(runs.last(tmp_path / "run"), tmp_path / "out.pth", layout=layout)
+    file_commands.export(runs.last(tmp_path / "run"), tmp_path / "bare.pt", stream=centred["settings"]["stream"])
 
 
 def test_what_cannot_be_a_run_is_refused_and_nothing_is_written(files: dict[str, Path], tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fine_tuned_network_is_imported_whole(
     fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    commands.import_files(tmp_path / "run", rgb=fine_tuned)
+    file_commands.import_files(tmp_path / "run", rgb=fine_tuned)
     assert "left out" not in capsys.readouterr().err
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
     network, fresh = checkpoints.load_method(path).networks["rgb"], checkpoints.untrained(path).networks["rgb"]
@@ -230,7 +230,7 @@ def filled_with(network: torch.nn.Module, prefix: str) -> bool:
 
 def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rgb = saved(tmp_path, "rgb", layouts.predictive("18"))
-    commands.import_files(tmp_path / "run", rgb=rgb)
+    file_commands.import_files(tmp_path / "run", rgb=rgb)
     told = " ".join(capsys.readouterr().err.split())
     assert "left out" not in told and "no running statistics" in told
     path = stages.checkpoint_path(tmp_path / "run", "rgb")
@@ -248,7 +248,7 @@ def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.Captu
         stream: saved(tmp_path, stream, layouts.predictive("18", channels=channels, statistics=True))
         for stream, channels in (("rgb", 3), ("flow", 2))
     }
-    commands.import_files(tmp_path / "run", **files)
+    file_commands.import_files(tmp_path / "run", **files)
     assert "statistics" not in capsys.readouterr().err
     for stream, given in files.items():
         path = stages.checkpoint_path(tmp_path / "run", stream)
@@ -266,9 +266,9 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
         saved(tmp_path, name, state)
         for name, state in (("goca", layouts.of_list(GOCA)), ("vicc", layouts.of_list(R21D)), ("slic", layouts.slic()))
     )
-    commands.import_files(tmp_path / "rgb", rgb=goca)
+    file_commands.import_files(tmp_path / "rgb", rgb=goca)
     assert "1000 prototypes are left out" in " ".join(capsys.readouterr().err.split())
-    commands.import_files(tmp_path / "both", rgb=goca, flow=goca)
+    file_commands.import_files(tmp_path / "both", rgb=goca, flow=goca)
     assert "left out" not in capsys.readouterr().err
     path = stages.checkpoint_path(tmp_path / "both", "goca")
     method = checkpoints.load_method(path)
@@ -277,17 +277,17 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
         assert filled_with(network, prefix) and network.size(checkpoints.metadata(path)["layer"]) == 2048
         assert (network.head[6].weight == layouts.number("module.projection_head.6.weight")).all()
     assert (method.prototypes.weight == layouts.number("module.prototypes.weight")).all()
-    commands.export(path, tmp_path / "back.pth.tar", layout="goca")
+    file_commands.export(path, tmp_path / "back.pth.tar", layout="goca")
     given, back = (torch.load(file, weights_only=True)["state_dict"] for file in (goca, tmp_path / "back.pth.tar"))
     assert given.keys() == back.keys() and all(torch.equal(given[name], back[name]) for name in given)
-    commands.import_files(tmp_path / "one", flow=vicc)
+    file_commands.import_files(tmp_path / "one", flow=vicc)
     assert "left out" not in capsys.readouterr().err
     method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow"))
     network = method.networks["flow"]
     assert filled_with(network, "encoder_q.0.") and network.in_channels == 3
     assert (method.parts["prototypes"].weight == layouts.number("prototypes.weight")).all()
     assert (network.head[2].weight == layouts.number("encoder_q.4.weight")).all()
-    commands.import_files(tmp_path / "other", rgb=slic)
+    file_commands.import_files(tmp_path / "other", rgb=slic)
     told = " ".join(capsys.readouterr().err.split())
     assert "normalised by ImageNet's statistics, as SLIC does it on all data sets but Kinetics" in told
     path = stages.checkpoint_path(tmp_path / "other", "rgb")
@@ -295,10 +295,10 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     assert filled_with(network, "") and (network.head[1].running_var == layouts.number("bn_proj.running_var")).all()
     assert (facts["clips"]["length"], facts["layer"], network.size("head")) == (16, "head", 128)
     assert list(checkpoints.starting_weights(path, RGB)) == ["backbone"]  # the head is of another form
-    commands.export(path, tmp_path / "again.pth.tar", layout="slic")
+    file_commands.export(path, tmp_path / "again.pth.tar", layout="slic")
     given, back = (torch.load(file, weights_only=True)["state_dict"] for file in (slic, tmp_path / "again.pth.tar"))
     assert given.keys() == back.keys() and all(torch.equal(given[name], back[name]) for name in given)
-    commands.import_files(tmp_path / "kinetics", rgb=slic, pretraining="kinetics400")
+    file_commands.import_files(tmp_path / "kinetics", rgb=slic, pretraining="kinetics400")
     assert not capsys.readouterr().err
     found = checkpoints.metadata(stages.checkpoint_path(tmp_path / "kinetics", "rgb"))["clips"]["statistics"]
     assert (facts["clips"]["statistics"], found) == ("imagenet", "kinetics")
@@ -320,7 +320,7 @@ def test_vicc_goes_on_from_its_published_files_and_writes_such(tmp_path: Path, b
     facts = provenance.described(loaded, loaded.stages[0]) | {"step": 7, "finished": True}
     content = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
     checkpoints.write(content, tmp_path / "last.ckpt")
-    commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth.tar", layout="vicc")
+    file_commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth.tar", layout="vicc")
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     wanted = {name: tensor for name, tensor in state.items() if not name.startswith("second.")}
     wanted |= {name.replace("encoder_q.", "second."): tensor for name, tensor in wanted.items() if "encoder_q" in name}
@@ -335,14 +335,16 @@ def test_what_vicc_s_layout_does_not_hold_is_refused(store: VideoStore, tmp_path
     runs.run(runs.load(tmp_path / "recipe.yaml", runs.IN_BATCH | {"steps": 1}, vicc), store, tmp_path / "run")
     for stage, method in (("pixels", "infonce"), ("prototypes", "vicc")):
         with pytest.raises(Refusal, match=f"(?s)of ViCC, both streams on the same of s3d, r2plus1d-10.*: {method}"):
-            commands.export(stages.checkpoint_path(tmp_path / "run", stage), tmp_path / "out.pth.tar", layout="vicc")
+            file_commands.export(
+                stages.checkpoint_path(tmp_path / "run", stage), tmp_path / "out.pth.tar", layout="vicc"
+            )
     assert not (tmp_path / "out.pth.tar").exists()
 
 
 def test_networks_that_saw_other_clips_do_not_make_one_run(tmp_path: Path) -> None:
     given = {"rgb": saved(tmp_path, "vicc", layouts.of_list(R21D)), "flow": saved(tmp_path, "slic", layouts.slic())}
     with pytest.raises(Refusal, match=r"(?s)clips of other kinds.*vicc\.pth\.tar \(vicc\), .*slic\.pth\.tar \(slic\)"):
-        commands.import_files(tmp_path / "run", **given)
+        file_commands.import_files(tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
 
 
@@ -369,7 +371,7 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
 ) -> None:
     trunk = {name: t for name, t in layouts.slic().items() if not name.startswith(("fc", "bn_proj"))}
     path = saved(tmp_path, "trunk", trunk | {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)})
-    commands.import_files(tmp_path / "run", rgb=path)
+    file_commands.import_files(tmp_path / "run", rgb=path)
     told = " ".join(capsys.readouterr().err.split())
     assert "fc.weight, fc.bias are left out: no part of the layout slic" in told
     method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "run", "rgb"))
@@ -378,4 +380,4 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
 
 def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match='(?s)unknown layout "dpc".*known: coclr, vicc, goca, slic'):
-        commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="dpc")
+        file_commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="dpc")

@@ -25,7 +25,7 @@ from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
-from train import checkpoints, commands, stages
+from train import beginning, checkpoints, commands, stages
 from train.__main__ import COMMANDS
 from train.stage_data import training_set_of
 
@@ -139,7 +139,9 @@ def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call
 
     code, out, _ = call("export", "--checkpoint", path, "--stream", "rgb", "--out", tmp_path / "rgb.pt")
     assert code == 0
-    assert out == f"wrote the rgb backbone to {tmp_path / 'rgb.pt'} and its description to {tmp_path / 'rgb.json'}\n"
+    assert (
+        out == f"wrote the rgb backbone to {tmp_path / 'rgb.pt'}, and what it is to {tmp_path / 'rgb'}.json and .md\n"
+    )
     assert torch.load(tmp_path / "rgb.pt", weights_only=True).keys() == (
         checkpoints.load_method(path).networks["rgb"].backbone.state_dict().keys()
     )
@@ -286,6 +288,6 @@ def test_training_on_fewer_videos_than_were_stored_is_told(
     gone = store.videos[3]
     shutil.rmtree(layout.video_folder(root, gone))
     recipe, opened = runs.load(tmp_path / "recipe.yaml", IN_BATCH), open_store(root)
-    commands._tell_of_beginning(recipe, opened, training_set_of(recipe, recipe.stages[0], opened), tmp_path / "run")
+    beginning.tell_of(recipe, opened, training_set_of(recipe, recipe.stages[0], opened), tmp_path / "run")
     told = f"1 videos that were stored are gone, and nobody removed them by a command: '{gone}'"
     assert told in capsys.readouterr().err
