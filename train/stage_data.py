@@ -38,7 +38,9 @@ class StageData(LightningDataModule):
 
     def held_out(self) -> Iterator[Batch]:
         """This rank's share of whole batches of the held-out videos, the same every time."""
-        loader = held_out_loader(*self.made_of, *self._place)
+        recipe, stage, store, training_set, hardware = self.made_of
+        once, held_out = of_held_out(recipe, training_set)
+        loader = make_loader(once, stage, store, held_out, hardware, *self._place)
         try:
             yield from loader
         finally:
@@ -106,19 +108,9 @@ def make_loader(
     return ClipLoader(planner, order, executor, rank, world_size, pin)
 
 
-def held_out_loader(
-    recipe: Recipe,
-    stage: StageSettings,
-    store: VideoStore,
-    training_set: TrainingSet,
-    hardware: Hardware,
-    rank: int = 0,
-    world_size: int = 1,
-    pin: bool = False,
-) -> ClipLoader:
-    """What it reads of the held-out videos: each once. Raises Refusal as `ClipLoader` does."""
-    once = recipe.changed(order=OrderSettings(), accumulate=1)
-    return make_loader(once, stage, store, training_set.of_held_out(), hardware, rank, world_size, pin)
+def of_held_out(recipe: Recipe, training_set: TrainingSet) -> tuple[Recipe, TrainingSet]:
+    """What a loader of the held-out videos is made of: it reads each once."""
+    return recipe.changed(order=OrderSettings(), accumulate=1), training_set.of_held_out()
 
 
 def fitted(recipe: Recipe, store: VideoStore, devices: int = 1) -> Recipe:

@@ -43,7 +43,7 @@ from train.hardware.precision import tf32
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.recipe import Precision, Recipe, StageSettings
-from train.stage_data import StageData, held_out_loader, make_loader, training_set_of
+from train.stage_data import StageData, make_loader, of_held_out, training_set_of
 from train.training_set import TrainingSet
 
 for library in ("lightning.pytorch", "lightning.fabric"):
@@ -84,7 +84,8 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
         loader.close()
         _check_last_batch(stage, loader.order.last)
         if stage.settings.optimiser.schedule == "plateau":
-            held_out_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices).close()
+            once, held_out = of_held_out(recipe, training_set)
+            make_loader(once, stage, store, held_out, hardware, world_size=hardware.devices).close()
 
 
 def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:

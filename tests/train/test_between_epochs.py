@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import train  # noqa: F401  (before torch and lightning)
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -27,42 +26,28 @@ from train.backbones import BACKBONES
 from train.between_epochs import Grouping, Plateau
 from train.methods import METHODS
 from train.methods.meters import Meter
-from train.methods.method import Method, MethodSettings
-from train.networks.network import Network
-from train.networks.settings import NetworkSettings
-from train.optim import configured
+from train.methods.method import Method
+from train.methods.one_network import OneNetwork, OneNetworkSettings
 
 GROUPS = 3
 
 
-class ToySettings(MethodSettings, NetworkSettings):
+class ToySettings(OneNetworkSettings):
     every: int = 2
 
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
         return {"rgb": (0,)}
 
-    @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {"rgb": self}
-
     def check_batch(self, global_batch: int) -> None:
         pass
 
 
-class Toy(Method):
+class Toy(OneNetwork):
     """Rows of a group come near its axis. The groups come from the weights as they are before every other epoch."""
 
     Settings = ToySettings
     settings: ToySettings
-
-    def __init__(self, settings: ToySettings, channels: Mapping[str, int]) -> None:
-        super().__init__(settings, channels)
-        self.network = settings.build(channels["rgb"])
-
-    @property
-    def networks(self) -> dict[str, Network]:
-        return {"rgb": self.network}
 
     def meters(self, global_batch: int) -> dict[str, Meter]:
         return {}
@@ -74,9 +59,6 @@ class Toy(Method):
         rows = self.network(batch.view("rgb", 0))
         groups = batch.groups % rows.shape[1]  # held-out videos have none
         return {"loss": 1 - rows.gather(1, groups[:, None]).mean(), "group": groups.double().mean()}
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings.optimiser, self.parameters(), self.trainer)
 
 
 class ByWeights(Grouping):

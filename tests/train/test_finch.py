@@ -249,3 +249,12 @@ def test_finch_fails_on_the_first_row_that_is_not_finite(value: float) -> None:
 def test_finch_fails_on_an_unknown_metric() -> None:
     with pytest.raises(ValueError, match="'cosin'.*'cosine'"):
         finch(draw(9, 4, seed=0), metric="cosin")  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_partitions() -> None:
+    """All of them, and one of a number of clusters: the features' device is where it runs."""
+    rows = torch.from_numpy(draw(3000, 32, seed=8).astype(np.float32))
+    for asked in ({}, {"clusters": 7}):
+        ours, theirs = finch(rows, **asked), finch(rows.cuda(), **asked)
+        assert ours.counts == theirs.counts and np.array_equal(ours.labels, theirs.labels)

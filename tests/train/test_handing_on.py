@@ -21,13 +21,12 @@ from train import stages
 from train.clustering.prototypes import Prototypes
 from train.methods import METHODS
 from train.methods.meters import Meter
-from train.methods.method import Method, MethodSettings, Start
-from train.networks.network import Network
-from train.networks.settings import NetworkSettings
+from train.methods.method import Method, Start
+from train.methods.one_network import OneNetwork, OneNetworkSettings
 from train.optim import configured
 
 
-class ToySettings(MethodSettings, NetworkSettings):
+class ToySettings(OneNetworkSettings):
     """prototypes: how many; 0: none. takes: whether a stage may start without them."""
 
     prototypes: int = 3
@@ -36,10 +35,6 @@ class ToySettings(MethodSettings, NetworkSettings):
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
         return {"rgb": (0,)}
-
-    @property
-    def networks(self) -> dict[str, NetworkSettings]:
-        return {"rgb": self}
 
     @property
     def gives(self) -> Mapping[str, tuple[int, ...]]:
@@ -54,7 +49,7 @@ class ToySettings(MethodSettings, NetworkSettings):
         pass
 
 
-class Toy(Method):
+class Toy(OneNetwork):
     """Clips come near their nearest prototype."""
 
     Settings = ToySettings
@@ -62,12 +57,7 @@ class Toy(Method):
 
     def __init__(self, settings: ToySettings, channels: Mapping[str, int]) -> None:
         super().__init__(settings, channels)
-        self.network = settings.build(channels["rgb"])
         self.prototypes = Prototypes(max(settings.prototypes, 1), settings.dim)
-
-    @property
-    def networks(self) -> dict[str, Network]:
-        return {"rgb": self.network}
 
     @property
     def parts(self) -> dict[str, nn.Module]:

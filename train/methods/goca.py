@@ -15,10 +15,10 @@ from pipeline.errors import UsageError
 from train.clustering.classes import class_agreement
 from train.clustering.prototypes import FixedPrototypes, Prototypes, separation
 from train.clustering.sinkhorn import assign
-from train.clustering.watching import AGREEMENT, Watch
+from train.clustering.watching import Watch
 from train.hardware.collectives import gather_rows, own_slice, world_size
 from train.losses.prototypes import swapped_prediction
-from train.methods.meters import Meter
+from train.methods.meters import Meter, agreement
 from train.methods.method import Method, Start
 from train.methods.several_networks import SeveralNetworksSettings
 from train.networks.network import Network
@@ -177,9 +177,7 @@ class GOCA(Method):
         if len(self.assigned_streams) == 1:
             return {}
         one, two = self.assigned_streams
-        guessing = f"guessing gives {100 / self.settings.prototypes:.3g} %"
-        meaning = f"the share of clips whose largest prototype is the same in {one} and {two}; {guessing}"
-        return {AGREEMENT: Meter("streams agree", meaning)}
+        return agreement(one, two, self.settings.prototypes)
 
     def setup(self, stage: str) -> None:
         """Fixed prototypes are placed once, by the first rank, unless a checkpoint or an earlier stage brought them."""

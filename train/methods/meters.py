@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from train.clustering.watching import AGREEMENT
+
 
 @dataclass(frozen=True)
 class Meter:
@@ -38,3 +40,9 @@ def positive(kind: str) -> dict[str, Meter]:
         f"the share of clips that rank a positive first: the other clip of their own video, or {kind} in the queue"
     )
     return {"positive_top1": Meter("a positive first", meaning)}
+
+
+def agreement(one: str, other: str, prototypes: int) -> dict[str, Meter]:
+    """Of `stream_agreement`, where clips of two streams are assigned to so many prototypes."""
+    meaning = f"the share of clips whose largest prototype is the same in {one} and {other}"
+    return {AGREEMENT: Meter("streams agree", f"{meaning}; guessing gives {100 / prototypes:.3g} %")}

@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from pipeline.errors import UsageError
 from train.clustering.prototypes import Prototypes
 from train.clustering.sinkhorn import assign
-from train.clustering.watching import AGREEMENT, Watch
+from train.clustering.watching import Watch
 from train.hardware.collectives import encode_shuffled, own_slice, world_size
 from train.losses.prototypes import swapped_prediction
-from train.methods.meters import Meter
+from train.methods.meters import Meter, agreement
 from train.methods.method import Method, MethodSettings, Start
 from train.networks.heads import HEADS, Head
 from train.networks.network import Network
@@ -196,8 +196,7 @@ class ViCC(Method):
             )
         }
         if other is not None:
-            meaning = f"the share of clips that are assigned to the same prototype in {self.settings.stream} and"
-            found[AGREEMENT] = Meter("streams agree", f"{meaning} {other.stream}; guessing gives {100 / count:.3g} %")
+            found |= agreement(self.settings.stream, other.stream, count)
         return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
