@@ -130,13 +130,13 @@ def _check_root(root: Path, attributes: dict[str, Any]) -> None:
         raise Refusal(
             f"the store has schema version {attributes['schema']}; this costream reads up to {layout.SCHEMA}",
             where=str(root),
-            remedy="read it with the costream that wrote it, or a later one",
+            remedy="read it with a later costream",
         )
     if unknown := sorted(attributes["settings"].keys() - VIEWS.keys() - {"decode"}):
         raise Refusal(
             f"the store has a view {unknown[0]!r}, which this costream does not know",
             where=str(root),
-            remedy=f"read it with the costream that wrote it, or a later one; here are {', '.join(VIEWS)}",
+            remedy=f"read it with a costream that has this view; here are {', '.join(VIEWS)}",
         )
     try:
         ExtractionSettings.from_dict(attributes["settings"])

@@ -81,6 +81,7 @@ def test_a_run_waits_for_the_first_worker(running: RunningScheduler, synthetic_v
         process.wait()
 
 
+@pytest.mark.remedy("give workers this environment (versions included)")
 @pytest.mark.parametrize(
     ("options", "costream", "reason"),
     [
@@ -109,6 +110,11 @@ def test_a_worker_that_cannot_do_the_work_is_refused_by_its_host(
     assert reason in err
     assert "to do: give workers this environment" in err
     assert not list((store / "videos").rglob("c"))
+    running.processes.pop().kill()  # the one that was refused; the other has this environment, and one thread
+    with Client(running.address) as client:
+        wait_for(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1, "the worker to be gone")
+    code, _, err = run("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file)
+    assert code == 0, err
 
 
 def test_what_a_worker_must_see_and_have(
@@ -129,6 +135,7 @@ def test_what_a_worker_must_see_and_have(
     assert admission.when_fit(needs, max, 1, 2) == 2
 
 
+@pytest.mark.remedy("wait until they are through")
 def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
     running: RunningScheduler, tmp_path: Path, extraction_settings: ExtractionSettings
 ) -> None:

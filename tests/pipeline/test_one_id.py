@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pipeline.extraction.journal import Summary
 from pipeline.importers import folder
 from pipeline.store import open_store
@@ -40,6 +42,7 @@ def test_a_stored_video_keeps_its_id_when_neighbours_come_and_go(run: Run, tmp_p
     assert open_store(store).videos == ["walk/a.mov"]
 
 
+@pytest.mark.remedy("`remove` takes out one of them", told=True)
 def test_equal_bytes_under_two_ids_are_told_and_the_remedy_works(run: Run, tmp_path: Path) -> None:
     videos, store = tmp_path / "videos", tmp_path / "store"
     small.write(videos / "walk" / "a.mp4", 0)
