@@ -102,7 +102,7 @@ def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
     when there is none, or when a newer costream wrote it."""
     root = storage.location(path)
     try:
-        content = storage.read_if_there(root / layout.RECORD)
+        content = storage.read_if_there(root / layout.RECORD, storage.LARGEST_RECORD)
         if content is None:
             raise Refusal(
                 "there is no store" if not root.exists() else "this is not a costream store",

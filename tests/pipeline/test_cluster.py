@@ -104,16 +104,19 @@ def test_a_worker_that_cannot_do_the_work_is_refused_by_its_host(
     with Client(running.address) as client:
         client.wait_for_workers(2)
     store = tmp_path / "store"
-    code, _, err = run("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file)
+    command = ("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file, *LIKE_THE_STORE)
+    code, _, err = run(*command)
     assert code == 1
     assert "not all workers can do this work:     127.0.0.1 (tcp://127.0.0.1:" in err
     assert reason in err
     assert "to do: give workers this environment" in err
     assert not list((store / "videos").rglob("c"))
-    running.processes.pop().kill()  # the one that was refused; the other has this environment, and one thread
+    refused = running.processes.pop()  # the other has this environment, and one thread
+    refused.kill()
+    refused.wait()
     with Client(running.address) as client:
         wait_for(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1, "the worker to be gone")
-    code, _, err = run("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file)
+    code, _, err = run(*command)
     assert code == 0, err
 
 
