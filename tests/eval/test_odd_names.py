@@ -252,7 +252,7 @@ def test_odd_urls_of_stores(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
             "eval", "duplicates", f"--store={store}", "--least=.9", f"--out={len(said)}.csv", *compared
         )
         assert code == 0, (store, err)
-        said[store] = Path(pairs).read_bytes()
+        said[store] = Path(f"{len(said)}.csv").read_bytes()
     assert len(set(said.values())) == 1
     code, _, err = call("pipeline", "export", "--out=a.npy", "--", str(memory), f"{NAMES[0]}/test")
     assert code == 0, err

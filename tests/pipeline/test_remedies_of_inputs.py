@@ -67,6 +67,11 @@ def pipe(folder: Path) -> Path:
             lambda folder: option(arguments.Input, folder),
         ),
         remedies.case(
+            "give a path outside of it",
+            lambda folder: (written(folder / "s" / "zarr.json", ""), option(arguments.OutputFile, folder / "s" / "x")),
+            lambda folder: option(arguments.OutputFile, folder / "x"),
+        ),
+        remedies.case(
             "give the file to write",
             lambda folder: option(arguments.OutputFile, folder),
             lambda folder: option(arguments.OutputFile, folder / "new"),
@@ -381,6 +386,16 @@ def flow_written(folder: Path, name: str) -> None:
             "give one of them: size does not keep the shape of frames, short_side does",
             lambda folder: checked_short_side("rgb", 100, (64, 64)),
             lambda folder: [checked_short_side("rgb", 100, None), checked_short_side("rgb", 0, (64, 64))],
+        ),
+        remedies.case(
+            "write it as 12:00:00",
+            lambda folder: SlurmSettings(walltime="noon").for_workers(1),
+            lambda folder: SlurmSettings(walltime="12:00:00").for_workers(1),
+        ),
+        remedies.case(
+            "write it in one line",
+            lambda folder: option(arguments.Line, "a\nb"),
+            lambda folder: option(arguments.Line, "a b"),
         ),
         remedies.case(
             "write it as 4GB",
