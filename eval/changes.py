@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def by_class(columns: Mapping[str, Sequence[tuple[Path, str]]], stream: str, pro
 def _scores(run: Path, stage: str, stream: str, protocol: str, store: VideoStore) -> list[classes.ClassScore]:
     path = bank_path(run, store, stage, "trained", protocol, stream)
     if not path.is_file():
-        remedy = f"make evaluate RUN={run} STORE={store.root}"
+        remedy = f"make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}"
         raise Refusal("the features of the run are not there", where=str(path), remedy=remedy)
     bank = FeatureBank.load(path)
     refuse_other_videos(bank, store, str(path))

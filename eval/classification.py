@@ -103,7 +103,7 @@ def read_json(path: Path, store: VideoStore) -> Probabilities:
     Raises Refusal for another file, for a path that is none of the store's videos, or is two.
     """
     try:
-        content = parse_json(storage.read_regular(path))
+        content = parse_json(storage.read_regular(path, storage.LARGEST_JSON))
         rows = [entry["mean_prob"] if isinstance(entry, dict) else entry for entry in content.values()]
         values = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
         if not (np.isfinite(values).all() and (values >= 0).all()):

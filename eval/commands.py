@@ -271,7 +271,7 @@ def search(
         place = embed.extracted(asked, query.parent, Path(folder) / "store", settings, workers=1)
         rows = embed.embed(run, place, ["query"], Path(folder), reader, threads)
         found = searching.search({name: bank.features[0] for name, bank in rows.items()}, banks, opened, neighbours)
-        searching.write_page((place, "query", query.name), found, opened, banks, run, out)
+        searching.write_page((place, "query", query), found, opened, banks, run, out)
     console.print(searching.found_table(found).markdown())
     console.print(f"found {len(found)} of {len(next(iter(banks.values())).video_ids)} videos: {out}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def extracted(manifest: Manifest, root: Path, store: Path, settings: ExtractionS
     opened = open_store(store)
     if not len(opened.videos):
         reasons = "; ".join(sorted(set(opened.quarantine.values())))
-        raise Refusal(f"none of the videos can be used: {reasons}", where=str(root), remedy=f"see {store}/quarantine")
+        why = f"none of the videos can be used: {reasons}"
+        raise Refusal(why, where=str(root), remedy=f"see {store / 'quarantine'}")
     return opened
 
 
@@ -111,7 +113,7 @@ def _refuse_without_view(store: VideoStore, view: str, stream: str) -> None:
         raise Refusal(
             f"the run's {stream} network looks at {view}, which the store does not have",
             where=str(store.root),
-            remedy=f"add it: make extract-flow VIDEOS= STORE={store.root} VIEWS={view}",
+            remedy=f"add it: make extract-flow VIDEOS= STORE={shlex.quote(str(store.root))} VIEWS={view}",
         )
 
 

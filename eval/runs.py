@@ -71,7 +71,7 @@ def recipe(run: Path) -> dict[str, Any]:
 def recipe_text(run: Path) -> str:
     """The same as it was written."""
     recipe(run)
-    return storage.read_text(run / RECIPE)
+    return storage.read_text(run / RECIPE, storage.LARGEST_RECORD)
 
 
 def stages(run: Path) -> list[Stage]:

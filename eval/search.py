@@ -127,7 +127,7 @@ def pairs_table(pairs: Sequence[Pair]) -> Table:
 
 
 def write_page(
-    query: tuple[VideoStore, str, str],
+    query: tuple[VideoStore, str, Path],
     found: Sequence[Found],
     store: VideoStore,
     banks: Mapping[str, FeatureBank],
@@ -136,7 +136,7 @@ def write_page(
 ) -> None:
     """Write the query and what was found as one HTML page of moving strips that needs no other file.
 
-    query: its store, its id there, and the name that people know it by.
+    query: its store, its id there, and the file that it was.
     """
     frames = max(int(b.attributes["clip.length"]) * int(b.attributes["clip.stride"]) for b in banks.values())
 
@@ -145,7 +145,8 @@ def write_page(
 
     content = {
         "query": picture(query[0], query[1]),
-        "name": query[2],
+        "file": str(query[2]),
+        "name": query[2].name,
         "found": [(one, picture(store, one.video_id)) for one in found],
         "store": str(store.root),
         "videos": len(next(iter(banks.values())).video_ids),

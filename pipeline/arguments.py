@@ -140,6 +140,12 @@ def _check_text(value: str) -> None:
         _check_name(value)
 
 
+def _check_line(value: str) -> None:
+    _check_text(value)
+    if not value.isprintable():
+        raise Wrong(f"is not one line of text: {value!r}", "write it in one line")
+
+
 def _check_some(value: list[Any]) -> None:
     if not value:
         raise Wrong("is an empty list", "name what is meant, or leave the option out")
@@ -159,6 +165,9 @@ def is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+STORES_FILE = "zarr.json"  # of a store, and of each video in it
+
+
 def _check_output_file(value: Path) -> None:
     if not value.name or value.is_dir():
         raise Wrong(f"is a folder, not a file: {value}", "give the file to write")
@@ -167,6 +176,7 @@ def _check_output_file(value: Path) -> None:
 
 def _check_output_folder(value: Path) -> None:
     _check_output(value)
+    _check_outside(value / "file")
     if os.path.lexists(value) and not value.is_dir():
         raise Wrong(f"is a file, not a folder: {value}", "give a folder, or a path where nothing is yet")
 
@@ -177,6 +187,14 @@ def _check_output(value: Path) -> None:
         raise Wrong(f"is no path of this machine: {value}", "give a path, and copy what is written from there")
     if is_special(value):
         raise Wrong(f"is a device, a pipe or a socket: {value}", "give another path")
+    _check_outside(value)
+
+
+def _check_outside(value: Path) -> None:
+    """What lies in a store is its own: another file there would be taken for a video's, or swept away."""
+    for folder in value.absolute().resolve().parents:
+        if (folder / STORES_FILE).is_file():
+            raise Wrong(f"lies inside the store {folder}: {value}", "give a path outside of it")
 
 
 def _check_store(value: str) -> None:
@@ -209,6 +227,7 @@ Seconds = Annotated[float, within(0, 10**7, "0 waits for ever")]
 Share = Annotated[float, within(0, 0.99)]
 Pixels = Annotated[float, within(0, 10**6, "0 measures it")]
 Text = Annotated[str, Rule(_check_text)]  # empty for the default
+Line = Annotated[str, Rule(_check_line)]  # that stands in a line of its own, such as an option in a job's script
 Name = Annotated[str, Rule(_check_name)]
 Names = Annotated[list[Name], Rule(_check_some)]
 Changes = Annotated[list[Name], Repeated(_check_some)]

@@ -61,7 +61,7 @@ class Manifest:
         """Read a manifest and the class list beside it (without one: the labels, sorted). Raises Refusal by line."""
         path = Path(path)
         try:
-            with open(path, newline="", encoding="utf-8-sig", opener=storage.regular) as file:
+            with storage.open_text(path, newline="") as file:
                 reader = csv.DictReader(file)
                 header = tuple(reader.fieldnames or ())
                 if set(header) != set(COLUMNS):
@@ -71,14 +71,14 @@ class Manifest:
                         remedy=f"the header of a manifest is {','.join(COLUMNS)}",
                     )
                 rows = [_row(path, reader.line_num, record) for record in reader]
-        except (OSError, UnicodeDecodeError) as error:
+            beside = classes_path(path)
+            names = storage.read_text(beside, storage.LARGEST_RECORD).splitlines() if beside.is_file() else []
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise Refusal(
                 f"the manifest cannot be read: {error}",
                 where=str(path),
                 remedy="make one with `python -m pipeline manifest --videos FOLDER --out FILE`",
             ) from error
-        beside = classes_path(path)
-        names = storage.read_text(beside).splitlines() if beside.is_file() else []
         classes = names or sorted({row.label for row in rows if row.label})
         _validate(rows, classes, str(path))
         return cls(rows, classes)
@@ -127,6 +127,9 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
         raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
     for name, like in _alike(classes):
         what = f"class names {ascii(name)} and {ascii(like)} look alike (Unicode's NFC and NFD)"
+        raise Refusal(what, where=where, remedy="give both the same name")
+    for source, like in _alike(list(dict.fromkeys(row.source for row in rows))):
+        what = f"recordings {ascii(source)} and {ascii(like)} look alike (Unicode's NFC and NFD)"
         raise Refusal(what, where=where, remedy="give both the same name")
     for name in classes:
         if name.splitlines() != [name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Spinning OpenMP threads make small torch loops ten times slower on a busy machine; must be set before torch loads.
@@ -15,6 +16,7 @@ import train  # noqa: F401  (mends torchvision before any test imports lightning
 
 # isort: split
 from pipeline import synthetic
+from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
@@ -70,3 +72,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU; set REQUIRE_GPU=1 where there must be one"))
+
+
+@pytest.fixture(autouse=True)
+def met_remedies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that is marked with a remedy must have met it, in an error of this process; `told=True` where the message
+    comes another way, and the test itself looks at it."""
+    marks = [mark for mark in request.node.iter_markers("remedy") if not mark.kwargs.get("told")]
+    if not marks:
+        yield
+        return
+    met: list[str] = []
+    made = Refusal.__init__
+
+    def noted(self: Refusal, what: str, **words: str) -> None:
+        made(self, what, **words)
+        met.append(f"{what}\n{self.remedy}")
+
+    monkeypatch.setattr(Refusal, "__init__", noted)
+    yield
+    for part in [part for mark in marks for part in mark.args]:
+        assert any(part in text for text in met), f"no message told {part!r}"

@@ -40,6 +40,34 @@ $code" "$@"
 fi
 exec {real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
 """
+# The same with a pip: `installed` lists packages, the last one that owns a module last.
+PIP = """#!/bin/sh
+exec {real} - "$@" <<'EOF'
+import pathlib, re, runpy, sys, types
+sys.path.insert(0, {top!r})
+listed = pathlib.Path("installed")
+there = listed.read_text().split()
+arguments = sys.argv[1:]
+if arguments[:2] == ["-m", "pip"]:
+    named = [name for name in arguments[3:] if not name.startswith("-")]
+    if arguments[2] == "uninstall":
+        there = [name for name in there if name not in named]
+    for name in named if arguments[2] == "install" else []:
+        extra = re.search(r"\\[(cpu|gpu)", name)
+        new = [f"faiss-{{extra[1]}}", "opencv-contrib-python", "opencv-python"] if extra else [name.partition("==")[0]]
+        there += [name for name in new if name not in there or "--force-reinstall" in arguments]
+    listed.write_text("\\n".join(there) + "\\n")
+elif arguments[0] == "-c":
+    cv2 = types.ModuleType("cv2")
+    cv2.__version__, cv2.__file__ = "5", "cv2"
+    if [name for name in there if name.startswith("opencv")][-1] == "opencv-contrib-python":
+        cv2.optflow = None
+    sys.modules["cv2"] = cv2
+    from pipeline import environment
+    environment.version = lambda name: "1" if name in there else None
+    exec(arguments[1])
+EOF
+"""
 
 
 @pytest.fixture
@@ -109,6 +137,30 @@ def test_changes_of_a_recipe_are_split_as_a_shell_does(folder: Path) -> None:
         "--set=batch=16", "--set=title=a b", "--set=stages.*.steps=3", "--set=x=$(shell", "--set=touch",
         "--set=ran)",
     ]  # fmt: skip
+
+
+@pytest.mark.remedy("`make repair`, or: pip uninstall opencv", "`make repair`, or: pip uninstall faiss", told=True)
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_repair_puts_mixed_up_packages_right(folder: Path, kind: str) -> None:
+    """With a pip that keeps a list of what is installed, where packages that own the same folder overwrite each
+    other."""
+    other = {"cpu": "gpu", "gpu": "cpu"}[kind]
+    (folder / "pyproject.toml").write_bytes((TOP / "pyproject.toml").read_bytes())
+    (folder / ".venv" / "bin" / "python").write_text(PIP.format(real=shlex.quote(sys.executable), top=str(TOP)))
+    makefile = (folder / "Makefile").read_text()
+    (folder / "Makefile").write_text(makefile.replace("/proc/driver/nvidia/version", str(folder / "driver")))
+    if kind == "gpu":
+        (folder / "driver").touch()
+    (folder / "installed").write_text(f"opencv-contrib-python\nopencv-python\nfaiss-{kind}\nfaiss-{other}\n")
+    python = str(folder / ".venv" / "bin" / "python")
+    check = [python, "-c", "from pipeline import environment as e; e.require_optflow(); e.require_one_faiss()"]
+    wrong = subprocess.run(check, cwd=folder, capture_output=True, text=True)
+    assert "to do: `make repair`" in wrong.stderr
+    done = subprocess.run(["make", "repair"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run(check, cwd=folder).returncode == 0
+    assert {f"faiss-{kind}", "opencv-contrib-python"} <= set((folder / "installed").read_text().split())
+    assert [path.name for path in (folder / ".venv").glob(".installed-*")] == [f".installed-{kind}"]
 
 
 @pytest.mark.parametrize("name", ["ARGS", "RUNS"])

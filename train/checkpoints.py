@@ -309,6 +309,6 @@ def _create(checkpoint: dict[str, Any], path: Path) -> Method:
         raise Refusal(
             "the checkpoint was written by an older version, whose methods were made of other parts",
             where=str(path),
-            remedy="read it with the version that wrote it, or train anew",
+            remedy="give another RUN= to train anew",
         )
     return create(facts["method"], made_with["settings"], made_with["channels"], facts["seed"])

@@ -358,6 +358,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise Refusal(
             "the run is of an older costream, which drew other frames and pixels: its recipe has no `sampling`",
             where=str(path),
-            remedy="continue it with the costream that began it, or give another RUN=; nothing was changed",
+            remedy="give another RUN=; nothing was changed",
         )
     return found

@@ -6,11 +6,12 @@ import contextlib
 import inspect
 import os
 import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import importers
-from pipeline.arguments import Bound, CountOrAll, Input, Name, Positive, StorePlace
+from pipeline.arguments import Bound, CountOrAll, Input, Name, Positive, Seconds, StorePlace
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
 from pipeline.errors import UsageError
 from pipeline.existing import Source, open_source
@@ -20,7 +21,9 @@ from pipeline.manifest import Manifest
 from pipeline.storage import location
 from pipeline.store import open_store
 from pipeline.terminal import marked
+from pipeline.video import watchdog
 from pipeline.video.decode import FrameRateIfKnown
+from pipeline.video.watchdog import watching
 
 
 def bring(
@@ -38,6 +41,7 @@ def bring(
     workers: CountOrAll = 0,
     retry_quarantined: bool = False,
     overwrite: bool = False,
+    time_limit: Seconds = 600.0,
 ) -> int:
     """Bring frames and flow that exist as JPEGs into a store. Safe to repeat: only what is missing is done.
 
@@ -66,15 +70,17 @@ def bring(
         retry_quarantined: Try the videos again that earlier runs refused.
         overwrite: Redo stored videos whose pictures have changed since, and the whole store where it was made with
             other settings or by another major version of the software. Without it, that is refused and told.
+        time_limit: Seconds to wait for a picture to be read or the store to take what is written, in case a disk
+            hangs: then the run ends, and the video lands in quarantine whose picture it was. 0 waits for ever.
     """
     again = _command(locals())
     with contextlib.ExitStack() as stack:
-        existing = _opened(stack, frames, flow, bound, fps, alignment)
+        existing = _opened(stack, frames, flow, bound, fps, alignment, _guard(stack, frames, time_limit))
         said = importers.listed(dataset, existing.place, split=split, lists=lists, classes=classes, manifest=manifest)
         rows, count = manifest_of(existing, said), workers or len(os.sched_getaffinity(0))
         _tell_of_beginning(existing, rows)
         errors.print(f"bringing {len(rows.rows)} videos, {count} threads, into {store}")
-        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite)
+        brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite, time_limit)
     _tell_of_end(brought, store)
     return QUARANTINE_EXIT_CODE if brought.summary.quarantined or brought.summary.in_quarantine else 0
 
@@ -86,14 +92,32 @@ def _opened(
     bound: float,
     fps: float,
     alignment: Literal["auto", "first", "second"],
+    guard: AbstractContextManager[None],
 ) -> Existing:
     """The sources, until the stack closes them. Raises UsageError and Refusal."""
     with errors.status("checking what is there"):
-        opened = stack.enter_context(open_source(frames))
-        flows = stack.enter_context(_flow_source(flow, opened)) if flow else None
-        existing = Existing(opened, flows, bound, fps, alignment)
+        with guard:
+            opened = stack.enter_context(open_source(frames))
+            flows = stack.enter_context(_flow_source(flow, opened)) if flow else None
+        existing = Existing(opened, flows, bound, fps, alignment, guard)
         _ = existing.aligned  # found or refused here, where it is told that something is going on
     return existing
+
+
+def _guard(stack: contextlib.ExitStack, frames: Path, time_limit: float) -> AbstractContextManager[None]:
+    """Of what is read before the first video is stored. A wait for a disk cannot be broken off."""
+
+    def end() -> None:
+        try:
+            errors.print(
+                f"pipeline bring: what is there could not be read within {time_limit:g} s\n  where: {frames}\n  to do:"
+                " see whether its disk answers; `--time_limit 0` waits for ever"
+            )
+        finally:
+            os._exit(1)
+
+    note = marked("note", "yellow", f"{frames} has not been read after {watchdog.QUIET:g} s: its disk may hang")
+    return stack.enter_context(watching(time_limit, end, tell=lambda: errors.print(note)))
 
 
 def _tell_of_beginning(existing: Existing, rows: Manifest) -> None:
@@ -136,6 +160,6 @@ def _command(given: dict[str, Any]) -> str:
     said = {name: value for name, value in given.items() if value != usual[name]}
     options = [
         f"--{name}={shlex.quote(str(said[name]))}"
-        for name in said.keys() - {"workers", "retry_quarantined", "overwrite"}
+        for name in said.keys() - {"workers", "retry_quarantined", "overwrite", "time_limit"}
     ]
     return f"python -m pipeline bring {' '.join(sorted(options))} --retry_quarantined=true"

@@ -166,7 +166,7 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
 
 
 def _prune(work: _Work, dry_run: bool) -> None:
-    if dry_run and storage.read_if_there(work.store / layout.RECORD) is None:
+    if dry_run and storage.read_if_there(work.store / layout.RECORD, storage.LARGEST_RECORD) is None:
         return
     store = open_store(work.store)
     unlisted = sorted(removal.known(store) - {row.video_id for row in as_stored(work.manifest, store).rows})

@@ -39,6 +39,7 @@ from pipeline.show.preview import write_clips, write_contact_sheets
 from pipeline.store import VideoStore, catalogue, compatibility, layout, open_store
 from pipeline.store import verify as verification
 from pipeline.terminal import Terminal, marked
+from pipeline.video import watchdog
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
 from pipeline.video.decode import probe as probe_video
@@ -47,7 +48,6 @@ from pipeline.views import VIEWS
 
 QUARANTINE_EXIT_CODE = 3
 SHOWN = 5  # videos, or groups of them, that a note names
-QUIET = 10.0  # seconds without a further video until that is told
 T = TypeVar("T")
 console = Terminal()
 errors = Terminal(stderr=True)
@@ -173,7 +173,9 @@ def _watched(checked: Iterator[T], store: str, time_limit: float) -> Iterator[T]
     """The same. A wait for a disk cannot be broken off: a long one is told, and one too long ends this process."""
 
     def tell() -> None:
-        errors.print(marked("note", "yellow", f"no further video could be read for {QUIET:g} s: the disk may hang"))
+        errors.print(
+            marked("note", "yellow", f"no further video could be read for {watchdog.QUIET:g} s: the disk may hang")
+        )
 
     def give_up() -> None:
         try:
@@ -184,9 +186,9 @@ def _watched(checked: Iterator[T], store: str, time_limit: float) -> Iterator[T]
         finally:
             os._exit(1)
 
-    with watching(QUIET, tell) as telling, watching(time_limit, give_up) as ending:
+    with watching(time_limit, give_up, tell=tell) as guard:
         while True:
-            with telling, ending:
+            with guard:
                 found = next(checked, None)
             if found is None:
                 return

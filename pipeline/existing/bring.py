@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from pipeline.errors import Refusal
 from pipeline.existing import Jpeg, Source, alignment, jpegs
 from pipeline.existing.alignment import Alignment
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
-from pipeline.extraction.job import RECORD_DIGITS, Outcome, attempt
+from pipeline.extraction.job import RECORD_DIGITS, Outcome, attempt, give_up
 from pipeline.extraction.journal import Summary, journal
 from pipeline.extraction.opening import run_into
 from pipeline.extraction.plan import Stored, changes
@@ -31,7 +33,9 @@ from pipeline.importers.inventory import Extracted
 from pipeline.manifest import Manifest, Video
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter
+from pipeline.video import watchdog
 from pipeline.video.decode import Undecodable
+from pipeline.video.watchdog import WRITES, watching
 from pipeline.views.flow import FLOW, IMPORTED, FlowSettings
 from pipeline.views.rgb import RGB, ImportedRgbSettings
 
@@ -47,7 +51,8 @@ REENCODED = "frames that are no plain baseline colour JPEG of the video's size a
 class Existing:
     """What to bring. fps: of the videos, for pictures know no time; 0 where it is not known. bound: see `settings`.
 
-    alignment: of flow, where a video has as many flow pictures as frames; by default the pictures tell.
+    alignment: of flow, where a video has as many flow pictures as frames; by default the pictures tell. guard: of what
+    is read before the first video is stored, see `watchdog.watching`.
     """
 
     frames: Source
@@ -55,13 +60,15 @@ class Existing:
     bound: float = 20.0
     fps: float = 0.0
     alignment: Alignment | Literal["auto"] = "auto"
+    guard: AbstractContextManager[None] = field(default_factory=contextlib.nullcontext, compare=False)
 
     @functools.cached_property
     def aligned(self) -> Alignment | None:
         """The alignment that is taken; None where it makes no difference. Raises Refusal where it is not known."""
         if self.flow is None or self.alignment != "auto":
             return None if self.alignment == "auto" else self.alignment
-        return alignment.find(self.frames, self.flow, list(self.videos), self.bound)
+        with self.guard:
+            return alignment.find(self.frames, self.flow, list(self.videos), self.bound)
 
     @functools.cached_property
     def settings(self) -> ExtractionSettings:
@@ -94,11 +101,12 @@ class Existing:
         if not self.has(video):
             return []
         try:
-            pictures, pairs = _pictures(self, video.video_id, Counter())
-            record = stored.record
-            found = changes(record.get("file", {}), _identity([(picture,) for picture in pictures]))
-            if self.flow is not None:
-                found += [f"flow {change}" for change in changes(record.get("flow_file", {}), _identity(pairs))]
+            with self.guard:
+                pictures, pairs = _pictures(self, video.video_id, Counter())
+                record = stored.record
+                found = changes(record.get("file", {}), _identity([(picture,) for picture in pictures]))
+                if self.flow is not None:
+                    found += [f"flow {change}" for change in changes(record.get("flow_file", {}), _identity(pairs))]
         except Undecodable as error:
             return [error.reason]
         return found
@@ -144,24 +152,31 @@ def bring(
     reproduce: str,
     retry_quarantined: bool = False,
     overwrite: bool = False,
+    time_limit: float = 0.0,
 ) -> Brought:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     A video that is empty, or whose parts do not fit, lands in quarantine with its reason and with `reproduce`, the
-    command that shows it again. overwrite: redo videos whose pictures have changed, and the whole
-    store where it was made with other settings or other software; without it these are refused. Raises Refusal when
-    nothing can be done (what was just said) or nothing more.
+    command that shows it again. overwrite: redo videos whose pictures have changed, and the whole store where it was
+    made with other settings or other software; without it these are refused. time_limit: seconds that one picture may
+    take to read, or the store to take what is written, until this process is ended: a disk that hangs cannot be broken
+    off; 0 waits for ever. Raises Refusal when nothing can be done (what was just said) or nothing more.
     """
     began = time.perf_counter()
     with run_into(store, existing.settings, manifest, existing, retry_quarantined, overwrite) as found:
         todo, summary = found.todo, found.summary
         brought = Brought(summary)
         if todo:
-            work = functools.partial(_one, existing, store, reproduce)
             with (
                 ExtractionBar(dict.fromkeys(todo, 1), summary.in_quarantine, "bring") as bar,
                 journal(store, len(todo)) as kept,
-                contextlib.closing(_run(work, list(todo.values()), workers)) as outcomes,
+                contextlib.closing(
+                    _run(
+                        functools.partial(_one, existing, store, reproduce, Patience(time_limit, bar.say)),
+                        list(todo.values()),
+                        workers,
+                    )
+                ) as outcomes,
             ):
                 for outcome in noted(outcomes, store, kept, bar):
                     _count(brought, outcome)
@@ -186,23 +201,64 @@ def _count(brought: Brought, outcome: Outcome) -> None:
         brought.noted[outcome.note] = number + 1, first
 
 
-def _one(existing: Existing, store: Path, reproduce: str, video: Video) -> Outcome:
-    writer = VideoWriter(store, video.video_id)
+@dataclass(frozen=True)
+class Patience:
+    """With pictures that do not come and a store that takes nothing, as of a disk that hangs: both are told, and end
+    this process after `time_limit` seconds; 0 waits for ever."""
+
+    time_limit: float
+    say: Callable[[str], None]
+
+    def with_pictures(
+        self, writer: VideoWriter, video: Video, stamp: tuple[int, ...], reproduce: str
+    ) -> AbstractContextManager[AbstractContextManager[None]]:
+        """The video then lands in quarantine, so that the next run goes on without it."""
+
+        def end() -> None:
+            reason = f"no further picture of it could be read for {self.time_limit:g} s"
+            self.say(f"{video.video_id}: {reason}; this run ends, run the same command again to go on")
+            give_up(writer, video, stamp, reproduce, reason)
+
+        return watching(self.time_limit, end, tell=lambda: self._tell(f"{video.video_id}: no further picture was read"))
+
+    def with_store(self, video: Video) -> AbstractContextManager[AbstractContextManager[None]]:
+        def end() -> None:
+            try:
+                what = f"the store took nothing that was written for {self.time_limit:g} s"
+                self.say(f"{video.video_id}: {what}; this run ends: mend its disk, and run the same command again")
+            finally:
+                os._exit(1)
+
+        tell = functools.partial(self._tell, f"{video.video_id}: the store took nothing that was written")
+        return watching(self.time_limit, end, WRITES, tell)
+
+    def _tell(self, what: str) -> None:
+        self.say(f"{what} for {watchdog.QUIET:g} s: its disk may hang")
+
+
+def _one(existing: Existing, store: Path, reproduce: str, patience: Patience, video: Video) -> Outcome:
     notes: Counter[str] = Counter()
     stamp = existing.stamp(video)
-    outcome = attempt(lambda: _store(existing, writer, video, notes), writer, video, stamp, reproduce)
+    with patience.with_store(video) as writes:
+        writer = VideoWriter(store, video.video_id, guard=writes)
+        with patience.with_pictures(writer, video, stamp, reproduce) as reads:
+            outcome = attempt(lambda: _store(existing, writer, video, notes, reads), writer, video, stamp, reproduce)
     if outcome.status == "stored":
         return dataclasses.replace(outcome, stamp=stamp, note="; ".join(sorted(notes)))
     return outcome
 
 
-def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter[str]) -> Outcome:
-    """Store one video whole, and count in `notes` what was done to its pictures beyond the usual."""
-    pictures, pairs = _pictures(existing, video.video_id, notes)
+def _store(
+    existing: Existing, writer: VideoWriter, video: Video, notes: Counter[str], reads: AbstractContextManager[None]
+) -> Outcome:
+    """Store one video whole, and count in `notes` what was done to its pictures beyond the usual. reads: guards what is
+    read of it."""
+    with reads:
+        pictures, pairs = _pictures(existing, video.video_id, notes)
     views = existing.settings.views
     frames = BroughtFrames(views[RGB.name].frame_codec, find_cuts=existing.flow is not None)
     writer.begin()
-    _add(writer, frames, [(picture,) for picture in pictures])
+    _add(writer, frames, [(picture,) for picture in pictures], reads)
     if frames.reencoded:
         notes[REENCODED] = frames.reencoded
     facts: dict[str, Any] = {
@@ -214,7 +270,7 @@ def _store(existing: Existing, writer: VideoWriter, video: Video, notes: Counter
     stored: list[BroughtFrames | BroughtFlow] = [frames]
     if existing.flow is not None and isinstance(settings := views[FLOW.name], FlowSettings):
         flow = BroughtFlow(settings, frames.frame_shape[:2])
-        _add(writer, flow, pairs)
+        _add(writer, flow, pairs, reads)
         facts["flow_file"] = {"path": existing.flow.place(video.video_id), **flow.identity}
         facts["cuts"] = frames.cuts.found()
         stored.append(flow)
@@ -251,10 +307,17 @@ def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list
     return frames, pairs
 
 
-def _add(writer: VideoWriter, view: BroughtFrames | BroughtFlow, pictures: Iterable[tuple[Jpeg, ...]]) -> None:
+def _add(
+    writer: VideoWriter,
+    view: BroughtFrames | BroughtFlow,
+    pictures: Iterable[tuple[Jpeg, ...]],
+    reads: AbstractContextManager[None],
+) -> None:
     encoded = []
     for picture in pictures:
-        encoded.append(view.add(tuple(jpegs.load(jpeg) for jpeg in picture)))
+        with reads:
+            loaded = tuple(jpegs.load(jpeg) for jpeg in picture)
+        encoded.append(view.add(loaded))
         if len(encoded) == FRAMES_AT_ONCE:
             writer.add(view, encoded)
             encoded = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -23,8 +24,9 @@ from pipeline.store import layout
 from pipeline.store import quarantine as quarantine_files
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter, writing_to
+from pipeline.video import watchdog
 from pipeline.video.decode import DecodeSettings, OpenVideo, Undecodable
-from pipeline.video.watchdog import watching
+from pipeline.video.watchdog import WRITES, watching
 from pipeline.views import Extractor
 
 TRACEBACK_LINES = 12
@@ -63,14 +65,21 @@ def extract_video(
     root: folder that the video's path is relative to. settings: as `ExtractionSettings.as_dict` gives them. A video
     that is done again stays as it was until the new one is whole. time_limit: seconds that one frame may take to decode
     before the video is quarantined and this process ends, for a call of FFmpeg cannot be broken off; 0 waits for ever.
+    Who looks from outside is told how long the store takes to write (`watchdog.longest_wait`).
     adding: where the video is stored, only the views that it lacks are computed, and what it has stays as it is. run:
     see `fence.inside`. `seconds` of the outcome: decode, flow, encode, write, total.
     """
     cv2.setNumThreads(1)
-    file = Path(root) / video.path
+    with watching(0, _nothing, WRITES) as writes:
+        writer = VideoWriter(storage.location(store), video.video_id, adding, run, writes)
+        return _extract(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings), time_limit)
+
+
+def _nothing() -> None: ...
+
+
+def _extract(file: Path, writer: VideoWriter, video: Video, settled: ExtractionSettings, time_limit: float) -> Outcome:
     stamp = file_stamp(file)
-    writer = VideoWriter(storage.location(store), video.video_id, adding, run)
-    settled = ExtractionSettings.from_dict(settings)
     before = writer.record()
     lacking = settled.only(settled.views.keys() - before["shapes"].keys()) if before else settled
     if before and not lacking.views:  # a worker that died had done it
@@ -80,19 +89,27 @@ def extract_video(
     except Refusal as refusal:  # not the video's fault: a GPU that is gone, a file of weights that was moved
         return Outcome(video.video_id, "failed", str(refusal), "prepare")
 
-    def give_up() -> None:
-        try:
-            reason = f"it gave no further frame for {time_limit:g} s"
-            with writer.owned():
-                _write_quarantine(writer.root, video, stamp, _probe_command(file), reason, TIME)
-        finally:
-            os._exit(1)
+    def ended() -> None:
+        give_up(writer, video, stamp, _probe_command(file), f"it gave no further frame for {time_limit:g} s")
 
     def store_video() -> Outcome:
-        with watching(time_limit, give_up) as guard:
+        with watching(time_limit, ended) as guard:
             return _store(file, writer, video, settled, views, guard)
 
     return attempt(store_video, writer, video, stamp, _probe_command(file))
+
+
+def give_up(writer: VideoWriter, video: Video, stamp: tuple[int, ...], reproduce: str, reason: str) -> NoReturn:
+    """End this process, from a thread that does not wait, and leave the video in quarantine; not even that where the
+    store does not take it."""
+    late = threading.Timer(watchdog.QUIET, os._exit, (1,))
+    late.daemon = True
+    late.start()
+    try:
+        with writer.owned():
+            _write_quarantine(writer.root, video, stamp, reproduce, reason, TIME)
+    finally:
+        os._exit(1)
 
 
 def attempt(

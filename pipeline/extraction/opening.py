@@ -24,7 +24,7 @@ def joined(path: Path, settings: ExtractionSettings, add_views: bool, overwrite:
 
     Raises Refusal where it lacks one of the views and is to get none.
     """
-    if storage.read_if_there(path / layout.RECORD) is None:
+    if storage.read_if_there(path / layout.RECORD, storage.LARGEST_RECORD) is None:
         return settings
     store = open_store(path)
     both = settings.beside(store.settings)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from pipeline.errors import Refusal
-from pipeline.importers.inventory import Place, folder_of, ids_of, inventory_of, split_folder
+from pipeline.importers.inventory import (
+    Extracted,
+    Place,
+    folder_of,
+    ids_of,
+    inventory_of,
+    split_folder,
+    told_by_extension,
+)
 from pipeline.manifest import Manifest, Video
 
 
@@ -24,6 +32,8 @@ def read(videos: Place) -> Manifest:
             " files as .mp4 .mkv .avi .webm .mov, or without an extension",
         )
     ids = ids_of(videos, paths)
+    if not isinstance(videos, Extracted):
+        notes += told_by_extension(ids)
     rows = [_video(path, ids[path]) for path in paths]
     return Manifest(
         rows, sorted({row.label for row in rows if row.label}, key=lambda name: (name.lower(), name)), tuple(notes)

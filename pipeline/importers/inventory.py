@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,18 @@ def folder_of(place: Place) -> Path:
 def ids_of(place: Place, paths: Iterable[str]) -> dict[str, str]:
     """The id of each video by its path: frames have theirs already, whatever dots it holds."""
     return {path: path for path in paths} if isinstance(place, Extracted) else unique_ids(paths)
+
+
+def told_by_extension(ids: Mapping[str, str]) -> list[str]:
+    """That files here differ in their extension alone, if any do: their ids would be others without each other."""
+    twins = sorted(path for path, video_id in ids.items() if video_id == path and os.path.splitext(path)[1])
+    if not twins:
+        return []
+    return [
+        f"{len(twins):,} files have others beside them whose names differ in the extension alone, and hence have it in"
+        f" their ids: {printable(named(twins, SHOWN))}; without the others they would not. Rename them, or keep ids by"
+        " a manifest (make manifest VIDEOS= OUT=)"
+    ]
 
 
 class Inventory:

@@ -40,7 +40,7 @@ def _is_kinetics(path: Path) -> bool:
     if path.suffix.lower() != ".csv":
         return False
     try:
-        with open(path, newline="", encoding="utf-8-sig", opener=storage.regular) as file:
+        with storage.open_text(path, newline="") as file:
             return "youtube_id" in file.readline()
     except (OSError, UnicodeDecodeError):
         return False
@@ -48,7 +48,7 @@ def _is_kinetics(path: Path) -> bool:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
-        with open(path, newline="", encoding="utf-8-sig", opener=storage.regular) as file:
+        with storage.open_text(path, newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             for row in reader:
                 yield reader.line_num, {(key or "").strip(): value.strip() for key, value in row.items() if value}

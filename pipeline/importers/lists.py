@@ -68,7 +68,7 @@ def of_split(numbers: Mapping[Path, int | None], split: int | None) -> list[Path
 def lines(path: Path) -> list[tuple[int, str]]:
     """Number and text of every line that is not blank, without blanks around it. Raises Refusal."""
     try:
-        with open(path, encoding="utf-8-sig", opener=storage.regular) as file:
+        with storage.open_text(path) as file:
             stripped = [(number, line.strip(" \t\r\n")) for number, line in enumerate(file, start=1)]
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error

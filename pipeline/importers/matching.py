@@ -21,6 +21,7 @@ from pipeline.importers.inventory import (
     spelling,
     split_folder,
     stem,
+    told_by_extension,
 )
 from pipeline.manifest import SPLITS, Manifest, Video
 
@@ -91,7 +92,7 @@ def match(
     taken = set(found.values())
     missing = [entry.path for entry in wanted if entry not in found]
     unlisted = [file for file in files if file not in taken and (extracted or is_surely_video(file))]
-    notes = [*notes, *inventory.of_archives()]
+    notes = [*notes, *inventory.of_archives(), *([] if extracted else told_by_extension(ids))]
     if missing:
         notes.append(f"{len(missing):,} of {len(wanted):,} listed videos are not there: {_some(missing)}")
     if unlisted:

@@ -91,7 +91,7 @@ def rows(path: Path, columns: str = "") -> Iterator[tuple[int, dict[str, str]]]:
     """
     try:
         if path.suffix.lower() == ".csv":
-            with open(path, newline="", encoding="utf-8-sig", opener=storage.regular) as file:
+            with storage.open_text(path, newline="") as file:
                 fields = [name.strip() for name in columns.split(",")] if columns else None
                 objects: list[Any] = list(csv.DictReader(file, fieldnames=fields, skipinitialspace=True))
         elif path.suffix.lower() == ".jsonl":

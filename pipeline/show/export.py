@@ -37,9 +37,9 @@ def export(store: VideoStore, video_id: str, out: Path, view: str = "", advance:
     Refusal for a video that is not there or has nothing to write, for an `out` that is there, and where it cannot be
     written.
     """
-    if out.suffix.lower() not in _WRITERS:
+    if out.suffix.lower() not in _WRITERS or out.name.lower() in _WRITERS:
         raise UsageError(
-            f"a video cannot be exported as {out.suffix!r}",
+            f"a video cannot be exported as {out.suffix or out.name!r}",
             where=str(out),
             remedy="give a name that ends in .mp4 or .npy, or one without ending for a folder of images",
         )

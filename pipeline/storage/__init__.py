@@ -28,6 +28,7 @@ from pipeline.storage.disk import (
     flush_file_system,
     open_own,
     open_regular,
+    open_text,
     read_regular,
     read_text,
     regular,
@@ -36,15 +37,20 @@ from pipeline.storage.disk import (
     writing_aside,
 )
 from pipeline.storage.entry import Entry
+from pipeline.storage.limits import LARGEST_JSON, LARGEST_LIST, LARGEST_RECORD
 from pipeline.storage.objects import ObjectFile, ObjectStore, create_exclusively
 
 __all__ = [
+    "LARGEST_JSON",
+    "LARGEST_LIST",
+    "LARGEST_RECORD",
     "Entry",
     "create_exclusively",
     "exchange",
     "file_digest",
     "flush_file_system",
     "open_regular",
+    "open_text",
     "open_own",
     "read_regular",
     "read_text",
@@ -102,15 +108,15 @@ def open_file(path: Path) -> OpenFile:
     return _place(path).open_file(path)
 
 
-def read(path: Path) -> bytes:
-    """A whole file. Raises OSError, FileNotFoundError where there is none."""
-    return _place(path).read(path)
+def read(path: Path, most: int = LARGEST_LIST) -> bytes:
+    """A whole file. Raises OSError, FileNotFoundError where there is none, and where it has more than `most` bytes."""
+    return _place(path).read(path, most)
 
 
-def read_if_there(path: Path) -> bytes | None:
-    """A whole file, or None where there is none."""
+def read_if_there(path: Path, most: int = LARGEST_LIST) -> bytes | None:
+    """The same, or None where there is none."""
     try:
-        return read(path)
+        return read(path, most)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

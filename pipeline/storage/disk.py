@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TextIO
 
 from pipeline.storage.entry import Entry
+from pipeline.storage.limits import LARGEST_JSON, LARGEST_LIST, within
 
 ASIDE = ".partial"
 TRIES = 100  # of making a folder that other writers remove
@@ -31,8 +32,8 @@ class Disk:
     def open_file(self, path: Path) -> DiskFile:
         return DiskFile(path)
 
-    def read(self, path: Path) -> bytes:
-        return read_regular(path)
+    def read(self, path: Path, most: int) -> bytes:
+        return read_regular(path, most)
 
     def changed(self, path: Path) -> int:
         return path.stat().st_mtime_ns
@@ -120,10 +121,11 @@ class DiskFile:
             os.close(self.descriptor)
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: Path, most: int = LARGEST_LIST) -> bytes:
     """All bytes of a local file. Raises OSError; also for what is no regular file, whose bytes may never come or never
-    end."""
+    end, and for one of more than `most` bytes, before memory is taken for them."""
     with open(path, "rb", opener=regular) as file:
+        within(os.fstat(file.fileno()).st_size, most, path)
         return file.read()
 
 
@@ -132,9 +134,24 @@ def open_regular(path: Path) -> BinaryIO:
     return open(path, "rb", opener=regular)
 
 
-def read_text(path: Path) -> str:
-    """The same as text (UTF-8, a mark at its start is left out). Raises UnicodeDecodeError too."""
-    return read_regular(path).decode("utf-8-sig")
+def open_text(path: Path, newline: str | None = None) -> TextIO:
+    """A local list (UTF-8, a mark at its start is left out), line by line. Raises OSError as `read_regular` does."""
+    return open(path, newline=newline, encoding="utf-8-sig", opener=_list)
+
+
+def _list(path: str, flags: int) -> int:
+    descriptor = regular(path, flags)
+    try:
+        within(os.fstat(descriptor).st_size, LARGEST_LIST, Path(path))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_text(path: Path, most: int = LARGEST_JSON) -> str:
+    """As `read_regular`, but text (UTF-8, a mark at its start is left out). Raises UnicodeDecodeError too."""
+    return read_regular(path, most).decode("utf-8-sig")
 
 
 def require_regular(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from upath import UPath
 
 from pipeline.storage.entry import Entry
+from pipeline.storage.limits import within
 
 
 class ObjectStore:
@@ -21,9 +22,12 @@ class ObjectStore:
     def open_file(self, path: Path) -> ObjectFile:
         return ObjectFile(path)
 
-    def read(self, path: Path) -> bytes:
+    def read(self, path: Path, most: int) -> bytes:
+        """It is asked for its size by what comes: to ask before would be a second request for every record."""
         with _client(path) as (system, name):
-            return system.cat_file(name)
+            content = system.cat_file(name)
+            within(len(content), most, path)
+            return content
 
     def changed(self, path: Path) -> int:
         with _client(path) as (system, name):

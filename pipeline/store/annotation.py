@@ -149,7 +149,7 @@ class OpenSet:
             try:
                 local = storage.is_local(path)
                 file: Any = storage.open_regular(path) if local else io.BytesIO(storage.read(path))
-                line = opened.enter_context(file).readline()
+                line = opened.enter_context(file).readline(storage.LARGEST_RECORD)
                 facts = records.parse_json(line)
                 records.check(records.AnnotationsHead, facts)
                 self.classes: list[str] = facts["classes"]

@@ -130,7 +130,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def read_content(path: Path, kind: type[Facts] = records.CommitRecord) -> tuple[dict[str, Any] | None, bytes]:
     """The same, with all bytes of the file. kind: what it must hold, for the store's own file is another one."""
     try:
-        content = storage.read(path)
+        content = storage.read(path, storage.LARGEST_RECORD)
         record = layout.attributes_of(content)
     except FileNotFoundError:
         raise
@@ -231,7 +231,7 @@ def is_plain(file: storage.Entry) -> bool:
     which `verify` does; on a disk a damaged record of that size shows."""
     if file.size != PLAIN_GROUP or not storage.is_local(file.folder):
         return file.size == PLAIN_GROUP
-    return storage.read_if_there(file.path) in (None, layout.group())
+    return storage.read_if_there(file.path, storage.LARGEST_RECORD) in (None, layout.group())
 
 
 NOTHING = pa.RecordBatch.from_pylist([], COLUMNS)

@@ -16,7 +16,7 @@ def load(root: Path) -> list[str] | None:
     """The classes, or None where none are listed. Raises Refusal when the file is not what was written."""
     path = layout.classes_path(root)
     try:
-        content, known = storage.read_if_there(path), _digests(root)
+        content, known = storage.read_if_there(path, storage.LARGEST_RECORD), _digests(root)
         if content is None and known:
             raise ValueError("is gone, but its digest is there")
         if content is None:
@@ -35,5 +35,5 @@ def load(root: Path) -> list[str] | None:
 
 
 def _digests(root: Path) -> list[str]:
-    content = storage.read_if_there(layout.classes_digest_path(root))
+    content = storage.read_if_there(layout.classes_digest_path(root), storage.LARGEST_RECORD)
     return [] if content is None else content.decode("ascii", "replace").split("\n")

@@ -24,7 +24,7 @@ PATIENCE = 10.0  # seconds that a new run waits; what is waited for takes millis
 
 def holder(store: Path) -> str:
     """What the store's lock says: another text for each run."""
-    return (storage.read_if_there(layout.lock_path(store)) or b"").decode(errors="replace")
+    return (storage.read_if_there(layout.lock_path(store), storage.LARGEST_RECORD) or b"").decode(errors="replace")
 
 
 @contextlib.contextmanager

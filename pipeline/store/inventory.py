@@ -88,9 +88,12 @@ def missing_from_quarantine(root: Path, listed: Inventory) -> list[str]:
 def _is_there(root: Path, quoted: str) -> bool:
     """Whether a video is stored or refused. One whose record is damaged is no missing one."""
     try:
-        if storage.read_if_there(root / "quarantine" / f"{quoted}.json") is not None:
+        if storage.read_if_there(root / "quarantine" / f"{quoted}.json", storage.LARGEST_RECORD) is not None:
             return True
-        return storage.read_if_there(root / "videos" / quoted / layout.RECORD) not in (None, layout.group())
+        return storage.read_if_there(root / "videos" / quoted / layout.RECORD, storage.LARGEST_RECORD) not in (
+            None,
+            layout.group(),
+        )
     except OSError:  # what is no file, such as a folder of that name
         return False
 

@@ -53,7 +53,7 @@ def _remote_lock(store: Path) -> Iterator[None]:
     def beat() -> None:
         while not ended.wait(BEAT):
             with contextlib.suppress(OSError):  # it may come back; a lock that is lost for long shows below
-                if storage.read_if_there(path) == mine:
+                if storage.read_if_there(path, storage.LARGEST_RECORD) == mine:
                     storage.write(path, mine)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -64,7 +64,7 @@ def _remote_lock(store: Path) -> Iterator[None]:
         ended.set()
         thread.join()
         with writing_to(store):
-            if storage.read_if_there(path) != mine:
+            if storage.read_if_there(path, storage.LARGEST_RECORD) != mine:
                 raise Refusal(
                     "another run took this store for abandoned and wrote to it at the same time",
                     where=str(store),
@@ -83,7 +83,7 @@ def _take(store: Path, path: Path, mine: bytes) -> None:
             # Of several that take it over at once the last to write has it, and the others see so in time.
             storage.write(path, mine)
             time.sleep(SETTLING)
-        holder = storage.read_if_there(path)
+        holder = storage.read_if_there(path, storage.LARGEST_RECORD)
         if holder == mine:
             return
         if holder is not None:

@@ -13,7 +13,7 @@ from pipeline.store import layout, records
 def read(root: Path, path: Path) -> dict[str, Any] | None:
     """What is known of a refused video; None where the file went while the quarantine was listed. Raises Refusal."""
     try:
-        content = storage.read_if_there(path)
+        content = storage.read_if_there(path, storage.LARGEST_RECORD)
         return None if content is None else entry(root, path, content)
     except (ValueError, OSError) as error:
         raise Refusal(

@@ -102,7 +102,7 @@ def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
     when there is none, or when a newer costream wrote it."""
     root = storage.location(path)
     try:
-        content = storage.read_if_there(root / layout.RECORD)
+        content = storage.read_if_there(root / layout.RECORD, storage.LARGEST_RECORD)
         if content is None:
             raise Refusal(
                 "there is no store" if not root.exists() else "this is not a costream store",
@@ -130,13 +130,13 @@ def _check_root(root: Path, attributes: dict[str, Any]) -> None:
         raise Refusal(
             f"the store has schema version {attributes['schema']}; this costream reads up to {layout.SCHEMA}",
             where=str(root),
-            remedy="read it with the costream that wrote it, or a later one",
+            remedy="read it with a later costream",
         )
     if unknown := sorted(attributes["settings"].keys() - VIEWS.keys() - {"decode"}):
         raise Refusal(
             f"the store has a view {unknown[0]!r}, which this costream does not know",
             where=str(root),
-            remedy=f"read it with the costream that wrote it, or a later one; here are {', '.join(VIEWS)}",
+            remedy=f"read it with a costream that has this view; here are {', '.join(VIEWS)}",
         )
     try:
         ExtractionSettings.from_dict(attributes["settings"])

@@ -105,7 +105,7 @@ def _quarantined(store: VideoStore, path: Path) -> tuple[str, int, list[Damage]]
     """The file is written from its entry alone, as a record is."""
     name = layout.unquoted(str(path.relative_to(store.root / "quarantine").with_suffix("")))
     try:
-        content = storage.read(path)
+        content = storage.read(path, storage.LARGEST_RECORD)
         entry = quarantine.entry(store.root, path, content)
         entry.pop("digest")
         if layout.quarantine_file(entry) != content:
@@ -131,7 +131,7 @@ def _check(store: VideoStore, folder: Path, labels: frozenset[str] | None) -> tu
 def _bytes(path: Path) -> bytes | None:
     """Of a file; None where it cannot be read."""
     try:
-        return storage.read_if_there(path)
+        return storage.read_if_there(path, storage.LARGEST_RECORD)
     except OSError:
         return None
 

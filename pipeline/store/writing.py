@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +65,11 @@ def add_folders_in_videos(root: Path, video_ids: Collection[str]) -> None:
     videos = root / "videos"
     folders = {videos / layout.quoted(video_id) for video_id in video_ids}
     above = {parent for folder in folders for parent in folder.parents if videos in parent.parents}
-    plain = {parent for parent in above - folders if storage.read_if_there(parent / layout.RECORD) == layout.group()}
+    plain = {
+        parent
+        for parent in above - folders
+        if storage.read_if_there(parent / layout.RECORD, storage.LARGEST_RECORD) == layout.group()
+    }
     for folder in folders:
         if not (above - plain).isdisjoint(folder.parents):
             storage.make_folder(folder)
@@ -87,11 +91,20 @@ class VideoWriter:
     other's place in one step: readers see the old video or the new one. Where a file system cannot, or other videos lie
     in this one's folder, the old one is away for a moment; objects cannot be moved, there `begin` takes it away.
     adding: the video is committed and gets more views. Its record and what that names stay as they are until `commit`
-    replaces the record; so do they after `discard`. run: see `fence.inside`.
+    replaces the record; so do they after `discard`. run: see `fence.inside`. guard: of calls that a disk which hangs
+    lets wait, see `watchdog.watching`.
     """
 
-    def __init__(self, root: Path, video_id: str, adding: bool = False, run: str = "") -> None:
+    def __init__(
+        self,
+        root: Path,
+        video_id: str,
+        adding: bool = False,
+        run: str = "",
+        guard: AbstractContextManager[None] | None = None,
+    ) -> None:
         self.root, self.video_id, self.adding, self.run = root, video_id, adding, run
+        self.guard = guard or contextlib.nullcontext()
         self.folder = layout.video_folder(root, video_id)
         self.apart = storage.is_local(root)
         self.aside = self.folder / f"{STAGED}{uuid.uuid4().hex}.partial"
@@ -110,9 +123,11 @@ class VideoWriter:
         if not self.apart:
             self.discard()
 
-    def owned(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
         """See `fence.inside`."""
-        return fence.inside(self.root, self.run)
+        with self.guard, fence.inside(self.root, self.run):
+            yield
 
     def add(self, view: StoredView, encoded: list[np.ndarray]) -> None:
         """Take the next encoded frames of a view; full shards go to the disk."""
@@ -140,8 +155,9 @@ class VideoWriter:
         record = layout.seal({**facts, **bound, "video_id": self.video_id, "shapes": shapes, "files": files})
         content = layout.group({layout.ATTRIBUTE: record})
         if self.apart:
-            storage.write(self.staged / layout.RECORD, content)
-            storage.flush_file_system(self.staged)
+            with self.guard:
+                storage.write(self.staged / layout.RECORD, content)
+                storage.flush_file_system(self.staged)
         with self.owned():
             if not self.apart:
                 storage.commit(self.folder / layout.RECORD, content)
@@ -199,7 +215,8 @@ class VideoWriter:
         if not self.apart:
             self.discard()
             return
-        storage.remove_folder(self.aside)
+        with self.guard:
+            storage.remove_folder(self.aside)
         if not self._is_committed():  # what was moved in before its record could be written
             with contextlib.suppress(PermissionError):  # another run has the store since
                 self.discard()
@@ -246,7 +263,8 @@ class VideoWriter:
             with self.owned():
                 storage.write(self.staged / name, data)
         else:
-            storage.write(self.staged / name, data)
+            with self.guard:
+                storage.write(self.staged / name, data)
         self.files[name] = storage.digest(data)
 
 

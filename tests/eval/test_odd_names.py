@@ -4,10 +4,12 @@ two and three, in what they write, and on their pages."""
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import html.parser
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -18,7 +20,9 @@ from unittest import mock
 import train  # noqa: F401  (before torch and lightning)
 
 # isort: split
+import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from eval import __main__ as evaluation
@@ -26,6 +30,7 @@ from eval import results, runs
 from eval.features import FeatureBank
 from eval.runs import bank_path
 from pipeline import __main__ as extraction
+from pipeline import storage, synthetic
 from pipeline.commands import console
 from pipeline.manifest import Manifest, Video
 from pipeline.store import annotation, open_store
@@ -35,6 +40,7 @@ from pipeline.terminal import visible
 from tests.eval.conftest import RECIPE
 from tests.pipeline.test_odd_names import ODD
 from tests.train.stores import write_store
+from tests.train.test_published import published_state
 from train import __main__ as training
 
 PROGRAMS = {"pipeline": extraction.COMMANDS, "train": training.COMMANDS, "eval": evaluation.COMMANDS}
@@ -182,6 +188,89 @@ def test_odd_names_of_files_that_are_exported(folder: Path, monkeypatch: pytest.
         assert Path(f"{place}.json").is_file()
     code, _, err = call("train", "import", f"--run={PLACES[0]}-i", f"--rgb={PLACES[0]}.pt")
     assert (code, f"where: {PLACES[0]}.pt" in err) == (1, True), err
+
+
+def test_odd_names_in_search_duplicates_tables_and_features(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    compared = [f"--run={RUN}", "--threads=1", "--reader=opencv"]
+    files = [name for name in NAMES if "/" not in name and len(name.encode()) < 200]
+    Path("-q #").mkdir()
+    clip = synthetic.video(synthetic.CLASSES[0], 0, *CLIP)
+    synthetic.write_mp4(Path("-q #/clip.mp4"), clip)
+    for name in files:
+        shutil.copyfile("-q #/clip.mp4", f"-q #/{name}.mp4")
+    for number, name in enumerate(["--view", "[a]"]):
+        asked, page = f"-q #/{name}.mp4", f"-s{number} [x]#?.html"
+        query = [f"--query={asked}", f"--store={STORE}", f"--neighbours={2 * len(NAMES) + 2}", f"--out={page}"]
+        code, out, err = call("eval", "search", *query, *compared)
+        assert code == 0, (name, err)
+        assert "\x1b" not in out + err
+        table = [line for line in out.splitlines() if line.startswith("|")]
+        assert {line.replace(r"\|", "").count("|") for line in table} == {6}
+        text = page_of(Path(page)).text
+        assert all(f"{visible(name)}/test" in text for name in NAMES if name.strip() == name)
+        assert shlex.split(text.partition("costream: ")[2].splitlines()[0]) == [
+            *("make", "search", f"QUERY={asked}", f"RUN={RUN}", f"STORE={open_store(STORE).root}"),
+        ]
+    for out in ("-d #.csv", "[d].md", "d&.tex"):
+        code, said, err = call("eval", "duplicates", f"--store={STORE}", "--least=.01", f"--out={out}", *compared)
+        assert code == 0, err
+        assert "\x1b" not in said + err
+    with open("-d #.csv", newline="") as file:
+        pairs = list(csv.reader(file))
+    assert {len(row) for row in pairs} == {5}
+    assert {row[0] for row in pairs[1:]} | {row[1] for row in pairs[1:]} >= {f"{name}/test" for name in NAMES}
+    code, out, err = call("eval", "tables", f"--runs={json.dumps([RUN])}", "--out=-t #.csv")
+    assert code == 0, err
+    Manifest([Video(f"{name}/f", f"{name}.mp4", name, "", "") for name in files], files).save(Path("-f.csv"))
+    given = ["--videos=-q #", "--manifest=-f.csv", "--out=-f [#]", "--workers=1"]
+    code, out, err = call("eval", "features", *given, *compared)
+    assert code == 0, err
+    found = pq.read_table(Path("-f [#]", "features.parquet"))
+    assert sorted(found["video_id"].to_pylist()) == sorted(f"{name}/f" for name in files)
+    assert sorted(found["label"].to_pylist()) == sorted(files)
+
+
+@pytest.mark.parametrize("name", ["%41 #? [x]&'\"", "\u00e9\U0001f600"])
+def test_odd_urls_of_stores(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`file://` and `memory://` with names that a URL would quote: the same videos as in a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / RUN, "run")
+    shutil.copytree(folder / STORE, tmp_path / name)
+    memory = storage.location(f"memory://{name}/{tmp_path.name}")
+    for path in (tmp_path / name).rglob("*"):
+        if path.is_file():
+            storage.write(memory / path.relative_to(tmp_path / name).as_posix(), path.read_bytes())
+    compared = ["--run=run", "--threads=1", "--reader=opencv"]
+    said = {}
+    for store in (str(tmp_path / name), f"file://{tmp_path / name}", str(memory)):
+        assert open_store(store).videos == open_store(folder / STORE).videos
+        for command in (["pipeline", "status"], ["pipeline", "verify"]):
+            code, out, err = call(*command, f"--store={store}")
+            assert code == 0, (store, err)
+        code, out, err = call(
+            "eval", "duplicates", f"--store={store}", "--least=.9", f"--out={len(said)}.csv", *compared
+        )
+        assert code == 0, (store, err)
+        said[store] = Path(f"{len(said)}.csv").read_bytes()
+    assert len(set(said.values())) == 1
+    code, _, err = call("pipeline", "export", "--out=a.npy", "--", str(memory), f"{NAMES[0]}/test")
+    assert code == 0, err
+
+
+def test_odd_names_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("[c] #&.txt").write_text("\n".join(NAMES[:3]))
+    torch.save({"state_dict": published_state("infonce"), "epoch": 1}, "published.pth")
+    for number, place in enumerate(PLACES[:2]):
+        os.link("published.pth", f"{place}.pth.tar")
+        run = f"{place}-i"
+        code, out, err = call("train", "import", f"--run={run}", f"--rgb={place}.pth.tar", "--pretraining=-p #")
+        assert code == 0, (place, err)
+        assert "\x1b" not in out + err
+        code, out, err = call("train", "verify", f"--run={run}")
+        assert code == 0, (place, out, err)
+        assert [stage.name for stage in runs.stages(Path(run))] == ["rgb"], number
 
 
 @pytest.mark.parametrize("instead", [[], ["--manifest", "#split, 'a'.csv"]], ids=["share", "manifest"])

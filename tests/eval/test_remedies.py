@@ -27,6 +27,12 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 Call = Callable[..., tuple[int, str]]
 
 
+@pytest.mark.remedy(
+    "--stream rgb, or --layout coclr",
+    "--rgb FILE, --flow FILE, or both",
+    "give a new folder as --run",
+    "download it first; nothing is fetched",
+)
 def test_networks_are_written_and_taken(call: Call, run: Path, tmp_path: Path) -> None:
     export = ("export", "--checkpoint", run / "rgb" / "checkpoints" / "last.ckpt", "--out", tmp_path / "a.pt")
     code, err = call(TRAIN, *export)
@@ -44,6 +50,7 @@ def test_networks_are_written_and_taken(call: Call, run: Path, tmp_path: Path) -
     assert "download it first" in err
 
 
+@pytest.mark.remedy("run the evaluation: make evaluate RUN=")
 def test_a_run_is_compared_once_it_is_evaluated(
     call: Call, finished_run: Path, evaluated: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 Environment: GATE is a folder and GATE_VIDEO a video's name; a worker that has put 320 frames of it through writes
 `held.<pid>` there, then waits for a file called `open`; with GATE_START it does so before it is a worker. DEADLY_VIDEOS
 are the names of videos that kill their process, HANGING_VIDEOS of those whose next frame never comes; with DEAF no
-watchdog inside the process does anything about it.
+watchdog inside the process does anything about it. HANGING_WRITES is a video's name and how many of its writes hang.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline import storage
 from pipeline.extraction import job
 from pipeline.video.decode import DecodeSettings, OpenVideo
 from pipeline.video.watchdog import watching
@@ -58,3 +59,15 @@ def dask_setup(_: object) -> None:
                 hold()
 
     OpenVideo.blocks = watched
+    if hanging_writes := os.environ.get("HANGING_WRITES", "").split():
+        name, times = hanging_writes[0], int(hanging_writes[1])
+        write = storage.write
+
+        def hang(path: Path, data: bytes) -> None:
+            begun = [place for place in (folder / f"write.{number}" for number in range(times)) if not place.exists()]
+            if name in path.parts and begun:
+                os.mkfifo(begun[0])
+                begun[0].write_bytes(data)  # nobody reads
+            write(path, data)
+
+        storage.write = hang

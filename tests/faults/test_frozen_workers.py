@@ -12,6 +12,7 @@ from pathlib import Path
 import dask
 import pytest
 
+from pipeline.errors import Refusal
 from pipeline.extraction.journal import Summary
 from pipeline.extraction.run import extract
 from pipeline.extraction.workers.silence import Limits, Silence
@@ -92,7 +93,7 @@ def test_what_stands_still_is_told_once_and_ended_once() -> None:
 
     def found(**workers: tuple[float, float]) -> list[tuple[str, bool]]:
         shown = {
-            name: {"name": name, "last_seen": sign, "metrics": {"waits": waits}}
+            name: {"name": name, "last_seen": sign, "metrics": {"reads": waits}}
             for name, (sign, waits) in workers.items()
         }
         return [(one.address, one.ends) for one in silence.of(shown)]
@@ -113,3 +114,45 @@ def test_what_stands_still_is_told_once_and_ended_once() -> None:
     assert found(b=(2, 731)) == [("b", True)]
     assert found(b=(3, 0)) == []
     assert found(b=(4, 12)) == [("b", False)]
+
+
+def test_a_store_that_takes_nothing_is_told_and_its_worker_ended_after_the_time_limit() -> None:
+    silence = Silence(Limits(10, 60), 600, lambda: 0.0)
+
+    def found(sign: int, writes: float) -> list[tuple[str, bool, float]]:
+        worker = {"name": "a", "last_seen": sign, "metrics": {"reads": 1.0, "writes": writes}}
+        return [(one.says.partition(") ")[2], one.ends, one.writes) for one in silence.of({"a": worker})]
+
+    waited = "has waited {} s for the store to take what it writes; {}"
+    assert found(0, 9) == []
+    assert found(1, 11) == [(waited.format(11, "after 730 s it is ended, and its video done again"), False, 11)]
+    assert found(2, 700) == []  # flushing takes as long as others write
+    assert found(3, 731) == [(waited.format(731, "it is ended, and its video done again"), True, 731)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_write_that_hangs_is_done_by_another_worker_or_ends_the_run(
+    videos: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    gate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    times: int,
+) -> None:
+    monkeypatch.setenv("HANGING_WRITES", f"long {times}")
+
+    def extracted() -> Summary:
+        return extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, 2, time_limit=1, limits=BRIEF)
+
+    if times == 1:
+        extracted()
+    else:
+        with pytest.raises(Refusal, match="stopped at video '.*long': the store took nothing that was written for"):
+            extracted()
+        monkeypatch.delenv("HANGING_WRITES")
+        extracted()
+    assert content(tmp_path / "store") == undisturbed
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "s for the store to take what it writes; after 2.2 s it is ended, and its video done again" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import pytest
 from eval import results
 from eval.features import FeatureBank
 from eval.runs import recipe_text
-from pipeline import importers
+from pipeline import importers, storage
 from pipeline.bench import pairs
 from pipeline.errors import Refusal
 from pipeline.existing import open_source
 from pipeline.importers import coclr, kinetics, lists, table
 from pipeline.manifest import Manifest
 from pipeline.show import flow_files
-from pipeline.store import catalogue, fence, layout
+from pipeline.store import catalogue, fence, inventory, layout, open_store
 from pipeline.store.lock import only_writer
 from tests.faults import small
 from train import checkpoints, recipe
@@ -50,11 +51,47 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+# Decoded block by block, and a picture, whose reader says what else is wrong with it.
+PIECE_BY_PIECE = {".lmdb", ".ckpt", ".tar", ".h5", ".png"}
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_pipe_is_refused_by_each_reader(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises((Refusal, OSError)):
         READERS[name](tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if Path(name).suffix not in PIECE_BY_PIECE])
+def test_a_file_larger_than_any_of_its_kind_is_refused_before_memory_is_taken(name: str, tmp_path: Path) -> None:
+    """It has no blocks: what read it would get zeros."""
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, storage.LARGEST_LIST + 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((Refusal, OSError), match="4,294,967,297 bytes, and no file of its kind has over"):
+        READERS[name](path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+def test_each_file_of_a_store_has_a_limit(tmp_path: Path) -> None:
+    store = small.store(small.make(tmp_path / "videos"), tmp_path / "store")
+    for path, read in {
+        store / layout.RECORD: lambda: open_store(store),
+        layout.record_path(store, "walk/a"): lambda: catalogue.read_content(layout.record_path(store, "walk/a")),
+        layout.quarantine_path(store, "jump/broken"): lambda: list(open_store(store).quarantine_entries()),
+        layout.inventory_path(store): lambda: inventory.read(store),
+        layout.annotations_path(store, "extraction"): lambda: open_store(store).annotated,
+    }.items():
+        whole = path.read_bytes()
+        if path.suffix == ".csv":  # one line without an end; the rest is read piece by piece
+            path.write_bytes(b"x" * (storage.LARGEST_RECORD + 1))
+        else:
+            os.truncate(path, storage.LARGEST_LIST + 1)
+        with pytest.raises(Refusal, match="cannot be read"):
+            read()
+        path.write_bytes(whole)
+        read()
 
 
 def test_a_store_whose_own_files_are_pipes_is_refused_or_read_without_them(tmp_path: Path) -> None:

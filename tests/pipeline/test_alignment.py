@@ -78,6 +78,7 @@ def test_the_pictures_tell_which_pair_flow_is_of(convention: str, layout_of: str
 
 
 @pytest.mark.parametrize("steps", [[0] * 7, [3] * 7], ids=["still", "even"])
+@pytest.mark.remedy("`--alignment first` where flow picture k leads")
 def test_pictures_that_do_not_tell_are_asked_about_and_both_remedies_work(
     steps: list[int], run: Run, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from pipeline.commands import console
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers.cluster import check_scheduler
 from pipeline.storage import exclusive
+from tests.faults import small
 from train.__main__ import COMMANDS as TRAIN
 
 COMMANDS = {
@@ -181,6 +182,29 @@ def test_an_output_replaces_files_only(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "pipe", Path("http:/127.0.0.1/x"), Path(".")):
         with pytest.raises(UsageError, match="where: --out"):
             arguments.check(command, {"out": place})
+
+
+def test_nothing_is_written_into_a_store_but_by_the_store(tmp_path: Path) -> None:
+    def command(
+        out: arguments.OutputFile | None = None,
+        folder: arguments.OutputFolder | None = None,
+        place: arguments.OutputPlace | None = None,
+        store: arguments.StorePlace = "s",
+    ) -> None: ...
+
+    store = small.store(small.make(tmp_path / "videos"), tmp_path / "store")
+    (tmp_path / "link").symlink_to(store / "videos")
+    given = {"out": None, "folder": None, "place": None, "store": str(store)}
+    arguments.check(command, given)
+    arguments.check(command, given | {"out": tmp_path / "a", "folder": tmp_path / "b", "place": tmp_path / "c"})
+    for name in ("out", "folder", "place"):
+        for place in (store / "x", store / "videos" / "walk" / "x", tmp_path / "link" / "x"):
+            with pytest.raises(UsageError, match=f"{name} lies inside the store"):
+                arguments.check(command, given | {name: place})
+    with pytest.raises(UsageError, match="folder lies inside the store"):
+        arguments.check(command, given | {"folder": store})
+    with pytest.raises(UsageError, match="store cannot|store lies inside the store"):
+        arguments.check(command, given | {"store": str(store / "another")})
 
 
 @pytest.mark.parametrize("write", [storage.write, storage.write_atomically, storage.commit])

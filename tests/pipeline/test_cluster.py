@@ -17,7 +17,7 @@ import dask
 import pytest
 from distributed import Client
 
-from pipeline import environment
+from pipeline import arguments, environment
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers import admission, cluster, slurm
 from pipeline.extraction.workers.slurm import SlurmSettings
@@ -81,6 +81,7 @@ def test_a_run_waits_for_the_first_worker(running: RunningScheduler, synthetic_v
         process.wait()
 
 
+@pytest.mark.remedy("give workers this environment (versions included)")
 @pytest.mark.parametrize(
     ("options", "costream", "reason"),
     [
@@ -103,12 +104,20 @@ def test_a_worker_that_cannot_do_the_work_is_refused_by_its_host(
     with Client(running.address) as client:
         client.wait_for_workers(2)
     store = tmp_path / "store"
-    code, _, err = run("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file)
+    command = ("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file, *LIKE_THE_STORE)
+    code, _, err = run(*command)
     assert code == 1
     assert "not all workers can do this work:     127.0.0.1 (tcp://127.0.0.1:" in err
     assert reason in err
     assert "to do: give workers this environment" in err
     assert not list((store / "videos").rglob("c"))
+    refused = running.processes.pop()  # the other has this environment, and one thread
+    refused.kill()
+    refused.wait()
+    with Client(running.address) as client:
+        wait_for(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1, "the worker to be gone")
+    code, _, err = run(*command)
+    assert code == 0, err
 
 
 def test_what_a_worker_must_see_and_have(
@@ -129,6 +138,7 @@ def test_what_a_worker_must_see_and_have(
     assert admission.when_fit(needs, max, 1, 2) == 2
 
 
+@pytest.mark.remedy("wait until they are through")
 def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
     running: RunningScheduler, tmp_path: Path, extraction_settings: ExtractionSettings
 ) -> None:
@@ -169,8 +179,32 @@ def test_choices_of_workers_that_cannot_be_meant_are_refused(tmp_path: Path) -> 
         cluster.check_scheduler("slrum", 0)
     with pytest.raises(UsageError, match="has the workers it has"):
         cluster.check_scheduler("tcp://host:8786", 3)
-    with pytest.raises(UsageError, match="slurm memory 'much'"):
-        SlurmSettings(memory="much").for_workers(1)
+    for memory in ("much", "", "0", "-4GB", "4", "1e30GB", "nanGB"):
+        with pytest.raises(UsageError, match=f"slurm memory '{memory}' is no size"):
+            SlurmSettings(memory=memory).for_workers(1)
+    for walltime in ("", "x", "-1:00:00", "1e9", "12:0", "1:2:3:4"):
+        with pytest.raises(UsageError, match=f"slurm walltime '{walltime}' is no length of time"):
+            SlurmSettings(walltime=walltime).for_workers(1)
+    for walltime in ("30", "30:00", "12:00:00", "2-0", "2-12:30", "2-12:30:00"):
+        SlurmSettings(walltime=walltime).for_workers(1)
+
+
+@pytest.mark.parametrize("name", ["queue", "account", "walltime", "python", "interface", "logs", "directives", "setup"])
+def test_no_setting_of_slurm_adds_a_line_to_the_job(name: str) -> None:
+    for text in ("a\n#SBATCH --uid=0", "a\rb", "a\x1b[31m"):
+        settings = SlurmSettings(**{name: (text,) if name in ("directives", "setup") else text})  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=f"(?s){name} is not one line of text.*write it in one line"):
+            arguments.check_fields(settings, "--slurm.")
+
+
+def test_a_network_interface_that_is_not_here_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", str(tmp_path / "slurm"), prepend=os.pathsep)
+    with (
+        pytest.raises(UsageError, match='unknown network interface "nosuch0"(?s:.)*known: .*lo'),
+        slurm.cluster(SlurmSettings(interface="nosuch0"), 1),
+    ):
+        pass
 
 
 def test_a_job_asks_for_what_its_workers_need() -> None:

@@ -201,6 +201,7 @@ def test_export_refuses(synthetic_store: VideoStore, video_id: str, tmp_path: Pa
     kinds: list[tuple[str, str, str, type[Refusal], str]] = [
         (video_id + "x", "a.mp4", "rgb", Refusal, f"nearest is '{video_id}'"),
         (video_id, "a.avi", "rgb", UsageError, "cannot be exported as '.avi'"),
+        (video_id, ".MP4", "rgb", UsageError, "cannot be exported as '.MP4'"),
         (video_id, "a.mp4", "flwo", UsageError, 'did you mean "flow"'),
         (video_id, "file", "rgb", Refusal, "it is there already"),
         (video_id, "folder", "rgb", Refusal, "it is there already"),

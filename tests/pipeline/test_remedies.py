@@ -67,6 +67,7 @@ def test_a_manifest_takes_files_that_have_another_name(run: Run, tmp_path: Path)
     assert run_here(Manifest.load(listed), videos, tmp_path / "store", small.SMALL).stored == 2
 
 
+@pytest.mark.remedy("or end it:")
 def test_who_stands_still_inside_a_store_is_ended(
     videos: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_who_stands_still_inside_a_store_is_ended(
         inside.wait()
 
 
+@pytest.mark.remedy("make one with `python -m pipeline manifest --videos FOLDER --out FILE`")
 def test_a_manifest_that_cannot_be_read_is_made(run: Run, videos: Path, store: Path, tmp_path: Path) -> None:
     command = ("annotate", "--store", store, "--manifest", tmp_path / "list.csv", "--name", "mine")
     made = re.findall(r"`python -m pipeline (.*?)`", refused(run, *command))[0]
@@ -99,6 +101,7 @@ def test_a_manifest_that_cannot_be_read_is_made(run: Run, videos: Path, store: P
     assert run(*command)[0] == 0
 
 
+@pytest.mark.remedy("give --videos, or --frames", "remove it, or give another --out")
 def test_options_that_are_asked_for_are_given(run: Run, store: Path, videos: Path, tmp_path: Path) -> None:
     assert "give --videos, or --frames" in refused(run, "manifest", "--out", tmp_path / "a.csv")
     assert run("manifest", "--out", tmp_path / "a.csv", "--videos", videos)[0] == 0
@@ -115,6 +118,7 @@ def test_options_that_are_asked_for_are_given(run: Run, store: Path, videos: Pat
     assert run(*taken)[0] == 0
 
 
+@pytest.mark.remedy("or write it again: `make annotate STORE= MANIFEST= NAME=`")
 def test_an_annotation_set_that_is_gone_is_written_again(run: Run, store: Path, videos: Path) -> None:
     layout.annotations_path(store, "extraction").unlink()
     assert "or write it again: `make annotate STORE= MANIFEST= NAME=`" in refused(run, "status", "--store", store)
@@ -136,6 +140,7 @@ def spoil(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
 
 
+@pytest.mark.remedy("delete it; the next extraction tries its video again")
 def test_a_damaged_quarantine_file_is_deleted(run: Run, videos: Path, store: Path) -> None:
     spoil(layout.quarantine_path(store, "jump/broken"))
     err = refused(run, "status", "--store", store)
@@ -145,6 +150,7 @@ def test_a_damaged_quarantine_file_is_deleted(run: Run, videos: Path, store: Pat
     assert list(open_store(store).quarantine) == ["jump/broken"]
 
 
+@pytest.mark.remedy("and run the extraction again: it redoes this video only; `make verify STORE=")
 def test_the_record_of_a_damaged_video_is_deleted(run: Run, videos: Path, store: Path) -> None:
     for path in layout.video_folder(store, "walk/a").rglob("0"):
         if path.is_file():
@@ -154,6 +160,7 @@ def test_the_record_of_a_damaged_video_is_deleted(run: Run, videos: Path, store:
     whole(run, videos, store)
 
 
+@pytest.mark.remedy("run the extraction again with `--overwrite true`: it redoes these videos only")
 def test_videos_of_other_settings_are_done_again(run: Run, videos: Path, store: Path, tmp_path: Path) -> None:
     other = run_here(folder.read(videos), videos, tmp_path / "other", small.OTHER)
     assert other.stored == 3
@@ -177,6 +184,7 @@ def test_a_damaged_annotation_set_is_written_again(run: Run, videos: Path, store
     assert run(*status)[0] == 0
 
 
+@pytest.mark.remedy("give an empty or a new folder as STORE=")
 def test_a_folder_that_is_taken_is_replaced_by_a_new_one(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").touch()
@@ -188,6 +196,7 @@ def test_a_folder_that_is_taken_is_replaced_by_a_new_one(videos: Path, tmp_path:
         assert run_here(folder.read(videos), videos, tmp_path / name, small.SMALL).stored == 3
 
 
+@pytest.mark.remedy("`make status STORE=...` lists what is there")
 def test_a_video_that_is_not_there_is_looked_up(run: Run, synthetic_store: VideoStore, tmp_path: Path) -> None:
     root, name = synthetic_store.root, synthetic_store.videos[0]
     err = refused(run, "export", root, f"{name}x", "--out", tmp_path / "a.npy")

@@ -180,6 +180,7 @@ def test_every_kernel_compiles_and_spills_no_registers(
             assert barriers == 2, "one a step and one an iteration"
 
 
+@pytest.mark.remedy("use tvl1-cpu here, or see what `nvidia-smi`")
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.flow import tvl1_cuda
 
@@ -187,6 +188,7 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="needs an NVIDIA GPU"):
         flow.create("tvl1-cuda")
     assert not tvl1_cuda.available()
+    assert flow.create("tvl1-cpu").name == "tvl1-cpu"
 
 
 @pytest.mark.skipif(flow.NVIDIA_DRIVER.exists(), reason="with a driver, torch is asked for the GPU")

@@ -34,6 +34,7 @@ def recipe(tmp_path: Path) -> Recipe:
     return runs.load(tmp_path / "recipe.yaml", IN_BATCH)
 
 
+@pytest.mark.remedy("give another RUN=, or the recipe that it was started with")
 def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
     stages.prepare(tmp_path / "run", recipe)
     written = (tmp_path / "run" / "recipe.yaml").read_bytes()
@@ -47,6 +48,8 @@ def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
         assert field in str(refusal.value)
     assert "seed" not in refusal.value.what
     assert (tmp_path / "run" / "recipe.yaml").read_bytes() == written
+    stages.prepare(tmp_path / "another", other)
+    stages.prepare(tmp_path / "run", recipe)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,7 @@ def test_run_is_not_continued_with_other_batches(
     stages.prepare(tmp_path / "run", recipe)
 
 
+@pytest.mark.remedy("give another RUN=; nothing was changed")
 def test_runs_of_other_plans_are_not_continued(
     stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,22 +89,26 @@ def test_runs_of_other_plans_are_not_continued(
         stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE)
     older = tmp_path / "run" / "recipe.yaml"
     older.write_text(older.read_text().replace("sampling:\n  name: random\n  short: pad\n", ""))
-    with pytest.raises(Refusal, match="(?s)older costream.*no `sampling`.*recipe.yaml.*costream that began it"):
+    with pytest.raises(Refusal, match="(?s)older costream.*no `sampling`.*recipe.yaml.*give another RUN="):
         stages.prepare(tmp_path / "run", recipe)
+    stages.prepare(tmp_path / "another", recipe)
 
 
+@pytest.mark.remedy("give a new folder as RUN=", "give another RUN=")
 def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(Refusal, match="(?s)not empty and not a run.*mine"):
         stages.prepare(tmp_path / "mine", recipe)
     assert [item.name for item in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    stages.prepare(tmp_path / "new", recipe)
     (tmp_path / "run").mkdir()
     for damage in (b"", b"\xff\xfe", b"a: [", b"- 1"):
         (tmp_path / "run" / "recipe.yaml").write_bytes(damage)
         with pytest.raises(Refusal, match="(?s)recipe (cannot be read|is damaged).*recipe.yaml"):
             stages.prepare(tmp_path / "run", recipe)
         assert (tmp_path / "run" / "recipe.yaml").read_bytes() == damage
+    stages.prepare(tmp_path / "another", recipe)
 
 
 def test_folder_of_a_run_killed_at_its_start_is_taken(recipe: Recipe, tmp_path: Path) -> None:
@@ -119,6 +127,7 @@ def stopped(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return recipe, folder / "run"
 
 
+@pytest.mark.remedy("continue with what it was made with, or give another RUN= to start anew")
 def test_run_on_other_data_fails(
     stopped: tuple[Recipe, Path], store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,12 +142,14 @@ def test_run_on_other_data_fails(
     grown = write_store(tmp_path / "grown", {**videos, "w": (9, 20, 24)})
     with pytest.raises(Refusal, match="other videos"):
         runs.run(recipe, grown, run)
+    stop(recipe, grown, tmp_path / "another", 1)
     other = open_store(store.root)
     assert other.videos == store.videos  # listed before the store's settings change below, not as a mixture of both
     monkeypatch.setattr(other, "settings_hash", "0123456789abcdef")
     with pytest.raises(Refusal, match="a store with other settings"):
         runs.run(recipe, other, run)
     assert last(run).read_bytes() == checkpoint
+    stop(recipe, store, Path(shutil.copytree(run, tmp_path / "same")), 3)  # what it was made with
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

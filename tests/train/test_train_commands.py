@@ -58,6 +58,7 @@ def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[obj
     return ("pretrain", "--method", "infonce", "--store", store, "--run", run, "--recipe", recipe, *small, *more)
 
 
+@pytest.mark.remedy("`python -m pipeline annotate --store=", "or train on all of them: `--use_all true`")
 def test_labels_without_a_split_ask_for_a_decision_and_each_remedy_works(
     tmp_path: Path, call: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

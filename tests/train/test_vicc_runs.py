@@ -157,6 +157,7 @@ COLLAPSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", COLLAPSES)
+@pytest.mark.remedy("; and another RUN=", told=True)
 def test_a_recipe_made_to_collapse_is_told_and_the_remedy_helps(
     store: VideoStore,
     tmp_path: Path,

@@ -78,7 +78,7 @@ def check_scheduler(scheduler: str, workers: int) -> None:
 
 def _check_scheduler_file(path: Path) -> None:
     try:
-        known = isinstance(json.loads(storage.read_regular(path))["address"], str)
+        known = isinstance(json.loads(storage.read_regular(path, storage.LARGEST_RECORD))["address"], str)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         known = False
     if not known:
@@ -203,7 +203,11 @@ def _refuse_other_certificate(address: str) -> None:
 @contextlib.contextmanager
 def _with_running_scheduler(scheduler: str) -> Iterator[Client]:
     try:
-        address = scheduler if "://" in scheduler else str(json.loads(storage.read_text(Path(scheduler)))["address"])
+        address = (
+            scheduler
+            if "://" in scheduler
+            else str(json.loads(storage.read_text(Path(scheduler), storage.LARGEST_RECORD))["address"])
+        )
         _refuse_other_certificate(address)
         connected = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, KeyError) as error:

@@ -111,7 +111,7 @@ def dispatch(
             if flight.has_room():
                 flight.launch(video)
             for _, result in flight.landings():
-                yield result if isinstance(result, Outcome) else task.blame(video, result)
+                yield result if isinstance(result, Outcome) else flight.blame(video, result)
     finally:
         flight.end()
 
@@ -143,6 +143,7 @@ class _Flight:
         self.teller: threading.Thread | None = None
         self.threads, self.looked = 0, -LOOK_SECONDS
         self.silence, self.listened = Silence(task.limits, task.time_limit), time.monotonic()
+        self.writing: dict[str, float] = {}  # address of a worker that was ended -> seconds that a write took
 
     def has_room(self) -> bool:
         """Whether another video may be launched: none after a signal."""
@@ -184,6 +185,16 @@ class _Flight:
             else:
                 self._act_on_signal(event)
 
+    def blame(self, video: Video, error: KilledWorker) -> Outcome:
+        """What becomes of a video whose worker died twice: it is quarantined. Where the worker was ended because the
+        store took nothing, the run cannot go on instead."""
+        seconds = self.writing.get(getattr(error.last_worker, "address", ""))
+        if seconds is None:
+            return self.task.blame(video, error)
+        return Outcome(
+            video.video_id, "failed", f"the store took nothing that was written for {seconds:.0f} s", "write"
+        )
+
     def _next_event(self) -> _Landed | _Told | int:
         alone, look = time.monotonic() + NEWS_SECONDS, min(LOOK_SECONDS, self.task.limits.told / 2)
         while True:
@@ -195,6 +206,8 @@ class _Flight:
                 workers = self.client.scheduler_info(n_workers=-1)["workers"]
                 for found in self.silence.of(workers):
                     self.say(found.says)
+                    if found.ends and found.writes > self.task.limits.told:
+                        self.writing[found.address] = found.writes
                     if found.ends:  # in a thread, as it does not answer
                         threading.Thread(target=self._end_worker, args=(found.address,), daemon=True).start()
                 if not workers and event is None and time.monotonic() > alone:

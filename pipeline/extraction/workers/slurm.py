@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,9 +18,11 @@ from typing import Any
 from dask.utils import parse_bytes
 from distributed import Status
 
-from pipeline.arguments import Cores, Text
-from pipeline.errors import Refusal, UsageError
+from pipeline.arguments import Cores, Line
+from pipeline.errors import Refusal, UsageError, refuse_unknown
 
+LEAST_MEMORY, MOST_MEMORY = 2**26, 2**50  # bytes
+WALLTIME = re.compile(r"\d{1,4}-\d{1,2}(:\d{2}){0,2}|\d{1,6}(:\d{2}){0,2}")  # as sbatch has it: days-hours, or minutes
 # Of every worker that a run starts, on whatever machine.
 WORKER_SETTINGS = {
     # Tasks return next to nothing, so there is nothing to spill, and a worker that pauses for memory may pause for
@@ -47,23 +51,27 @@ class SlurmSettings:
         logs: Folder for the jobs' output, on a file system that they see; empty keeps sbatch's own.
     """
 
-    queue: Text = ""
-    account: Text = ""
-    walltime: Text = "12:00:00"
+    queue: Line = ""
+    account: Line = ""
+    walltime: Line = "12:00:00"
     cores: Cores = 8
-    memory: Text = "4GB"
-    directives: tuple[Text, ...] = ()
-    setup: tuple[Text, ...] = ()
-    python: Text = ""
-    interface: Text = ""
-    logs: Text = ""
+    memory: Line = "4GB"
+    directives: tuple[Line, ...] = ()
+    setup: tuple[Line, ...] = ()
+    python: Line = ""
+    interface: Line = ""
+    logs: Line = ""
 
     def for_workers(self, workers: int) -> SlurmSettings:
         """With no more cores in a job than there are workers to be. Raises UsageError."""
         try:
-            parse_bytes(self.memory)
-        except ValueError as error:
-            raise UsageError(f"slurm memory {self.memory!r} is no size", remedy="write it as 4GB") from error
+            size = parse_bytes(self.memory)
+        except ValueError:
+            size = 0
+        if not LEAST_MEMORY <= size <= MOST_MEMORY:
+            raise UsageError(f"slurm memory {self.memory!r} is no size of a worker", remedy="write it as 4GB")
+        if not WALLTIME.fullmatch(self.walltime):
+            raise UsageError(f"slurm walltime {self.walltime!r} is no length of time", remedy="write it as 12:00:00")
         return replace(self, cores=min(self.cores, workers))
 
 
@@ -74,6 +82,9 @@ def cluster(settings: SlurmSettings, workers: int) -> Iterator[Any]:
     jobqueue = _dask_jobqueue()
     if shutil.which("sbatch") is None:
         raise Refusal("there is no sbatch here", remedy="run this on a machine of the SLURM cluster that submits jobs")
+    here = [name for _, name in socket.if_nameindex()]
+    if settings.interface and settings.interface not in here:
+        refuse_unknown("network interface", settings.interface, here, where="--slurm.interface")
     # Any free port: the usual one is often taken on a login node, and the run tells which it is.
     scheduler = {"dashboard_address": ":0", **({"interface": settings.interface} if settings.interface else {})}
     errors: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import threading
 import uuid
@@ -15,8 +16,7 @@ from typing import Any, Self, TypeVar
 from distributed import Worker, WorkerPlugin, get_worker
 
 from pipeline.errors import Interrupted
-from pipeline.extraction.workers.silence import WAITS
-from pipeline.video.watchdog import longest_wait
+from pipeline.video.watchdog import READS, WRITES, longest_wait
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Result = TypeVar("Result")
@@ -92,7 +92,8 @@ def unless_stopped(run: str, video_id: str, work: Callable[..., Result], *argume
     """Call `work` as a part of that run, or give None where the run takes no more. The worker's heartbeats tell how
     long it waits."""
     with contextlib.suppress(ValueError):  # in no worker
-        get_worker().metrics[WAITS] = lambda _: longest_wait()
+        for kind in (READS, WRITES):
+            get_worker().metrics[kind] = functools.partial(_longest_wait, kind)
     with _lock:
         if run in _stopped:
             return None
@@ -102,6 +103,10 @@ def unless_stopped(run: str, video_id: str, work: Callable[..., Result], *argume
     finally:
         with _lock:
             _running[run].discard(video_id)
+
+
+def _longest_wait(kind: str, _: Worker) -> float:
+    return longest_wait(kind)
 
 
 class TakeNoMore(WorkerPlugin):

@@ -1,0 +1,423 @@
+"""What refusals of options, lists, images and settings say is to be done helps: each is done here."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline import arguments, flow, importers, synthetic
+from pipeline.bench import pairs
+from pipeline.extraction.workers import cluster
+from pipeline.extraction.workers.slurm import SlurmSettings
+from pipeline.importers import coclr, lists, ucf101
+from pipeline.importers.matching import Entry, match
+from pipeline.manifest import Manifest
+from pipeline.show import flow_files
+from pipeline.views.size import checked_short_side
+from tests import remedies
+from tests.remedies import helps
+
+HEADER = "video_id,path,label,source,split\n"
+
+
+def option(hint: Any, value: Any) -> None:
+    """A command whose one option, of this type, is given this value."""
+
+    def command(given): ...  # type: ignore[no-untyped-def]
+
+    command.__annotations__ = {"given": hint}
+    arguments.check(command, {"given": value})
+
+
+def out_and_in(folder: Path, out: str) -> None:
+    def command(first: arguments.Input, out: arguments.OutputFile) -> None: ...
+
+    (folder / "first").touch()
+    arguments.check(command, {"first": folder / "first", "out": folder / out})
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe")
+    return folder / "pipe"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        remedies.case(
+            "give a name, or leave the option out",
+            lambda folder: option(arguments.Name, ""),
+            lambda folder: option(arguments.Name, "walk"),
+        ),
+        remedies.case(
+            "name what is meant, or leave the option out",
+            lambda folder: option(arguments.Names, []),
+            lambda folder: option(arguments.Names, ["walk"]),
+        ),
+        remedies.case(
+            "give a file or a folder",
+            lambda folder: option(arguments.Input, pipe(folder)),
+            lambda folder: option(arguments.Input, folder),
+        ),
+        remedies.case(
+            "give a path outside of it",
+            lambda folder: (written(folder / "s" / "zarr.json", ""), option(arguments.OutputFile, folder / "s" / "x")),
+            lambda folder: option(arguments.OutputFile, folder / "x"),
+        ),
+        remedies.case(
+            "give the file to write",
+            lambda folder: option(arguments.OutputFile, folder),
+            lambda folder: option(arguments.OutputFile, folder / "new"),
+        ),
+        remedies.case(
+            "give a folder, or a path where nothing is yet",
+            lambda folder: ((folder / "file").touch(), option(arguments.OutputFolder, folder / "file")),
+            lambda folder: [option(arguments.OutputFolder, place) for place in (folder, folder / "new")],
+        ),
+        remedies.case(
+            "give a path, and copy what is written from there",
+            lambda folder: option(arguments.OutputFile, Path("s3://bucket/x")),
+            lambda folder: option(arguments.OutputFile, folder / "x"),
+        ),
+        remedies.case(
+            "give another path", lambda folder: out_and_in(folder, "first"), lambda folder: out_and_in(folder, "second")
+        ),
+        remedies.case(
+            "give the store's folder, or its URL",
+            lambda folder: option(arguments.StorePlace, ""),
+            lambda folder: [option(arguments.StorePlace, given) for given in (str(folder), "memory://a")],
+        ),
+        remedies.case(
+            "give the whole URL",
+            lambda folder: option(arguments.StorePlace, "memory://"),
+            lambda folder: option(arguments.StorePlace, "memory://a"),
+        ),
+        remedies.case(
+            "give a folder, or an object store",
+            lambda folder: option(arguments.StorePlace, "http://127.0.0.1/a"),
+            lambda folder: [option(arguments.StorePlace, given) for given in (str(folder), "s3://bucket/a")],
+        ),
+    ],
+)
+def test_of_options(wrong: Callable, right: Callable, tmp_path: Path) -> None:
+    helps(wrong, right, tmp_path)
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def manifest(folder: Path, rows: str, classes: str = "") -> Manifest:
+    written(folder / "list.csv", HEADER + rows)
+    written(folder / "list.classes.txt", classes) if classes else (folder / "list.classes.txt").unlink(missing_ok=True)
+    return Manifest.load(folder / "list.csv")
+
+
+def classes_of(folder: Path, text: str) -> list[str]:
+    return lists.class_names(written(folder / "classes.txt", text))
+
+
+def data_set(folder: Path, settings: str) -> dict[str, Any]:
+    return importers.describe(str(written(folder / "mine.yaml", f"importer: folder\n{settings}")))
+
+
+def matched(folder: Path, *entries: Entry) -> Manifest:
+    written(folder / "videos" / "walk" / "a.avi", "")
+    return match(folder / "videos", list(entries), ["walk"])
+
+
+def sources(folder: Path, text: str) -> dict[str, str]:
+    return coclr._sources(written(folder / "video_source.json", text))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        remedies.case(
+            "quote commas in names",
+            lambda folder: manifest(folder, "a,b,a,b.mp4,,,\n"),
+            lambda folder: manifest(folder, '"a,b","a,b.mp4",,,\n'),
+        ),
+        remedies.case(
+            "correct the row, or rename the file",
+            lambda folder: manifest(folder, "a,a.mp4,walk,,\na,b.mp4,walk,,\n"),
+            lambda folder: manifest(folder, "a,a.mp4,walk,,\nb,b.mp4,walk,,\n"),
+        ),
+        remedies.case(
+            "give another file as --out",
+            lambda folder: manifest(folder, "a,a.mp4,walk,,\n").save(written(folder / "x", "") / "list.csv"),
+            lambda folder: Manifest.load(folder / "list.csv").save(folder / "other.csv"),
+        ),
+        remedies.case(
+            "list one class a line",
+            lambda folder: classes_of(folder, "\n"),
+            lambda folder: classes_of(folder, "walk\nrun\n"),
+        ),
+        remedies.case(
+            "give a readable text file (UTF-8)",
+            lambda folder: ((folder / "l").write_bytes(b"\xff\xfe"), list(lists.lines(folder / "l"))),
+            lambda folder: list(lists.lines(written(folder / "l", "walk\n"))),
+        ),
+        remedies.case(
+            "give the class list that belongs to these lists",
+            lambda folder: lists.official_name("jump", {"walk": "Walk"}, "classes.txt"),
+            lambda folder: lists.official_name("jump", {"jump": "Jump"}, "classes.txt"),
+        ),
+        remedies.case(
+            "put all of the official lists there",
+            lambda folder: (
+                written(folder / "classInd.txt", "1 walk\n"),
+                written(folder / "trainlist01.txt", "walk/v_walk_g01_c01.avi 1\n"),
+                written(folder / "walk" / "v_walk_g01_c01.avi", ""),
+                ucf101.read(folder),
+            ),
+            lambda folder: (written(folder / "testlist01.txt", "walk/v_walk_g02_c01.avi\n"), ucf101.read(folder)),
+        ),
+        remedies.case(
+            "put them into the folder of videos or beside it, or say where they are",
+            lambda folder: (written(folder / "v" / "walk" / "v_walk_g01_c01.avi", ""), ucf101.read(folder / "v")),
+            lambda folder: (
+                written(folder / "lists" / "classInd.txt", "1 walk\n"),
+                written(folder / "lists" / "trainlist01.txt", "walk/v_walk_g01_c01.avi 1\n"),
+                written(folder / "lists" / "testlist01.txt", "walk/v_walk_g02_c01.avi\n"),
+                ucf101.read(folder / "v", lists=folder / "lists"),
+                [path.rename(folder / "v" / path.name) for path in (folder / "lists").iterdir()],
+                ucf101.read(folder / "v"),
+            ),
+        ),
+        remedies.case(
+            "list every video once, or give one list",
+            lambda folder: matched(folder, Entry("walk/a.avi", "walk"), Entry("walk/a.avi", "run")),
+            lambda folder: matched(folder, Entry("walk/a.avi", "walk")),
+        ),
+        remedies.case(
+            "give the folder that holds the videos themselves",
+            lambda folder: (written(folder / "frames" / "x.jpg", ""), match(folder / "frames", [Entry("walk/a")], [])),
+            lambda folder: matched(folder, Entry("walk/a.avi", "walk")),
+        ),
+        remedies.case(
+            "give the file as CoCLR ships it",
+            lambda folder: sources(folder, "[1]"),
+            lambda folder: sources(folder, '{"v_walk_g01_c01": 3}'),
+        ),
+        remedies.case(
+            "write each as `name: value`",
+            lambda folder: importers.read(str(written(folder / "d.yaml", "importer: ucf101\nsettings: [1]\n")), folder),
+            lambda folder: importers.read(
+                str(written(folder / "d.yaml", "importer: folder\nsettings: {}\n")), _videos(folder)
+            ),
+        ),
+        remedies.case(
+            "correct it, or leave it out",
+            lambda folder: importers._settings({"settings": {"split": "one"}, "file": "d.yaml"}, ["split"]),
+            lambda folder: [
+                importers._settings({"settings": given, "file": "d.yaml"}, ["split"]) for given in ({"split": 1}, {})
+            ],
+        ),
+        remedies.case(
+            "leave it out, or choose another data set as DATASET=",
+            lambda folder: importers.read("folder", _videos(folder), split=1),
+            lambda folder: importers.read("folder", _videos(folder)),
+        ),
+        remedies.case(
+            "leave them out, or the manifest",
+            lambda folder: (
+                manifest(folder, "a,a.mp4,walk,,\n"),
+                importers.listed("folder", _videos(folder), manifest=folder / "list.csv", split=1),
+            ),
+            lambda folder: [
+                importers.listed("folder", _videos(folder), manifest=folder / "list.csv"),
+                importers.listed("folder", _videos(folder)),
+            ],
+        ),
+        remedies.case(
+            "give the folder that holds your videos: files as .mp4",
+            lambda folder: ((folder / "empty").mkdir(), importers.read("folder", folder / "empty")),
+            lambda folder: importers.read("folder", _videos(folder)),
+        ),
+        remedies.case(
+            "give the folder that holds your videos: VIDEOS=/path/to/folder",
+            lambda folder: importers.read("folder", folder / "none"),
+            lambda folder: importers.read("folder", _videos(folder)),
+        ),
+    ],
+)
+def test_of_lists(wrong: Callable, right: Callable, tmp_path: Path) -> None:
+    helps(wrong, right, tmp_path)
+
+
+def _videos(folder: Path) -> Path:
+    written(folder / "videos" / "walk" / "a.mp4", "")
+    return folder / "videos"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        remedies.case(
+            "list every class once, in official order",
+            lambda folder: Manifest([], ["walk", "walk"]),
+            lambda folder: Manifest([], ["walk", "run"]),
+        ),
+        remedies.case(
+            "give both the same name",
+            lambda folder: Manifest([], ["caf\u00e9", "cafe\u0301"]),
+            lambda folder: Manifest([], ["caf\u00e9"]),
+        ),
+        remedies.case(
+            "rename the class",
+            lambda folder: Manifest([], ["two\nlines"]),
+            lambda folder: Manifest([], ["two lines"]),
+        ),
+    ],
+)
+def test_of_classes(wrong: Callable, right: Callable, tmp_path: Path) -> None:
+    helps(wrong, right, tmp_path)
+
+
+@pytest.mark.remedy("make it readable, or move it out of the folder of videos")
+def test_a_folder_is_made_readable_or_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, listed = _videos(tmp_path) / "locked", os.scandir
+    locked.mkdir(mode=0)
+
+    def scandir(path: Any) -> Any:
+        """As for a user who is not root."""
+        if not os.stat(path).st_mode & 0o400:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    def read(folder: Path) -> Manifest:
+        return importers.read("folder", folder / "videos")
+
+    helps(read, lambda folder: (locked.chmod(0o700), read(folder)), tmp_path)
+    locked.chmod(0)
+    helps(read, lambda folder: (locked.rename(folder / "aside"), read(folder)), tmp_path)
+
+
+def image(path: Path, height: int = 16, width: int = 24, seed: int = 0) -> Path:
+    pixels = synthetic.video(synthetic.CLASSES[0], seed, 1, height, width)[0]
+    cv2.imwrite(str(path), pixels)
+    return path
+
+
+def pair(folder: Path, second: str) -> pairs.Pair:
+    image(folder / "a.png")
+    image(folder / "b.png")
+    image(folder / "other.png", 18, 24)
+    written(folder / "text.png", "no image")
+    return pairs.read_pair(folder / "a.png", folder / second)
+
+
+class Broken(flow.FlowEstimator):
+    name = "broken"
+
+    def estimate(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return np.full((len(first), 2, *first.shape[1:3]), np.nan, np.float32)
+
+    batch = estimate
+
+
+def estimated(estimator: flow.FlowEstimator) -> np.ndarray:
+    frames = synthetic.video(synthetic.CLASSES[0], 0, 2, 24, 32)
+    return pairs.estimate(estimator, frames[:1], frames[1:], "a.mp4")
+
+
+def flow_written(folder: Path, name: str) -> None:
+    flow_files.write(folder / name, np.full((2, 4, 4), 600.0, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        remedies.case(
+            "give two frames of one video",
+            lambda folder: pair(folder, "other.png"),
+            lambda folder: pair(folder, "b.png"),
+        ),
+        remedies.case(
+            "give two images, or one video alone",
+            lambda folder: pair(folder, "text.png"),
+            lambda folder: pair(folder, "b.png"),
+        ),
+        remedies.case(
+            "give another file", lambda folder: pair(folder, "none.png"), lambda folder: pair(folder, "b.png")
+        ),
+        remedies.case(
+            "take another estimator",
+            lambda folder: estimated(Broken()),
+            lambda folder: estimated(flow.create("dis")),
+        ),
+        remedies.case(
+            "give a folder of images and their flow",
+            lambda folder: pairs.true_pairs(folder / "none"),
+            lambda folder: (
+                pair(folder, "b.png"),
+                flow_files.write(folder / "flow.flo", np.zeros((2, 16, 24), np.float32)),
+                (folder / "other.png").unlink(),
+                (folder / "text.png").unlink(),
+                pairs.true_pairs(folder),
+            ),
+        ),
+        remedies.case(
+            "replace the file",
+            lambda folder: flow_files.read(written(folder / "a.flo", "no flow")),
+            lambda folder: (
+                flow_files.write(folder / "a.flo", np.zeros((2, 4, 4), np.float32)),
+                flow_files.read(folder / "a.flo"),
+            ),
+        ),
+        remedies.case(
+            "write a .flo or .npy file instead",
+            lambda folder: flow_written(folder, "a.png"),
+            lambda folder: [flow_written(folder, name) for name in ("a.flo", "a.npy")],
+        ),
+        remedies.case(
+            "give one of them: size does not keep the shape of frames, short_side does",
+            lambda folder: checked_short_side("rgb", 100, (64, 64)),
+            lambda folder: [checked_short_side("rgb", 100, None), checked_short_side("rgb", 0, (64, 64))],
+        ),
+        remedies.case(
+            "write it as 12:00:00",
+            lambda folder: SlurmSettings(walltime="noon").for_workers(1),
+            lambda folder: SlurmSettings(walltime="12:00:00").for_workers(1),
+        ),
+        remedies.case(
+            "write it in one line",
+            lambda folder: option(arguments.Line, "a\nb"),
+            lambda folder: option(arguments.Line, "a b"),
+        ),
+        remedies.case(
+            "write it as 4GB",
+            lambda folder: SlurmSettings(memory="much").for_workers(1),
+            lambda folder: SlurmSettings(memory="4GB").for_workers(1),
+        ),
+        remedies.case(
+            "start one with `dask scheduler --scheduler-file FILE`, or leave it out",
+            lambda folder: cluster.check_scheduler("slrum", 0),
+            lambda folder: cluster.check_scheduler("", 0),
+        ),
+        remedies.case(
+            "leave --workers out, or start as many",
+            lambda folder: cluster.check_scheduler("tcp://host:8786", 3),
+            lambda folder: cluster.check_scheduler("tcp://host:8786", 0),
+        ),
+        remedies.case(
+            "name another device, such as cpu",
+            lambda folder: flow.create("tvl1-torch", device="nosuch").open(),
+            lambda folder: flow.create("tvl1-torch", device="cpu").open(),
+        ),
+    ],
+)
+def test_of_images_flow_and_workers(wrong: Callable, right: Callable, tmp_path: Path) -> None:
+    helps(wrong, right, tmp_path)
