@@ -10,8 +10,8 @@ RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
-override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PYTHON QUERY RECIPE RUN \
-    RUNS SCHEDULER SEED SET SPLIT STEPS STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WORKERS
+override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PYTHON QUERY RECIPE \
+    REFERENCES RUN RUNS SCHEDULER SEED SET SPLIT STEPS STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WHEELS WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
 export $(DATA)
@@ -46,6 +46,8 @@ print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
 os.execv(sys.executable, [sys.executable, "-m", *given])
 endef
 override export WITH_ARGS := $(value words)
+# These need no set-up of ours: they run with the machine's own Python where there is no virtual environment.
+override GPU_PY := @$(if $(wildcard $(VENV)/bin/python),$(PY),"$$PYTHON")
 override RUN_MODULE := @$(PY) -c "$$WITH_ARGS"
 
 # The option $(1) with the variable $(2), where that is set.
@@ -63,7 +65,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain finetune probe evaluate report compare features search duplicates tables bench-methods
+.PHONY: help setup repair demo test test-slow check format bench gpu-references gpu-check manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain finetune probe evaluate report compare features search duplicates tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -122,6 +124,13 @@ bench: setup ## Measure against the limits: extraction, store, flow, reader, mem
 	$(PY) -m tests.benchmarks.memory --json runs/bench/memory.json
 	$(PY) -m tests.benchmarks.training --json runs/bench/training.json
 	test ! -e /proc/driver/nvidia/version || $(PY) -m tests.benchmarks.flow_gpu --json runs/bench/flow_gpu.json
+
+gpu-references: ## What gpu-check compares with, made on any CPU, once: [OUT=gpu-references.zip VIDEOS=]
+	$(GPU_PY) -m tests.gpu.references --out="$${OUT:-gpu-references.zip}" $(call given,videos,VIDEOS)
+
+gpu-check: ## What a machine with a GPU says of this project, in nine minutes: [REFERENCES=gpu-references.zip OUT=runs/gpu-check PART=dali WHEELS=]
+	$(GPU_PY) -m tests.gpu.check --references="$${REFERENCES:-gpu-references.zip}" --out="$${OUT:-runs/gpu-check}" \
+	    $(call given,part,PART) $(call given,wheels,WHEELS)
 
 bench-methods: setup ## What each method learns at an equal budget, three seeds, hours on two cores [STORE= OUT=runs/bench/methods]
 	$(RUN_MODULE) tests.benchmarks.methods $(call given,store,STORE) --out="$${OUT:-runs/bench/methods}"

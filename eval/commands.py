@@ -66,7 +66,7 @@ def evaluate(
         protocols: How videos are looked at and compared: clean (all windows of every video), or as a paper's code does
             it: coclr, vicc, goca, slic, cocon. By default clean and the one of the run's method; others as
             `--protocols [clean,slic]`.
-        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        reader: Executor of clip plans: opencv, dali or auto (opencv; with a CUDA device the faster one).
         threads: Of the reader; 0 takes one for each core, eight at most.
         annotations: The annotation set of the store whose labels and splits count; by default that of extraction, or
             the only one. Several, as `--annotations [split1,split2,split3]`: each in turn, and their mean.
@@ -219,7 +219,7 @@ def embed_folder(
         store: A store whose settings the videos are extracted with; by default those that the run was trained on.
         manifest: Use this manifest; its paths are relative to `videos`. By default all videos of the folder.
         workers: Videos in extraction at once; 0 takes all cores.
-        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        reader: Executor of clip plans: opencv, dali or auto (opencv; with a CUDA device the faster one).
         threads: Of the reader; 0 takes one for each core, eight at most.
     """
     _show_log()
@@ -256,7 +256,7 @@ def search(
         store: Folder of the store, or its URL.
         neighbours: How many videos to find.
         out: The page to write; it needs no other file.
-        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        reader: Executor of clip plans: opencv, dali or auto (opencv; with a CUDA device the faster one).
         threads: Of the reader; 0 takes one for each core, eight at most.
     """
     environment.require_one_faiss()
@@ -291,7 +291,7 @@ def duplicates(
         store: Folder of the store, or its URL.
         least: Similarity of a pair at least: the cosine of centred features, the mean over streams.
         out: Also written to this file: .csv, .md or .tex.
-        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        reader: Executor of clip plans: opencv, dali or auto (opencv; with a CUDA device the faster one).
         threads: Of the reader; 0 takes one for each core, eight at most.
     """
     environment.require_one_faiss()

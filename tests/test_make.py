@@ -28,6 +28,7 @@ TARGETS = {
     "probe": "STORE RUN RECIPE OUT SEED", "compare": "RUNS OUT", "report": "RUNS STORE OUT", "tables": "RUNS OUT",
     "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT",
     "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT", "remove": "STORE VIDEO",
+    "gpu-references": "OUT VIDEOS", "gpu-check": "REFERENCES OUT PART WHEELS",
 }
 # fmt: on
 # Stands for the Python of the virtual environment: writes down what it would be run with.

@@ -15,6 +15,7 @@ from train.augment import ClipPlan, colour_maps
 from train.networks.network import Network
 from train.reader import Executor
 from train.reader.affine import normalise
+from train.reader.streams import used_here
 
 BATCH = 32  # clips at once
 
@@ -53,7 +54,7 @@ def clips_ahead(plans: Iterable[ClipPlan], reader: Executor, device: torch.devic
             ready, upcoming = upcoming, pool.submit(read, batch) if batch else None
             if ready is not None:
                 places, clips, affine = ready.result()
-                yield places, normalise(clips.to(device), affine.to(device))
+                yield places, normalise(used_here(clips.to(device)), affine.to(device))
 
 
 @contextlib.contextmanager

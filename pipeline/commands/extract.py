@@ -21,6 +21,7 @@ from pipeline.extraction.progress import counting_bar
 from pipeline.extraction.run import Unfinished
 from pipeline.extraction.run import extract as run_extraction
 from pipeline.extraction.workers.cluster import check_scheduler
+from pipeline.extraction.workers.gpus import threads_each
 from pipeline.extraction.workers.slurm import SlurmSettings, job_script
 from pipeline.manifest import Manifest
 from pipeline.storage import location
@@ -198,7 +199,7 @@ def print_estimate(plan: Estimate, workers: int) -> None:
         table.add_row("frames", f"{plan.frames.value:,.0f}{_uncertainty(plan.frames)}")
         table.add_row("work", f"{_time(seconds)} of one core{_uncertainty(plan.seconds)}")
         if workers:
-            table.add_row("time", f"{_time(seconds / workers)} with {workers} workers on cores like this machine's")
+            table.add_row("time", _with_workers(plan, workers))
         table.add_row("store", f"{decimal(round(plan.stored.value))} more{_uncertainty(plan.stored)}")
         milliseconds = sorted(1e3 * one.seconds for one in plan.sample if not one.refused)
         spread = f"a frame took {_figure(milliseconds[0])} to {_figure(milliseconds[-1])} ms"
@@ -210,6 +211,21 @@ def print_estimate(plan: Estimate, workers: int) -> None:
         console.print(marked("would land in quarantine", "yellow", refused))
     if plan.sample and not plan.frames:
         console.print("no video of the sample can be decoded, so there is nothing to estimate from")
+
+
+def _with_workers(plan: Estimate, workers: int) -> str:
+    """How long it takes. On GPUs between what the threads take if they never wait, and what GPUs take with small
+    batches: the sample's videos were alone, while in a run pairs of several share a batch."""
+    assert plan.seconds
+    if not plan.gpus:
+        return f"{_time(plan.seconds.value / workers)} with {workers} workers on cores like this machine's"
+    assert plan.on_gpus
+    gpus = min(plan.gpus, workers)
+    threads = gpus * threads_each(workers, gpus)
+    least = plan.seconds.value / threads
+    most = max(least, plan.on_gpus.value / gpus)
+    where = f"{threads} videos at once on {gpus} GPUs like this machine's"
+    return f"{_time(least)} to {_time(most)} with {where}; the less, the fuller their batches"
 
 
 def _time(seconds: float) -> str:

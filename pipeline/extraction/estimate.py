@@ -17,7 +17,9 @@ from pipeline.extraction.journal import Summary
 from pipeline.extraction.opening import joined
 from pipeline.extraction.plan import Plan, VideoFiles, as_stored, plan
 from pipeline.extraction.run import refuse_nothing, size_of
+from pipeline.extraction.workers.admission import try_out
 from pipeline.extraction.workers.cluster import workers_for_extraction
+from pipeline.extraction.workers.gpus import visible_gpus
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import Stopping
 from pipeline.manifest import Manifest, Video
@@ -40,6 +42,7 @@ class Sampled:
     frames: int
     seconds: float  # a frame, of one core
     stored: float  # bytes a frame
+    flow: float = 0.0  # seconds a frame, of these: with flow on a GPU, those that it was waited for
     refused: str = ""
 
 
@@ -62,6 +65,8 @@ class Estimate:
     frames: Amount | None
     seconds: Amount | None  # of cores
     stored: Amount | None  # bytes
+    gpus: int  # that flow is computed on
+    on_gpus: Amount | None  # seconds of a GPU, if it never had pairs of more than one video
 
 
 def estimate(
@@ -89,13 +94,16 @@ def estimate(
     ordered = sorted(todo.values(), key=lambda row: (sizes[row.video_id], row.video_id))
     places = evenly_spaced(len(ordered), SAMPLE)
     sample: list[Sampled] = []
+    gpus = 0
     if places:
         settings.prepare()
+        gpus = len(visible_gpus()) if settings.on_gpu else 0
         with (
             Stopping(),  # SIGTERM too tidies up
             tempfile.TemporaryDirectory() as scratch,
-            workers_for_extraction("", 1, SlurmSettings()) as client,
+            workers_for_extraction("", 1, SlurmSettings(), "gpus" if gpus else "processes") as client,
         ):
+            try_out(client, settings.as_dict(running=True))
             sampler = _Sampler(client, root, Path(scratch), settings, time_limit)
             sampler.outcome(ordered[places[0]], frames=2)  # a worker's first video waits for its imports
             for place in places:
@@ -113,6 +121,8 @@ def estimate(
         frames=_amount([(one.frames / one.size, share) for one, share in pairs]),
         seconds=_amount([(one.frames * one.seconds / one.size, share) for one, share in pairs]),
         stored=_amount([(one.frames * one.stored / one.size, share) for one, share in pairs]),
+        gpus=gpus,
+        on_gpus=_amount([(one.frames * one.flow / one.size, share) for one, share in pairs]) if gpus else None,
     )
 
 
@@ -162,7 +172,8 @@ class _Sampler:
         folder = video_folder(self.scratch, video.video_id)
         stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         frames = outcome.frames if outcome.frames < wanted else frames_of(file, self.settings.decode)
-        return Sampled(file.stat().st_size, frames, outcome.seconds["total"] / outcome.frames, stored / outcome.frames)
+        total, flow = (outcome.seconds.get(kind, 0.0) / outcome.frames for kind in ("total", "flow"))
+        return Sampled(file.stat().st_size, frames, total, stored / outcome.frames, flow)
 
     def outcome(self, video: Video, frames: int) -> Outcome:
         """Of its first so many frames."""

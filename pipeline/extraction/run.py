@@ -18,7 +18,7 @@ from pipeline.extraction.journal import Journal, Summary, journal
 from pipeline.extraction.opening import joined, run_into
 from pipeline.extraction.plan import VideoFiles
 from pipeline.extraction.progress import ExtractionBar, preparing
-from pipeline.extraction.workers.admission import admit, wait_for_workers
+from pipeline.extraction.workers.admission import admit, try_out, wait_for_workers
 from pipeline.extraction.workers.cluster import Kind, workers_for_extraction
 from pipeline.extraction.workers.dispatch import Task, dispatch
 from pipeline.extraction.workers.silence import Limits
@@ -79,9 +79,10 @@ def extract(
         with run_into(store, settings, manifest, files, retry_quarantined, overwrite, add_views) as found:
             todo, summary = found.todo, found.summary
             if todo:
-                kind = "processes" if scheduler else _prepared(found.views(settings), store)
+                computed = found.views(settings)
+                kind = "processes" if scheduler else _prepared(computed, store)
                 run = fence.holder(store)
-                task = Task(root, store, settings, found.adding, time_limit, bool(scheduler), run, limits)
+                task = Task(root, store, settings, computed, found.adding, time_limit, bool(scheduler), run, limits)
                 chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
                 try:
                     _work_off(todo, summary, task, chosen, stop)
@@ -153,6 +154,8 @@ def _work_off(
                 with stop.at_once():
                     wait_for_workers(client, bar.say)
                     admit(client, task.root, task.store, bar.say)
+            with stop.at_once():
+                try_out(client, task.computed.as_dict(running=True))
             bar.say(f"dashboard: {client.dashboard_link}")
             with bar, contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes:
                 settle(outcomes, kept)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 LARGEST = 10_000  # of the numbers that estimators take, as iterations or pixels
+BLACK = np.zeros((1, 24, 24), np.uint8)  # large enough for a pyramid of two levels, so that every kernel runs
 
 
 class FlowEstimator(ABC):
@@ -46,6 +47,16 @@ class FlowEstimator(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
         """Do what the first pair would wait for and other processes can share, such as compiling."""
+
+    def try_out(self) -> None:
+        """Compute the flow of a pair, whatever it takes. Raises what keeps it from computing any."""
+        self.estimate(BLACK, BLACK)
+
+    def remedy(self) -> str:
+        """What to do where it computes no flow at all in this process."""
+        if self.on_gpu:
+            return "see what `nvidia-smi` says: the driver must know this version of CUDA, and the GPU have memory free"
+        return "see what the error says of the installation, or take another FLOW="
 
     def estimate(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Flow from each frame of `first` to the frame of `second` with the same index.

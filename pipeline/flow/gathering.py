@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.flow.estimator import FlowEstimator, check_frames, gray
+from pipeline.flow.estimator import BLACK, FlowEstimator, check_frames, gray
 
 # Batches on their way: one that the GPU computes and a full one behind it, so that it does not wait for the host.
 AHEAD = 2
@@ -43,6 +43,13 @@ class Gathering:
 
     def prepare(self) -> None:
         """Nothing: the process that starts others would take a GPU's memory for it, and has no use for it itself."""
+
+    def try_out(self) -> None:
+        """`FlowEstimator.try_out`; the process lives on where it fails, to tell why."""
+        self._flow(_Pairs(BLACK, BLACK, alone=True))
+
+    def remedy(self) -> str:
+        return self.estimator.remedy()
 
     def estimate(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """`FlowEstimator.estimate`; waits until the GPU has done these pairs."""
@@ -129,9 +136,8 @@ class Gathering:
 
     def _require_gpu(self) -> None:
         """End this process where even a pair of black frames fails."""
-        black = np.zeros((1, 24, 24), np.uint8)
         try:
-            self._flow(_Pairs(black, black, alone=True))
+            self.try_out()
         except Exception:  # noqa: BLE001  any error means that nothing works any more
             traceback.print_exc()
             os._exit(1)

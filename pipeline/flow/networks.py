@@ -102,9 +102,29 @@ def build(model: str, iterations: int | None) -> Any:
     settings = parser.parse_args([] if iterations is None else [f"--model.iters={iterations}"])
     try:
         with _quiet(), _no_download():
-            return ptlflow.get_model(model, args=settings)
+            network = ptlflow.get_model(model, args=settings)
     except (ImportError, ValueError) as error:  # some need packages that are not installed
         raise UsageError(f"ptlflow cannot build its {model} here: {error}") from error
+    _correlate_in_float(network)
+    return network
+
+
+def _correlate_in_float(network: Any) -> None:
+    """Products of features are summed and scaled in float32, as RAFT's authors do it, also under autocast: in half
+    precision ptlflow's sums, which it scales afterwards, overflow. Where the model has RAFT's `CorrBlock`."""
+    for kind in type(network).__mro__:
+        module = sys.modules.get(f"{kind.__module__.rpartition('.')[0]}.corr")
+        block = getattr(module, "CorrBlock", None)
+        given = getattr(block, "corr", None)
+        if block is None or given is None or hasattr(given, "in_float"):
+            continue
+
+        def corr(fmap1: torch.Tensor, fmap2: torch.Tensor, *others: Any, given: Any = given) -> torch.Tensor:
+            with torch.autocast(fmap1.device.type, enabled=False):
+                return given(fmap1.float(), fmap2.float(), *others)
+
+        vars(corr)["in_float"] = True
+        block.corr = staticmethod(corr)
 
 
 def _difference(expected: dict[str, torch.Tensor], found: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,8 +16,10 @@ from pipeline.flow.estimator import FlowEstimator, require_numbers
 
 # isort: split
 import torch
+from torch import Tensor
 
 SMALLEST = 128  # pixels a side: below, RAFT's coarsest level is one pixel wide, and it returns NaN without an error
+ON_GPU, ON_CPU = 64, 8  # pairs at a time
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -32,9 +35,9 @@ class PTLFlow(FlowEstimator):
             downloads, or the path of a file as ptlflow writes it: a dict with `state_dict`.
         digest: sha256 of the file; any other is refused. None becomes the digest of the file that is there.
         iterations: Refinements of the flow; None is the model's own number (RAFT: 32). Some models take no number.
-        batch_size: Pairs at a time. The last batch is filled up, so that a pair's flow is the same in every bit
-            whatever the other pairs are. Other batch sizes give the same flow but for rounding (3e-5 in flow of 6
-            pixels, on a CPU).
+        batch_size: Pairs at a time; None is 64 on a GPU, which a few pairs do not keep at work, and 8 on a CPU. The
+            last batch is filled up, so that a pair's flow is the same in every bit whatever the other pairs are. Other
+            batch sizes give the same flow but for rounding (3e-5 in flow of 6 pixels, on a CPU).
         precision: fp16 and bf16 (autocast) are for GPUs; on a CPU they are right but take 7 to 24 times as long.
         device: cuda or cpu; None is cuda where there is one, in each process that computes.
     """
@@ -46,7 +49,7 @@ class PTLFlow(FlowEstimator):
     weights: str = "things"
     digest: str | None = None
     iterations: int | None = None
-    batch_size: int = 8
+    batch_size: int | None = None  # type: ignore[assignment]  # a number once it is open
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     device: Literal["cuda", "cpu"] | None = None
     _path: Path = field(default=Path(), init=False, repr=False)
@@ -70,6 +73,8 @@ class PTLFlow(FlowEstimator):
                 f"flow estimator {self.name} is to run on a GPU, and torch finds none",
                 remedy="set its device to cpu, or see why `nvidia-smi` or torch does not list the GPU",
             )
+        if self.batch_size is None:
+            self.batch_size = ON_GPU if self.on_gpu else ON_CPU
         self._network = networks.load(self.model, self.iterations, self._path, self.digest)
 
     def _check(self) -> None:
@@ -89,30 +94,47 @@ class PTLFlow(FlowEstimator):
         return "cuda" if self.on_gpu else "cpu"
 
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        self.prepare()
-        flow = np.empty((len(first), 2, *first.shape[1:3]), np.float32)
-        for start in range(0, len(first), self.batch_size):
-            index = np.minimum(np.arange(start, start + self.batch_size), len(first) - 1)
-            try:
-                found = self._estimate(np.stack([first[index], second[index]], axis=1))
-            except torch.OutOfMemoryError as error:
-                what = f"{self.batch_size} pairs of {first.shape[1]} x {first.shape[2]} pixels at once"
-                raise ValueError(f"there is too little memory for {what}; set batch_size lower") from error
-            flow[start : start + self.batch_size] = found[: len(first) - start]
-        finite = np.isfinite(flow).all(axis=(1, 2, 3))
-        if not finite.all():
-            pair = int(np.flatnonzero(~finite)[0])
-            raise ValueError(f"{self.name} ({self.precision}) gave a flow that is not finite, for pair {pair}")
-        return flow
+        return self.launch(first, second)()
 
-    def _estimate(self, pairs: np.ndarray) -> np.ndarray:
-        """Flow (B, 2, H, W) of pairs, uint8 RGB (B, 2, H, W, 3) or gray (B, 2, H, W)."""
+    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
+        """On a GPU nothing waits between batches, nor before those of the next call."""
+        self.prepare()
+        begun: list[Tensor] = []
+        batch = self.batch_size
+        assert batch is not None  # since it is open
+        for start in range(0, len(first), batch):
+            index = np.minimum(np.arange(start, start + batch), len(first) - 1)
+            try:
+                begun.append(self._begun(np.stack([first[index], second[index]], axis=1))[: len(first) - start])
+            except torch.OutOfMemoryError as error:
+                what = f"{batch} pairs of {first.shape[1]} x {first.shape[2]} pixels at once"
+                raise ValueError(f"there is too little memory for {what}; set batch_size lower") from error
+        done = torch.cuda.Event(blocking=True) if self.on_gpu else None  # waits without keeping a core busy
+        if done:
+            done.record()
+
+        def collect() -> np.ndarray:
+            if done:
+                done.synchronize()
+            flow = torch.cat(begun).numpy()
+            finite = np.isfinite(flow).all(axis=(1, 2, 3))
+            if not finite.all():
+                pair = int(np.flatnonzero(~finite)[0])
+                raise ValueError(f"{self.name} ({self.precision}) gave a flow that is not finite, for pair {pair}")
+            return flow
+
+        return collect
+
+    def _begun(self, pairs: np.ndarray) -> Tensor:
+        """Flow (B, 2, H, W) of pairs, uint8 RGB (B, 2, H, W, 3) or gray (B, 2, H, W); on a GPU it is yet to come."""
         if pairs.ndim == 4:
             pairs = np.repeat(pairs[..., None], 3, axis=-1)
         height, width = pairs.shape[2:4]
         rows, columns = self._margins(height), self._margins(width)
         padded = torch.from_numpy(np.pad(pairs, ((0, 0), (0, 0), rows, columns, (0, 0)), mode="edge"))
-        bgr = padded.to(self._device).flip(-1).permute(0, 1, 4, 2, 3).contiguous().float() / 255
+        if self.on_gpu:
+            padded = padded.pin_memory().to("cuda", non_blocking=True)
+        bgr = padded.flip(-1).permute(0, 1, 4, 2, 3).contiguous().float() / 255
         half = self.precision != "fp32"
         with (
             torch.inference_mode(),
@@ -121,10 +143,11 @@ class PTLFlow(FlowEstimator):
             torch.autocast(self._device, PRECISIONS[self.precision]) if half else contextlib.nullcontext(),
         ):
             flow = self._network({"images": bgr})["flows"]
-        if flow.shape != (len(pairs), 1, 2, *bgr.shape[-2:]):
-            raise ValueError(f"{self.name} does not give the flow of a pair of frames, but {tuple(flow.shape)}")
-        flow = flow[:, 0, :, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
-        return flow.float().cpu().numpy()
+            if flow.shape != (len(pairs), 1, 2, *bgr.shape[-2:]):
+                raise ValueError(f"{self.name} does not give the flow of a pair of frames, but {tuple(flow.shape)}")
+            flow = flow[:, 0, :, rows[0] : rows[0] + height, columns[0] : columns[0] + width].float()
+            given = torch.empty(flow.shape, pin_memory=self.on_gpu)
+            return given.copy_(flow, non_blocking=True)
 
     def _margins(self, size: int) -> tuple[int, int]:
         """Pixels to add before and after a side of this size."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +28,7 @@ from pipeline.flow.tvl1 import OwnTVL1, level_sizes, linear_taps
 try:
     import triton
 
-    from pipeline.flow.kernels import triton_inner, triton_median, triton_pyramid, triton_warp
+    from pipeline.flow.kernels import triton_inner, triton_level, triton_median, triton_pyramid, triton_warp
 except ModuleNotFoundError as missing:
     problem = f"tvl1-cuda needs Triton, which cannot be imported here: {missing}"
     raise UsageError(problem, remedy="use tvl1-cpu; Triton comes for Linux on x86-64") from missing
@@ -38,14 +40,29 @@ SOLVERS = 8  # kept, so that videos of a few sizes, and last batches, do not rec
 # planes over the threads in different ways and exchanges values through shared memory: up to 14 barriers a step of
 # `iterate` in place of one, and twice the registers. `iterate` needs 32 registers (40 in half precision), so that four
 # programs (three) share a multiprocessor.
-WARPS = {"resize": 4, "differentiate": 4, "linearise": 4, "median5": 4, "iterate": 16}
+WARPS = {"resize": 4, "differentiate": 4, "linearise": 4, "median5": 4, "iterate": 16, "solve_level": 16}
+# Without a limit `solve_level`, which has all of them in it, takes 128 registers: one program a multiprocessor. With 64
+# there are two, and nothing is spilled; with 40, three, 48 bytes are.
+REGISTERS = {"solve_level": 64}
 
 
 def available() -> bool:
-    """Whether there is a GPU that the kernels are made for, and the C compiler that Triton needs to start them."""
+    """Whether there is a GPU that the kernels are made for, and what Triton needs to start them."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < OLDEST:
         return False
-    return "CC" in os.environ or any(shutil.which(compiler) for compiler in ("gcc", "clang"))
+    return not lacking()
+
+
+def lacking() -> list[str]:
+    """What Triton would miss at its first launch: there it compiles a module of Python's in C (its `runtime.build`)."""
+    missing = []
+    if "CC" not in os.environ and not any(shutil.which(compiler) for compiler in ("gcc", "clang")):
+        missing.append("a C compiler (gcc or clang; on Debian and Ubuntu the package gcc)")
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    header = Path(sysconfig.get_paths(scheme)["include"], "Python.h")
+    if not header.is_file():
+        missing.append(f"{header} (on Debian and Ubuntu the package python3-dev)")
+    return missing
 
 
 @dataclass
@@ -59,10 +76,12 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
             60. At 128 x 171 this moves the flow by .004 to .007 px on average on real clips and .07 px on synthetic
             ones (rounding emulated in PyTorch), less than what changing one pixel in a hundred by 1 does (.008, .009
             and .09 px).
+        fused: One launch a level of the pyramid, in which each pair ends by itself, in place of a hundred, each of
+            which waits for its slowest pair. The same flow, bit for bit; which is faster no GPU has told yet.
     """
 
     name: ClassVar[str] = "tvl1-cuda"
-    RUNNING: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    RUNNING: ClassVar[frozenset[str]] = frozenset({"batch_size", "fused"})
     sees_colour: ClassVar[bool] = False
 
     device = "cuda"
@@ -70,13 +89,15 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
 
     batch_size: int = 512
     half_precision: bool = False
+    fused: bool = False
     _solvers: OrderedDict[tuple[int, ...], Solver] = field(default_factory=OrderedDict, init=False, repr=False)
     _fitting: dict[tuple[int, ...], int] = field(default_factory=dict, init=False, repr=False)  # pairs by frame size
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.half_precision, bool):
-            raise TypeError(f"half_precision {self.half_precision!r} is neither true nor false")
+        for name in ("half_precision", "fused"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise TypeError(f"{name} {value!r} is neither true nor false")
 
     def open(self) -> None:
         if not triton.knobs.runtime.interpret and not torch.cuda.is_available():
@@ -84,8 +105,12 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
             raise UsageError("tvl1-cuda needs an NVIDIA GPU, and PyTorch finds none on this machine", remedy=remedy)
 
     def prepare(self) -> None:
-        none = np.zeros((1, 24, 24), np.uint8)  # two levels, so that every kernel runs
-        self.batch(none, none)
+        self.try_out()
+
+    def remedy(self) -> str:
+        if missing := lacking():
+            return f"install {' and '.join(missing)}, with which Triton compiles its first launch; or use tvl1-cpu"
+        return super().remedy()
 
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return self.launch(first, second)()
@@ -110,7 +135,7 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
             if key not in self._solvers:
                 self._forget(SOLVERS - 1)
                 try:
-                    self._solvers[key] = Solver(self, capacity, size, self.half_precision)
+                    self._solvers[key] = Solver(self, capacity, size, self.half_precision, self.fused)
                 except torch.OutOfMemoryError as error:
                     if not self._solvers and capacity == 1:
                         what = f"the GPU has too little memory free for a pair of {size[0]} x {size[1]} pixels"
@@ -153,8 +178,15 @@ class Solver:
     torch.OutOfMemoryError where there is less.
     """
 
-    def __init__(self, parameters: OwnTVL1, pairs: int, size: tuple[int, ...], half_precision: bool = False) -> None:
-        self.parameters, self.pairs = parameters, pairs
+    def __init__(
+        self,
+        parameters: OwnTVL1,
+        pairs: int,
+        size: tuple[int, ...],
+        half_precision: bool = False,
+        fused: bool = False,
+    ) -> None:
+        self.parameters, self.pairs, self.fused = parameters, pairs, fused
         self.device = torch.device("cpu" if triton.knobs.runtime.interpret else "cuda")
         self.graph: Any = None
         self._allocate(size, torch.float16 if half_precision else torch.float32)
@@ -247,6 +279,18 @@ class Solver:
         pixels = height * width
         self.duals[: 4 * self.pairs * pixels].zero_()  # kept between warps
         run(triton_pyramid.differentiate, self.pairs, pixels, seconds, self.gradients, height, width)
+        numbers = (
+            float(np.float32(parameters.epsilon * parameters.epsilon * height * width)),
+            parameters.lambda_ * parameters.theta, parameters.theta, parameters.tau / parameters.theta,
+        )  # fmt: skip
+        if self.fused:
+            run(
+                triton_level.solve_level, self.pairs, 1,
+                firsts, seconds, self.gradients, level.flow, self.medians, self.data, self.duals, counts,
+                height, width, parameters.warps, parameters.outer_iterations, parameters.inner_iterations,
+                parameters.max_iterations_per_warp, *numbers, MEDIAN=parameters.median_filtering > 1,
+            )  # fmt: skip
+            return
         rounds = -(-parameters.max_iterations_per_warp // parameters.inner_iterations)
         for _ in range(parameters.warps):
             run(
@@ -263,9 +307,7 @@ class Solver:
                 run(
                     triton_inner.iterate, self.pairs, 1,
                     self.data, source, level.flow, self.duals, self.left, counts,
-                    height, width, parameters.inner_iterations,
-                    float(np.float32(parameters.epsilon * parameters.epsilon * height * width)),
-                    parameters.lambda_ * parameters.theta, parameters.theta, parameters.tau / parameters.theta,
+                    height, width, parameters.inner_iterations, *numbers,
                 )  # fmt: skip
 
     def _resize(self, planes: Tensor, resized: Tensor, taps: list[Tensor], factor: float) -> None:
@@ -280,4 +322,5 @@ def run(kernel: Any, programs: int, pixels: int, *arguments: Any, **constants: A
     warps = WARPS[kernel.__name__]
     block = 32 * warps
     grid = (programs, triton.cdiv(pixels, block))
-    kernel[grid](*arguments, **constants, BLOCK=block, num_warps=warps, enable_fp_fusion=False)
+    options = {"num_warps": warps, "maxnreg": REGISTERS.get(kernel.__name__), "enable_fp_fusion": False}
+    kernel[grid](*arguments, **constants, BLOCK=block, **options)

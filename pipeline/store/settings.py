@@ -48,6 +48,11 @@ class ExtractionSettings:
         for name, settings in self.views.items():
             VIEWS[name].prepare(settings)
 
+    def try_out(self) -> None:
+        """Compute a little of each view in this process. Raises Refusal where one cannot be computed at all."""
+        for name, settings in self.views.items():
+            VIEWS[name].try_out(settings)
+
     @property
     def on_gpu(self) -> bool:
         """Whether a view is computed on a GPU here."""

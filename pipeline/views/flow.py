@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline import arguments, flow
 from pipeline.arguments import Bound, Name
+from pipeline.errors import Refusal
 from pipeline.flow.gathering import Gathering
 from pipeline.flow.quantisation import Mapping, dequantise, linear_values
 from pipeline.views import colour
@@ -151,6 +152,11 @@ def _created(name: str, parameters: str) -> flow.FlowEstimator | Gathering:
     return Gathering(estimator) if estimator.on_gpu else estimator
 
 
+def _in_a_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+
+
 def _pixels(settings: Stored) -> np.ndarray:
     bound = settings["bound"] / FLOW_SCALE
     return np.column_stack([2 * bound / 255 * np.eye(2), np.full(2, -bound)])
@@ -198,6 +204,14 @@ class FlowView(View):
 
     def prepare(self, settings: FlowSettings) -> None:
         _estimator(settings).prepare()
+
+    def try_out(self, settings: FlowSettings) -> None:
+        estimator = _estimator(settings)
+        try:
+            estimator.try_out()
+        except Exception as error:
+            what = f"{settings.estimator} computes no flow here, not even of black frames: {_in_a_line(error)}"
+            raise Refusal(what, remedy=estimator.remedy()) from error
 
     def on_gpu(self, settings: FlowSettings) -> bool:
         return isinstance(_estimator(settings), Gathering)

@@ -117,6 +117,9 @@ class View(ABC):
     def prepare(self, settings: Any) -> None:  # noqa: B027 - most have nothing to prepare
         """What each worker of this machine would wait for before its first video and can be done once, as compiling."""
 
+    def try_out(self, settings: Any) -> None:  # noqa: B027 - most need nothing that may be missing
+        """Compute a little of it in this process, where that may fail whatever the video. Raises Refusal."""
+
     def on_gpu(self, settings: Any) -> bool:
         """Whether it computes on a GPU here. Then several threads of a process work at once, each on extractors of its
         own.

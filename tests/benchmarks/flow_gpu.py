@@ -12,13 +12,9 @@ and GPU beside those of the estimator on the same frames in memory. What is miss
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +30,9 @@ from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.views.size import resize
 from tests.benchmarks.figures import journal_lines, write_figures
+from tests.gpu.clock import timed
+from tests.gpu.references import FRAMES
+from tests.gpu.references import made as frames
 
 SIZES = ((128, 171), (224, 288), (240, 320))
 # Bytes a pixel and iteration if every plane passes once: ix, iy, rho and u, v and four duals in, u, v and the duals
@@ -41,7 +40,6 @@ SIZES = ((128, 171), (224, 288), (240, 320))
 BYTES = {"single": 60, "half": 38}  # half precision: all but u and v take two bytes
 BANDWIDTHS = {"H200": 4.8, "H100 80GB HBM3": 3.35}  # TB/s, from the data sheets
 UCF101 = 2_500_000  # pairs
-FRAMES = 17  # of a video
 EXTRACTED = (128, 171)  # size of the flow of whole extractions
 
 
@@ -64,7 +62,7 @@ def main() -> None:
     print(f"  {'size':<10} {'planes':<8} {'pairs / s':>10} {'on the GPU':>11} {'of the limit':>13} {'UCF101':>11}")
     figures = {}
     for size in SIZES:
-        first, second = frames(arguments.pairs, size)
+        first, second = frames(size, arguments.pairs)
         for precision in BYTES:
             name = f"{size[0]}x{size[1]} {precision}"
             figures[name] = row = measure(first, second, precision, arguments)
@@ -78,24 +76,16 @@ def main() -> None:
     write_figures(arguments, sizes=figures, extraction=whole)
 
 
-def frames(pairs: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Gray frames of synthetic videos of all classes, no pair across two videos."""
-    first, second = [], []
-    for number, kind in zip(range(-(-pairs // (FRAMES - 1))), itertools.cycle(synthetic.CLASSES), strict=False):
-        video = gray(synthetic.video(kind, number, frames=FRAMES, height=size[0], width=size[1]))
-        first.append(video[:-1])
-        second.append(video[1:])
-    return np.concatenate(first)[:pairs], np.concatenate(second)[:pairs]
-
-
-def measure(first: np.ndarray, second: np.ndarray, precision: str, arguments: argparse.Namespace) -> dict[str, float]:
+def measure(
+    first: np.ndarray, second: np.ndarray, precision: str, arguments: argparse.Namespace, fused: bool = False
+) -> dict[str, float]:
     """Medians over the rounds."""
     from pipeline.flow.tvl1_cuda import TVL1CUDA, Solver
 
     half = precision == "half"
-    solver = Solver(TVL1CUDA(half_precision=half), len(first), first.shape[1:], half)
+    solver = Solver(TVL1CUDA(half_precision=half), len(first), first.shape[1:], half, fused)
     whole = timed(lambda: solver.solve(first, second), arguments.rounds)
-    inside = timed(solver.graph.replay, arguments.rounds)
+    inside = timed(solver.graph.replay if solver.graph else solver._launch, arguments.rounds)
     pixel_iterations = solver.pixel_iterations()
     bound = pixel_iterations * BYTES[precision] / (arguments.bandwidth * 1e12)
     return {
@@ -120,7 +110,7 @@ def extraction(estimator: str, arguments: argparse.Namespace) -> dict[str, float
         first, second = decoded(videos, [row.path for row in listed.rows], arguments.pairs)
         lines = journal_lines(store)
     began, *rest = sorted(lines, key=lambda line: line["time"])[len(lines) // 4 :]
-    rate = sum(line["frames"] - 1 for line in rest) / (rest[-1]["time"] - began["time"]) / len(visible_gpus())
+    rate = sum(line["frames"] - 1 for line in rest) / (rest[-1]["time"] - began["time"]) / max(1, len(visible_gpus()))
     alone = flow.create(estimator)
     in_memory = len(first) / timed(lambda: alone.estimate(first, second), arguments.rounds)
     return {"pairs_per_second_and_gpu": rate, "in_memory": in_memory, "waiting": 1 - rate / in_memory}
@@ -134,18 +124,6 @@ def decoded(folder: Path, paths: list[str], pairs: int) -> tuple[np.ndarray, np.
         first.append(frames[:-1])
         second.append(frames[1:])
     return np.concatenate(first)[:pairs], np.concatenate(second)[:pairs]
-
-
-def timed(work: Callable[[], object], rounds: int) -> float:
-    """Seconds; the first time does not count."""
-    seconds = []
-    for _ in range(rounds + 1):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from train import recipe as recipes
 from train.batches.batch import Batch
 from train.batches.loader import AHEAD, ClipLoader
 from train.hardware import Hardware
+from train.networks.compiling import compile_backbones
 from train.recipe import Recipe, StageSettings
 from train.stage_data import training_set_of
 from train.training_set import TrainingSet
@@ -118,12 +119,16 @@ def make_store(folder: Path, count: int) -> Path:
     return folder / "store"
 
 
-def measure(recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: argparse.Namespace) -> dict[str, float]:
-    """Medians over the rounds; times in seconds."""
+def measure(
+    recipe: Recipe, stage: StageSettings, store: VideoStore, arguments: argparse.Namespace, compiled: bool = False
+) -> dict[str, float]:
+    """Medians over the rounds; times in seconds. compiled: whether the networks are."""
     listed = training_set_of(recipe, stage, store)
     rows = np.resize(np.arange(len(listed)), max(EPOCH, len(listed)))
     videos = TrainingSet(listed.videos.take(rows), str(store.root))
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
+    if compiled:
+        compile_backbones(module, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     hardware = Hardware(reader=arguments.reader, threads=arguments.threads)
     loader = stage_data.make_loader(recipe, stage, store, videos, hardware)
     blocks = Alternating(loader, arguments.rounds, arguments.steps)

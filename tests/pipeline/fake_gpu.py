@@ -2,7 +2,7 @@
 preload.
 
 Environment: FAKE_GPU is a folder; every batch adds a line to `<pid>.jsonl` there: which GPU the process sees, how many
-pairs.
+pairs. FAKE_GPU_FAULT: "error" or "death" at every pair, or "death by videos", at every pair that is not black.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class FakeGPU(DIS):
     batch_size: int = 64
 
     def batch(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        fault = os.environ.get("FAKE_GPU_FAULT")
+        if fault == "error":
+            raise RuntimeError("Command '['gcc', 'main.c']' returned non-zero exit status 1.")
+        if fault == "death" or (fault == "death by videos" and first.any()):
+            os._exit(1)
         if folder := os.environ.get("FAKE_GPU"):
             line = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "pairs": len(first), "most": self.batch_size}
             with open(Path(folder) / f"{os.getpid()}.jsonl", "a") as file:

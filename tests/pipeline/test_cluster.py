@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -135,7 +136,8 @@ def test_what_a_worker_must_see_and_have(
         with pytest.raises(Refusal, match=r"has .*numpy 1\.0 instead of ") as refused:
             admission.require_fit(*needs)
     assert refused.value.where
-    assert admission.when_fit(needs, max, 1, 2) == 2
+    able = json.dumps(extraction_settings.as_dict(running=True))
+    assert admission.when_fit(needs, able, max, 1, 2) == 2
 
 
 @pytest.mark.remedy("wait until they are through")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline import flow, importers, synthetic
+from pipeline.commands.extract import print_estimate
 from pipeline.errors import Refusal
 from pipeline.extraction import job
+from pipeline.extraction.estimate import estimate
 from pipeline.extraction.run import extract
+from pipeline.extraction.workers import admission, dispatch
 from pipeline.extraction.workers.cluster import workers_for_extraction
 from pipeline.extraction.workers.gpus import MOST_THREADS, visible_gpus
 from pipeline.extraction.workers.slurm import SlurmSettings
@@ -83,9 +88,53 @@ def test_two_gpus_store_the_bytes_of_one_thread(synthetic_videos: Path, tmp_path
     assert content(tmp_path / "store") == expected
     assert {line["gpu"] for line in batches(noted)} == {"3", "GPU-two"}
     assert len(list(noted.iterdir())) == 2  # one process a GPU, and none here
-    assert sum(line["pairs"] for line in batches(noted)) == 12 * 19
+    assert sum(line["pairs"] for line in batches(noted)) == 12 * 19 + 2  # each process has tried it with one pair
     assert {line["most"] for line in batches(noted)} == {40}  # which came to the workers and is no part of the store
     assert open_store(tmp_path / "store").settings["flow"]["parameters"] == {"preset": "medium"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            "error",
+            "fake-gpu computes no flow here, not even of black frames: RuntimeError: Command",
+        ),
+        ("death", "died of its first computation, of black frames"),
+        ("death by videos", "2 worker processes died one after the other, and no video was stored"),
+    ],
+)
+def test_a_gpu_that_computes_nothing_is_no_fault_of_the_videos(
+    fault: str, told: str, synthetic_videos: Path, tmp_path: Path
+) -> None:
+    listed, store = importers.read("folder", synthetic_videos), tmp_path / "store"
+    with fake_gpus("0") as patch, pytest.raises(Refusal) as refused:
+        patch.setenv("FAKE_GPU_FAULT", fault)
+        patch.setattr(dispatch, "FRUITLESS", -1)  # deaths beside two for each worker: one is enough here
+        extract(listed, synthetic_videos, store, settings(), workers=2)
+    assert told in refused.value.what
+    assert ("nvidia-smi" if fault != "death by videos" else "leave them out of the manifest") in refused.value.remedy
+    assert open_store(store).quarantine == {} and not list(store.rglob("c"))
+
+
+def test_the_dry_run_counts_gpus(synthetic_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with fake_gpus("0,1"):
+        plan = estimate(importers.read("folder", synthetic_videos), synthetic_videos, tmp_path / "store", settings())
+    assert plan.gpus == 2 and plan.seconds and plan.on_gpus
+    assert 0 < plan.on_gpus.value < plan.seconds.value
+    print_estimate(plan, workers=9)
+    assert "with 8 videos at once on 2 GPUs like this machine's" in " ".join(capsys.readouterr().out.split())
+
+
+def test_workers_of_several_threads_gather_on_a_gpu_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TwoThreads:
+        state = SimpleNamespace(nthreads=2)
+
+    monkeypatch.setattr(admission, "get_worker", TwoThreads)
+    with fake_gpus("0"):
+        admission.require_able(json.dumps(settings().as_dict(running=True)))
+        with pytest.raises(Refusal, match="has 2 threads; start it with --nthreads 1"):
+            admission.require_able(json.dumps(settings("dis").as_dict(running=True)))
 
 
 class Held(FakeGPU):

@@ -135,6 +135,42 @@ def test_half_precision_is_close(weights: str, precision: str, tolerance: float)
     assert 0 < apart < tolerance
 
 
+def test_products_of_features_do_not_overflow_in_half_precision(weights: str) -> None:
+    """Unscaled, the sum of 128 products of such features is beyond what float16 holds."""
+    network = small(weights)._network
+    network.fnet.register_forward_hook(lambda *given: [torch.full_like(one, 25.0) for one in given[-1]])
+    estimator, frames = small(weights, precision="fp16", batch_size=1, iterations=1), noise(2, 48, 64, 3)
+    estimator._network = network
+    assert np.isfinite(estimator.estimate(frames[:1], frames[1:])).all()
+
+
+def test_batches_that_are_launched_before_others_are_collected_give_the_same_raft_flow(weights: str) -> None:
+    frames, estimator = noise(6, 48, 64), small(weights)
+    expected = [estimator.estimate(frames[t : t + 3], frames[t + 1 : t + 4]) for t in (0, 2)]
+    collects = [estimator.launch(frames[t : t + 3], frames[t + 1 : t + 4]) for t in (0, 2)]
+    for collect, one in reversed(list(zip(collects, expected, strict=True))):
+        assert np.array_equal(collect(), one)
+
+
+def test_batches_are_larger_on_a_gpu(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert small(weights, batch_size=None).batch_size == raft.ON_CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert small(weights, batch_size=None, device=None).batch_size == raft.ON_GPU
+    assert flow.choose("raft-small", weights=weights).running["batch_size"] is None  # for the worker to say
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_no_batch_waits_for_the_one_before(weights: str) -> None:
+    frames, estimator = noise(9, 48, 64), small(weights, device=None)
+    expected = estimator.estimate(frames[:8], frames[1:])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        collects = [estimator.launch(frames[:8], frames[1:]) for _ in range(2)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(np.array_equal(collect(), expected) for collect in collects)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-2), ("fp16", 0.1), ("bf16", 0.8)])
 def test_a_gpu_gives_the_flow_of_a_cpu(weights: str, precision: str, tolerance: float) -> None:
@@ -258,7 +294,7 @@ def test_settings_make_the_same_estimator_again(weights: str) -> None:
     estimator = flow.create("raft-small", weights=weights)
     digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
     assert estimator.settings == {"digest": digest, "iterations": 32, "precision": "fp32"}
-    assert estimator.running == {"weights": weights, "batch_size": 8, "device": None}
+    assert estimator.running == {"weights": weights, "batch_size": raft.ON_CPU, "device": None}
     again = flow.create(estimator.name, **json.loads(json.dumps({**estimator.settings, **estimator.running})))
     assert (again.settings, again.running) == (estimator.settings, estimator.running)
 

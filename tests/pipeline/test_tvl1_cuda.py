@@ -25,6 +25,8 @@ from tests.pipeline import interpreted
 triton = pytest.importorskip("triton", reason="Triton comes for Linux on x86-64 only")
 
 TOP = Path(__file__).resolve().parents[2]
+# As Triton 3.7 spells it, 3.6 (ttg.local_barrier), and those before (gpu.barrier).
+BARRIER = re.compile(r"\b(?:ttg|gpu)\.(?:local_)?barrier\b")
 FLOAT, HALF, INTEGERS = "*fp32", "*fp16", "*i32"
 
 
@@ -112,6 +114,12 @@ def test_the_whole_is_the_oracles(found: dict[str, np.ndarray], name: str) -> No
         assert np.array_equal(found[name], expected)
 
 
+@pytest.mark.parametrize("name", interpreted.WHOLE)
+def test_one_launch_a_level_is_the_same_in_every_bit(found: dict[str, np.ndarray], name: str) -> None:
+    assert np.array_equal(found[f"fused {name}"], found[name])
+    assert np.array_equal(found[f"fused counts {name}"], found[f"counts {name}"])
+
+
 def test_batches_that_are_launched_before_others_are_collected_give_the_same(found: dict[str, np.ndarray]) -> None:
     assert np.array_equal(found["one behind another"], found["capped"][[0, 1, 0]])
 
@@ -127,7 +135,7 @@ def test_the_cap_and_the_stop_decide_how_often_a_pair_is_iterated(found: dict[st
 
 def signatures() -> list[tuple[Any, dict[str, str], dict[str, Any]]]:
     """Every kernel with the types of its arguments, in all variants that are launched."""
-    from pipeline.flow.kernels import triton_inner, triton_median, triton_pyramid, triton_warp
+    from pipeline.flow.kernels import triton_inner, triton_level, triton_median, triton_pyramid, triton_warp
 
     sizes = {"height": "i32", "width": "i32"}
     taps = {"rows": INTEGERS, "row_distances": FLOAT, "columns": INTEGERS, "column_distances": FLOAT}
@@ -144,6 +152,9 @@ def signatures() -> list[tuple[Any, dict[str, str], dict[str, Any]]]:
         variants.append((triton_warp.linearise, {**frames, "data": kind, "left": INTEGERS, **sizes, "most": "i32"}, {}))
         planes = {"data": kind, "medians": FLOAT, "flow": FLOAT, "duals": kind, "left": INTEGERS, "counts": INTEGERS}
         variants.append((triton_inner.iterate, {**planes, **sizes, "most": "i32", **floats}, {}))
+        level = {**frames, "medians": FLOAT, "data": kind, "duals": kind, "counts": INTEGERS, **sizes}
+        level |= dict.fromkeys(("warps", "outer", "inner", "most"), "i32")
+        variants.append((triton_level.solve_level, {**level, **floats}, {"MEDIAN": True}))
     return variants
 
 
@@ -154,7 +165,7 @@ def test_every_kernel_compiles_and_spills_no_registers(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from pipeline.flow.tvl1_cuda import WARPS
+    from pipeline.flow.tvl1_cuda import REGISTERS, WARPS
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -164,20 +175,44 @@ def test_every_kernel_compiles_and_spills_no_registers(
         attributes = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind[0] == "*"}
         signature = {**types, **dict.fromkeys(constants, "constexpr")}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-        options = {"num_warps": warps, "enable_fp_fusion": False}
+        options = {"num_warps": warps, "maxnreg": REGISTERS.get(kernel.__name__), "enable_fp_fusion": False}
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         (tmp_path / "kernel.cubin").write_bytes(compiled.asm["cubin"])
         command = [reader, "--dump-resource-usage", tmp_path / "kernel.cubin"]
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         (registers, stack, local) = map(int, re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage).groups())  # type: ignore[union-attr]
         assert (stack, local) == (0, 0), f"{kernel.__name__} keeps registers in memory: {usage}"
+        if kernel.__name__ == "solve_level":
+            assert registers * 32 * warps * 2 <= 65536, f"fewer programs fit: {usage}"
         if kernel.__name__ == "iterate":
             assert registers * 32 * warps * (4 if types["data"] == FLOAT else 3) <= 65536, (
                 f"fewer programs fit: {usage}"
             )
             assert compiled.asm["ttgir"].count("convert_layout") == 0  # see WARPS
-            barriers = compiled.asm["ttgir"].count("ttg.barrier all")
-            assert barriers == 2, "one a step and one an iteration"
+            assert len(BARRIER.findall(compiled.asm["ttgir"])) == 2, "one a step and one an iteration"
+
+
+@pytest.mark.parametrize("spelling", ["ttg.barrier all", "ttg.local_barrier", "gpu.barrier"])
+def test_a_barrier_is_counted_whoever_spells_it(spelling: str) -> None:
+    assert len(BARRIER.findall(f"      {spelling} loc(#loc126)\n  %c = arith.constant\n  {spelling}")) == 2
+
+
+def test_what_triton_would_miss_at_its_first_launch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.flow import tvl1_cuda
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr("sysconfig.get_paths", lambda *_: {"include": str(tmp_path)})
+    monkeypatch.setenv("CC", "cc")
+    assert tvl1_cuda.lacking() == [f"{tmp_path}/Python.h (on Debian and Ubuntu the package python3-dev)"]
+    assert not tvl1_cuda.available()
+    (tmp_path / "Python.h").touch()
+    assert tvl1_cuda.lacking() == [] and tvl1_cuda.available()
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tvl1_cuda.lacking() == ["a C compiler (gcc or clang; on Debian and Ubuntu the package gcc)"]
+    remedy = flow.create("tvl1-cuda").remedy()
+    assert remedy.startswith("install a C compiler") and "tvl1-cpu" in remedy
 
 
 @pytest.mark.remedy("use tvl1-cpu here, or see what `nvidia-smi`")
@@ -198,7 +233,7 @@ def test_without_a_driver_tvl1_is_the_cpus_and_torch_is_not_imported() -> None:
     assert run.stdout == "tvl1-cpu False\n", run.stderr
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"half_precision": 1}, {"batch_size": 2.5}])
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"half_precision": 1}, {"fused": 0}, {"batch_size": 2.5}])
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(settings))):
         flow.create("tvl1-cuda", **settings)
@@ -209,7 +244,7 @@ class FewBytes:
 
     free = 0
 
-    def __init__(self, parameters: Any, pairs: int, size: tuple[int, ...], half_precision: bool) -> None:
+    def __init__(self, parameters: Any, pairs: int, size: tuple[int, ...], half_precision: bool, fused: bool) -> None:
         self.pairs = 0
         if pairs > FewBytes.free:
             raise torch.OutOfMemoryError
@@ -279,6 +314,14 @@ def test_on_a_gpu_the_batch_does_not_show_in_the_flow_of_a_pair() -> None:
     again = flow.create("tvl1-cuda")
     for _ in range(3):  # recorded launches, played again
         assert np.array_equal(again.estimate(first, second), reference)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("half", [False, True])
+def test_on_a_gpu_one_launch_a_level_is_the_same_in_every_bit(half: bool) -> None:
+    first, second = clip(1, 40)
+    plain, fused = (flow.create("tvl1-cuda", half_precision=half, fused=one) for one in (False, True))
+    assert np.array_equal(plain.estimate(first, second), fused.estimate(first, second))
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -59,14 +60,15 @@ del VICC["settings"]["momentum"]
     ids=["queue", "in batch", "goca", "vicc"],
 )
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("executor", ["opencv", "dali"])
 def test_steps_do_not_wait_for_the_gpu(
-    store: VideoStore, tmp_path: Path, stage: dict[str, Any], precision: str
+    store: VideoStore, tmp_path: Path, stage: dict[str, Any], precision: str, executor: str
 ) -> None:
     changes = {"log_every": 100, "checkpoint_every": 100, "clip_gradients": 1.0, "precision": precision}
     changes |= {"sampling": SAMPLING} if stage["method"] == "goca" else {}
     recipe = runs.load(tmp_path / "recipe.yaml", stage, **changes)
     with no_waiting() as watched:
-        runs.run(recipe, store, tmp_path / "run", GPU)
+        runs.run(recipe, store, tmp_path / "run", replace(GPU, reader=executor))
     assert watched == list(QUIET)
 
 

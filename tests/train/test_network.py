@@ -77,6 +77,11 @@ def test_momentum_update_moves_parameters_only() -> None:
         torch.testing.assert_close(tensor, expected)
 
 
+def test_momentum_update_of_another_network_fails() -> None:
+    with pytest.raises(ValueError, match="a network of 1 parameters cannot follow one of 2"):
+        momentum_update(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2), 0.5)
+
+
 def test_clips_of_another_kind_fail() -> None:
     with pytest.raises(ValueError, match=r"clips are \(2, 2, 4, 16, 16\).*\(B, 3, T, H, W\)"):
         made()(clips(channels=2))

@@ -368,8 +368,7 @@ def test_unusable_arguments_fail(store: VideoStore, arguments: tuple, words: lis
 @views
 def test_dali_on_a_gpu_agrees_with_a_plain_loop(store: VideoStore, plans: list, view: str) -> None:
     """nvJPEG's inverse transform and colour conversion round differently from libjpeg-turbo's."""
-    executor = reader.create("auto", store, threads=2)
-    assert isinstance(executor, DaliExecutor)
+    executor = reader.create("dali", store, threads=2)
     kept = [executor.run(view, plans, SIZE) for _ in range(3)]
     assert kept[0].is_cuda
     small = (24, 20)

@@ -20,6 +20,7 @@ from train.batches.batch import Batch, Part
 from train.batches.planning import Planner
 from train.order import Order
 from train.reader import Executor
+from train.reader.streams import used_here
 
 Kind = tuple[str, int, tuple[int, int], bool]  # view, length and size of clips; whether the reader makes images of them
 AHEAD = 2  # batches made while the network works; more would only hold memory
@@ -96,7 +97,7 @@ class ClipLoader:
                 coming.append(pool.submit(self.load, number))
             while coming:
                 began = time.perf_counter()
-                batch = coming.popleft().result()
+                batch = coming.popleft().result().mapped(used_here)  # by the network's stream
                 self.waited = time.perf_counter() - began
                 following = self.delivered + AHEAD
                 if following < end:

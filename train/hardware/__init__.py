@@ -22,7 +22,7 @@ class Hardware:
     in its statistics: each device takes them over its own clips, as the published systems do.
 
     Args:
-        reader: Executor of clip plans: opencv, dali or auto (dali with a CUDA device).
+        reader: Executor of clip plans: opencv, dali or auto (opencv; with a CUDA device the faster one).
         threads: Of the reader.
         accelerator: cpu, gpu or auto.
         devices: How many.

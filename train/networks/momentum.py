@@ -72,6 +72,13 @@ class MomentumPair(nn.Module):
 
 @torch.no_grad()
 def momentum_update(key: nn.Module, query: nn.Module, momentum: float) -> None:
-    """key <- momentum * key + (1 - momentum) * query, over parameters only: batch-norm statistics stay apart."""
-    for kept, followed in zip(key.parameters(), query.parameters(), strict=True):
-        kept.mul_(momentum).add_(followed, alpha=1 - momentum)
+    """key <- momentum * key + (1 - momentum) * query, over parameters only: batch-norm statistics stay apart.
+
+    In a few launches for all of them together, where two for each parameter would keep a GPU waiting for the host.
+    """
+    kept: list[Tensor] = list(key.parameters())
+    followed: list[Tensor] = list(query.parameters())
+    if len(kept) != len(followed):
+        raise ValueError(f"a network of {len(kept)} parameters cannot follow one of {len(followed)}")
+    torch._foreach_mul_(kept, momentum)
+    torch._foreach_add_(kept, followed, alpha=1 - momentum)

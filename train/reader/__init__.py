@@ -16,6 +16,7 @@ import torch
 
 from pipeline.store import VideoStore
 from train.augment import ClipPlan
+from train.reader import measuring
 from train.settings import check_number
 from train.settings.registry import Registry
 
@@ -58,15 +59,15 @@ class Executor(ABC):
 
 
 def create(name: str, store: VideoStore, threads: int) -> Executor:
-    """The named executor ("opencv", "dali", or "auto": dali with a CUDA device, opencv without).
+    """The named executor ("opencv", "dali", or "auto": opencv, and with a CUDA device what is faster, see `measuring`).
 
     threads: of this executor, for reading and decoding. On a CPU the OpenCV pool is
     2.3 times as fast per core as DALI, whose resize takes ten times OpenCV's time there; on a GPU DALI decodes and
     resizes beside the training step.
 
-    Raises UsageError for an unknown name or a thread count below 1.
+    Raises UsageError for an unknown name, a thread count below 1, and where DALI is asked for and not installed.
     """
     check_number("reader threads", threads, whole=True, least=1)
     if name == "auto":
-        name = "dali" if torch.cuda.is_available() else "opencv"
+        name = measuring.fastest(store, threads)
     return EXECUTORS.create(name, store=store, threads=threads)

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn
-from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, UsageError
 from pipeline.pictures import jpeg_size
 from pipeline.store import VideoStore, corrupt
 from pipeline.views.codec import JpegCodec
@@ -26,6 +24,15 @@ from train.reader import Executor, Group
 from train.reader.bytewise import applied
 from train.reader.planes import Planes, planes_of, refuse_uneven
 from train.reader.shard import ShardReader
+from train.reader.streams import CopyStream
+
+try:
+    from nvidia.dali import Pipeline, fn
+    from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
+except ModuleNotFoundError as missing:
+    problem = f"the reader dali needs NVIDIA DALI, which is not installed here: {missing}"
+    remedy = "pip install nvidia-dali-cuda130, or read with opencv (--hardware.reader opencv; --reader opencv)"
+    raise UsageError(problem, remedy=remedy) from missing
 
 Kind = tuple[str, tuple[int, int], bool, Filter | None]  # view, size of the clips, whether it blurs, filter
 INTERPOLATION: dict[Filter | None, DALIInterpType] = {
@@ -52,6 +59,7 @@ class DaliExecutor(Executor):
     def __init__(self, store: VideoStore, threads: int) -> None:
         self.store, self.threads = store, threads
         self.device_id = torch.cuda.current_device() if torch.cuda.is_available() else None
+        self._stream = CopyStream(self.device_id)
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._pipelines: dict[str | Kind, Pipeline] = {}
@@ -72,7 +80,7 @@ class DaliExecutor(Executor):
             return {(video_id, number): stream for number, stream in found.items()}
 
         streams = {place: stream for found in self._pool.map(encoded, wanted) for place, stream in found.items()}
-        with self._lock:
+        with self._lock, self._stream.entered():
             try:
                 images = self._images(view, planes[0], streams)
                 return [
@@ -131,13 +139,13 @@ class DaliExecutor(Executor):
         )
         (frames,) = pipeline.run(**inputs)
         made: torch.Tensor = torch.from_dlpack(frames.as_tensor())  # rgb (N, h, w, 3), others (N, P, h, w, 1)
-        if made.is_cuda:
-            # Into torch's own memory: DALI reuses its buffers without waiting for torch's streams.
-            made = made.clone()
-            torch.cuda.current_stream(made.device).synchronize()
+        made = self._stream.copied(made)
         clips = made.view(len(plans), -1, *made.shape[1:])
         shown = clips.permute(0, 4, 1, 2, 3) if planes.channels > 1 else clips[..., 0].permute(0, 2, 1, 3, 4)
-        return applied(shown, plans)
+        found = applied(shown, plans)
+        self._stream.wait()
+        del frames  # not before: DALI gives its memory to the next batch without waiting for torch's streams
+        return found
 
     def _pipeline(self, kind: str | Kind, items: int, define: Callable[[Pipeline], None]) -> Pipeline:
         """One that takes so many items; inputs are given to `run`. DALI's default execution lets outputs outlive the

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -10,13 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dask
-from distributed import Client
+from distributed import Client, KilledWorker, get_worker
 
 from pipeline import environment, storage
 from pipeline.errors import Refusal, named
 from pipeline.extraction.workers.cluster import address_of
 from pipeline.extraction.workers.stopping import left_running
 from pipeline.store import open_store
+from pipeline.store.settings import ExtractionSettings
 
 Requirements = tuple[str, str, tuple[tuple[str, str], ...]]
 Result = TypeVar("Result")
@@ -24,6 +27,7 @@ Result = TypeVar("Result")
 NAMED = 8  # workers that a refusal names
 FAILURES = "distributed.scheduler.allowed-failures"
 PROTOCOL = ("dask", "distributed")
+DIED = "see what the workers printed, and what `nvidia-smi` says where flow is computed on a GPU; or take another FLOW="
 REMEDY = "give workers this environment (versions included), and folders on a file system that all share under one path"
 
 
@@ -38,16 +42,11 @@ def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -
     """Raises Refusal where a worker of the client cannot work on the videos below `root` for `store`.
 
     A worker must have this version of Dask, costream and the packages that a store names (others would write other
-    bytes), see both folders, and have one thread: a video that kills its process takes only itself along, and
-    estimators keep state. None may still be at a video of an earlier run into this store: two writers would spoil it.
+    bytes), and see both folders; what else it must, `try_out` finds. None may still be at a video of an earlier run
+    into this store: two writers would spoil it.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    if wrong := _other_dask(client) or _threads(workers) or _unfit(client, root, store):
-        raise Refusal(
-            "not all workers can do this work:\n    " + "\n    ".join(_lines(wrong, workers)),
-            where=address_of(client),
-            remedy=REMEDY,
-        )
+    if wrong := _other_dask(client) or _unfit(client, root, store):
+        raise _not_all(client, wrong, REMEDY)
     running = client.run(left_running, str(store), on_error="ignore")
     if left := {address: videos for address, videos in running.items() if videos}:
         raise Refusal(
@@ -68,6 +67,37 @@ def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -
         )
 
 
+def try_out(client: Client, settings: dict[str, Any]) -> None:
+    """Raises Refusal where a worker cannot compute what `settings` (`as_dict`) ask for, whatever the video: each does
+    a little of it first.
+
+    What would fail with every video, or take its process along (a driver that is too old, a compiler that is missing),
+    is so no video's fault. As tasks, for it may take a minute to compile, in which a worker must answer.
+    """
+    text = json.dumps(settings)
+    trials = {
+        address: client.submit(require_able, text, workers=[address], allow_other_workers=True, pure=False)
+        for address in client.scheduler_info(n_workers=-1)["workers"]
+    }
+    errors = {address: trial.exception() for address, trial in trials.items()}
+    wrong = {address: _told(error) for address, error in errors.items() if error is not None}
+    if wrong:
+        remedies = {error.remedy for error in errors.values() if isinstance(error, Refusal)}
+        raise _not_all(client, wrong, "; ".join(sorted(remedies)) or DIED)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, KilledWorker):
+        return "died of its first computation, of black frames"
+    return error.what if isinstance(error, Refusal) else f"cannot run extraction: {type(error).__name__}: {error}"
+
+
+def _not_all(client: Client, wrong: dict[str, str], remedy: str) -> Refusal:
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    lines = "\n    ".join(_lines(wrong, workers))
+    return Refusal(f"not all workers can do this work:\n    {lines}", where=address_of(client), remedy=remedy)
+
+
 def _other_dask(client: Client) -> dict[str, str]:
     """What the scheduler and workers have of another version, by address."""
     found: Any = client.get_versions()
@@ -80,11 +110,6 @@ def _other_dask(client: Client) -> dict[str, str]:
         ]:
             wrong[address] = f"has {', '.join(other)}"
     return wrong
-
-
-def _threads(workers: dict[str, Any]) -> dict[str, str]:
-    several = {address: worker["nthreads"] for address, worker in workers.items() if worker["nthreads"] != 1}
-    return {address: f"has {threads} threads; start it with --nthreads 1" for address, threads in several.items()}
 
 
 def _unfit(client: Client, root: Path, store: Path) -> dict[str, str]:
@@ -132,7 +157,27 @@ def require_fit(root: str, store: str, versions: tuple[tuple[str, str], ...]) ->
         raise Refusal(f"cannot write to the store {store}", where=socket.gethostname(), remedy=REMEDY)
 
 
-def when_fit(needs: Requirements, work: Callable[..., Result], *arguments: Any) -> Result:
-    """In a worker, which may have come after `admit`: call `work`. Raises Refusal."""
+@functools.cache
+def require_able(settings: str) -> None:
+    """In a worker: raise Refusal if this process cannot compute what the settings (`as_dict`, as JSON) ask for.
+
+    It must have one thread, so that a video that kills its process takes only itself along, and as estimators keep
+    state; only where flow is computed on a GPU there may be several, which share it (`flow.gathering`).
+    """
+    host = socket.gethostname()
+    asked = ExtractionSettings.from_dict(json.loads(settings))
+    try:
+        with contextlib.suppress(ValueError):  # in no worker
+            threads = get_worker().state.nthreads
+            if threads > 1 and not asked.on_gpu:
+                raise Refusal(f"has {threads} threads; start it with --nthreads 1", where=host, remedy=REMEDY)
+        asked.try_out()
+    except Refusal as refusal:
+        raise Refusal(refusal.what, where=host, remedy=refusal.remedy) from None
+
+
+def when_fit(needs: Requirements, settings: str, work: Callable[..., Result], *arguments: Any) -> Result:
+    """In a worker, which may have come after `admit` and `try_out`: call `work`. Raises Refusal."""
     require_fit(*needs)
+    require_able(settings)
     return work(*arguments)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import math
 import signal
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +34,22 @@ from pipeline.store.writing import VideoWriter, writing_to
 
 IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that none waits for the scheduler
 LOOK_SECONDS = 5.0  # between two looks at how many workers there are
+FRUITLESS = 4  # workers that may die with nothing stored, beside two for each of them
 NEWS_SECONDS = 30.0  # without any until a look at whether there are workers at all
 ENDING_SECONDS = 30.0  # that a worker may take to end before the scheduler does without it
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with each video. adding: see `plan.Plan`. elsewhere: by workers that others started, who are
-    to show that they can. run: see `fence.inside`. limits: of workers that stand still.
+    """What is to be done with each video. computed: of the settings, those of the views that a video may lack. adding:
+    see `plan.Plan`. elsewhere: by workers that others started, who are to show that they can. run: see `fence.inside`.
+    limits: of workers that stand still.
     """
 
     root: Path
     store: Path
     settings: ExtractionSettings
+    computed: ExtractionSettings
     adding: Mapping[str, tuple[str, ...]]
     time_limit: float
     elsewhere: bool
@@ -54,17 +58,18 @@ class Task:
 
     def submit(self, client: Client, run: str, video: Video) -> Future:
         """Has as its result the Outcome of the video, or None if the run was stopped before it began."""
-        needs, settings = self._constant
+        needs, settings, able = self._constant
         adding = video.video_id in self.adding
         arguments = (str(self.root), str(self.store), video, settings, self.time_limit, adding, self.run)
         work: tuple[Any, ...] = (unless_stopped, run, video.video_id, job.extract_video, *arguments)
         if self.elsewhere:
-            work = (when_fit, needs, *work)
+            work = (when_fit, needs, able, *work)
         return client.submit(*work, key=f"extract_video-{uuid.uuid4()}")  # by which the dashboard names it
 
     @functools.cached_property
-    def _constant(self) -> tuple[Requirements, dict[str, Any]]:
-        return requirements(self.root, self.store), self.settings.as_dict(running=True)
+    def _constant(self) -> tuple[Requirements, dict[str, Any], str]:
+        able = json.dumps(self.computed.as_dict(running=True))
+        return requirements(self.root, self.store), self.settings.as_dict(running=True), able
 
     def blame(self, video: Video, error: BaseException) -> Outcome:
         """Quarantine a video whose worker died twice."""
@@ -87,19 +92,27 @@ def dispatch(
     worker once more is blamed and quarantined.
 
     The first signal of `stop` lets the running videos finish, and then this ends; the second raises Interrupted.
-    Raises Refusal where the scheduler is lost, or a worker that came later cannot do the work.
+    Raises Refusal where the scheduler is lost, a worker that came later cannot do the work, or worker after worker died
+    and no video was stored.
     """
     waiting = deque(videos)
     suspects: list[Video] = []
+    deadly: list[tuple[Video, KilledWorker]] = []  # not blamed before it is seen that it is no fault of the workers
     flight = _Flight(client, task, stop, say)
+    deaths = _Deaths(address_of(client))
 
     def fill() -> None:
         while waiting and flight.has_room():
             flight.launch(waiting.popleft())
 
+    def blamed() -> Iterator[Outcome]:
+        while deadly:
+            yield flight.blame(*deadly.pop())
+
     try:
         fill()
         for video, result in flight.landings():
+            deaths.count(result, flight.workers)
             if isinstance(result, Outcome):
                 yield result
             elif given_up := job.given_up(task.store, video):
@@ -111,9 +124,37 @@ def dispatch(
             if flight.has_room():
                 flight.launch(video)
             for _, result in flight.landings():
-                yield result if isinstance(result, Outcome) else flight.blame(video, result)
+                deaths.count(result, flight.workers)
+                if isinstance(result, Outcome):
+                    yield result
+                else:
+                    deadly.append((video, result))
+            if deaths.stored or flight.writing:
+                yield from blamed()
+        yield from blamed()
     finally:
         flight.end()
+
+
+class _Deaths:
+    """Notices that it is not videos that kill the workers: all die, and nothing is stored."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.stored, self.died = where, False, set[str]()
+
+    def count(self, result: Outcome | KilledWorker, workers: int) -> None:
+        """Raises Refusal. workers: how many there are."""
+        if isinstance(result, Outcome):
+            self.stored |= result.status == "stored"
+            return
+        self.died.add(result.last_worker.address)  # the process that takes its place has another
+        if not self.stored and len(self.died) > FRUITLESS + 2 * workers:
+            raise Refusal(
+                f"{len(self.died)} worker processes died one after the other, and no video was stored",
+                where=self.where,
+                remedy="see what the workers printed, and what `dmesg` says of memory; no video is blamed for it."
+                " If it is the videos, leave them out of the manifest, and run the same command again",
+            )
 
 
 @dataclass(frozen=True)
@@ -141,7 +182,7 @@ class _Flight:
         self.videos: dict[str, tuple[Future, Video]] = {}
         self.signals = 0  # acted on
         self.teller: threading.Thread | None = None
-        self.threads, self.looked = 0, -LOOK_SECONDS
+        self.threads, self.workers, self.looked = 0, 0, -LOOK_SECONDS
         self.silence, self.listened = Silence(task.limits, task.time_limit), time.monotonic()
         self.writing: dict[str, float] = {}  # address of a worker that was ended -> seconds that a write took
 
@@ -150,7 +191,8 @@ class _Flight:
         if self.stop.signals:
             return False
         if time.monotonic() - self.looked >= LOOK_SECONDS:  # workers come and go
-            self.threads = sum(self.client.nthreads().values())
+            threads = self.client.nthreads()
+            self.threads, self.workers = sum(threads.values()), max(self.workers, len(threads))
             self.looked = time.monotonic()
         return len(self.videos) < IN_FLIGHT_PER_THREAD * max(1, self.threads)
 

@@ -28,7 +28,7 @@ def gpu_cluster(videos: int) -> SpecCluster:
         )
     security = Security.temporary()  # as in `cluster._local_cluster`
     options = {
-        "nthreads": min(MOST_THREADS, max(2, videos // len(gpus))),
+        "nthreads": threads_each(videos, len(gpus)),
         "memory_limit": MEMORY_LIMIT // len(gpus),
         "host": "127.0.0.1",
         "security": security,
@@ -43,6 +43,11 @@ def gpu_cluster(videos: int) -> SpecCluster:
         "options": {"host": "127.0.0.1", "dashboard_address": LOCAL_DASHBOARD, "security": security},
     }
     return SpecCluster(workers=specs, scheduler=scheduler, security=security)
+
+
+def threads_each(videos: int, gpus: int) -> int:
+    """Of each GPU's process, to have so many videos in work at once in all of them."""
+    return min(MOST_THREADS, max(2, videos // gpus))
 
 
 def visible_gpus() -> list[str]:

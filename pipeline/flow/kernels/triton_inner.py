@@ -110,6 +110,32 @@ def _update_duals(flow, duals, size, offset, x, width, inside, step):
     tl.store(duals + 3 * size + offset, p22, inside)
 
 
+@triton.jit
+def _iterations(
+    data, medians, flow, duals, size, width, most, change, threshold, limit, theta, step, BLOCK: tl.constexpr
+):
+    """At most `most` iterations of one pair, until its squared changes, `change` so far, sum to `threshold`: how many,
+    and their last sum."""
+    count = 0
+    source = medians
+    while (count < most) & (change > threshold):
+        changes = tl.zeros([BLOCK], tl.float32)
+        x = tl.arange(0, BLOCK) % width
+        for start in range(0, size + width, BLOCK):
+            offset = start + tl.arange(0, BLOCK)
+            changes += _update_flow(data, source, flow, duals, size, offset, x, width, offset < size, limit, theta)
+            tl.debug_barrier()
+            above = offset - width
+            _update_duals(flow, duals, size, above, x, width, (above >= 0) & (above < size), step)
+            x += BLOCK % width
+            x = tl.where(x >= width, x - width, x)
+        change = tl.sum(changes, 0)
+        tl.debug_barrier()
+        source = flow
+        count += 1
+    return count, change
+
+
 @triton.jit(do_not_specialize=["height", "width", "most"])
 def iterate(
     data, medians, flow, duals, left, counts, height, width, most, threshold, limit, theta, step, BLOCK: tl.constexpr
@@ -129,24 +155,9 @@ def iterate(
     duals += pair * 4 * size
     allowed = tl.load(left + pair)
     most = tl.minimum(most, allowed)
-    count = 0
-    change = float("inf")
-    source = medians
-    while (count < most) & (change > threshold):
-        changes = tl.zeros([BLOCK], tl.float32)
-        x = tl.arange(0, BLOCK) % width
-        for start in range(0, size + width, BLOCK):
-            offset = start + tl.arange(0, BLOCK)
-            changes += _update_flow(data, source, flow, duals, size, offset, x, width, offset < size, limit, theta)
-            tl.debug_barrier()
-            above = offset - width
-            _update_duals(flow, duals, size, above, x, width, (above >= 0) & (above < size), step)
-            x += BLOCK % width
-            x = tl.where(x >= width, x - width, x)
-        change = tl.sum(changes, 0)
-        tl.debug_barrier()
-        source = flow
-        count += 1
+    count, change = _iterations(
+        data, medians, flow, duals, size, width, most, float("inf"), threshold, limit, theta, step, BLOCK
+    )
     if allowed > 0:
         tl.store(counts + pair, tl.load(counts + pair) + count)
         tl.store(left + pair, tl.where(change > threshold, allowed - count, 0))

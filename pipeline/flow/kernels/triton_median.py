@@ -85,6 +85,30 @@ def _sixth(s0, s1, s2, s3, s4, s5, r0, r1, r2, r3, r4):
     return tl.minimum(low, tl.minimum(tl.maximum(s4, r0), s5))
 
 
+@triton.jit
+def _two_medians(flow, medians, height, width, offset):
+    """Of one plane, at the pixels that `offset` counts in every second row, and below them."""
+    y = offset // width
+    x = offset - y * width
+    y = 2 * y
+    inside = y < height
+    a0, a1, a2, a3, a4 = _sorted_row(flow, y - 1, x, height, width, inside)
+    b0, b1, b2, b3, b4 = _sorted_row(flow, y, x, height, width, inside)
+    c0, c1, c2, c3, c4 = _sorted_row(flow, y + 1, x, height, width, inside)
+    d0, d1, d2, d3, d4 = _sorted_row(flow, y + 2, x, height, width, inside)
+    _, _, m20, m30 = _sort4(a0, b0, c0, d0)
+    _, m11, m21, m31 = _sort4(a1, b1, c1, d1)
+    m02, m12, m22, m32 = _sort4(a2, b2, c2, d2)
+    m03, m13, m23, _ = _sort4(a3, b3, c3, d3)
+    m04, m14, _, _ = _sort4(a4, b4, c4, d4)
+    s0, s1, s2, s3, s4, s5 = _middle_six(m02, m03, m04, m11, m12, m13, m14, m20, m21, m22, m23, m30, m31, m32)
+    r0, r1, r2, r3, r4 = _sorted_row(flow, y - 2, x, height, width, inside)
+    tl.store(medians + y * width + x, _sixth(s0, s1, s2, s3, s4, s5, r0, r1, r2, r3, r4), inside)
+    r0, r1, r2, r3, r4 = _sorted_row(flow, y + 3, x, height, width, inside)
+    lower = _sixth(s0, s1, s2, s3, s4, s5, r0, r1, r2, r3, r4)
+    tl.store(medians + (y + 1) * width + x, lower, inside & (y + 1 < height))
+
+
 @triton.jit(do_not_specialize=["height", "width"])
 def median5(flow, medians, left, height, width, BLOCK: tl.constexpr):
     """medians (B, 2, H, W) of the flow (B, 2, H, W), for pairs with iterations left; grid (2 B, blocks of pairs of
@@ -94,22 +118,4 @@ def median5(flow, medians, left, height, width, BLOCK: tl.constexpr):
         flow += plane * height * width
         medians += plane * height * width
         offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        y = offset // width
-        x = offset - y * width
-        y = 2 * y
-        inside = y < height
-        a0, a1, a2, a3, a4 = _sorted_row(flow, y - 1, x, height, width, inside)
-        b0, b1, b2, b3, b4 = _sorted_row(flow, y, x, height, width, inside)
-        c0, c1, c2, c3, c4 = _sorted_row(flow, y + 1, x, height, width, inside)
-        d0, d1, d2, d3, d4 = _sorted_row(flow, y + 2, x, height, width, inside)
-        _, _, m20, m30 = _sort4(a0, b0, c0, d0)
-        _, m11, m21, m31 = _sort4(a1, b1, c1, d1)
-        m02, m12, m22, m32 = _sort4(a2, b2, c2, d2)
-        m03, m13, m23, _ = _sort4(a3, b3, c3, d3)
-        m04, m14, _, _ = _sort4(a4, b4, c4, d4)
-        s0, s1, s2, s3, s4, s5 = _middle_six(m02, m03, m04, m11, m12, m13, m14, m20, m21, m22, m23, m30, m31, m32)
-        r0, r1, r2, r3, r4 = _sorted_row(flow, y - 2, x, height, width, inside)
-        tl.store(medians + y * width + x, _sixth(s0, s1, s2, s3, s4, s5, r0, r1, r2, r3, r4), inside)
-        r0, r1, r2, r3, r4 = _sorted_row(flow, y + 3, x, height, width, inside)
-        lower = _sixth(s0, s1, s2, s3, s4, s5, r0, r1, r2, r3, r4)
-        tl.store(medians + (y + 1) * width + x, lower, inside & (y + 1 < height))
+        _two_medians(flow, medians, height, width, offset)

@@ -48,6 +48,29 @@ def _sample(plane, top, left, height, width, inside, w0, w1, w2, w3, v0, v1, v2,
     return tl.fma(v3, _row(plane, start + 3 * width, i0 & j, i1 & j, i2 & j, i3 & j, w0, w1, w2, w3), total)
 
 
+@triton.jit
+def _data_term(first, second, gradients, flow, data, size, height, width, offset):
+    """ix, iy, rho of one pair about its flow, at the pixels `offset`."""
+    inside = offset < size
+    y = offset // width
+    u = tl.load(flow + offset, inside, 0.0)
+    v = tl.load(flow + size + offset, inside, 0.0)
+    # Three pixels outside the image all taps are outside; the bounds keep the index small.
+    column = tl.minimum(tl.maximum((offset - y * width).to(tl.float32) + u, -3.0), (width + 1).to(tl.float32))
+    row = tl.minimum(tl.maximum(y.to(tl.float32) + v, -3.0), (height + 1).to(tl.float32))
+    whole_column, whole_row = tl.floor(column), tl.floor(row)
+    w0, w1, w2, w3 = _weights(column - whole_column)
+    v0, v1, v2, v3 = _weights(row - whole_row)
+    x0, y0 = whole_column.to(tl.int32) - 1, whole_row.to(tl.int32) - 1
+    image = _sample(second, y0, x0, height, width, inside, w0, w1, w2, w3, v0, v1, v2, v3)
+    ix = _sample(gradients, y0, x0, height, width, inside, w0, w1, w2, w3, v0, v1, v2, v3)
+    iy = _sample(gradients + size, y0, x0, height, width, inside, w0, w1, w2, w3, v0, v1, v2, v3)
+    rho = ((image - ix * u) - iy * v) - tl.load(first + offset, inside, 0.0)
+    tl.store(data + offset, ix, inside)
+    tl.store(data + size + offset, iy, inside)
+    tl.store(data + 2 * size + offset, rho, inside)
+
+
 @triton.jit(do_not_specialize=["height", "width", "most"])
 def linearise(firsts, seconds, gradients, flow, data, left, height, width, most, BLOCK: tl.constexpr):
     """The data term about the flow (B, 2, H, W): data (B, 3, H, W) is ix, iy, rho; grid (B, blocks of pixels).
@@ -65,21 +88,4 @@ def linearise(firsts, seconds, gradients, flow, data, left, height, width, most,
     if tl.program_id(1) == 0:
         tl.store(left + pair, most)
     offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = offset < size
-    y = offset // width
-    u = tl.load(flow + offset, inside, 0.0)
-    v = tl.load(flow + size + offset, inside, 0.0)
-    # Three pixels outside the image all taps are outside; the bounds keep the index small.
-    column = tl.minimum(tl.maximum((offset - y * width).to(tl.float32) + u, -3.0), (width + 1).to(tl.float32))
-    row = tl.minimum(tl.maximum(y.to(tl.float32) + v, -3.0), (height + 1).to(tl.float32))
-    whole_column, whole_row = tl.floor(column), tl.floor(row)
-    w0, w1, w2, w3 = _weights(column - whole_column)
-    v0, v1, v2, v3 = _weights(row - whole_row)
-    x0, y0 = whole_column.to(tl.int32) - 1, whole_row.to(tl.int32) - 1
-    image = _sample(seconds, y0, x0, height, width, inside, w0, w1, w2, w3, v0, v1, v2, v3)
-    ix = _sample(gradients, y0, x0, height, width, inside, w0, w1, w2, w3, v0, v1, v2, v3)
-    iy = _sample(gradients + size, y0, x0, height, width, inside, w0, w1, w2, w3, v0, v1, v2, v3)
-    rho = ((image - ix * u) - iy * v) - tl.load(firsts + offset, inside, 0.0)
-    tl.store(data + offset, ix, inside)
-    tl.store(data + size + offset, iy, inside)
-    tl.store(data + 2 * size + offset, rho, inside)
+    _data_term(firsts, seconds, gradients, flow, data, size, height, width, offset)
