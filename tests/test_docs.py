@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from costream.__main__ import COMMANDS as BEHIND
 from eval.__main__ import COMMANDS as EVAL
 from pipeline import flow, synthetic
 from pipeline.__main__ import COMMANDS as PIPELINE
@@ -29,7 +30,7 @@ TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", TOP / "data_manifests" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 COMMANDS = {"pipeline": PIPELINE, "train": TRAIN, "eval": EVAL}
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]*) -->\n)?^([ ]*)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
-NEEDS = {"a data set", "a GPU", "a data set and a GPU", "a cluster", "an S3 bucket", "published files"}
+NEEDS = {"a trained run", "a data set", "a GPU", "a data set and a GPU", "a cluster", "an S3 bucket", "published files"}
 OF_MAKE = {"demo", "test", "check", "docs", "setup"}  # targets that take no variables and run more than one command
 COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
@@ -41,7 +42,7 @@ def lines_of(page: Path) -> Iterator[tuple[str, str]]:
     for needs, _, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language == "sh" or (not language and "make " in text):
             for line in text.strip().splitlines():
-                if line.strip().startswith(("make ", "python -m ")):
+                if line.strip().startswith(("make ", "python -m ", "costream ")):
                     yield line.strip(), needs
 
 
@@ -50,6 +51,9 @@ def argv_of(line: str, there: Path) -> list[str]:
     words = shlex.split(line)
     if words[0] == "python":
         return words[2:]
+    if words[0] == "costream":
+        place = BEHIND[words[1]]
+        return [place.package, place.name, *words[2:]]
     variables = dict(word.split("=", 1) for word in words[2:])
     return made(there, words[1], variables)[1:]
 
@@ -112,7 +116,16 @@ def test_every_command_is_understood_or_says_what_it_needs(
 
 
 CUT = {"steps": 1}
-WALK = ("own-videos.md", "flow.md", "data-sets.md", "bring-export.md", "store.md", "results.md", "protocols.md")
+WALK = (
+    "own-videos.md",
+    "flow.md",
+    "data-sets.md",
+    "bring-export.md",
+    "library.md",
+    "store.md",
+    "results.md",
+    "protocols.md",
+)
 
 
 @pytest.mark.slow
@@ -178,9 +191,10 @@ def test_the_code_of_the_library_page_runs(
     (tmp_path / "stores" / "mine").symlink_to(synthetic_store.root)
     monkeypatch.chdir(tmp_path)
     text = (TOP / "docs" / "library.md").read_text(encoding="utf-8")
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, "library.md", "exec", dont_inherit=True), {})
-    assert "(16, 48, 64, 3) (15, 2, 48, 64)" in capsys.readouterr().out
+    for needs, _, language, code in BLOCK.findall(text):
+        if language == "python" and not needs:
+            exec(compile(code, "library.md", "exec", dont_inherit=True), {})
+    assert "(20, 48, 64, 3) (19, 2, 48, 64) torch.Size([3, 8, 32, 32])" in capsys.readouterr().out
 
 
 def test_the_estimator_of_the_documentation_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
