@@ -160,10 +160,11 @@ def flow_picture(path: Path, frame: np.ndarray) -> None:
 
 
 def shorten(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipes that come along, with one step a stage and batches of few videos."""
+    """The recipes that come along, with one step a stage, clips of four frames and batches of few videos."""
     for path in recipes.FOLDER.rglob("*.yaml"):
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         data["batch"] = 4
+        data["clips"].update(length=4, stride=2)
         for stage in data["stages"]:
             stage.pop("epochs", None)
             stage.update(CUT)
