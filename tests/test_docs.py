@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -94,8 +95,8 @@ def test_every_command_is_understood_or_says_what_it_needs(
             def call(*given: Any, **options: Any) -> None:
                 called.append(function)
 
-            call.__doc__, call.__signature__ = function.__doc__, console.inspect.signature(function)  # type: ignore[attr-defined]
-            call.__annotations__ = console.get_type_hints(function)
+            call.__doc__, call.__signature__ = function.__doc__, inspect.signature(function)  # type: ignore[attr-defined]
+            call.__annotations__ = get_type_hints(function, include_extras=True)
             return call
 
         return {name: taken(function) for name, function in commands.items()}
