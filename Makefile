@@ -65,7 +65,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format bench gpu-references gpu-check manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain finetune probe evaluate report compare features search duplicates tables bench-methods
+.PHONY: help setup repair demo test test-slow check format docs bench gpu-references gpu-check manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain finetune probe evaluate report compare features search duplicates tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -114,6 +114,12 @@ check: setup ## Format, lint and types, as CI checks them
 format: setup ## Format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+docs: setup ## The documentation as pages, with what is made from the code: build/docs/index.html
+	@$(PY) -c 'import mkdocs, mkdocstrings' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check \
+	    $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	$(PY) -m mkdocs build --quiet
+	@echo "wrote build/docs/index.html"
 
 bench: setup ## Measure against the limits: extraction, store, flow, reader, memory, training step (ratios; JSON in runs/bench)
 	mkdir -p runs/bench

@@ -17,7 +17,7 @@ from eval import changes, results, streams
 from eval.charts import Bar
 from eval.protocols import PROTOCOLS
 from eval.report import render
-from eval.report.sheets import WORDS, Sheet
+from eval.report.sheets import WORDS, Sheet, plain
 from eval.results import MEAN, Record
 from eval.retrieval import KS
 from eval.runs import recipe as recipe_of
@@ -59,7 +59,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Lines of a stream stand together, the best mean R@1 first; `chance` by metric; recipes by name, without seed."""
+    """Lines of a stream stand together, untrained networks first, then by mean R@1, the best first; `chance` by
+    metric; recipes by name, without seed."""
 
     data: str
     protocol: str
@@ -145,7 +146,13 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
         group = sorted((run for run in found if run.recipe == recipe), key=lambda run: run.seed)
         lines += _without_repeats(_lines(name, group), lines)
     order = streams.in_order(line.stream for line in lines)
-    lines.sort(key=lambda line: (order.index(line.stream), -line.mean("R@1") if "R@1" in line.values else 0.0))
+    lines.sort(
+        key=lambda line: (
+            order.index(line.stream),
+            line.network == "trained",
+            -line.mean("R@1") if "R@1" in line.values else 0.0,
+        )
+    )
     return Comparison(
         found[0].records[0].data, protocol, lines, _chance(found[0]), {n: yaml.safe_load(r) for r, n in names.items()}
     )
@@ -179,10 +186,35 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         "by_class": comparison.by_class(store) if store else {},
         "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines},
         "recipes": recipes,
+        "differences": _differences(comparison.recipes),
         "protocol_words": PROTOCOLS[comparison.protocol].words,
     }
     with storage.writing("the comparison", out):
         storage.write_atomically(out, render("comparison.html", content).encode())
+
+
+def _differences(recipes: dict[str, dict[str, Any]]) -> Sheet:
+    """Keys of which recipes say different things, a column for each recipe."""
+    flat = {name: dict(_flat(recipe)) for name, recipe in recipes.items()}
+    keys = dict.fromkeys(key for values in flat.values() for key in values)
+    rows: list[list[Cell]] = []
+    for key in keys:
+        said = [values.get(key) for values in flat.values()]
+        if key != "title" and len(set(said)) > 1:
+            rows.append([key, *said])
+    return plain("differences", "What differs between the recipes", ("key", *recipes), rows)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each key of a recipe that holds no others, with what it says; stages by their names."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value):
+            yield from _flat(item, f"{key}.{item.get('name', number)}")
+    else:
+        yield key, str(value)
 
 
 def _cell(text: str) -> str:

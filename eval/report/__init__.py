@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from eval.charts import Bar
 from eval.features import videos_digest
 from eval.filmstrips import Strip
 from eval.protocols import PROTOCOLS
-from eval.report import pictures, sheets, training
+from eval.report import pictures, sheets, training, verdicts
 from eval.report.sheets import Sheet
+from eval.report.verdicts import Verdict, standard_error
 from eval.results import NETWORKS, Record
 from eval.runs import Stage, bank_path, recipe, recipe_text, stages, trained_on
 from eval.table import words
@@ -85,6 +85,8 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
     by_class = _by_class(banks, store, centre)
     best = pictures.best_stream(shown, banks)
     quotes = published.about(records[0].data, first=_made_by(trained_stages[-1]))
+    order = [stage.name for stage in trained_stages]
+    told = verdicts.verdicts(shown, order, videos)
     content = {
         "run": run.resolve().name,
         "run_path": str(run),
@@ -92,7 +94,10 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "annotations": records[0].annotations,
         "methods": sorted({stage.metadata["method"] for stage in trained_stages}),
         "labels_in_training": any(stage.metadata["method"] in METHODS_WITH_LABELS for stage in trained_stages),
-        "headline": _headline(shown),
+        "headline": _headline(told, order, shown),
+        "verdicts": verdicts.sheet(told),
+        "disagreements": verdicts.disagreements(told),
+        "when": training.when(trained_stages),
         "chart": _chart(shown, trained_stages, videos),
         "protocol": protocol,
         "queries": videos,
@@ -150,20 +155,17 @@ def refuse_other_videos(bank: FeatureBank, store: VideoStore, where: str) -> Non
         )
 
 
-def _headline(records: list[Record]) -> dict[str, Any]:
-    """The best stream's R@1 in words: after training, before it, by guessing."""
-    best = max((r for r in records if r.metric == "R@1" and r.network == "trained"), key=lambda r: r.value)
-    before = next(
-        r.value
-        for r in records
-        if (r.metric, r.network, r.stream, r.stage) == ("R@1", "untrained", best.stream, best.stage)
-    )
+def _headline(made: Sequence[Verdict], order: Sequence[str], records: list[Record]) -> dict[str, Any]:
+    """R@1 of the last stage in words: after training, before it, the gain with its error, by guessing."""
+    last = verdicts.headline(made, order)
     return {
-        "stream": best.stream,
-        "after": best.value,
-        "before": before,
-        "chance": best.chance,
-        "words": streams.in_words(best.stream).split(" (")[0],
+        "stage": last.stage,
+        "after": last.after,
+        "before": last.before,
+        "gain": f"{100 * last.gain:+.1f} ± {100 * last.error:.1f}",
+        "direction": last.direction,
+        "chance": next((r.chance for r in records if (r.metric, r.stream) == ("R@1", last.stream)), None),
+        "words": streams.in_words(last.stream).split(" (")[0],
     }
 
 
@@ -180,18 +182,16 @@ def _chart(records: list[Record], trained_stages: list[Stage], videos: int) -> d
         )
         several = len(trained) > 1
         groups[stream] = [
-            Bar(f"after {r.stage}" if several else "after training", "trained", r.value, _error(r.value, videos))
+            Bar(
+                f"after {r.stage}" if several else "after training", "trained", r.value, standard_error(r.value, videos)
+            )
             for r in trained
         ]
         before = next(r for r in own if r.network == "untrained" and r.stage == trained[0].stage)
-        groups[stream].append(Bar("before training", "untrained", before.value, _error(before.value, videos)))
+        groups[stream].append(Bar("before training", "untrained", before.value, standard_error(before.value, videos)))
         if before.chance is not None:
             groups[stream].append(Bar("by guessing", "chance", before.chance, None))
     return groups
-
-
-def _error(share: float, videos: int) -> float:
-    return math.sqrt(share * (1 - share) / videos)
 
 
 def _strips(banks: Banks, store: VideoStore, centre: bool) -> dict[str, list[Strip]]:
@@ -227,7 +227,7 @@ def _by_class(banks: Banks, store: VideoStore, centre: bool) -> dict[str, tuple[
 def _all_sheets(content: dict[str, Any]) -> Sequence[Sheet]:
     several = [*content["results"].values(), *(sheet for made in content["clusters"].values() for sheet in made)]
     several += [sheet for sheet, _ in content["by_class"].values()]
-    alone = [content[name] for name in ("published", "cost", "provenance", "versions")]
+    alone = [content[name] for name in ("verdicts", "published", "cost", "provenance", "versions")]
     return [*several, *(sheet for sheet in alone if sheet)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,6 +127,18 @@ def cost(stages: Sequence[Stage], recipe: dict[str, Any]) -> Sheet:
                      round(seconds, 1) or None, rate, share])  # fmt: skip
     head = ("stage", "method", "stream", "steps", "batch", "seconds", "videos/s", "waiting %")
     return sheets.plain("cost", "What training cost", head, rows)
+
+
+def when(stages: Sequence[Stage]) -> str:
+    """How long training took, by its log, and on which day it ended, by its last checkpoint."""
+    seconds = 0.0
+    for stage in stages:
+        before = 0
+        for line in stage.metrics():
+            seconds, before = seconds + (line["step"] - before) * line.get("step_time", 0.0), line["step"]
+    day = time.strftime("%Y-%m-%d", time.localtime(max(stage.checkpoint.stat().st_mtime for stage in stages)))
+    took = "" if not seconds else f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(seconds / 60, 0.1):.1f} min"
+    return ", ".join(filter(None, (f"trained until {day}", took and f"{took} of steps")))
 
 
 def provenance(stages: Sequence[Stage], digests: Sequence[str]) -> Sheet:

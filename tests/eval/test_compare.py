@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,21 @@ def test_recipes_that_differ_in_the_seed_alone_are_one_line(runs: list[Path]) ->
     assert comparison.recipes == {name: {"title": name, **SAID} for name in "AB"}
 
 
-def test_the_best_line_of_a_stream_comes_first(runs: list[Path]) -> None:
-    assert [(line.recipe, line.network) for line in compare(runs).lines[:2]] == [("B", "trained"), ("A", "trained")]
+def test_the_baseline_of_a_stream_comes_first_and_then_the_best(runs: list[Path]) -> None:
+    found = [(line.recipe, line.network) for line in compare(runs).lines]
+    assert {network for _, network in found[:-2]} == {"untrained"}
+    assert found[-2:] == [("B", "trained"), ("A", "trained")]
+
+
+def test_what_differs_between_recipes_is_listed(runs: list[Path], tmp_path: Path) -> None:
+    for run in runs:
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+        steps = 100 if recipe["title"] == "A" else 200
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"stages": [{"name": "rgb", "steps": steps}]}))
+    write_page(compare(runs), tmp_path / "page.html")
+    shown = words((tmp_path / "page.html").read_text())
+    assert "What differs; all else is the same." in shown
+    assert re.search(r"stages\.rgb\.steps100200", shown), shown[shown.index("What differs") :][:200]
 
 
 def test_the_order_of_the_runs_changes_nothing_but_names(runs: list[Path]) -> None:
@@ -119,7 +133,7 @@ def test_the_table_and_the_page_show_every_line(
 
 def test_one_run_alone_has_no_spread(tmp_path: Path) -> None:
     comparison = compare([write_run(tmp_path / "one", "<A>", 0, trained(0.5))])
-    assert comparison.lines[0].words("R@1") == "50.0"
+    assert comparison.lines[-1].words("R@1") == "50.0"
     write_page(comparison, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "<circle" not in text[text.index("<body>") :] and "<A>" not in text

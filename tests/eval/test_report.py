@@ -72,20 +72,23 @@ def test_the_page_needs_nothing_from_outside_and_is_small(evaluated: Path) -> No
 
 
 def test_the_first_screen_says_the_result_and_how_to_go_on(evaluated: Path, store: VideoStore) -> None:
-    change(evaluated / "results.json", trained=0.9, untrained=0.74)
+    change(evaluated / "results.json", trained=1.0, untrained=0.3)
     shown = words(report.write_report(evaluated, store).read_text())
-    assert "90 % right after self-supervised training" in shown
-    assert "Before training it was 74 %, by guessing it would be 33 %" in shown
+    assert "100 % right after self-supervised training" in shown
+    assert "Before training it was 30 % (gain +70.0 ± 18.7 points, one standard error; stage" in shown
+    assert "the last), by guessing it would be 33 %" in shown and "What training changed" in shown
     assert "For each of 6 test videos" in shown and "12 training videos" in shown
     for command in ("make extract-flow VIDEOS=", "make pretrain METHOD=", "make evaluate RUN="):
         assert command in shown
 
 
 def test_training_that_did_not_help_is_called_so(evaluated: Path, store: VideoStore) -> None:
-    change(evaluated / "results.json", trained=0.3, untrained=0.5)
-    assert "Training has not helped: before it, the same network had 50 %" in words(
-        report.write_report(evaluated, store).read_text()
-    )
+    for trained, untrained, told in (
+        (0.1, 0.7, "Training has not helped: before it, the same network had 70 %"),
+        (0.5, 0.3, "No sure difference: before training, the same network had 30 %"),
+    ):
+        change(evaluated / "results.json", trained=trained, untrained=untrained)
+        assert told in words(report.write_report(evaluated, store).read_text())
 
 
 def test_the_page_shows_every_number_of_the_results(evaluated: Path, store: VideoStore) -> None:
