@@ -32,7 +32,15 @@ PAGES = [TOP / "README.md", TOP / "data_manifests" / "README.md", *sorted((TOP /
 COMMANDS = {"pipeline": PIPELINE, "train": TRAIN, "eval": EVAL}
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]*) -->\n)?^([ ]*)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 NEEDS = {"a trained run", "a data set", "a GPU", "a data set and a GPU", "a cluster", "an S3 bucket", "published files"}
-OF_MAKE = {"demo", "test", "check", "docs", "setup"}  # targets that take no variables and run more than one command
+OF_MAKE = {
+    "demo",
+    "test",
+    "check",
+    "docs",
+    "setup",
+    "gpu-check",
+    "gpu-references",
+}  # targets that take no variables and run more than one command
 COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(TOP)))
@@ -49,7 +57,7 @@ def lines_of(page: Path) -> Iterator[tuple[str, str]]:
 
 def argv_of(line: str, there: Path) -> list[str]:
     """What Python is run with for a line, without `-m`."""
-    words = shlex.split(line)
+    words = shlex.split(line, comments=True)
     if words[0] == "python":
         return words[2:]
     if words[0] == "costream":

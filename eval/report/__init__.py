@@ -61,20 +61,7 @@ def render(template: str, content: dict[str, Any]) -> str:
 
 def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
     """Everything that the page shows, by the names of the template."""
-    records = results.of(results.read(run / "results.json"), store)
-    if not records:
-        raise Refusal(
-            "the run was evaluated on other videos than this store's, or by another of its annotation sets",
-            where=f"{run}, {store.root}, annotation set {store.annotated.name!r}",
-            remedy="give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE=",
-        )
-    trained_stages = stages(run)
-    if gone := {name for r in records for name in r.stage.split("+")} - {stage.name for stage in trained_stages}:
-        raise Refusal(
-            f"the results are of stages whose checkpoints are not there: {', '.join(sorted(gone))}",
-            where=str(run),
-            remedy="put the checkpoints back, or evaluate what is there: make evaluate RUN= STORE=",
-        )
+    records, trained_stages = _evaluated(run, store)
     protocol = "clean" if any(r.protocol == "clean" for r in records) else records[0].protocol
     shown = [r for r in records if r.protocol == protocol]
     banks = _banks(run, trained_stages, protocol, store)
@@ -125,6 +112,25 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "published": sheets.of_published(records[0].data, quotes) if quotes else None,
     }
     return content | {"sheets": _all_sheets(content)}
+
+
+def _evaluated(run: Path, store: VideoStore) -> tuple[list[results.Record], list[Stage]]:
+    """The results of a run on a store, and its stages. Raises Refusal where they do not belong together."""
+    records = results.of(results.read(run / "results.json"), store)
+    if not records:
+        raise Refusal(
+            "the run was evaluated on other videos than this store's, or by another of its annotation sets",
+            where=f"{run}, {store.root}, annotation set {store.annotated.name!r}",
+            remedy="give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE=",
+        )
+    trained_stages = stages(run)
+    if gone := {name for r in records for name in r.stage.split("+")} - {stage.name for stage in trained_stages}:
+        raise Refusal(
+            f"the results are of stages whose checkpoints are not there: {', '.join(sorted(gone))}",
+            where=str(run),
+            remedy="put the checkpoints back, or evaluate what is there: make evaluate RUN= STORE=",
+        )
+    return records, trained_stages
 
 
 def _banks(run: Path, trained_stages: list[Stage], protocol: str, store: VideoStore) -> Banks:
