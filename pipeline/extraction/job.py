@@ -218,7 +218,10 @@ def _store(
             for view, added in encoded:
                 writer.add(view, added)
             mark = _lap(seconds, "write", mark)
-        _lap(seconds, "decode", mark)
+        mark = _lap(seconds, "decode", mark)
+        for view in views:
+            writer.add(view, view.finish())
+        _lap(seconds, "write", mark)
     identity = _identity(file, began, guard)
     if before := writer.record():
         _refuse_another(before, frames, identity)
