@@ -62,7 +62,7 @@ class ToyExtractor:
         self.frame_shape = planes.shape[1:]
         return [self.codec.encode_frame(frame) for frame in planes]
 
-    def finish(self) -> list[np.ndarray]:
+    def finish(self, cut: bool) -> list[np.ndarray]:
         return []
 
 

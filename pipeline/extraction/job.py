@@ -219,8 +219,9 @@ def _store(
                 writer.add(view, added)
             mark = _lap(seconds, "write", mark)
         mark = _lap(seconds, "decode", mark)
+        cut = bool(partial.reason) or settings.decode.max_frames is not None
         for view in views:
-            writer.add(view, view.finish())
+            writer.add(view, view.finish(cut))
         _lap(seconds, "write", mark)
     identity = _identity(file, began, guard)
     if before := writer.record():

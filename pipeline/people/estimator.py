@@ -17,6 +17,10 @@ class MapEstimator(Estimator, ABC):
         """The estimator for one video: itself, unless it looks something up by the video's id. Raises ValueError."""
         return self
 
+    def finish(self, cut: bool) -> None:
+        """All frames of the video were seen, or, where it is `cut`, those that are stored. Raises ValueError where that
+        cannot be."""
+
     @property
     def facts(self) -> dict[str, Any]:
         """For the commit record of a video, what is to be known of the estimate; most have nothing to add."""

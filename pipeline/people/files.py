@@ -61,11 +61,14 @@ class MapFiles(MapEstimator):
         one._given = self._read(Path(self.folder) / video_id)
         return one
 
+    def finish(self, cut: bool) -> None:
+        assert self._given is not None, "of_video() comes first"
+        if self._given.taken != self._given.count and not cut:
+            raise ValueError(f"{self._given.where} has {self._given.count} maps, and {self._given.taken} were needed")
+
     @property
     def facts(self) -> dict[str, Any]:
         assert self._given is not None, "of_video() comes first"
-        if self._given.taken != self._given.count:
-            raise ValueError(f"{self._given.where} has {self._given.count} maps, and {self._given.taken} were needed")
         return {"sha256": self._given.digest}
 
     def maps(self, frames: np.ndarray, numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -130,7 +130,7 @@ class FlowExtractor:
         self.seconds["encode"] += time.perf_counter() - estimated
         return encoded
 
-    def finish(self) -> list[np.ndarray]:
+    def finish(self, cut: bool) -> list[np.ndarray]:
         return []
 
     def _encoded(self, values: np.ndarray, pair: int) -> np.ndarray:

@@ -122,7 +122,9 @@ class MapExtractor:
         self.seconds["encode"] += time.perf_counter() - estimated
         return encoded
 
-    def finish(self) -> list[np.ndarray]:
+    def finish(self, cut: bool) -> list[np.ndarray]:
+        if self._estimator is not None:
+            self._estimator.finish(cut)
         return [self.codec.encode_frame(self._last) for _ in range(self._waiting)] if self._last is not None else []
 
     def _up_to(self, found: np.ndarray) -> list[np.ndarray]:

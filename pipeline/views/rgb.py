@@ -87,7 +87,7 @@ class RgbExtractor:
         self.seconds["encode"] += time.perf_counter() - began
         return encoded
 
-    def finish(self) -> list[np.ndarray]:
+    def finish(self, cut: bool) -> list[np.ndarray]:
         return []
 
 

@@ -54,8 +54,8 @@ class Extractor(StoredView, Protocol):
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         """Encoded frames (1-D uint8) that the next frames, uint8 RGB (n, H, W, 3), complete."""
 
-    def finish(self) -> list[np.ndarray]:
-        """Those that are left once all frames are added."""
+    def finish(self, cut: bool) -> list[np.ndarray]:
+        """Those that are left once all frames are added. cut: the video has, or may have, more frames than that."""
 
 
 @dataclass(frozen=True)

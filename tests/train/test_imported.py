@@ -243,32 +243,6 @@ def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.slow
-def test_four_views_of_cocon_come_and_go(tmp_path: Path) -> None:
-    """Of two backbones and three sizes, in one run; and back, byte for byte."""
-    networks = {"rgb": ("34", 3), "flow": ("18", 2), "segmentation": ("18", 1), "pose": ("18", 17)}
-    files = {
-        stream: saved(tmp_path, stream, layouts.predictive(size, channels=channels, statistics=True))
-        for stream, (size, channels) in networks.items()
-    }
-    file_commands.import_files(tmp_path / "run", **files)
-    recipe = runs.recipe.load(tmp_path / "run" / "recipe.yaml")
-    sizes = {stream: recipe.clips.stream(stream).size for stream in files}
-    assert sizes == {"rgb": (224, 224), "flow": (128, 128), "segmentation": (64, 64), "pose": (64, 64)}
-    for stream, file in files.items():
-        path = stages.checkpoint_path(tmp_path / "run", stream)
-        assert filled_with(checkpoints.load_method(path).networks[stream], "backbone.")
-        file_commands.export(path, tmp_path / "back.pth.tar", layout="cocon")
-        back, given = (torch.load(one)["state_dict"] for one in (tmp_path / "back.pth.tar", file))
-        back = {name.removeprefix("module."): tensor for name, tensor in back.items()}
-        given = {name.removeprefix("module."): tensor for name, tensor in given.items()}
-        assert back.keys() == given.keys() and all(torch.equal(back[name], given[name]) for name in back)
-    with pytest.raises(Refusal, match="(?s)dpc is of a resnet2d3d-18.*between: relu.*leave out --layout"):
-        file_commands.export(path, tmp_path / "no.pth.tar", layout="dpc")
-    with pytest.raises(UsageError, match='unknown stream "flow"'):
-        file_commands.export(path, tmp_path / "no.pth.tar", layout="cocon", stream="flow")
-
-
-@pytest.mark.slow
 def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     files = {
         stream: saved(tmp_path, stream, layouts.predictive("18", channels=channels, statistics=True))
@@ -405,5 +379,5 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
 
 
 def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match='(?s)unknown layout "dpc".*known: coclr, vicc, goca, slic'):
-        file_commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="dpc")
+    with pytest.raises(UsageError, match='(?s)unknown layout "tclr".*known: coclr, vicc, goca, slic, dpc'):
+        file_commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="tclr")
