@@ -6,6 +6,7 @@ PYTHON  ?= python3
 DATASET ?= folder
 FLOW    ?= tvl1
 METHOD  ?= infonce
+OF_DEMO := $(filter-out file,$(origin METHOD))# not empty where METHOD is given, which the demo asks
 RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
@@ -76,7 +77,7 @@ help: ## List the commands
 
 setup: $(STAMP) ## Make the virtual environment and install what is pinned (a second when nothing changed)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml pipeline/people/requirements.txt
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
 	test -x $(PY) || "$$PYTHON" -m venv "$$VENV"
 	$(PY) -m pip uninstall --quiet --yes $(OTHER_FAISS)
@@ -84,6 +85,9 @@ $(STAMP): pyproject.toml
 	@# ptlflow brings opencv-python, which owns the same folder as contrib: contrib goes in last.
 	$(PY) -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(sed -n 's/.*"\(opencv-contrib-python==[^"]*\)".*/\1/p' pyproject.toml)"
+	@# MediaPipe asks for another NumPy and OpenCV: only its models are used. Where there is no wheel of it, all else works.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --requirement pipeline/people/requirements.txt \
+	    || echo "segmentation and pose cannot be estimated here; masks and key points of files can be used"
 	$(PY) -c 'from pipeline import environment as e; e.require_optflow(); e.require_one_faiss()'
 	@rm -f "$$VENV"/.installed-*
 	@touch "$$VENV/.installed-$(FAISS)"
@@ -92,13 +96,14 @@ repair: ## Put mixed-up packages right (OpenCV, faiss) by installing again
 	rm -f "$$VENV"/.installed-*
 	$(MAKE) setup
 
-demo: setup ## Synthetic videos -> store -> pre-training -> report, on a CPU in minutes: runs/demo/report.html
+demo: setup ## Synthetic videos -> store -> pre-training -> report, on a CPU in minutes: runs/demo/report.html [METHOD= for another, by its small recipe]
 	$(PY) -m pipeline synthetic --out data/synthetic/videos
 	@# DIS flow keeps the demo short; real work takes TV-L1 (the default of extract-flow). These videos have full chroma.
 	$(PY) -m pipeline extract --videos data/synthetic/videos --store data/synthetic/store --dataset synthetic \
 	    --flow.estimator dis --flow.short_side 64 --rgb.short_side 64 --rgb.chroma 4:4:4
-	$(PY) -m train pretrain --method coclr --recipe demo --store data/synthetic/store --run runs/demo $(call given,seed,SEED)
-	$(PY) -m eval evaluate --run runs/demo --store data/synthetic/store --protocols '[clean]'
+	$(PY) -m train pretrain $(if $(OF_DEMO),--method="$$METHOD" --recipe small,--method coclr --recipe demo) \
+	    --store data/synthetic/store --run="runs/demo$(if $(OF_DEMO),-$$METHOD)" $(call given,seed,SEED)
+	$(PY) -m eval evaluate --run="runs/demo$(if $(OF_DEMO),-$$METHOD)" --store data/synthetic/store --protocols '[clean]'
 
 test: setup ## Run the tests (without the slow ones)
 	$(RUN_MODULE) pytest -q -m "not slow" $(side_by_side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,3 +69,18 @@ def measure(features: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, fl
     values = {f"{one.algorithm}_{score}": value for one in found for score, value in one.scores.items()}
     finest = next(one for one in found if one.algorithm == "finch")
     return values | {f"finch_purity@{group.least}-{group.most}": group.purity for group in finest.sizes}
+
+
+def between(views: Sequence[np.ndarray], labels: np.ndarray, seed: int) -> dict[str, float]:
+    """How alike the k-means clusters of several views of the same videos are, as many as there are classes: mean over
+    pairs of views, "views_kmeans_nmi" and "views_kmeans_ami" (see `cluster_scores`). CoCon's released code watches both
+    while it trains.
+
+    Args:
+        views: (N, D) of each, the mean of each video's unit features.
+        labels: (N,) classes, -1 for none; they are counted, and say nothing else.
+    """
+    count = len(np.unique(labels[labels != NO_LABEL]))
+    found = [kmeans(features, count, seed=seed) for features in views]
+    scores = [cluster_scores(one, other) for one, other in itertools.combinations(found, 2)]
+    return {f"views_kmeans_{name}": float(np.mean([score[name] for score in scores])) for name in ("nmi", "ami")}

@@ -147,14 +147,10 @@ def _measured(
         if len(parts) > 1:
             requests = [subjects[part] for part in parts]
             alone = [measured[request, protocol.centre] for request in requests]
-            fused = fuse(
-                protocol,
-                [part.stream for part in parts],
-                [FeatureBank.load(banks[request]) for request in requests],
-                alone,
-                lacking,
-            )
-            records += _records(_together(parts), fused, store, {})
+            loaded = [FeatureBank.load(banks[request]) for request in requests]
+            fused = fuse(protocol, [part.stream for part in parts], loaded, alone, lacking)
+            agreeing = {} if "clusters" in lacking else _agreement(loaded)
+            records += _records(_together(parts), fused, store, agreeing)
             classes += _by_class(_together(parts), fused, store)
     if classes:
         _write_table(classes_path(run, store), classes)
@@ -231,6 +227,12 @@ def _clusters(bank: FeatureBank) -> dict[str, float]:
     """Of the test videos, by their rows as they are."""
     tested = bank.rows(TESTED)
     return clusters.measure(bank.features[tested], bank.labels[tested], int(bank.attributes["seed"]))
+
+
+def _agreement(views: Sequence[FeatureBank]) -> dict[str, float]:
+    """Of the clusters of several streams, of the test videos."""
+    tested, seed = views[0].rows(TESTED), int(views[0].attributes["seed"])
+    return clusters.between([bank.features[tested] for bank in views], views[0].labels[tested], seed)
 
 
 def _records(subject: Subject, measured: Measured, store: VideoStore, grouped: dict[str, float]) -> list[Record]:

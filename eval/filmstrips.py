@@ -102,18 +102,19 @@ def strips(
 
 def picture(store: VideoStore, video_id: str, stream: str, clip_frames: int) -> Picture:
     """Up to FRAMES frames of the store's first view from the middle `clip_frames` of a video; below each what the view
-    of another stream has there."""
+    of another stream has there, drawn over the frame where it means little without."""
     info = store.info(video_id)
     length = min(shape[0] for shape in info.shapes.values())
     covered = min(length, clip_frames)
     numbers = (length - covered) // 2 + np.unique(np.linspace(0, covered - 1, min(FRAMES, covered)).round().astype(int))
     first, *others = info.views
     width = min(WIDTH, info.width, max(1, round(HIGHEST * info.width / info.height)))
-    tiles = [_resized(frame, width) for frame in pictures(store, video_id, first, numbers)]
+    frames = pictures(store, video_id, first, numbers)
+    tiles = [_resized(frame, width) for frame in frames]
     if stream in others:
+        shown = VIEWS[stream].drawn_over(pictures(store, video_id, stream, numbers), frames)
         tiles = [
-            np.vstack([tile, _resized(below, width, tile.shape[0])])
-            for tile, below in zip(tiles, pictures(store, video_id, stream, numbers), strict=True)
+            np.vstack([tile, _resized(below, width, tile.shape[0])]) for tile, below in zip(tiles, shown, strict=True)
         ]
     sheet = cv2.cvtColor(np.hstack(tiles), cv2.COLOR_RGB2BGR)
     done, jpeg = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])

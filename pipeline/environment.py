@@ -26,6 +26,8 @@ RECORDED = (
     "lightning",
     "ptlflow",
     "nvidia-dali-cuda130",
+    "ai-edge-litert",
+    "mediapipe",
 )
 
 _library: Any = None  # torchvision's missing operators live as long as this handle does

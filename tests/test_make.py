@@ -75,7 +75,9 @@ EOF
 def folder(tmp_path: Path) -> Path:
     """Where make runs: a copy of the Makefile, and a virtual environment that seems to be installed."""
     (tmp_path / "Makefile").write_bytes((TOP / "Makefile").read_bytes())
-    (tmp_path / "pyproject.toml").touch()
+    for name in ("pyproject.toml", "pipeline/people/requirements.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(PYTHON.format(real=shlex.quote(sys.executable)))
@@ -191,3 +193,10 @@ def test_a_quotation_mark_that_is_open_is_told_and_closed(folder: Path) -> None:
         "--views",
         "rgb",
     ]
+
+
+def test_the_demo_takes_any_method(folder: Path) -> None:
+    assert made(folder, "demo", {})[3:5] == ["--run=runs/demo", "--store"]
+    for word in ("dpc", "a b;touch ran"):
+        assert f"--run=runs/demo-{word}" in made(folder, "demo", {"METHOD": word})
+        assert f"--run=runs/demo-{word}" in made(folder, "demo", {"METHOD": word}, by_environment=True)

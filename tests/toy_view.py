@@ -62,6 +62,9 @@ class ToyExtractor:
         self.frame_shape = planes.shape[1:]
         return [self.codec.encode_frame(frame) for frame in planes]
 
+    def finish(self, cut: bool) -> list[np.ndarray]:
+        return []
+
 
 def toy_frame(frame: np.ndarray, settings: ToySettings) -> np.ndarray:
     """uint8 (P, h, w) of an RGB frame (H, W, 3)."""

@@ -33,13 +33,15 @@ def import_files(
     run: OutputFolder,
     rgb: Input | None = None,
     flow: Input | None = None,
+    segmentation: Input | None = None,
+    pose: Input | None = None,
     layout: Name = "auto",
     pretraining: Text = "",
     classes: Input | None = None,
 ) -> None:
     """Make a run of published checkpoints, to be evaluated, exported, or started from (`start` in a recipe).
 
-    The files do not say whether they are of RGB or flow: that is what the options are for. (GOCA's hold both: give the
+    The files do not say which view they are of: that is what the options are for. (GOCA's hold RGB and flow: give the
     file twice, which makes one stage of both, prototypes included.) They are read without running code in them; every
     tensor is checked by name and shape. Known: the layouts of CoCLR (InfoNCE, UberNCE and CoCLR on S3D and on its
     ResNet-50), ViCC (S3D and its R(2+1)D), GOCA (R(2+1)D-18 and S3D), SLIC (R3D-18), and DPC and CoCon (2D3D-ResNets
@@ -51,9 +53,11 @@ def import_files(
     head.
 
     Args:
-        run: New folder, with a stage named rgb, one named flow, or both; or with one named goca.
+        run: New folder, with a stage for each file, named by its view; or with one named goca.
         rgb: Published file of an RGB network.
         flow: Published file of a flow network.
+        segmentation: CoCon's of masks of people.
+        pose: CoCon's of their key points.
         layout: auto, or coclr, vicc, goca, slic, dpc, cocon. Needed for DPC's network with running statistics, which is
             told from CoCon's by nothing.
         pretraining: The data set that the files' networks were trained on, such as ucf101 or kinetics400: the report
@@ -62,7 +66,8 @@ def import_files(
         classes: Of a linear probe or fine-tuned network, in the order of its logits, which its file does not say: a
             list of one class a line, such as classInd.txt. By default the order of the store that is evaluated.
     """
-    given = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path}
+    files = {"rgb": rgb, "flow": flow, "segmentation": segmentation, "pose": pose}
+    given = {stream: path for stream, path in files.items() if path}
     imported.import_run(given, run, layout, pretraining, classes)
     console.print(f"made a run of {', '.join(f'{path} ({stream})' for stream, path in given.items())}: {run}")
 
@@ -78,15 +83,15 @@ def export(checkpoint: Input, out: OutputFile, stream: Text = "", layout: Text =
     Args:
         checkpoint: RUN/<stage>/checkpoints/last.ckpt
         out: File to write, e.g. backbone.safetensors, backbone.pt or network.pt2.
-        stream: rgb or flow: whose backbone.
-        layout: coclr, vicc, goca or slic.
+        stream: rgb, flow, segmentation or pose: whose backbone; with a layout that has a file for each stream, which.
+        layout: coclr, vicc, goca, slic, dpc or cocon; the last two have a file for each stream.
     """
-    if bool(stream) == bool(layout):
+    if bool(stream) == bool(layout) and layout not in imported.OF_ONE_STREAM:
         raise UsageError(
             "either a stream's backbone or a whole layout is written", remedy="--stream rgb, or --layout coclr"
         )
     if layout:
-        imported.export_published(checkpoint, layout, out)
+        imported.export_published(checkpoint, layout, out, stream)
         console.print(f"wrote {checkpoint} in the layout of {layout}: {out}")
         return
     exports.export(checkpoint, stream, out)

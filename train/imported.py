@@ -14,6 +14,7 @@ from pipeline.importers.lists import class_names
 from train import checkpoints, provenance, stages
 from train import recipe as recipes
 from train.checkpoints import METADATA
+from train.clips.spec import ClipSpec, StreamSettings
 from train.console import tell
 from train.methods.classify import Classify, ClassifySettings
 from train.methods.coclr import CoCLR
@@ -25,7 +26,7 @@ from train.methods.ubernce import UberNCE
 from train.methods.vicc import ViCC, ViCCSettings
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.published import Published, coclr, goca, import_published, published_state, slic, vicc
+from train.published import Published, coclr, dpc, goca, import_published, published_state, slic, vicc
 from train.published.contents import State
 from train.recipe import Recipe, StageSettings
 
@@ -70,16 +71,18 @@ def import_run(
 
 
 def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[str], pretraining: str) -> Recipe:
-    """A stage for each stream, on the clips that its network was trained on, which must be the same for all."""
-    seen = [(published.clips, published.layer) for published in found.values()]
-    if any(other != seen[0] for other in seen):
+    """A stage for each stream, on the clips that its network was trained on, which may differ in their size alone."""
+    clips, layer = next((published.clips, published.layer) for published in found.values())
+    if any(
+        (published.clips.changed(size=clips.size), published.layer) != (clips, layer) for published in found.values()
+    ):
         listed = ", ".join(f"{files[stream]} ({published.layout})" for stream, published in found.items())
         raise Refusal(
             "the networks were trained on clips of other kinds, or videos are compared by other layers of them",
             where=listed,
             remedy="import each into a run of its own",
         )
-    clips, layer = seen[0]
+    clips = clips.changed(streams={**clips.streams, **_sizes(clips, found)})
     named = ", ".join(map(str, files.values()))
     if any(published.layout == "slic" and published.network["head"] == "slic" for published in found.values()):
         clips = clips.changed(statistics=slic.statistics(pretraining))
@@ -95,6 +98,15 @@ def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[s
         layer=layer,
         stages=_stages(found, files, classes),
     )
+
+
+def _sizes(clips: ClipSpec, found: dict[str, Published]) -> dict[str, StreamSettings]:
+    """What differs in the streams whose networks saw clips of another size; the layout's own sizes of a view count."""
+    return {
+        stream: clips.streams.get(stream, StreamSettings()).changed(size=published.clips.size)
+        for stream, published in found.items()
+        if published.clips.size != clips.size == clips.stream(stream).size
+    }
 
 
 def _stages(found: dict[str, Published], files: dict[str, Path], classes: list[str]) -> list[StageSettings]:
@@ -211,19 +223,21 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def export_published(path: Path, layout: str, out: Path) -> None:
+def export_published(path: Path, layout: str, out: Path, stream: str = "") -> None:
     """Write a checkpoint of ours in a published layout, so that its authors' scripts read it.
 
-    Raises Refusal for a checkpoint of a method or backbone that the layout does not know, UsageError for a layout that
-    is unknown, or that no checkpoint of ours fits into.
+    stream: whose network, of the layouts that have a file for each, where the checkpoint has several. Raises Refusal
+    for a checkpoint of a method or backbone that the layout does not know, UsageError for a layout that is unknown, or
+    that no checkpoint of ours fits into, and for a stream that is not there.
     """
-    if layout not in WRITTEN:
-        refuse_unknown("layout", layout, WRITTEN, where="export")
+    if layout not in (*WRITTEN, *OF_ONE_STREAM):
+        refuse_unknown("layout", layout, [*WRITTEN, *OF_ONE_STREAM], where="export")
     method, facts = checkpoints.load_method(path), checkpoints.metadata(path)
     where = f"{path}: {facts['method']}"
     if any(network.settings["temporal_centring"] for network in method.networks.values()):
         raise _no_place("knows no temporal centring, without which this network sees something else", where)
-    content = {"state_dict": published_state(WRITTEN[layout](method, where)), "epoch": 0, "iteration": facts["step"]}
+    published = WRITTEN[layout](method, where) if layout in WRITTEN else _as_predictive(layout, method, stream, where)
+    content = {"state_dict": published_state(published), "epoch": 0, "iteration": facts["step"]}
     checkpoints.write(content, out)
 
 
@@ -288,6 +302,30 @@ def _as_slic(method: Method, where: str) -> Published:
     return _published("slic", {"query": networks[0]}, networks[0].settings)
 
 
+def _as_predictive(layout: str, method: Method, stream: str, where: str) -> Published:
+    """One network as DPC's or CoCon's, whichever method trained or imported it."""
+    if not stream and len(method.networks) > 1:
+        raise UsageError(
+            f"{layout} has a file for each stream", where=where, remedy=f"--stream {' or '.join(method.networks)}"
+        )
+    stream = stream or next(iter(method.networks))
+    if stream not in method.networks:
+        refuse_unknown("stream", stream, method.networks, where=where)
+    network = method.networks[stream]
+    state, between, made_with = network.state_dict(), OF_ONE_STREAM[layout], network.settings
+    if not (
+        made_with["backbone"] in dpc.WRITTEN
+        and made_with["head"] == "none"
+        and (made_with["aggregation_settings"] or {}).get("between", "relu") == between
+        and "aggregation.predictor.2.weight" in state
+        and state["aggregation.gru.out_gate.bias"].shape == (dpc.SIZE,)
+    ):
+        what = f"{' or '.join(dpc.WRITTEN)} whose ConvGRU has {dpc.SIZE} features and predicts, between: {between}"
+        raise _no_place(f"{layout} is of a {what}", where)
+    behind = {name: tensor for name, tensor in state.items() if name.startswith("aggregation.")}
+    return Published(layout, dict(made_with), {"query": network.backbone.state_dict()}, {"query": behind})
+
+
 def _published(layout: str, networks: Mapping[str, Network], made_with: dict[str, Any], **more: Any) -> Published:
     heads = {role: _prefixed("head", network.head) for role, network in networks.items()}
     return Published(
@@ -310,3 +348,5 @@ WRITTEN: dict[str, Callable[[Method, str], Published]] = {
     "goca": _as_goca,
     "slic": _as_slic,
 }
+# Layouts with a file for each stream, and what lies between backbone and ConvGRU in them.
+OF_ONE_STREAM = {"dpc": "relu", "cocon": "unit"}

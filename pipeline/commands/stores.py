@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -44,7 +44,8 @@ from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
 from pipeline.video.decode import probe as probe_video
 from pipeline.video.watchdog import watching
-from pipeline.views import VIEWS
+from pipeline.views import VIEWS, maps
+from pipeline.views.maps import MapView
 
 QUARANTINE_EXIT_CODE = 3
 SHOWN = 5  # videos, or groups of them, that a note names
@@ -126,6 +127,8 @@ def status(store: StorePlace, annotations: Text = "") -> None:
     for name in [name for name in VIEWS if name in opened.settings and name not in opened.views]:
         there = np.count_nonzero(videos.of_kinds([name in kind.shapes for kind in videos.kinds], bool))
         table.add_row(name, f"in {there} of {len(videos)} videos; `extract --views {name}` goes on")
+    for name in [name for name in opened.views if isinstance(VIEWS[name], MapView)]:
+        table.add_row(name, maps.told_of_nobody(name, _records(opened)))
     size = sum(file.size for file in storage.files_below(opened.root / "videos"))
     table.add_row("size", f"{size / 2**20:.1f} MiB")
     table.add_row("last run", _told_of_last_run(opened.root))
@@ -142,6 +145,11 @@ def status(store: StorePlace, annotations: Text = "") -> None:
         reasons = {entry["video_id"]: entry["reason"] for entry in refused}
         for line in quarantine.lines(reasons, {entry["video_id"]: entry["reproduce"] for entry in refused}):
             console.print(line)
+
+
+def _records(store: VideoStore) -> Iterator[dict[str, Any]]:
+    """The commit records of its videos."""
+    return (catalogue.read_record(layout.record_path(store.root, name)) or {} for name in store.videos)
 
 
 def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600.0) -> int:
@@ -249,6 +257,7 @@ def make_synthetic(
     test_per_class: Number = 30,
     seed: Seed = 1,
     workers: CountOrAll = 0,
+    truth: OutputFolder | None = None,
 ) -> None:
     """Make the embedded data set: short H.264 videos whose class is defined by motion alone.
 
@@ -258,6 +267,8 @@ def make_synthetic(
         test_per_class: Test videos of each class.
         seed: Another seed, other videos.
         workers: Processes; 0 takes all cores.
+        truth: Folder for masks and key points of what moves in them, for the views segmentation and pose with
+            `estimator: files`.
     """
     count = workers or len(os.sched_getaffinity(0))
     total = (train_per_class + test_per_class) * len(synthetic.CLASSES)
@@ -270,6 +281,7 @@ def make_synthetic(
             seed,
             count,
             progress=lambda done, _: bar.update(task, completed=done),
+            truth=truth,
         )
     console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {out}")
 

@@ -218,7 +218,11 @@ def _store(
             for view, added in encoded:
                 writer.add(view, added)
             mark = _lap(seconds, "write", mark)
-        _lap(seconds, "decode", mark)
+        mark = _lap(seconds, "decode", mark)
+        cut = bool(partial.reason) or settings.decode.max_frames is not None
+        for view in views:
+            writer.add(view, view.finish(cut))
+        _lap(seconds, "write", mark)
     identity = _identity(file, began, guard)
     if before := writer.record():
         _refuse_another(before, frames, identity)

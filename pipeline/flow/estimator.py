@@ -10,42 +10,26 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from pipeline.estimator import Estimator
+
 LARGEST = 10_000  # of the numbers that estimators take, as iterations or pixels
 BLACK = np.zeros((1, 24, 24), np.uint8)  # large enough for a pyramid of two levels, so that every kernel runs
 
 
-class FlowEstimator(ABC):
+class FlowEstimator(Estimator, ABC):
     """Dense optical flow between pairs of frames. Subclasses are dataclasses whose fields are the settings."""
 
-    name: ClassVar[str]
-    RUNNING: ClassVar[frozenset[str]] = frozenset()  # fields that say how and where it computes, not what the flow is
     sees_colour: ClassVar[bool] = True  # or whether gray frames give the same flow as RGB ones
 
     device: str | None = "cpu"  # as PyTorch calls it; this and the next are fields where there is a choice
     batch_size: int = 1  # pairs that it gains from computing at once
-    software: ClassVar[tuple[str, ...]] = ()  # distributions, beside NumPy and OpenCV, whose version decides the flow
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Each parameter that decides the flow, by name: part of a store's settings, equal wherever it is continued."""
-        return {key: value for key, value in self._fields().items() if key not in self.RUNNING}
-
-    @property
-    def running(self) -> dict[str, Any]:
-        """The other parameters: they change the flow by the rounding of its last bits at most, and no store depends on
-        them."""
-        return {key: value for key, value in self._fields().items() if key in self.RUNNING}
 
     @property
     def on_gpu(self) -> bool:
         """Whether it computes on a GPU in this process."""
         return str(self.device).startswith("cuda")
 
-    def open(self) -> None:  # noqa: B027 - most need nothing
-        """Get what it computes with in this process, such as weights. Raises UsageError where that, or its device, is
-        not there."""
-
-    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+    def prepare(self) -> None:
         """Do what the first pair would wait for and other processes can share, such as compiling."""
 
     def try_out(self) -> None:
@@ -82,9 +66,6 @@ class FlowEstimator(ABC):
         """
         flow = self.batch(first, second)
         return lambda: flow
-
-    def _fields(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
 
 class PairEstimator(FlowEstimator):

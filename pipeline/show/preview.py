@@ -14,6 +14,7 @@ from pipeline.show.flow_files import unwritable
 from pipeline.store import VideoInfo, VideoStore, layout
 from pipeline.video import mp4
 from pipeline.views import VIEWS, View
+from pipeline.views.rgb import RGB
 
 LINE = 20  # pixels, of text
 KEY = 56  # pixels of what explains colours, beside the caption
@@ -35,11 +36,12 @@ def contact_sheet(store: VideoStore, video_id: str, columns: int = 8, width: int
     last = min(info.shapes[view.name][0] for view in views) - 1
     frames = np.unique(np.linspace(0, last, columns).round().astype(int))
     told = [video_id, f"{info.length} frames  {info.width}x{info.height}  {info.fps:.4g} fps  {info.label or '-'}"]
-    rows, keys = [], []
+    rows: list[np.ndarray] = []
+    keys = []
     for view in views:
         values = measured(store, video_id, view, frames)
         scale = view.scale(values)
-        rows.append(view.coloured(values, scale))
+        rows.append(_drawn(view, view.coloured(values, scale), rows, views))
         told.append(", ".join(filter(None, [view.described(store.settings[view.name]), view.scale_in_words(scale)])))
         keys.append(view.key(KEY))
     width = min([width, *(max(1, round(HIGHEST * row.shape[2] / row.shape[1])) for row in rows)])
@@ -77,10 +79,9 @@ def clip(store: VideoStore, video_id: str) -> Iterator[np.ndarray]:
     frames = min(there, max(1, int(CLIP_SECONDS * mp4.rate(info.fps))))
     scales = [picture_scale(store, video_id, view, frames) for view in views]
     for piece in spans(store, video_id, frames):
-        shown = [
-            view.coloured(measured(store, video_id, view, piece), scale)
-            for view, scale in zip(views, scales, strict=True)
-        ]
+        shown: list[np.ndarray] = []
+        for view, scale in zip(views, scales, strict=True):
+            shown.append(_drawn(view, view.coloured(measured(store, video_id, view, piece), scale), shown, views))
         height, width = _scaled(shown[0][0], max(info.width, CLIP_WIDTH))
         yield np.stack([np.hstack([_fit(tile, height, width) for tile in tiles]) for tiles in zip(*shown, strict=True)])
 
@@ -101,6 +102,11 @@ def write_clips(store: VideoStore, video_ids: list[str], out: Path) -> list[Path
 def _shown(info: VideoInfo) -> list[View]:
     """Its views that have a frame: of a single frame there is no flow."""
     return [VIEWS[name] for name, shape in info.shapes.items() if shape[0]]
+
+
+def _drawn(view: View, picture: np.ndarray, before: list[np.ndarray], views: list[View]) -> np.ndarray:
+    """A view's picture as people see it: over the frames, which come first, where it means little by itself."""
+    return view.drawn_over(picture, before[0]) if before and views[0] is RGB else picture
 
 
 def _scaled(tile: np.ndarray, width: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.synthetic.scene import CLASSES, video
+from pipeline.synthetic.scene import CLASSES, truth, video
 from pipeline.synthetic.writing import generate, write_mp4
 
-__all__ = ["CLASSES", "generate", "video", "write_mp4"]
+__all__ = ["CLASSES", "generate", "truth", "video", "write_mp4"]

@@ -13,6 +13,15 @@ from pipeline.synthetic.motions import MOTIONS, pair_of_tracks, wandering_track
 CLASSES: tuple[str, ...] = tuple(MOTIONS)
 """The class names in the order of their indices."""
 
+# Of 17 joints in the order of COCO, a standing figure in a sprite's circle of radius 1: x to the right, y down.
+BODY = np.array(
+    [
+        *[(0.0, -0.85), (0.08, -0.92), (-0.08, -0.92), (0.15, -0.88), (-0.15, -0.88)],  # nose, eyes, ears
+        *[(0.3, -0.55), (-0.3, -0.55), (0.45, -0.2), (-0.45, -0.2), (0.5, 0.15), (-0.5, 0.15)],  # shoulders to wrists
+        *[(0.2, 0.1), (-0.2, 0.1), (0.25, 0.5), (-0.25, 0.5), (0.25, 0.9), (-0.25, 0.9)],  # hips to ankles
+    ]
+)
+
 # Lengths are drawn in pixels of a frame of this size, and scaled to the size asked for.
 _HEIGHT, _WIDTH = 84, 112
 _GRAIN_SHIFTS = 32
@@ -30,32 +39,66 @@ def video(
 
     `seed` is one non-negative integer or several. Raises ValueError for an unknown class.
     """
-    if class_name not in MOTIONS:
-        raise ValueError(f"unknown class {class_name!r}; the classes are {', '.join(CLASSES)}")
-    rng = np.random.default_rng(seed)
-    unit = min(height / _HEIGHT, width / _WIDTH)
-    margin = round(20 * unit)
-    background = smooth_background(rng, height + 2 * margin, width + 2 * margin)
-    actors = _actors(class_name, rng, frames, height, width, unit)
-    camera = _camera(rng, frames) * unit
-    gain = _flicker(rng, frames)
-    grain = rng.normal(0, 4, (height + _GRAIN_SHIFTS, width + _GRAIN_SHIFTS, 3)).astype(np.float32)
+    scene = _Scene(class_name, seed, frames, height, width)
+    grain = scene.grain
     out = np.empty((frames, height, width, 3), np.uint8)
     for index in range(frames):
-        x, y = camera[index]
-        window = np.array([[1, 0, margin + x], [0, 1, margin + y]])
+        x, y = scene.camera[index]
+        window = np.array([[1, 0, scene.margin + x], [0, 1, scene.margin + y]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image: np.ndarray = cv2.warpAffine(
-            background, window, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT
+            scene.background, window, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT
         )
-        for patch, radius, track in actors:
+        for patch, radius, track in scene.actors:
             at_x, at_y, angle, scale = track[index]
             _paint(image, patch, at_x - x, at_y - y, angle, radius * scale)
-        top, left = rng.integers(0, _GRAIN_SHIFTS, 2)
-        image *= gain[index]
+        top, left = scene.rng.integers(0, _GRAIN_SHIFTS, 2)
+        image *= scene.gain[index]
         image += grain[top : top + height, left : left + width]
         out[index] = np.clip(image, 0, 255, out=image)
     return out
+
+
+def truth(
+    class_name: str, seed: int | Sequence[int], frames: int = 48, height: int = _HEIGHT, width: int = _WIDTH
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the sprites of `video` of the same arguments are: masks, uint8 (F, H, W), 255 where one covers the
+    background; and key points, float32 (F, sprites, 17, 3): x and y as fractions of width and height, and 1.
+
+    A sprite's 17 points are those of BODY, which turns and grows with it. Points that another sprite hides are told,
+    too.
+    """
+    scene = _Scene(class_name, seed, frames, height, width)
+    masks = np.empty((frames, height, width), np.uint8)
+    points = np.ones((frames, len(scene.actors), len(BODY), 3), np.float32)
+    for index in range(frames):
+        x, y = scene.camera[index]
+        image = np.zeros((height, width, 3), np.float32)
+        for number, (patch, radius, track) in enumerate(scene.actors):
+            at_x, at_y, angle, scale = track[index]
+            white = np.concatenate([np.repeat(255 * patch[..., 3:], 3, axis=-1), patch[..., 3:]], axis=-1)
+            _paint(image, white, at_x - x, at_y - y, angle, radius * scale)
+            cos, sin = np.cos(angle), np.sin(angle)
+            places = radius * scale * BODY @ np.array([[cos, sin], [-sin, cos]]) + (at_x - x + 0.5, at_y - y + 0.5)
+            points[index, number, :, :2] = places / (width, height)
+        masks[index] = np.rint(np.clip(image[..., 0], 0, 255))
+    return masks, points
+
+
+class _Scene:
+    """All that is drawn at random for a video, in this order."""
+
+    def __init__(self, class_name: str, seed: int | Sequence[int], frames: int, height: int, width: int) -> None:
+        if class_name not in MOTIONS:
+            raise ValueError(f"unknown class {class_name!r}; the classes are {', '.join(CLASSES)}")
+        self.rng = rng = np.random.default_rng(seed)
+        unit = min(height / _HEIGHT, width / _WIDTH)
+        self.margin = round(20 * unit)
+        self.background = smooth_background(rng, height + 2 * self.margin, width + 2 * self.margin)
+        self.actors = _actors(class_name, rng, frames, height, width, unit)
+        self.camera = _camera(rng, frames) * unit
+        self.gain = _flicker(rng, frames)
+        self.grain = rng.normal(0, 4, (height + _GRAIN_SHIFTS, width + _GRAIN_SHIFTS, 3)).astype(np.float32)
 
 
 def _actors(

@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
-from pipeline.synthetic.scene import CLASSES, video
+from pipeline.synthetic.scene import CLASSES, truth, video
 from pipeline.video import mp4
 
 # Part of what a file says about itself: raise it whenever the same seed gives other pixels.
@@ -42,6 +42,7 @@ class _Task:
     frames: int
     height: int
     width: int
+    truth: Path | None
 
     @property
     def comment(self) -> str:
@@ -61,13 +62,15 @@ def generate(
     height: int = 84,
     width: int = 112,
     progress: Callable[[int, int], None] | None = None,
+    truth: Path | None = None,
 ) -> int:
     """Writes `folder/train/<class>/<class>_0001.mp4` ... and `folder/test/...` and returns how many files it wrote.
 
     Pixels are a function of seed, split, class, number and frame size alone, whatever the number of workers
     (processes). Finished files that are there already are kept, and unreadable ones are made again, so a stopped run is
-    completed by repeating the call. `progress(done, total)` is called first with the number of files kept, then after
-    every file.
+    completed by repeating the call. `truth`: folder for the sprites' masks and key points, as `<split>/<class>/...npz`,
+    which the views segmentation and pose take (`scene.truth`; `pipeline.people.files`). `progress(done, total)` is
+    called first with the number of files kept, then after every file.
 
     Raises UsageError for settings that cannot be meant, and Refusal if the folder holds videos of another data set or
     of other settings, or if writing fails; what is finished by then stays.
@@ -82,6 +85,7 @@ def generate(
             frames,
             height,
             width,
+            truth and truth / split / name / f"{name}_{number:04d}.npz",
         )
         for split_index, (split, count) in enumerate(zip(_SPLITS, (train_per_class, test_per_class), strict=True))
         for class_index, name in enumerate(CLASSES)
@@ -149,7 +153,7 @@ def _refuse_foreign_videos(folder: Path, tasks: list[_Task]) -> None:
 
 
 def _is_finished(task: _Task) -> bool:
-    """Whether the file is there and of these settings; Refusal for a video of other settings or origin."""
+    """Whether the files are there and of these settings; Refusal for a video of other settings or origin."""
     if not task.path.is_file():
         return False
     try:
@@ -159,7 +163,7 @@ def _is_finished(task: _Task) -> bool:
         return False
     # The comment is the last thing in the file: one that still opens without its last bytes has none.
     if comment == task.comment:
-        return True
+        return not task.truth or task.truth.is_file()
     raise Refusal(
         f"the folder holds a video made otherwise ({comment or 'not by costream, or cut short'});"
         f" wanted: {task.comment}",
@@ -209,4 +213,13 @@ def _make(task: _Task) -> None:
     frames = video(task.class_name, task.seed, task.frames, task.height, task.width)
     remedy = f"{storage.MAKE_ROOM}, or give another folder, then repeat the command: finished videos are kept"
     with storage.writing("a synthetic video", task.path, remedy):
+        if task.truth:  # first: a video that is there is finished
+            _write_truth(task.truth, task)
         write_mp4(task.path, frames, comment=task.comment)
+
+
+def _write_truth(path: Path, task: _Task) -> None:
+    masks, points = truth(task.class_name, task.seed, task.frames, task.height, task.width)
+    content = io.BytesIO()
+    np.savez_compressed(content, maps=masks, keypoints=points)
+    storage.write_atomically(path, content.getvalue())

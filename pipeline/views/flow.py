@@ -130,6 +130,9 @@ class FlowExtractor:
         self.seconds["encode"] += time.perf_counter() - estimated
         return encoded
 
+    def finish(self, cut: bool) -> list[np.ndarray]:
+        return []
+
     def _encoded(self, values: np.ndarray, pair: int) -> np.ndarray:
         # One by one: the arithmetic of a whole block in float32 would take six times its frames' memory.
         if not np.isfinite(values).all():

@@ -87,6 +87,9 @@ class RgbExtractor:
         self.seconds["encode"] += time.perf_counter() - began
         return encoded
 
+    def finish(self, cut: bool) -> list[np.ndarray]:
+        return []
+
 
 class RgbView(View):
     """The frames themselves."""

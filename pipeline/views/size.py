@@ -38,11 +38,17 @@ def resize(frames: np.ndarray, short_side: int, size: Size | None) -> np.ndarray
     Only `size` enlarges or changes the shape of frames; a short side of 0 keeps their size.
     """
     height, width = frames.shape[1:3]
-    if size is None:
-        scale = short_side / min(height, width) if short_side else 1.0
-        if scale >= 1:
-            return frames
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    size = stored_size(height, width, short_side, size)
+    if size == (height, width):
+        return frames
     # Averaging over areas is right for shrinking only; enlarging by it repeats pixels.
     kind = cv2.INTER_AREA if size[0] <= height and size[1] <= width else cv2.INTER_LINEAR
     return np.stack([cv2.resize(frame, size[::-1], interpolation=kind) for frame in frames])
+
+
+def stored_size(height: int, width: int, short_side: int, size: Size | None) -> Size:
+    """Height and width at which frames of that size are stored, as `resize` gives them."""
+    if size is not None:
+        return size
+    scale = short_side / min(height, width) if short_side else 1.0
+    return (height, width) if scale >= 1 else (max(1, round(height * scale)), max(1, round(width * scale)))

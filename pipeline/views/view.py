@@ -54,6 +54,9 @@ class Extractor(StoredView, Protocol):
     def add(self, frames: np.ndarray) -> list[np.ndarray]:
         """Encoded frames (1-D uint8) that the next frames, uint8 RGB (n, H, W, 3), complete."""
 
+    def finish(self, cut: bool) -> list[np.ndarray]:
+        """Those that are left once all frames are added. cut: the video has, or may have, more frames than that."""
+
 
 @dataclass(frozen=True)
 class NetworkInput:
@@ -164,6 +167,11 @@ class View(ABC):
     @abstractmethod
     def coloured(self, measured: np.ndarray, scale: float) -> np.ndarray:
         """`measured` for people: RGB uint8 (T, H, W, 3)."""
+
+    def drawn_over(self, picture: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """What `coloured` gave, (T, h, w, 3), as people look at it beside the frames that it belongs to, RGB uint8 (T,
+        H, W, 3): by itself, unless it means little without them."""
+        return picture
 
     def picture(self, frames: np.ndarray, settings: Stored) -> np.ndarray:
         """Stored frames, uint8 (T, ...), for people, on their own scale: RGB uint8 (T, H, W, 3)."""

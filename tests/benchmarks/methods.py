@@ -1,12 +1,13 @@
 """What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
 
-InfoNCE, UberNCE, CMC, CoCLR, ViCC, GOCA and SLIC are trained by their small recipes, and evaluated by protocol `clean`,
-beside their untrained networks. Every network that is compared has had its weights moved as often: STEPS, of which
-CoCLR and UberNCE spend the first part on InfoNCE; CMC and GOCA, which train both streams at once, take the larger
-number. `coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_VICC,
-OF_GOCA and OF_SLIC are theirs with another setting, each from the same weights: of ViCC the single stage that goes on
-for as many steps as the cross stage has, and the cross stage's ablations. Each runs with several seeds, of network,
-order and augmentation; the store stays the same, so the spread says nothing of other videos.
+InfoNCE, UberNCE, CMC, CoCLR, ViCC, GOCA, SLIC, DPC and CoCon, on two views and on four, are trained by their small
+recipes, and evaluated by protocol `clean`, beside their untrained networks. Every network that is compared has had its
+weights moved as often: STEPS, of which CoCLR and UberNCE spend the first part on InfoNCE; CMC and GOCA, which train
+both streams at once, take the larger number. `coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from
+the same start; the stages of OF_VICC, OF_GOCA and OF_SLIC are theirs with another setting, each from the same weights:
+of ViCC the single stage that goes on for as many steps as the cross stage has, and the cross stage's ablations. `views-
+apart` is CoCon without cooperation and synchronisation. Each runs with several seeds, of network, order and
+augmentation; the store stays the same, so the spread says nothing of other videos.
 
 The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
 done again. An hour and a half on two cores with the synthetic set.
@@ -15,6 +16,7 @@ done again. An hour and a half on two cores with the synthetic set.
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
@@ -22,11 +24,12 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.views import VIEWS
 from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
 STEPS = {"rgb": 650, "flow": 470}
-METHODS = ("infonce", "coclr", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon")
+METHODS = ("infonce", "coclr", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "cocon-four-views")
 OF_VICC: dict[str, dict[str, object]] = {
     "single-on": {"other": None},
     "prototypes-of-each-stream": {"shared_prototypes": False},
@@ -64,7 +67,9 @@ def main() -> None:
         recipe = write(at_equal_budget(method, arguments.scale), arguments.out / "recipes" / f"{method}.yaml")
         for seed in arguments.seeds:
             run = arguments.out / f"{method}-{seed}"
-            command("train", "pretrain", method=method, recipe=recipe, store=store, run=run, seed=seed)
+            command(
+                "train", "pretrain", method=method.partition("-")[0], recipe=recipe, store=store, run=run, seed=seed
+            )
             command("eval", "evaluate", run=run, store=store, protocols="[clean]")
             runs.append(run)
     command("eval", "compare", runs=f"[{','.join(map(str, runs))}]", out=arguments.out / "comparison.html")
@@ -73,7 +78,8 @@ def main() -> None:
 def at_equal_budget(method: str, scale: float) -> Recipe:
     """The small recipe with the budget's steps; with CoCLR the coin is judged too, with ViCC the other stream and how
     it is used, with GOCA its prior and prototypes, with SLIC its clusters and views."""
-    recipe = recipes.load(recipes.find("small", method))
+    method, _, views = method.partition("-")
+    recipe = recipes.load(recipes.find("small" + f"-{views}" * bool(views), method))
     listed = list(recipe.stages)
     if method in ("infonce", "cmc", "goca", "slic", "dpc", "cocon"):
         listed = [
@@ -141,11 +147,14 @@ def write(recipe: Recipe, path: Path) -> Path:
 
 
 def make_store(out: Path) -> Path:
-    """As `make demo` makes it."""
-    videos, store = out / "videos", out / "store"
-    if not videos.exists():
-        command("pipeline", "synthetic", out=videos)
-    views = {"flow.estimator": "dis", "flow.short_side": 64, "rgb.short_side": 64, "rgb.chroma": "4:4:4"}
+    """As `make demo` makes it, and with the masks and key points of what moves."""
+    videos, truth, store = out / "videos", out / "truth", out / "store"
+    if not store.exists():
+        command("pipeline", "synthetic", out=videos, truth=truth)
+    views: dict[str, object] = {"flow.estimator": "dis", "flow.short_side": 64, "rgb.short_side": 64}
+    views |= {"rgb.chroma": "4:4:4", "segmentation.short_side": 64, "views": ",".join(VIEWS)}
+    for view in ("segmentation", "pose"):
+        views |= {f"{view}.estimator": "files", f"{view}.running": json.dumps({"folder": str(truth)})}
     command("pipeline", "extract", videos=videos, store=store, dataset="synthetic", **views)
     return store
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.clusters import ALGORITHMS, cluster, cluster_scores
+from eval.clusters import ALGORITHMS, between, cluster, cluster_scores
 from pipeline.errors import Refusal
 from train.clustering.agreement import SizeGroup, agreement, by_size
 from train.clustering.kmeans import kmeans
@@ -188,3 +188,16 @@ def test_a_bank_is_clustered_by_every_algorithm_with_labels_and_without() -> Non
     assert plain["kmeans"].count == plain["finch"].count == found["finch"].count
     assert all(one.scores == {} and one.sizes == [] for one in plain.values())
     assert next(one.count for one in cluster(rows, classes, count=7) if one.algorithm == "kmeans") == 7
+
+
+def test_views_agree_as_their_clusters_do() -> None:
+    draws = np.random.default_rng(5)
+    labels = np.repeat(np.arange(4), 30)
+    places = draws.normal(size=(4, 8)) * 10
+    one = places[labels] + draws.normal(size=(120, 8))
+    other = one @ np.linalg.qr(draws.normal(size=(8, 8)))[0]  # turned: the same clusters
+    apart = places[draws.permutation(labels)]
+    assert between([one, other], labels, 0) == {"views_kmeans_nmi": 1.0, "views_kmeans_ami": 1.0}
+    assert abs(between([one, apart], labels, 0)["views_kmeans_ami"]) < 0.1
+    pairs = [between(pair, labels, 0)["views_kmeans_nmi"] for pair in ([one, other], [one, apart], [other, apart])]
+    assert between([one, other, apart], labels, 0)["views_kmeans_nmi"] == pytest.approx(np.mean(pairs))

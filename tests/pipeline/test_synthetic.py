@@ -15,6 +15,7 @@ import pytest
 
 from pipeline import synthetic
 from pipeline.errors import Refusal, UsageError
+from pipeline.synthetic import scene
 from pipeline.synthetic.motions import pair_of_tracks
 from tests.patience import PATIENCE
 
@@ -358,3 +359,33 @@ def test_a_planted_leak_is_found(features: dict[str, np.ndarray]) -> None:
 @pytest.mark.slow  # as the features
 def test_motion_tells_the_class(features: dict[str, np.ndarray]) -> None:
     assert right_neighbours(features["flow_directions"]) > 1.3 * CHANCE_BOUND
+
+
+def test_the_truth_is_where_the_sprites_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("spin", (3, 1), 6, 84, 112)
+    shown, (masks, points) = synthetic.video(*asked), synthetic.truth(*asked)
+    monkeypatch.setattr(scene, "_paint", lambda *_: None)
+    differs = np.abs(shown.astype(int) - synthetic.video(*asked)).max(axis=-1)
+    assert differs[masks == 0].max() <= 1  # of an opacity that rounds to 0
+    assert (differs[masks == 255] > 1).mean() > 0.95
+    assert 0.02 < (masks == 255).mean() < 0.5
+    assert points.shape[0] == 6 and points.shape[2:] == (17, 3) and (points[..., 2] == 1).all()
+    middle = (points[..., :2].mean(axis=2) * (112, 84)).astype(int)
+    for number, sprites in enumerate(middle):
+        assert all(masks[number, y, x] == 255 for x, y in sprites[:2])
+    turned = points[..., 0, :2] - points[..., 15, :2]  # from an ankle to the nose
+    length = np.hypot(*(turned * (112, 84)).T)
+    assert np.ptp(length, axis=-1).max() < 1e-3 and np.abs(np.diff(turned[:, 0], axis=0)).max() > 0.02
+
+
+def test_the_truth_lies_beside_the_videos_by_their_ids(tmp_path: Path) -> None:
+    asked = {"train_per_class": 1, "test_per_class": 0, "frames": 3, "height": 32, "width": 48, "workers": 1}
+    made = synthetic.generate(tmp_path / "videos", **asked)
+    assert synthetic.generate(tmp_path / "videos", **asked, truth=tmp_path / "truth") == made
+    assert synthetic.generate(tmp_path / "videos", **asked, truth=tmp_path / "truth") == 0
+    with np.load(tmp_path / "truth" / "train" / "zoom" / "zoom_0001.npz") as found:
+        number = synthetic.CLASSES.index("zoom")
+        for name, expected in zip(
+            ("maps", "keypoints"), synthetic.truth("zoom", (1, 0, number, 1), 3, 32, 48), strict=True
+        ):
+            np.testing.assert_array_equal(found[name], expected)

@@ -264,7 +264,7 @@ def test_four_views_of_different_sizes_train_together(tmp_path: Path) -> None:
         ({"head": "coclr"}, {}, "head coclr, which nothing trains.*head: none", {"head": "none"}),
         ({"streams": ["rgb", "rgb"]}, {}, "has a stream twice", {"streams": ["rgb", "flow"]}),
         ({"competing": 3}, {}, "does not fall into groups of 3.*or competing: 0", {"competing": 0}),
-        ({"streams": ["rgb", "pose"]}, {}, 'unknown stream "pose"', {}),
+        ({"streams": ["rgb", "depth"]}, {}, 'unknown stream "depth"', {}),
         ({}, {"batch": 1}, "views of one video alone.*two videos or more", {}),
     ],
     ids=str,
@@ -281,7 +281,7 @@ def test_a_store_without_a_view_is_refused(tmp_path: Path) -> None:
     narrow = write_store(tmp_path / "store", dict(list(runs.VIDEOS.items())[:6]))
     clips = RECIPE["clips"] | {"streams": {"toy": {}}}
     loaded = runs.load(tmp_path / "recipe.yaml", stage(streams=["rgb", "toy"]), **RECIPE | {"clips": clips})
-    with pytest.raises(Refusal, match="(?s)no view 'toy'.*extract it with that view"):
+    with pytest.raises(Refusal, match="(?s)no view 'toy'.*--views toy` adds that"):
         runs.run(loaded, narrow, tmp_path / "run")
 
 

@@ -379,5 +379,5 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
 
 
 def test_layouts_that_none_of_our_checkpoints_fits_into_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match='(?s)unknown layout "dpc".*known: coclr, vicc, goca, slic'):
-        file_commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="dpc")
+    with pytest.raises(UsageError, match='(?s)unknown layout "tclr".*known: coclr, vicc, goca, slic, dpc'):
+        file_commands.export(tmp_path / "last.ckpt", tmp_path / "out.pth", layout="tclr")

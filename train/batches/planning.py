@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,10 +58,11 @@ class Planner:
         missing = [view for view in reading.views if view not in store_settings]
         if missing:
             raise Refusal(
-                f"the store has no view {missing[0]!r}",
+                f"the store has no view {' and no view '.join(map(repr, missing))}",
                 where=training_set.where,
-                remedy=f"it has {', '.join(sorted(store_settings))}; extract it with that view,"
-                " or train another stream",
+                remedy=f"`python -m pipeline extract --videos VIDEOS --store {shlex.quote(training_set.where)} --views"
+                f" {','.join(missing)}` adds that to its videos, with the --dataset or --manifest of its extraction;"
+                f" or train streams of what it has, {', '.join(sorted(store_settings))}",
             )
         self.streams = StoreStreams(reading.streams.values(), store_settings)
 

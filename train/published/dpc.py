@@ -18,8 +18,14 @@ COPIES = {"agg.cell_list.0": CELL}
 NAMES = {CELL: "aggregation.gru", "network_pred": "aggregation.predictor"}
 SIZE = 256  # of features, hidden state and predictions
 DROPPED = 0.5  # share of the context that fine-tuning zeroes
+WRITTEN = ("resnet2d3d-18", "resnet2d3d-34")
 WRAPPED = "module."  # DataParallel
-STREAMS = {"flow": StreamSettings(input="signed", mirror="never")}
+OF_PEOPLE = StreamSettings(mirror="never", size=(64, 64))
+STREAMS = {
+    "flow": StreamSettings(input="signed", mirror="never"),
+    "segmentation": OF_PEOPLE,
+    "pose": OF_PEOPLE,
+}
 
 
 def recognises(state: State) -> bool:

@@ -1,0 +1,69 @@
+"""CoCon on four views goes all the way: a store that lacks two gets them as the refusal says, then it trains and is
+reported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.evaluate import evaluate
+from eval.results import read
+from pipeline import __main__ as pipeline_program
+from pipeline.commands import console
+from pipeline.errors import Refusal
+from pipeline.store import open_store
+from pipeline.views import VIEWS
+from tests.eval.conftest import build_store, listing, pixels
+from train import recipe as recipes
+from train.commands import pretrain
+from train.hardware import Hardware
+
+HARDWARE = Hardware(reader="opencv", threads=1, accelerator="cpu")
+installed = pytest.mark.skipif(
+    any(name not in importlib.metadata.packages_distributions() for name in ("mediapipe", "ai_edge_litert")),
+    reason="there is no MediaPipe for this machine",
+)
+
+
+def tiny(path: Path) -> Path:
+    """The shipped recipe of four views, with two steps of small networks."""
+    shipped = recipes.load(recipes.find("small-four-views", "cocon"))
+    [stage] = shipped.stages
+    settings = stage.settings.changed(
+        backbone_settings={"width": 0.125}, aggregation_settings={"block_length": 2, "hidden": 16}
+    )
+    made = shipped.changed(
+        clips=shipped.clips.changed(length=8),
+        sampling=shipped.sampling.changed(blocks=4),
+        batch=4,
+        stages=[stage.changed(steps=2, settings=settings)],
+    )
+    path.write_text(yaml.safe_dump(made.as_dict(), sort_keys=False), encoding="utf-8")
+    return path
+
+
+@installed
+def test_four_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = build_store(tmp_path, listing()[:6] + listing()[12:], pixels)
+    recipe, run = str(tiny(tmp_path / "recipe.yaml")), tmp_path / "run"
+    with pytest.raises(Refusal, match="no view 'segmentation' and no view 'pose'") as refused:
+        pretrain("cocon", store.root, run, recipe=recipe, hardware=HARDWARE)
+    command = re.search("`python -m (pipeline extract .*?)` adds that", refused.value.remedy)
+    assert command is not None
+    given = [str(tmp_path / "videos") if word == "VIDEOS" else word for word in shlex.split(command[1])]
+    monkeypatch.setattr("sys.argv", [*given, "--workers", "1"])
+    assert console.main(pipeline_program.COMMANDS, "", "pipeline") == 0
+    store = open_store(store.root)
+    assert store.views == tuple(VIEWS)
+    assert pretrain("cocon", store.root, run, recipe=recipe, hardware=HARDWARE) == 0
+    page, _ = evaluate(run, store, ("clean",), "opencv", 1)
+    told = page.read_text(encoding="utf-8")
+    assert VIEWS["segmentation"].title in told and VIEWS["pose"].title in told
+    records = read(run / "results.json")
+    assert {record.stream for record in records} == {*VIEWS, "all streams"}
+    assert {r.metric for r in records if r.stream == "all streams"} >= {"R@1", "views_kmeans_nmi", "views_kmeans_ami"}
