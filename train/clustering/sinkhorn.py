@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 from train.hardware.precision import in_full_precision
 from train.settings.arguments import check_number
 
-AT_ONCE = 2048  # queued clips that are looked at together: beside their scores no memory of that size is needed
+AT_ONCE = 256  # queued clips that are looked at together: beside their scores little memory is needed
 
 
 @torch.no_grad()
@@ -43,8 +43,8 @@ def assign(
             call. None: this process alone.
         queued: scores (N, K) of earlier clips, which are balanced with the others and are not returned. Each clip is
             one rank's: of a queue that all ranks have, a rank gives its share. Not with a prior. Their scores are
-            2.4 GiB for 65,536 clips and 10,000 prototypes; beside them there is .2 GiB, however many clips are queued
-            (measured with 12,288).
+            2.4 GiB for 65,536 clips and 10,000 prototypes, and a process that scores and assigns them then holds 3.1
+            GiB at most, .5 of which are Python and torch (`tests.benchmarks.assignment`).
 
     Returns:
         float32 (float64 of float64 scores). On a GPU, where looking at values would make the step wait, the result is
@@ -63,11 +63,13 @@ def assign(
         return _divided(block, epsilon + prior_epsilon)
 
     # What the logarithm of each clip's row is moved by. Blocks are divided anew whenever they are looked at: a matrix
-    # of quotients would be as large as that of all scores.
-    of_clips = [block.new_zeros(len(block), 1) for block in blocks]
+    # of quotients would be as large as that of all scores. Results are written into one tensor: each in memory of its
+    # own, between the blocks' temporary ones, would keep the C library from using these again.
+    of_clips = together.new_zeros(sum(map(len, blocks)), 1).split([len(block) for block in blocks])
     for _ in range(iterations):
         of_prototypes = -_log_sum_over_clips(divided, blocks, of_clips, group)
-        of_clips = [-(divided(block) + of_prototypes).logsumexp(dim=1, keepdim=True) for block in blocks]
+        for block, moved in zip(blocks, of_clips, strict=True):
+            moved.copy_(-(divided(block) + of_prototypes).logsumexp(dim=1, keepdim=True))
     return (divided(together) + of_prototypes).log_softmax(dim=1)
 
 
@@ -90,8 +92,10 @@ def _log_sum_over_clips(
     group: distributed.ProcessGroup | None,
 ) -> Tensor:
     """Log-sum-exp (K,) over the rows of all blocks, of all ranks of the group."""
-    of_blocks = [(divided(block) + moved).logsumexp(dim=0) for block, moved in zip(blocks, of_clips, strict=True)]
-    own = torch.stack(of_blocks).logsumexp(dim=0)
+    of_blocks = blocks[0].new_empty(len(blocks), blocks[0].shape[1])
+    for block, moved, of_block in zip(blocks, of_clips, of_blocks, strict=True):
+        of_block.copy_((divided(block) + moved).logsumexp(dim=0))
+    own = of_blocks.logsumexp(dim=0)
     if group is None:
         return own
     largest = own.clone()  # -inf on a rank without rows
