@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,13 +78,18 @@ def main() -> None:
 
 
 def measure(
-    first: np.ndarray, second: np.ndarray, precision: str, arguments: argparse.Namespace, fused: bool = False
+    first: np.ndarray,
+    second: np.ndarray,
+    precision: str,
+    arguments: argparse.Namespace,
+    fused: bool = False,
+    **settings: Any,
 ) -> dict[str, float]:
     """Medians over the rounds."""
     from pipeline.flow.tvl1_cuda import TVL1CUDA, Solver
 
     half = precision == "half"
-    solver = Solver(TVL1CUDA(half_precision=half), len(first), first.shape[1:], half, fused)
+    solver = Solver(TVL1CUDA(half_precision=half, **settings), len(first), first.shape[1:], half, fused)
     whole = timed(lambda: solver.solve(first, second), arguments.rounds)
     inside = timed(solver.graph.replay if solver.graph else solver._launch, arguments.rounds)
     pixel_iterations = solver.pixel_iterations()

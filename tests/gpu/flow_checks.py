@@ -29,7 +29,7 @@ def agreement(given: Given) -> Found:
     for pairs in load(given.references):
         size = "x".join(map(str, pairs.first.shape[1:]))
         for half in (False, True):
-            estimator = flow.create("tvl1-cuda", half_precision=half)
+            estimator = flow.create("tvl1-cuda", half_precision=half, **given.flow)
             runs = [estimator.estimate(pairs.first, pairs.second) for _ in range(given.few(REPEATS, 2))]
             found = runs[0][:, :, :: pairs.step, :: pairs.step]
             apart = float(np.hypot(*(found - pairs.flow).transpose(1, 0, 2, 3)).mean())
@@ -53,12 +53,12 @@ def rates(given: Given) -> Found:
     other = made(real.first.shape[1:], count)
     cut = (real.first.copy(), real.second.copy())
     cut[1][0] = np.random.default_rng(0).integers(0, 256, cut[1][0].shape, dtype=np.uint8)
-    arguments = argparse.Namespace(rounds=given.few(5, 1), bandwidth=bandwidth(given.few(1 << 28, 1 << 16)))
+    arguments = argparse.Namespace(rounds=given.few(3, 1), bandwidth=bandwidth(given.few(1 << 28, 1 << 16)))
     figures: dict[str, Any] = {"bandwidth_tb_s": arguments.bandwidth}
     for name, (first, second) in {"reference": (real.first, real.second), "synthetic": other, "one cut": cut}.items():
         for precision in ("single", "half")[: given.few(2, 1)]:
             for fused in (False, True):
-                row = flow_gpu.measure(first, second, precision, arguments, fused)
+                row = flow_gpu.measure(first, second, precision, arguments, fused, **given.flow)
                 figures[f"{name}, {precision}{', fused' if fused else ''}"] = row
     best = max(row["pairs_per_second"] for row in figures.values() if isinstance(row, dict))
     return Found(None, f"up to {best:,.0f} pairs/s of {real.first.shape[1]} x {real.first.shape[2]}", figures)
@@ -75,7 +75,7 @@ def streams(given: Given) -> Found:
         solvers = []
         for place in places:
             with place:
-                solvers.append(Solver(TVL1CUDA(), len(real.first), real.first.shape[1:]))
+                solvers.append(Solver(TVL1CUDA(**given.flow), len(real.first), real.first.shape[1:]))
         synchronise()
 
         def work(places: list[Any] = places, solvers: list[Any] = solvers) -> None:
@@ -96,7 +96,7 @@ def profile(given: Given) -> Found:
     from pipeline.flow.tvl1_cuda import TVL1CUDA, Solver
 
     real = load(given.references)[0]
-    solver = Solver(TVL1CUDA(), len(real.first), real.first.shape[1:])
+    solver = Solver(TVL1CUDA(**given.flow), len(real.first), real.first.shape[1:])
     solver.solve(real.first, real.second)
     kinds = [torch.profiler.ProfilerActivity.CUDA if DEVICE == "cuda" else torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=kinds) as profiled:
@@ -115,7 +115,7 @@ def memcheck(given: Given) -> Found:
     """A tiny case under NVIDIA's compute-sanitizer, where it is installed."""
     code = (
         "import numpy as np; from pipeline import flow; a = np.zeros((2, 20, 21), np.uint8);"
-        "print(flow.create('tvl1-cuda', batch_size=2).estimate(a, a + 3).shape)"
+        "print(flow.create('tvl1-cuda', warps=1, inner_iterations=2, outer_iterations=2).estimate(a, a + 3).shape)"
     )
     tool = shutil.which("compute-sanitizer")
     checker = [tool, "--tool", "memcheck", "--error-exitcode", "9"] if tool else []

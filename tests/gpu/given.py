@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.gpu.references import FEW
+
 
 @dataclass(frozen=True)
 class Given:
@@ -14,6 +16,11 @@ class Given:
     references: Path
     scratch: Path
     tiny: bool
+
+    @property
+    def flow(self) -> dict[str, Any]:
+        """Settings of TV-L1, those that the references were made with."""
+        return FEW if self.tiny else {}
 
     def few(self, many: int, few: int) -> int:
         return few if self.tiny else many

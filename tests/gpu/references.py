@@ -11,8 +11,9 @@ import argparse
 import io
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,9 +41,11 @@ class Amounts:
     other_pairs: int = 8
     videos: int = 6
     video_frames: int = 48
+    flow: dict[str, Any] = field(default_factory=dict)  # settings of TV-L1 that differ
 
 
-TINY = Amounts(pairs=2, size=(20, 21), others=((5, 7),), other_pairs=1, videos=2, video_frames=36)
+FEW = {"warps": 1, "inner_iterations": 2, "outer_iterations": 2}  # iterations, for the interpreter
+TINY = Amounts(pairs=2, size=(20, 21), others=((5, 7),), other_pairs=1, videos=2, video_frames=36, flow=FEW)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _archive(amounts: Amounts, videos: Path | None, scratch: Path, out: Path) ->
     for n, (size, count) in enumerate(sizes):
         first, second = _real(videos, size, count) if videos else made(size, count)
         step = STEP if n == 0 else 1
-        flows = flow.create("tvl1-cpu").estimate(first, second)[:, :, ::step, ::step]
+        flows = flow.create("tvl1-cpu", **amounts.flow).estimate(first, second)[:, :, ::step, ::step]
         arrays |= {f"first{n}": first, f"second{n}": second, f"step{n}": np.array(step)}
         arrays[f"flow{n}"] = flows.astype(np.float16 if step > 1 else np.float32)
     packed = io.BytesIO()

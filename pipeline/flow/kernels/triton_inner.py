@@ -155,8 +155,9 @@ def iterate(
     duals += pair * 4 * size
     allowed = tl.load(left + pair)
     most = tl.minimum(most, allowed)
+    change = float("inf")
     count, change = _iterations(
-        data, medians, flow, duals, size, width, most, float("inf"), threshold, limit, theta, step, BLOCK
+        data, medians, flow, duals, size, width, most, change, threshold, limit, theta, step, BLOCK
     )
     if allowed > 0:
         tl.store(counts + pair, tl.load(counts + pair) + count)
