@@ -4,14 +4,14 @@
 VENV    ?= .venv
 PYTHON  ?= python3
 DATASET ?= folder
-FLOW    ?= tvl1
 METHOD  ?= infonce
 RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
 override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PYTHON QUERY RECIPE \
-    REFERENCES RUN RUNS SCHEDULER SEED SET SPLIT STEPS STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WHEELS WORKERS
+    REFERENCES RUN RUNS SCHEDULER SEED SET SPLIT STEPS STORE STRICT TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WHEELS \
+    WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
 export $(DATA)
@@ -25,7 +25,7 @@ override PY := "$$VENV/bin/python"
 
 # Runs a module with the words of ARGS behind the options, as a shell would split them, but nothing in them is run.
 override define words
-import json, os, shlex, sys
+import json, os, shlex, signal, subprocess, sys
 
 def split(name):
     try:
@@ -42,8 +42,19 @@ if given[0] == "train":
     given += [f"--set={change}" for change in split("SET")]
 if given[:2] == ["pipeline", "remove"]:
     given.append("--videos=" + json.dumps([os.environ["VIDEO"]]))
-print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
-os.execv(sys.executable, [sys.executable, "-m", *given])
+command = [sys.executable, "-m", *given]
+print(shlex.join(command), file=sys.stderr)
+quarantines = given[:2] in (["pipeline", "extract"], ["pipeline", "bring"], ["eval", "features"])
+if not quarantines or os.environ.get("STRICT"):
+    os.execv(sys.executable, command)
+running = []
+signal.signal(signal.SIGTERM, lambda number, _: [child.send_signal(number) for child in running])
+signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to the command, too
+running.append(subprocess.Popen(command))
+code = running[0].wait()
+if code == 3:
+    print("warning: some videos are in quarantine, and all others are done; make STRICT=1 ends with an error", file=sys.stderr)
+sys.exit(0 if code == 3 else code if code >= 0 else 128 - code)
 endef
 override export WITH_ARGS := $(value words)
 # These need no set-up of ours: they run with the machine's own Python where there is no virtual environment.
@@ -145,9 +156,9 @@ manifest: setup ## List a data set: VIDEOS= (or FRAMES=) OUT= [DATASET=folder SP
 	$(if $(FRAMES),,$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv))$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
 	$(RUN_MODULE) pipeline manifest $(if $(FRAMES),--frames="$$FRAMES",--videos="$$VIDEOS") --out="$$OUT" --dataset="$$DATASET" $(from_lists)
 
-extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW=tvl1 WORKERS= SCHEDULER=]
+extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW= WORKERS= SCHEDULER=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
-	$(RUN_MODULE) pipeline extract --videos="$$VIDEOS" --store="$$STORE" --dataset="$$DATASET" $(call given,views,VIEWS) --flow.estimator="$$FLOW" \
+	$(RUN_MODULE) pipeline extract --videos="$$VIDEOS" --store="$$STORE" --dataset="$$DATASET" $(call given,views,VIEWS) $(call given,flow.estimator,FLOW) \
 	    $(from_lists) $(call given,manifest,MANIFEST) $(call given,workers,WORKERS) \
 	    $(call given,scheduler,SCHEDULER)
 

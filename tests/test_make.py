@@ -39,7 +39,8 @@ if [ "$1" = -c ]; then
     exec {real} -c "import sys; sys.executable = '$0'
 $code" "$@"
 fi
-exec {real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
+{real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
+exit ${{CODE:-0}}
 """
 # The same with a pip: `installed` lists packages, the last one that owns a module last.
 PIP = """#!/bin/sh
@@ -123,6 +124,15 @@ def test_runs_and_options_are_split_as_a_shell_does(folder: Path) -> None:
         "-m", "eval", "compare", "--out=comparison.html", "--protocol", "coclr", "--x", "a b",
         '--runs=["runs/a", "runs/b c", "[d]", "$(shell", "touch", "ran)", ";"]',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "strict", "ends"), [(3, "", 0), (3, "1", 2), (1, "", 2), (0, "", 0)])
+@pytest.mark.parametrize("target", ["extract-flow VIDEOS=v STORE=s", "bring FRAMES=f STORE=s"])
+def test_quarantine_is_no_failure_of_make(folder: Path, target: str, code: int, strict: str, ends: int) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "CODE": str(code), "STRICT": strict}
+    done = subprocess.run(["make", *target.split()], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == ends
+    assert ("warning: some videos are in quarantine" in done.stderr) == (code == 3 and not strict)
 
 
 def test_an_id_that_begins_with_a_dash_is_exported(folder: Path) -> None:
