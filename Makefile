@@ -9,9 +9,9 @@ RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
-override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PYTHON QUERY RECIPE \
-    REFERENCES RUN RUNS SCHEDULER SEED SET SPLIT STEPS STORE STRICT TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WHEELS \
-    WORKERS
+override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PORT PYTHON QUERY \
+    RECIPE REFERENCES RUN RUNS SCHEDULER SEED SET SPLIT STEPS STORE STRICT TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS \
+    WHEELS WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
 export $(DATA)
@@ -76,7 +76,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format docs bench gpu-references gpu-check manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain finetune probe evaluate report compare features search duplicates tables bench-methods
+.PHONY: help setup repair demo test test-slow check format docs bench gpu-references gpu-check manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain tensorboard finetune probe evaluate report compare features search duplicates tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -202,6 +202,10 @@ pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=
 	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)
 	$(RUN_MODULE) train pretrain --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --run="$$RUN" \
 	    $(call given,seed,SEED) $(of_training)
+
+tensorboard: setup ## Curves of a run while it trains, and after: RUN= [PORT=6006]; RUN=runs shows all of a folder
+	$(call need,RUN,RUN=runs/mine)
+	@$(PY) -W ignore::UserWarning -m tensorboard.main --logdir "$$RUN" --port "$${PORT:-6006}"
 
 finetune: setup ## Train a run's networks further on labels, or new ones: STORE= RUN= [RECIPE=small OUT=RUN-finetune SEED= STEPS= EPOCHS= BATCH= SET=]; RECIPE=scratch: STORE= OUT=
 	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(if $(RUN),,$(call need,OUT,RUN=runs/mine STORE=/path/to/store))

@@ -29,6 +29,7 @@ TARGETS = {
     "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT",
     "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT", "remove": "STORE VIDEO",
     "gpu-references": "OUT VIDEOS", "gpu-check": "REFERENCES OUT PART WHEELS",
+    "tensorboard": "RUN PORT",
 }
 # fmt: on
 # Stands for the Python of the virtual environment: writes down what it would be run with.

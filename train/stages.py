@@ -25,6 +25,7 @@ from pipeline.store.settings import differences
 from train import checkpoints, provenance, sizes
 from train import recipe as recipes
 from train.between_epochs import HELD_OUT_LOSS
+from train.callbacks.assignments import Assignments
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.collapse import Collapse
@@ -297,6 +298,7 @@ def _callbacks(
         Checkpoints(folder / "checkpoints", recipe, facts, metrics, stopping),
         Bar(folder.name, metrics, also),
         Collapse(folder.name, metrics),
+        Assignments(metrics),
         Waiting(hardware.threads),
     ]
 
