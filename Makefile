@@ -91,7 +91,7 @@ $(STAMP): pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
 	test -x $(PY) || "$$PYTHON" -m venv "$$VENV"
 	$(PY) -m pip uninstall --quiet --yes $(OTHER_FAISS)
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(FAISS),dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --editable '.[$(FAISS),dev]'
 	@# ptlflow brings opencv-python, which owns the same folder as contrib: contrib goes in last.
 	$(PY) -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(sed -n 's/.*"\(opencv-contrib-python==[^"]*\)".*/\1/p' pyproject.toml)"

@@ -191,6 +191,7 @@ def run_stage(
             return False
         provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
+        tell(f"stage {stage.name}: continuing at step {checkpoint[METADATA]['step']}")
     else:
         _start(module, start, stage, recipe.seed)
     data = StageData(recipe, stage, store, training_set, hardware)

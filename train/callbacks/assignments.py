@@ -33,5 +33,5 @@ class Assignments(Callback):
                 known = recent[recent >= 0]
                 if len(known):
                     name = "prototypes of clips" + (f", stream {number + 1}" if len(watch.recent) > 1 else "")
-                    board: Any = trainer.logger.experiment
-                    board.add_histogram(name, known.cpu(), step, bins=min(BINS, watch.count))
+                    logger: Any = trainer.logger
+                    logger.experiment.add_histogram(name, known.cpu(), step, bins=min(BINS, watch.count))
