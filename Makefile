@@ -10,7 +10,7 @@ RECIPE  ?= small
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
 override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PORT PYTHON QUERY \
-    RECIPE REFERENCES RUN RUNS SCHEDULER SEED SET SPLIT STEPS STORE STRICT TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS \
+    RECIPE REFERENCES RUN RUNS SCHEDULER SEED SET SHOW SPLIT STEPS STORE STRICT TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS \
     WHEELS WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
@@ -172,9 +172,9 @@ annotate: setup ## Labels and splits of a manifest for a store, in seconds, no v
 	$(RUN_MODULE) pipeline annotate --store="$$STORE" $(call given,manifest,MANIFEST) $(call given,name,NAME) \
 	    $(call given,test_share,TEST_SHARE) $(call given,seed,SEED)
 
-status: setup ## What is in a store: STORE=
+status: setup ## What is in a store: STORE= [SHOW=classes, splits, videos or quarantine]
 	$(call need,STORE,STORE=/path/to/store)
-	$(RUN_MODULE) pipeline status --store="$$STORE"
+	$(RUN_MODULE) pipeline status --store="$$STORE" $(call given,show,SHOW)
 
 verify: setup ## Check every byte of a store or of a run: STORE= or RUN=
 	$(if $(RUN),,$(call need,STORE,STORE=/path/to/store or RUN=runs/mine))

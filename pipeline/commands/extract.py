@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,6 +187,8 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
         print_summary(stopped.summary, store)
         raise
     print_summary(summary, store)
+    if summary.stored:
+        errors.print(f"next: make pretrain STORE={shlex.quote(store)} RUN=runs/{work.store.name}")
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
 

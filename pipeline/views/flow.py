@@ -200,6 +200,8 @@ class FlowView(View):
     Settings = FlowSettings
 
     def continued(self, asked: FlowSettings, stored: FlowSettings, given: Collection[str]) -> FlowSettings:  # type: ignore[override]
+        if stored.estimator == IMPORTED:
+            return asked
         own = {*given, "running"}  # which no store holds
         if "estimator" in own and flow.choose(asked.estimator, **asked.running).name != stored.estimator:
             own.add("parameters")  # of another estimator the stored ones say nothing

@@ -13,7 +13,7 @@ from pipeline.commands import console
 from pipeline.store import VideoStore
 from pipeline.store.settings import ExtractionSettings
 from pipeline.video.decode import DecodeSettings
-from pipeline.views.flow import FlowSettings
+from pipeline.views.flow import IMPORTED, FlowSettings
 from pipeline.views.rgb import RgbSettings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -52,6 +52,12 @@ def test_another_estimator_brings_its_own_parameters() -> None:
     assert found["bound"] == 15.0
 
 
+def test_what_was_brought_is_not_continued_by_extraction() -> None:
+    brought = STORED.as_dict() | {"flow": STORED.as_dict()["flow"] | {"estimator": IMPORTED, "parameters": {}}}
+    found = ExtractionSettings(dict(USUAL)).continuing(brought, set())
+    assert found.views["flow"] == USUAL["flow"]
+
+
 def test_a_command_is_told_which_options_its_line_has(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[frozenset[str]] = []
 
@@ -75,3 +81,24 @@ def test_the_command_goes_on_with_a_stores_own_settings(
     code, _, err = run(*again, "--rgb.quality", "95")
     assert code == 1
     assert "rgb.quality: stored 90, asked 95" in err and "flow." not in err
+
+
+@pytest.mark.parametrize(
+    ("what", "lines"),
+    [
+        ("splits", ["test\t3", "train\t9"]),
+        ("classes", ["{0}\t4", "{1}\t4", "{2}\t4"]),
+        ("quarantine", []),
+    ],
+)
+def test_status_lists_what_is_asked_for(run: Run, synthetic_store: VideoStore, what: str, lines: list[str]) -> None:
+    code, out, _ = run("status", "--store", synthetic_store.root, "--show", what)
+    assert (code, out.split()) == (0, " ".join(lines).format(*synthetic_store.classes).split())
+
+
+def test_status_lists_every_video(run: Run, synthetic_store: VideoStore) -> None:
+    _, out, _ = run("status", "--store", synthetic_store.root, "--show", "videos")
+    infos = {video: synthetic_store.info(video) for video in synthetic_store.videos}
+    wanted = "".join(f"{video}\t{one.length}\t{one.label}\t{one.split} " for video, one in infos.items())
+    assert out == wanted
+    assert run("status", "--store", synthetic_store.root, "--show", "vidoes")[0] == 2
