@@ -17,10 +17,9 @@ from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
 from eval.protocols import PROTOCOLS
 from eval.published import tables as published_tables
-from eval.report import write_report
+from eval.report import verdicts, write_report
 from eval.runs import data_of, stages
 from eval.splits import judged
-from eval.verdict import verdicts
 from pipeline import environment, importers
 from pipeline.arguments import (
     CountOrAll,
@@ -85,8 +84,11 @@ def evaluate(
         page, records = run_evaluation(run, opened, protocols, reader, threads, half)
         count = f"{counted(len(stages(run)), 'stage')}, {counted(len(records), 'measurement')}"
         console.print(f"evaluated {count}: {page}")
-        for line in verdicts(records, tested_videos(judged(opened)[0])):
-            console.print(f"verdict: {line}")
+        if tested := tested_videos(judged(opened)[0]):
+            clean = [record for record in records if record.protocol == "clean"]
+            made = verdicts.verdicts(clean, [stage.name for stage in stages(run)], tested)
+            for line in verdicts.sentences(made):
+                console.print(f"verdict: {line}")
     if len(names) > 1:
         for mean in add_means(run, opened, names):
             if mean.metric in ("R@1", "linear_top1"):
