@@ -4,15 +4,15 @@
 VENV    ?= .venv
 PYTHON  ?= python3
 DATASET ?= folder
-FLOW    ?= tvl1
 METHOD  ?= infonce
 OF_DEMO := $(filter-out file,$(origin METHOD))# not empty where METHOD is given, which the demo asks
 RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
-override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PYTHON QUERY RECIPE \
-    REFERENCES RUN RUNS SCHEDULER SEED SET SPLIT STEPS STORE TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS WHEELS WORKERS
+override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PORT PYTHON QUERY \
+    RECIPE REFERENCES RUN RUNS SCHEDULER SEED SET SHOW SPLIT STEPS STORE STRICT TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS \
+    WHEELS WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
 $(foreach name,$(DATA),$(call literal,$(name)))
 export $(DATA)
@@ -26,7 +26,7 @@ override PY := "$$VENV/bin/python"
 
 # Runs a module with the words of ARGS behind the options, as a shell would split them, but nothing in them is run.
 override define words
-import json, os, shlex, sys
+import json, os, shlex, signal, subprocess, sys
 
 def split(name):
     try:
@@ -43,8 +43,19 @@ if given[0] == "train":
     given += [f"--set={change}" for change in split("SET")]
 if given[:2] == ["pipeline", "remove"]:
     given.append("--videos=" + json.dumps([os.environ["VIDEO"]]))
-print(shlex.join([sys.executable, "-m", *given]), file=sys.stderr)
-os.execv(sys.executable, [sys.executable, "-m", *given])
+command = [sys.executable, "-m", *given]
+print(shlex.join(command), file=sys.stderr)
+quarantines = given[:2] in (["pipeline", "extract"], ["pipeline", "bring"], ["eval", "features"])
+if not quarantines or os.environ.get("STRICT"):
+    os.execv(sys.executable, command)
+running = []
+signal.signal(signal.SIGTERM, lambda number, _: [child.send_signal(number) for child in running])
+signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to the command, too
+running.append(subprocess.Popen(command))
+code = running[0].wait()
+if code == 3:
+    print("warning: some videos are in quarantine, and all others are done; make STRICT=1 ends with an error", file=sys.stderr)
+sys.exit(0 if code == 3 else code if code >= 0 else 128 - code)
 endef
 override export WITH_ARGS := $(value words)
 # These need no set-up of ours: they run with the machine's own Python where there is no virtual environment.
@@ -66,7 +77,7 @@ override side_by_side := -n 2 --dist loadfile
 override need = $(if $($(1)),,$(error $(1)= is missing; for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repair demo test test-slow check format docs bench gpu-references gpu-check manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain finetune probe evaluate report compare features search duplicates tables bench-methods
+.PHONY: help setup repair demo test test-slow check format docs bench gpu-references gpu-check manifest extract-flow bring annotate status verify remove preview preview-clips export pretrain tensorboard finetune probe evaluate report compare features search duplicates tables bench-methods
 
 help: ## List the commands
 	@echo "costream: videos -> store of frames and optical flow -> self-supervised pre-training -> evaluation"
@@ -81,7 +92,7 @@ $(STAMP): pyproject.toml pipeline/people/requirements.txt
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
 	test -x $(PY) || "$$PYTHON" -m venv "$$VENV"
 	$(PY) -m pip uninstall --quiet --yes $(OTHER_FAISS)
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(FAISS),dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --editable '.[$(FAISS),dev]'
 	@# ptlflow brings opencv-python, which owns the same folder as contrib: contrib goes in last.
 	$(PY) -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(sed -n 's/.*"\(opencv-contrib-python==[^"]*\)".*/\1/p' pyproject.toml)"
@@ -150,9 +161,9 @@ manifest: setup ## List a data set: VIDEOS= (or FRAMES=) OUT= [DATASET=folder SP
 	$(if $(FRAMES),,$(call need,VIDEOS,VIDEOS=/path/to/videos OUT=manifest.csv))$(call need,OUT,VIDEOS=/path/to/videos OUT=manifest.csv)
 	$(RUN_MODULE) pipeline manifest $(if $(FRAMES),--frames="$$FRAMES",--videos="$$VIDEOS") --out="$$OUT" --dataset="$$DATASET" $(from_lists)
 
-extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW=tvl1 WORKERS= SCHEDULER=]
+extract-flow: setup ## Videos into a store of RGB and flow: VIDEOS= STORE= [DATASET=folder SPLIT= LISTS= MANIFEST= VIEWS= FLOW= WORKERS= SCHEDULER=]
 	$(call need,VIDEOS,VIDEOS=/path/to/videos STORE=/path/to/store)$(call need,STORE,VIDEOS=/path/to/videos STORE=/path/to/store)
-	$(RUN_MODULE) pipeline extract --videos="$$VIDEOS" --store="$$STORE" --dataset="$$DATASET" $(call given,views,VIEWS) --flow.estimator="$$FLOW" \
+	$(RUN_MODULE) pipeline extract --videos="$$VIDEOS" --store="$$STORE" --dataset="$$DATASET" $(call given,views,VIEWS) $(call given,flow.estimator,FLOW) \
 	    $(from_lists) $(call given,manifest,MANIFEST) $(call given,workers,WORKERS) \
 	    $(call given,scheduler,SCHEDULER)
 
@@ -166,9 +177,9 @@ annotate: setup ## Labels and splits of a manifest for a store, in seconds, no v
 	$(RUN_MODULE) pipeline annotate --store="$$STORE" $(call given,manifest,MANIFEST) $(call given,name,NAME) \
 	    $(call given,test_share,TEST_SHARE) $(call given,seed,SEED)
 
-status: setup ## What is in a store: STORE=
+status: setup ## What is in a store: STORE= [SHOW=classes, splits, videos or quarantine]
 	$(call need,STORE,STORE=/path/to/store)
-	$(RUN_MODULE) pipeline status --store="$$STORE"
+	$(RUN_MODULE) pipeline status --store="$$STORE" $(call given,show,SHOW)
 
 verify: setup ## Check every byte of a store or of a run: STORE= or RUN=
 	$(if $(RUN),,$(call need,STORE,STORE=/path/to/store or RUN=runs/mine))
@@ -196,6 +207,10 @@ pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=
 	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)
 	$(RUN_MODULE) train pretrain --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --run="$$RUN" \
 	    $(call given,seed,SEED) $(of_training)
+
+tensorboard: setup ## Curves of a run while it trains, and after: RUN= [PORT=6006]; RUN=runs shows all of a folder
+	$(call need,RUN,RUN=runs/mine)
+	@$(PY) -W ignore::UserWarning -m tensorboard.main --logdir "$$RUN" --port "$${PORT:-6006}"
 
 finetune: setup ## Train a run's networks further on labels, or new ones: STORE= RUN= [RECIPE=small OUT=RUN-finetune SEED= STEPS= EPOCHS= BATCH= SET=]; RECIPE=scratch: STORE= OUT=
 	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(if $(RUN),,$(call need,OUT,RUN=runs/mine STORE=/path/to/store))

@@ -6,6 +6,9 @@ import dataclasses
 import logging
 import tempfile
 from pathlib import Path
+from shlex import quote
+
+import numpy as np
 
 from eval import classification, embed
 from eval import compare as comparing
@@ -14,7 +17,7 @@ from eval.evaluate import add_means
 from eval.evaluate import evaluate as run_evaluation
 from eval.protocols import PROTOCOLS
 from eval.published import tables as published_tables
-from eval.report import write_report
+from eval.report import verdicts, write_report
 from eval.runs import data_of, stages
 from eval.splits import judged
 from pipeline import environment, importers
@@ -34,8 +37,8 @@ from pipeline.arguments import (
     Weights,
 )
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE
-from pipeline.errors import UsageError, named, refuse_unknown
-from pipeline.manifest import Manifest, Video
+from pipeline.errors import UsageError, counted, named, refuse_unknown
+from pipeline.manifest import SPLITS, Manifest, Video
 from pipeline.store import VideoStore, open_store
 from pipeline.terminal import Terminal
 
@@ -79,12 +82,25 @@ def evaluate(
         opened = open_store(store, name)
         errors.print(f"evaluating {run} on {store}, annotation set {opened.annotated.name}")
         page, records = run_evaluation(run, opened, protocols, reader, threads, half)
-        console.print(f"evaluated {len(stages(run))} stages, {len(records)} measurements: {page}")
+        count = f"{counted(len(stages(run)), 'stage')}, {counted(len(records), 'measurement')}"
+        console.print(f"evaluated {count}: {page}")
+        if tested := tested_videos(judged(opened)[0]):
+            clean = [record for record in records if record.protocol == "clean"]
+            made = verdicts.verdicts(clean, [stage.name for stage in stages(run)], tested)
+            for line in verdicts.sentences(made):
+                console.print(f"verdict: {line}")
     if len(names) > 1:
         for mean in add_means(run, opened, names):
             if mean.metric in ("R@1", "linear_top1"):
                 who = f"{mean.stage}, {mean.stream}, {mean.network}, protocol {mean.protocol}"
                 console.print(f"{who}: {mean.metric} {100 * mean.value:.1f} %, {mean.set_name}")
+    errors.print(f"next: make search QUERY=clip.mp4 RUN={quote(str(run))} STORE={quote(store)}")
+
+
+def tested_videos(store: VideoStore) -> int:
+    """Test videos with a label."""
+    said = store.annotated
+    return int(np.count_nonzero((said.labels >= 0) & (said.splits == SPLITS.index("test"))))
 
 
 def fuse(

@@ -20,7 +20,8 @@ ODD = [
 ]
 TARGETS = {
     "manifest": "VIDEOS OUT DATASET SPLIT LISTS CLASSES", "annotate": "STORE MANIFEST NAME TEST_SHARE SEED",
-    "status": "STORE", "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER",
+    "status": "STORE SHOW",
+    "extract-flow": "VIDEOS STORE DATASET SPLIT LISTS CLASSES MANIFEST VIEWS FLOW WORKERS SCHEDULER",
     "verify": "STORE", "bring": "FRAMES STORE FLOWS MANIFEST WORKERS", "preview": "STORE OUT",
     "export": "STORE VIDEO OUT VIEW", "preview-clips": "STORE METHOD RECIPE SEED OUT",
     "pretrain": "STORE RUN METHOD RECIPE SEED STEPS EPOCHS BATCH DEVICES", "evaluate": "RUN STORE",
@@ -29,6 +30,7 @@ TARGETS = {
     "features": "VIDEOS RUN OUT STORE MANIFEST WORKERS", "search": "QUERY RUN STORE OUT",
     "duplicates": "RUN STORE OUT", "bench-methods": "STORE OUT", "remove": "STORE VIDEO",
     "gpu-references": "OUT VIDEOS", "gpu-check": "REFERENCES OUT PART WHEELS",
+    "tensorboard": "RUN PORT",
 }
 # fmt: on
 # Stands for the Python of the virtual environment: writes down what it would be run with.
@@ -39,7 +41,8 @@ if [ "$1" = -c ]; then
     exec {real} -c "import sys; sys.executable = '$0'
 $code" "$@"
 fi
-exec {real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
+{real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
+exit ${{CODE:-0}}
 """
 # The same with a pip: `installed` lists packages, the last one that owns a module last.
 PIP = """#!/bin/sh
@@ -125,6 +128,15 @@ def test_runs_and_options_are_split_as_a_shell_does(folder: Path) -> None:
         "-m", "eval", "compare", "--out=comparison.html", "--protocol", "coclr", "--x", "a b",
         '--runs=["runs/a", "runs/b c", "[d]", "$(shell", "touch", "ran)", ";"]',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "strict", "ends"), [(3, "", 0), (3, "1", 2), (1, "", 2), (0, "", 0)])
+@pytest.mark.parametrize("target", ["extract-flow VIDEOS=v STORE=s", "bring FRAMES=f STORE=s"])
+def test_quarantine_is_no_failure_of_make(folder: Path, target: str, code: int, strict: str, ends: int) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "CODE": str(code), "STRICT": strict}
+    done = subprocess.run(["make", *target.split()], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == ends
+    assert ("warning: some videos are in quarantine" in done.stderr) == (code == 3 and not strict)
 
 
 def test_an_id_that_begins_with_a_dash_is_exported(folder: Path) -> None:

@@ -1,18 +1,25 @@
-"""The first lines of a training: what is trained, on which videos, into where."""
+"""The first lines of a training, what is trained, on what and by what; and the line of what to do after it."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
+import torch
+
+from pipeline.errors import counted
 from pipeline.store import VideoStore
 from train.console import tell
+from train.hardware import Hardware, device
+from train.networks.settings import NetworkSettings
 from train.recipe import Recipe
+from train.stage_data import training_set_of
 from train.training_set import TrainingSet
 
 
 def tell_of(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: Path) -> None:
     names = ", ".join(stage.name for stage in recipe.stages)
-    told_of = f"{len(training_set)} videos of {store.root}, into {run}"
+    told_of = f"{counted(len(training_set), 'video')} of {store.root}, into {run}"
     tell(f"{doing(recipe)[0]} {recipe.title!r} (stages: {names}) on {told_of}")
     for told in filter(None, [store.table.told_of_missing(), store.annotated.told()]):
         tell(told)
@@ -22,6 +29,45 @@ def tell_of(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: P
         tell(training_set.told_of_unlabelled())
     if training_set.short:
         tell(training_set.told_of_short(recipe.sampling_of(recipe.stages[0])))
+
+
+def tell_of_plan(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
+    """The device, and of each stage its length, its videos and its networks; none of them is built."""
+    tell(
+        f"on {_device_in_words(recipe, hardware)}, reader {hardware.reader} with {counted(hardware.threads, 'thread')}"
+    )
+    for stage in recipe.stages:
+        order = training_set_of(recipe, stage, store).order(
+            recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate
+        )
+        of_epoch = max(1, len(order) // recipe.accumulate)
+        steps = stage.steps or stage.epochs * of_epoch
+        videos = recipe.batch_of(stage) * recipe.accumulate
+        length = f"{counted(steps, 'step')} of {counted(videos, 'video')} ({steps / of_epoch:.3g} epochs)"
+        networks = ", ".join(
+            f"{stream} {network.backbone} with {weights(network, recipe.channels[stream]) / 1e6:.2f} M weights"
+            for stream, network in stage.settings.networks.items()
+        )
+        tell(f"  stage {stage.name}: {stage.method}, {length}; {networks}")
+
+
+def weights(network: NetworkSettings, channels: int) -> int:
+    """How many numbers of a network are trained."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return sum(weight.numel() for weight in network.build(channels).parameters())
+
+
+def _device_in_words(recipe: Recipe, hardware: Hardware) -> str:
+    found = device(hardware, recipe.precision_of(recipe.stages[0]), recipe.sync_batchnorm)
+    if found.type == "cuda":
+        return f"{hardware.devices} x {torch.cuda.get_device_name(found)}"
+    several = f"{hardware.devices} processes of " if hardware.devices > 1 else ""
+    return f"the CPU, {several}{counted(torch.get_num_threads(), 'thread')}"
+
+
+def tell_of_next(store: VideoStore, run: Path) -> None:
+    """What to do with a run that is trained."""
+    tell(f"next: make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}")
 
 
 def doing(recipe: Recipe) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from pipeline.arguments import (
     StorePlace,
     Text,
 )
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore, open_store
 from train import beginning, overrides, stages
 from train import finetune as finetuning
@@ -220,6 +220,7 @@ def _run(recipe: Recipe, store: VideoStore, run: Path, work: _Work) -> int:
     training_set = _checked(loaded, store, work)
     with stages.only_trainer(run, loaded):
         beginning.tell_of(loaded, store, training_set, run)
+        beginning.tell_of_plan(loaded, store, work.hardware)
         return _train(loaded, store, run, work)
 
 
@@ -227,6 +228,7 @@ def _train(loaded: Recipe, opened: VideoStore, run: Path, work: _Work) -> int:
     """All stages; the exit code."""
     began = time.perf_counter()
     for stage in loaded.stages:
+        stage_began = time.perf_counter()
         try:
             newly = stages.run_stage(loaded, stage, opened, run, work.hardware, work.deadline, work.profile)
         except stages.Stopped as stop:
@@ -240,10 +242,13 @@ def _train(loaded: Recipe, opened: VideoStore, run: Path, work: _Work) -> int:
             if LEADER:
                 raise
             return 0
-        if not newly:
+        if newly:
+            tell(f"stage {stage.name} took {time.perf_counter() - stage_began:.0f} s")
+        else:
             tell(f"stage {stage.name} was finished already")
     spent = time.perf_counter() - began
-    console.print(f"{beginning.doing(loaded)[1]} {len(loaded.stages)} stages in {spent:.0f} s: {run}")
+    console.print(f"{beginning.doing(loaded)[1]} {counted(len(loaded.stages), 'stage')} in {spent:.0f} s: {run}")
+    beginning.tell_of_next(opened, run)
     return 0
 
 

@@ -25,6 +25,7 @@ from pipeline.store.settings import differences
 from train import checkpoints, provenance, sizes
 from train import recipe as recipes
 from train.between_epochs import HELD_OUT_LOSS
+from train.callbacks.assignments import Assignments
 from train.callbacks.bar import Bar
 from train.callbacks.checkpointing import Checkpoints, WholeFiles
 from train.callbacks.collapse import Collapse
@@ -190,6 +191,7 @@ def run_stage(
             return False
         provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
+        tell(f"stage {stage.name}: continuing at step {checkpoint[METADATA]['step']}")
     else:
         _start(module, start, stage, recipe.seed)
     data = StageData(recipe, stage, store, training_set, hardware)
@@ -297,6 +299,7 @@ def _callbacks(
         Checkpoints(folder / "checkpoints", recipe, facts, metrics, stopping),
         Bar(folder.name, metrics, also),
         Collapse(folder.name, metrics),
+        Assignments(metrics),
         Waiting(hardware.threads),
     ]
 

@@ -77,6 +77,16 @@ def disagreements(made: Sequence[Verdict]) -> list[str]:
     return said
 
 
+def sentences(made: Sequence[Verdict]) -> list[str]:
+    """One of each, for a terminal."""
+    return [
+        f"{verdict.stream}, {WORDS.get(verdict.measure, verdict.measure)}: {IN_WORDS[verdict.direction]},"
+        f" {100 * verdict.gain:+.1f} ± {100 * verdict.error:.1f} points ({100 * verdict.before:.1f} % untrained,"
+        f" {100 * verdict.after:.1f} % trained)"
+        for verdict in made
+    ]
+
+
 IN_WORDS = {1: "gained", -1: "lost", 0: "shows no sure difference"}
 
 

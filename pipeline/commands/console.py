@@ -24,6 +24,8 @@ from pipeline import arguments
 from pipeline.errors import Interrupted, Refusal
 from pipeline.terminal import escape_unknown_letters, visible
 
+TOLD_GIVEN = "told_given"  # attribute of a command that takes `given`, the names of the options in its line
+
 
 def main(commands: Mapping[str, Callable[..., int | None]], description: str, program: str) -> int:
     """Parse the command line, run the chosen command, return its exit code.
@@ -47,6 +49,8 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         options = parser.instantiate(chosen)[chosen.command].as_dict()
         options.pop("config", None)
         arguments.check(commands[chosen.command], options)
+        if hasattr(commands[chosen.command], TOLD_GIVEN):
+            options["given"] = frozenset(parser.parse_args(defaults=False)[chosen.command].keys())
         by_place = [options.pop(parameter.name) for parameter in _by_place(commands[chosen.command])]
         return commands[chosen.command](*by_place, **options) or 0
     except Refusal as refusal:

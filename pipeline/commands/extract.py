@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from pipeline import importers, storage
 from pipeline.arguments import CountOrAll, Input, Name, Positive, Seconds, StorePlace, Text
+from pipeline.commands import console as console_main
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
 from pipeline.errors import named, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
@@ -40,7 +42,9 @@ DEFAULT_VIEWS = (RGB.name, FLOW.name)
 def with_view_options(command: Callable[..., int]) -> Callable[..., int]:
     """The command, with the settings of each view as options of its own in place of its `**settings`."""
     signature = inspect.signature(command, eval_str=True)
-    parameters = [given for given in signature.parameters.values() if given.kind is not given.VAR_KEYWORD]
+    parameters = [
+        one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD and one.name != "given"
+    ]
     described = (command.__doc__ or "").rstrip()
     for view in VIEWS.values():
         kind, default = view.Settings, view.Settings()
@@ -52,6 +56,7 @@ def with_view_options(command: Callable[..., int]) -> Callable[..., int]:
     def run(**options: Any) -> int:
         return command(**options)
 
+    vars(run)[console_main.TOLD_GIVEN] = True
     vars(run)["__signature__"] = signature.replace(parameters=parameters)
     run.__annotations__ = {given.name: given.annotation for given in parameters} | {"return": int}
     run.__doc__ = described
@@ -76,6 +81,7 @@ def extract(
     retry_quarantined: bool = False,
     overwrite: bool = False,
     prune: bool = False,
+    given: Collection[str] | None = None,
     **settings: ViewSettings,
 ) -> int:
     """Decode videos and compute their views, as flow, into a store. Safe to repeat: only what is missing is done.
@@ -116,7 +122,8 @@ def extract(
     """
     listed = importers.listed(dataset, videos, split=split, lists=lists, classes=classes, manifest=manifest)
     print_notes(listed)
-    asked, count = _asked(views, decode, settings), _workers(scheduler, workers, slurm)
+    like = None if overwrite else _settings_of(store)
+    asked, count = _asked(views, decode, settings, like, given), _workers(scheduler, workers, slurm)
     work = _Work(listed, videos, location(store), asked, retry_quarantined, time_limit, overwrite, bool(views))
     code = (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
     if prune:
@@ -137,12 +144,29 @@ class _Work(NamedTuple):
     add_views: bool
 
 
-def _asked(views: str, decode: DecodeSettings, settings: dict[str, ViewSettings]) -> ExtractionSettings:
+def _settings_of(store: str) -> dict[str, Any] | None:
+    """Those of a store that is there."""
+    place = location(store)
+    return None if storage.read_if_there(place / layout.RECORD) is None else open_store(place).settings
+
+
+def _asked(
+    views: str,
+    decode: DecodeSettings,
+    settings: dict[str, ViewSettings],
+    stored: dict[str, Any] | None,
+    given: Collection[str] | None,
+) -> ExtractionSettings:
+    """stored: of the store that is continued; given: names of the options that stand in the command, None where that is
+    not known: then every setting is meant as it is."""
     names = views.split(",") if views else DEFAULT_VIEWS
     for name in names:
         if name not in VIEWS:
             refuse_unknown("view", name, VIEWS)
-    return ExtractionSettings({name: settings[name] for name in VIEWS if name in names}, decode).resolved()
+    asked = ExtractionSettings({name: settings[name] for name in VIEWS if name in names}, decode)
+    if stored is not None and given is not None:
+        asked = asked.continuing(stored, given)
+    return asked.resolved()
 
 
 def _workers(scheduler: str, workers: int, slurm: SlurmSettings) -> int:
@@ -163,6 +187,8 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
         print_summary(stopped.summary, store)
         raise
     print_summary(summary, store)
+    if summary.stored:
+        errors.print(f"next: make pretrain STORE={shlex.quote(store)} RUN=runs/{work.store.name}")
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
 

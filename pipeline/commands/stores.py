@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -38,7 +38,7 @@ from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
 from pipeline.store import VideoStore, catalogue, compatibility, layout, open_store
 from pipeline.store import verify as verification
-from pipeline.terminal import Terminal, marked
+from pipeline.terminal import Terminal, marked, visible
 from pipeline.video import watchdog
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
@@ -92,7 +92,9 @@ def _place(videos: Path | None, frames: Path | None) -> Place:
         return Extracted(source.path, source.videos)
 
 
-def status(store: StorePlace, annotations: Text = "") -> None:
+def status(
+    store: StorePlace, annotations: Text = "", show: Literal["", "classes", "splits", "videos", "quarantine"] = ""
+) -> None:
     """Tell what is in a store: videos, frames, size, settings, the last run, and what is in quarantine for which
     reason.
 
@@ -100,8 +102,14 @@ def status(store: StorePlace, annotations: Text = "") -> None:
         store: Folder of the store, or its URL.
         annotations: The annotation set whose labels and splits are told; by default that of extraction, or the only
             one.
+        show: Instead of all that, one of these, a line each, with tabs between columns: classes with how many videos
+            they have, splits likewise, videos with frames, label and split, or quarantine with reasons.
     """
     opened = open_store(store, annotations)
+    if show:
+        for entry in listing(opened, show):
+            print(visible(entry))  # rich would make blanks of tabs
+        return
     videos = opened.table
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     splits = opened.annotated.count_splits()
@@ -150,6 +158,21 @@ def status(store: StorePlace, annotations: Text = "") -> None:
 def _records(store: VideoStore) -> Iterator[dict[str, Any]]:
     """The commit records of its videos."""
     return (catalogue.read_record(layout.record_path(store.root, name)) or {} for name in store.videos)
+
+
+def listing(store: VideoStore, what: str) -> Iterator[str]:
+    """Lines of `status --show`, columns between tabs."""
+    said = store.annotated
+    if what == "classes":
+        counts = np.bincount(said.labels[said.labels >= 0], minlength=len(store.classes))
+        yield from (f"{name}\t{count}" for name, count in zip(store.classes, counts.tolist(), strict=True))
+    elif what == "splits":
+        yield from (f"{name}\t{count}" for name, count in sorted(said.count_splits().items()))
+    elif what == "videos":
+        for row, video in enumerate(store.videos):
+            yield f"{video}\t{store.table.lengths[row]}\t{said.label(row)}\t{said.split(row)}"
+    else:
+        yield from (f"{video}\t{reason}" for video, reason in store.quarantine.items())
 
 
 def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600.0) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,23 @@ class ExtractionSettings:
         others = {name: group for name, group in stored.items() if name not in self.views}
         views = {**self.from_dict(others).views, **self.views}
         return ExtractionSettings({name: views[name] for name in VIEWS if name in views}, self.decode)
+
+    def continuing(self, stored: dict[str, Any], given: Collection[str]) -> ExtractionSettings:
+        """What is asked of a store of these settings: they stand where nothing else was `given`, by names of options as
+        "rgb.short_side". Of a view that the store lacks all is as asked, and so where it was brought."""
+        like = self.from_dict(stored)
+
+        def fields(name: str) -> list[str]:
+            return [key.partition(".")[2] for key in given if key.startswith(f"{name}.")]
+
+        views = {
+            name: VIEWS[name].continued(asked, like.views[name], fields(name))
+            if name in like.views and type(like.views[name]) is type(asked)
+            else asked
+            for name, asked in self.views.items()
+        }
+        decode = dataclasses.replace(like.decode, **{name: getattr(self.decode, name) for name in fields("decode")})
+        return ExtractionSettings(views, decode)
 
     def prepare(self) -> None:
         """Do what the workers of this machine would wait for before their first video and can be done once for all."""

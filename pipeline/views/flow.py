@@ -7,7 +7,7 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -201,6 +201,14 @@ class FlowView(View):
     default_input = "pixels"
     mirror = np.array([[-1.0, 0, 255], [0, 1, 0]])
     Settings = FlowSettings
+
+    def continued(self, asked: FlowSettings, stored: FlowSettings, given: Collection[str]) -> FlowSettings:  # type: ignore[override]
+        if stored.estimator == IMPORTED:
+            return asked
+        own = {*given, "running"}  # which no store holds
+        if "estimator" in own and flow.choose(asked.estimator, **asked.running).name != stored.estimator:
+            own.add("parameters")  # of another estimator the stored ones say nothing
+        return super().continued(asked, stored, own)  # type: ignore[return-value]
 
     def extractor(self, settings: FlowSettings, video_id: str) -> FlowExtractor:
         return FlowExtractor(settings)

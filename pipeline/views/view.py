@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.views.codec import FrameCodec, Layout
 
 DECODER = ("av",)  # the distribution that decides what is decoded from a video's file
+SIZES = {"short_side", "size"}
 Stored = Mapping[str, Any]  # the settings of a view as a store holds them: its group in `VideoStore.settings`
 
 
@@ -134,6 +135,12 @@ class View(ABC):
     def stored_settings(self, values: dict[str, Any]) -> ViewSettings:
         """The settings that a store has, as it has them: of what extraction computed, or of what was brought."""
         return self.Settings(**values)
+
+    def continued(self, asked: ViewSettings, stored: ViewSettings, given: Collection[str]) -> ViewSettings:
+        """What is asked of a store that has the view, whose settings stand where nothing else was `given`, by the names
+        of the fields. A size in pixels and a short side are one choice."""
+        own = {*given, *(SIZES if SIZES & set(given) else ())}
+        return replace(stored, **{name: getattr(asked, name) for name in own})  # type: ignore[type-var]
 
     @abstractmethod
     def described(self, settings: Stored) -> str:

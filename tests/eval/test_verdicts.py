@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from eval.report.verdicts import Verdict, disagreements, headline, sheet, standard_error, verdicts
+from eval.report.verdicts import Verdict, disagreements, headline, sentences, sheet, standard_error, verdicts
 from eval.results import Record
 
 ORDER = ["flow", "rgb", "coclr-rgb"]
@@ -44,6 +44,11 @@ def test_each_stream_is_judged_by_its_last_stage_and_both_measures() -> None:
     assert rgb.gain == pytest.approx(0.29)
     assert rgb.error == pytest.approx(math.sqrt(0.45 * 0.55 / 300 + 0.16 * 0.84 / 300))
     assert standard_error(0.5, 100) == 0.05
+
+
+def test_verdicts_are_told_in_sentences() -> None:
+    told = sentences(verdicts(MEASURED, ORDER, 300))
+    assert told[2] == "rgb, R@1: gained, +29.0 ± 3.6 points (16.0 % untrained, 45.0 % trained)"
 
 
 def test_few_videos_tell_nothing() -> None:

@@ -176,6 +176,16 @@ def test_warning_says_what_to_change(
     assert not any(part in text for part in unsaid), text
 
 
+def test_warning_names_other_programs_and_says_nothing_of_what_it_does_not_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda _: set(range(8)))
+    text = advice(reading(), 8, 1, 0.4, busy=0.4, others=6.5)
+    assert "fewer other programs: they take 6.5 of the cores" in text and "disk" not in text
+    assert "disk" in advice(reading(), 8, 1, 0.4, busy=0.4, others=1.5)
+    assert advice(reading(), 8, 1, 0.4, busy=5.0) == ""
+
+
 def test_profile_names_the_parts_of_a_step(
     store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

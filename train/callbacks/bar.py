@@ -15,10 +15,12 @@ from train.callbacks.metrics import Metrics
 from train.console import tell
 from train.methods.meters import Meter
 from train.methods.method import Method
+from train.networks.queue import Queue
 
 
 class Bar(Callback):
-    """One line for the whole stage: loss, meters of the method, clips a second, share of waiting for data, time left.
+    """One line for the whole stage, what is asked for most in front, as a narrow terminal cuts off its end: time left,
+    loss, clips a second, share of waiting for data; how far a queue is filled, until it is; meters of the method.
 
     The figures are those of the last line of metrics.jsonl, so showing them costs no wait for the GPU. What the meters
     mean is told once, when the stage starts. Where a line cannot be redrawn (a log file), there is one every ten
@@ -32,6 +34,7 @@ class Bar(Callback):
         self.bar: tqdm | None = None
         self.meters: dict[str, Meter] = {}
         self.known: dict[str, float] = {}
+        self.queue = 0  # keys of the longest one
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -40,6 +43,12 @@ class Bar(Callback):
         self.meters = pl_module.meters(loader_of(trainer).order.batch) | self.also
         for meter in self.meters.values():
             tell(f'{self.title}: "{meter.label}" is {meter.meaning}')
+        self.queue = max((len(part.features) for part in pl_module.modules() if isinstance(part, Queue)), default=0)
+        if self.queue:
+            tell(
+                f"{self.title}: until the queue is filled its other keys are random, and told apart easily: what is"
+                " ranked first falls meanwhile, which is no collapse"
+            )
         live = sys.stderr.isatty()
         self.bar = tqdm(
             desc=visible(self.title),
@@ -49,8 +58,7 @@ class Bar(Callback):
             dynamic_ncols=live,
             ncols=None if live else 200,
             mininterval=0.2 if live else 10,
-            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} steps"
-            " [{elapsed}, {remaining} left]{postfix}",
+            bar_format="{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} steps, {remaining} left{postfix}",
         )
 
     def on_train_batch_end(
@@ -62,12 +70,14 @@ class Bar(Callback):
         if line.get("step") == trainer.global_step:
             loader = loader_of(trainer)
             clips = loader.order.batch * trainer.accumulate_grad_batches * loader.planner.reading.count
-            shown = {"loss": f"{line['loss']:.3g}"}
+            shown = {"loss": f"{line['loss']:.3g}", "clips/s": f"{clips / line['step_time']:.0f}"}
+            shown["data wait"] = f"{100 * line['data_time'] / line['step_time']:.0f} %"
+            passes = trainer.global_step * trainer.accumulate_grad_batches
+            if (queued := passes * loader.order.batch) < self.queue:
+                shown["queue filled"] = f"{100 * queued / self.queue:.0f} %"
             self.known |= line
             found = {meter: self.known[name] for name, meter in self.meters.items() if name in self.known}
             shown |= {meter.label: f"{100 * value:.1f} %" for meter, value in found.items()}
-            shown["clips/s"] = f"{clips / line['step_time']:.0f}"
-            shown["data wait"] = f"{100 * line['data_time'] / line['step_time']:.0f} %"
             self.bar.set_postfix_str(", ".join(f"{name}: {value}" for name, value in shown.items()), refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -21,6 +22,8 @@ FILLING = 10  # steps in which the loader gets ahead and libraries tune themselv
 WINDOW = 50  # steps that are looked at together
 TOO_MUCH = 0.1  # of the time
 IDLE = 0.5  # of the threads: less than this at work means that they wait for the disk themselves
+FULL = 0.8  # of them: more than this at work means that there are too few
+TAKEN = 0.25  # of the machine's cores: more than this at work for others is why ours are slow
 LARGE = 1.5  # stored short side over that of the clip, from which decoding mostly makes pixels that nobody sees
 SOME = 1000  # videos whose size is looked at
 
@@ -36,7 +39,7 @@ class Waiting(Callback):
         self.threads = threads
         self.warned = False
         self.steps = -FILLING
-        self.waited = self.began = self.busy_before = 0.0
+        self.waited = self.began = self.busy_before = self.all_before = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -51,20 +54,31 @@ class Waiting(Callback):
             spent, busy = time.perf_counter() - self.began, time.process_time() - self.busy_before
             if self.waited > TOO_MUCH * spent:
                 self.warned = True
-                tell(advice(loader_of(trainer), self.threads, trainer.num_devices, self.waited / spent, busy / spent))
+                others = max(0.0, _busy_everywhere() - self.all_before - trainer.num_devices * busy) / spent
+                share, cores = self.waited / spent, busy / spent
+                if said := advice(loader_of(trainer), self.threads, trainer.num_devices, share, cores, others):
+                    tell(said)
             self.steps = 0
         if self.steps == 0:
             self.waited, self.began, self.busy_before = 0.0, time.perf_counter(), time.process_time()
+            self.all_before = _busy_everywhere()
 
 
-def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy: float) -> str:
-    """The warning's text.
+def _busy_everywhere() -> float:
+    """Seconds that the cores of this machine have worked, for whomever."""
+    times = psutil.cpu_times()
+    return times.user + times.system + getattr(times, "nice", 0.0)
+
+
+def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy: float, others: float = 0.0) -> str:
+    """The warning's text; empty where the cause is not known.
 
     Args:
         threads: of the reader of each device.
         devices: that train on this machine.
         waiting: share of the time that the network waited.
         busy: cores that this process kept at work on average.
+        others: cores of this machine that other processes kept at work.
     """
     cores = len(os.sched_getaffinity(0)) // devices
     training_set, reading = loader.planner.training_set, loader.planner.reading
@@ -73,7 +87,10 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
     todo = []
     if on_cpu and torch.cuda.is_available():
         todo.append("--hardware.reader dali decodes on the GPU")
-    if busy < IDLE * min(threads, cores):
+    taken = others > TAKEN * len(os.sched_getaffinity(0))
+    if taken:
+        todo.append(f"fewer other programs: they take {others:.1f} of the cores of this machine")
+    elif busy < IDLE * min(threads, cores):
         todo.append(
             f"a faster disk for {training_set.where}: only {busy:.1f} cores are at work, the others wait for it"
         )
@@ -84,8 +101,10 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
             f"smaller stored frames: their short side is {stored:.0f}, the clips' {needed}"
             f" (extract with --rgb.short_side {round(LARGE * needed)} or less)"
         )
-    if not todo:
+    if not todo and busy > FULL * min(threads, cores):
         todo.append("more cores: all of them are at work")
+    if not todo:
+        return ""
     reader = "opencv" if on_cpu else "dali"
     return (
         f"the network waits for data {100 * min(waiting, 1):.0f} % of the time (reader {reader}, {threads} threads,"

@@ -1,0 +1,69 @@
+"""What a training tells before its first step, and after its last one."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import VideoStore
+from tests.train import runs
+from tests.train.runs import IN_BATCH, INFONCE
+from train import beginning, checkpoints
+from train.callbacks import bar
+from train.commands import pretrain
+from train.stages import checkpoint_path
+
+
+def test_device_plan_and_networks_are_told_and_what_comes_next(
+    store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs.write(tmp_path / "recipe.yaml", runs.settings(INFONCE, IN_BATCH | {"steps": 1}))
+    run = tmp_path / "runs a"
+    assert pretrain("infonce", str(store.root), run, recipe=str(path), hardware=runs.HARDWARE, steps=2) == 0
+    told = capsys.readouterr().err
+    assert "\non the CPU, 1 thread, reader opencv with 1 thread\n" in told.replace(
+        "2 threads, reader", "1 thread, reader"
+    )
+    network = checkpoints.load_method(checkpoint_path(run, "motion")).networks["flow"]
+    weights = sum(weight.numel() for weight in network.parameters()) / 1e6
+    assert (
+        f"  stage motion: infonce, 2 steps of 4 videos (0.667 epochs); flow small with {weights:.2f} M weights\n"
+        in told
+    )
+    assert "stage motion took " in told
+    assert f"next: make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}\n" in told
+
+
+def test_a_stopped_stage_tells_where_it_goes_on(
+    store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"steps": 3})))
+    options = {"recipe": path, "hardware": runs.HARDWARE}
+    with runs.signalled(1):
+        assert pretrain("infonce", str(store.root), tmp_path / "run", **options) == 143
+    assert "continuing" not in capsys.readouterr().err
+    assert pretrain("infonce", str(store.root), tmp_path / "run", **options) == 0
+    assert "stage pixels: continuing at step 2\n" in capsys.readouterr().err
+
+
+def test_networks_are_counted_without_being_built(tmp_path: Path) -> None:
+    loaded = runs.load(tmp_path / "recipe.yaml", INFONCE)
+    [(stream, network)] = loaded.stages[0].settings.networks.items()
+    built = network.build(2)
+    assert beginning.weights(network, 2) == sum(weight.numel() for weight in built.parameters())
+    assert stream == "flow"
+
+
+def test_a_queue_tells_how_far_it_is_filled(
+    store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(bar.tqdm, "set_postfix_str", lambda _, text, refresh: lines.append(text))
+    queued = INFONCE | {"settings": INFONCE["settings"] | {"queue": 12}}
+    runs.run(runs.load(tmp_path / "recipe.yaml", queued), store, tmp_path / "run")
+    assert ["queue filled: 33 %" in lines[0], "queue filled: 67 %" in lines[1]] == [True, True]
+    assert not any("queue filled" in line for line in lines[2:])
+    assert capsys.readouterr().err.count("until the queue is filled") == 1
+    assert all(line.startswith("loss: ") and line.index("data wait") < line.index("own clip") for line in lines)
