@@ -31,7 +31,16 @@ TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", TOP / "data_manifests" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 COMMANDS = {"pipeline": PIPELINE, "train": TRAIN, "eval": EVAL}
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]*) -->\n)?^([ ]*)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
-NEEDS = {"a trained run", "a data set", "a GPU", "a data set and a GPU", "a cluster", "an S3 bucket", "published files"}
+NEEDS = {
+    "a trained run",
+    "videos without a split",
+    "a data set",
+    "a GPU",
+    "a data set and a GPU",
+    "a cluster",
+    "an S3 bucket",
+    "published files",
+}
 OF_MAKE = {"demo", "test", "check", "docs", "setup"}  # targets that take no variables and run more than one command
 COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
