@@ -31,16 +31,18 @@ TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", TOP / "data_manifests" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 COMMANDS = {"pipeline": PIPELINE, "train": TRAIN, "eval": EVAL}
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]*) -->\n)?^([ ]*)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
-NEEDS = {"a trained run", "a data set", "a GPU", "a data set and a GPU", "a cluster", "an S3 bucket", "published files"}
-OF_MAKE = {
-    "demo",
-    "test",
-    "check",
-    "docs",
-    "setup",
-    "gpu-check",
-    "gpu-references",
-}  # targets that take no variables and run more than one command
+NEEDS = {
+    "a trained run",
+    "videos without a split",
+    "a data set",
+    "a GPU",
+    "a data set and a GPU",
+    "a cluster",
+    "an S3 bucket",
+    "published files",
+}
+# Targets that take no variables, or are no command of ours.
+OF_MAKE = {"demo", "test", "check", "docs", "setup", "gpu-check", "gpu-references"}
 COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(TOP)))
