@@ -199,7 +199,7 @@ def test_a_command_runs_under_its_name_here(
     monkeypatch.setattr(sys, "argv", ["costream", "status", "--store", str(store.root)])
     assert main() == 0
     assert "18  (6 test, 12 train)" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["costream", "status", "--store", str(store.root / "missing")])
+    monkeypatch.setattr(sys, "argv", ["costream", "status", "--store", str(store.root.parent / "missing")])
     assert main() == 1
     assert capsys.readouterr().err.startswith("costream status: there is no store")
 
