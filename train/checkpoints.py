@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -45,6 +45,10 @@ class CheckpointFacts(Facts):
     versions: dict[str, str]
     store_videos_hash: str
     recipe_hash: str
+    backbones: dict[str, str] = {}
+    clips: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
+    layer: Literal["backbone", "context", "head"] = "backbone"
     after: list[str] = []
 
 
@@ -124,6 +128,8 @@ def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
         check(Content, checkpoint)
         if not all(isinstance(tensor, torch.Tensor) for tensor in checkpoint["state_dict"].values()):
             raise ValueError("state_dict: not all of it are tensors")
+        if "backbones" in facts and not set(facts["streams"]) <= facts["backbones"].keys():
+            raise ValueError(f"streams: {', '.join(facts['streams'])}, of {', '.join(facts['backbones'])}")
     except ValueError as error:
         raise Refusal(
             f"the checkpoint says what cannot be: {error}",

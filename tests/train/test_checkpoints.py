@@ -180,6 +180,27 @@ class Hostile:
         return (open, (str(self.path), "w"))
 
 
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"streams": ["flow"]}, "streams: flow, of rgb"),
+        ({"layer": "nosuch"}, "layer"),
+        ({"sampling": None}, "sampling"),
+        ({"clips": [1]}, "clips"),
+        ({"backbones": {"rgb": 7}}, "backbones"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused_by_their_key(
+    trained: dict[str, Path], tmp_path: Path, changed: dict, key: str
+) -> None:
+    content = torch.load(trained["pixels"], weights_only=True)
+    content[checkpoints.METADATA] |= changed
+    torch.save(content, tmp_path / "last.ckpt")
+    for function in (checkpoints.read, checkpoints.metadata, checkpoints.load_method):
+        with pytest.raises(Refusal, match=f"says what cannot be: {key}"):
+            function(tmp_path / "last.ckpt")
+
+
 def test_files_that_are_no_checkpoints_fail(trained: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
 
