@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pipeline.store import VideoStore
 from train import checkpoints
 from train.callbacks.held_out import TOP1
 from train.callbacks.metrics import read_lines
+from train.provenance import data_of
 from train.stages import RECIPE, checkpoint_path, read_recipe
 from train.training_set import of_splits
 
@@ -33,11 +33,6 @@ class Stage:
         """The logged steps, one dictionary each. Lines that a kill or a power cut has damaged are left out."""
         path = self.folder / "metrics.jsonl"
         return read_lines(path)[0] if path.is_file() else []
-
-
-def data_of(store: VideoStore) -> str:
-    """The name of a data set, which is that of its store's folder."""
-    return unicodedata.normalize("NFC", store.root.resolve().name)
 
 
 def bank_path(run: Path, store: VideoStore, stage: str, network: str, protocol: str, stream: str) -> Path:
