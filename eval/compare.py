@@ -14,13 +14,16 @@ from typing import Any
 import yaml
 
 from eval import changes, results, streams
+from eval.bank import FeatureBank
 from eval.charts import Bar
 from eval.protocols import PROTOCOLS
 from eval.report import render
+from eval.report.pictures import drawn_map
 from eval.report.sheets import QUOTED, WORDS, Sheet, plain
+from eval.report.training import curves
 from eval.results import MEAN, Record
 from eval.retrieval import KS
-from eval.runs import RECIPE
+from eval.runs import RECIPE, bank_path, stages
 from eval.runs import recipe as recipe_of
 from eval.table import Cell, Table
 from pipeline import storage
@@ -99,23 +102,46 @@ class Comparison:
         """Of each stream R@1 class by class of the trained network of each recipe's last stage, the mean over seeds; of
         a single recipe, of each seed. Raises Refusal where features are not there."""
         made = {}
-        for stream, found in itertools.groupby(self.lines, key=lambda line: line.stream):
-            last: dict[str, Line] = {}
-            for line in found:
-                order = [stage["name"] for stage in self.recipes[line.recipe]["stages"]]
-                if line.network == "trained" and line.stage in order:  # fused streams have no features of their own
-                    held = last.get(line.recipe)
-                    if held is None or order.index(line.stage) > order.index(held.stage):
-                        last[line.recipe] = line
+        for stream, last in self.last_stages().items():
             columns = {name: tuple((run, line.stage) for run in line.runs) for name, line in last.items()}
             if len(last) == 1:
                 (line,) = last.values()
                 columns = {
                     f"seed {seed}": ((run, line.stage),) for seed, run in zip(line.seeds, line.runs, strict=True)
                 }
-            if columns:
-                made[stream] = changes.by_class(columns, stream, self.protocol, store)
+            made[stream] = changes.by_class(columns, stream, self.protocol, store)
         return made
+
+    def last_stages(self) -> dict[str, dict[str, Line]]:
+        """Stream -> recipe -> the trained network of its last stage on it that retrieves."""
+        found: dict[str, dict[str, Line]] = {}
+        for line in self.lines:
+            order = [stage["name"] for stage in self.recipes[line.recipe]["stages"]]
+            if line.network == "trained" and line.stage in order and "R@1" in line.values:  # not of fused streams
+                held = found.setdefault(line.stream, {}).setdefault(line.recipe, line)
+                if order.index(line.stage) > order.index(held.stage):
+                    found[line.stream][line.recipe] = line
+        return found
+
+    def maps(self, store: VideoStore) -> dict[str, dict[str, Any]]:
+        """Recipe -> the `map` of its first seed's features, by the `stream` of the highest R@1; none of too few."""
+        best: dict[str, Line] = {}
+        for recipes in self.last_stages().values():
+            for name, line in recipes.items():
+                best[name] = max(best.get(name, line), line, key=lambda line: line.mean("R@1"))
+        made: dict[str, dict[str, Any]] = {}
+        for name, line in best.items():
+            path = bank_path(line.runs[0], store, line.stage, "trained", self.protocol, line.stream)
+            drawn = drawn_map(FeatureBank.load(path), store, "test", PROTOCOLS[self.protocol].centre)
+            made |= {name: {"map": drawn, "stream": line.stream}} if drawn else {}
+        return made
+
+    def runs_of(self) -> dict[str, list[Path]]:
+        """Recipe -> its runs."""
+        return {
+            name: list(dict.fromkeys(run for line in self.lines if line.recipe == name for run in line.runs))
+            for name in self.recipes
+        }
 
     def table(self) -> str:
         """R@1 and what classifiers get right as a Markdown table, in percent, with R@1 of each seed."""
@@ -178,7 +204,8 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
 
 
 def write_page(comparison: Comparison, out: Path, store: VideoStore | None = None) -> None:
-    """Write a comparison as one HTML page that needs no other file; with the store, class by class, too."""
+    """Write a comparison as one HTML page that needs no other file; with the store, class by class, with maps of the
+    features and curves of training, too."""
     several = len(comparison.recipes) > 1
     chart: dict[str, list[Bar]] = {}
     for stream, lines in itertools.groupby(comparison.lines, key=lambda line: line.stream):
@@ -195,6 +222,7 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         ]
         if "R@1" in comparison.chance:
             chart[stream].append(Bar("guessing", "chance", comparison.chance["R@1"], None))
+    runs_of = comparison.runs_of()
     recipes = {
         name: yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) for name, recipe in comparison.recipes.items()
     }
@@ -203,6 +231,9 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         "chart": chart,
         "sheet_of_all": comparison.sheet(),
         "by_class": comparison.by_class(store) if store else {},
+        "maps": comparison.maps(store) if store else {},
+        "curves": {name: curves([stages(run) for run in runs]) for name, runs in runs_of.items()} if store else {},
+        "runs_of": runs_of,
         "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines},
         "recipes": recipes,
         "differences": _differences(comparison.recipes),

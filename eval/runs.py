@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
+from train.callbacks.checkpointing import BEST
 from train.callbacks.held_out import TOP1
 from train.callbacks.metrics import read_lines
 from train.provenance import data_of
@@ -91,7 +92,7 @@ def stages(run: Path) -> list[Stage]:
 
 def _chosen(last: Path, written: dict[str, Any]) -> Path:
     """A stage's last checkpoint; or, where the recipe chooses by the classes of held-out training videos, its best."""
-    best = last.with_name("best.ckpt")
+    best = last.with_name(BEST)
     by_held_out = written.get("keep_best") == {"metric": TOP1, "mode": "max"}
     return best if by_held_out and best.is_file() else last
 
