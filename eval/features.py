@@ -310,12 +310,8 @@ def compute(
                 yield [(total[computed] / counts[computed]).numpy() for total in sums]
             for row in range(first, first + ended):
                 del expected[row]
-            counts, sums, first, clips = (
-                counts[ended:],
-                [total[ended:] for total in sums],
-                first + ended,
-                clips + len(rows),
-            )
+            counts, sums = counts[ended:], [total[ended:] for total in sums]
+            first, clips = first + ended, clips + len(rows)
             bar.update(task, completed=max(done, first), clips=clips)
 
 
