@@ -17,8 +17,9 @@ from eval import features, fusion, results, streams
 from eval.bank import FeatureBank
 from eval.features import Request, Seen
 from eval.protocols import Protocol
+from eval.published import Origin, classifier_origin, counterpart
 from eval.results import Record
-from eval.runs import Stage, bank_path, data_of
+from eval.runs import Stage, bank_path
 from eval.splits import TESTED
 from pipeline import storage
 from pipeline.errors import Refusal, named
@@ -28,6 +29,7 @@ from train import checkpoints, provenance, reader
 from train.hardware.precision import TORCHS_TF32
 from train.methods.classify import ClassifySettings
 from train.networks.network import CLASSES, Network
+from train.provenance import data_of
 
 SHOWN = 5  # videos that a message names
 KS = (1, 5)
@@ -148,6 +150,7 @@ class Tested:
     settings: ClassifySettings
     request: Request
     checkpoint: str
+    origin: Origin
 
     @property
     def metric(self) -> str:
@@ -162,16 +165,19 @@ def tested(
     protocols: Sequence[Protocol],
     reader_name: str,
     threads: int,
+    home: str = "",
 ) -> tuple[list[Record], list[str]]:
     """Test the classifiers of a run: what was measured, and sentences that tell what was left out.
 
-    Probabilities are means over the windows and crops of the protocol, and kept as features are.
+    Probabilities are means over the windows and crops of the protocol, and kept as features are. home: the name of the
+    store's data set, if the run was trained on its training videos: only then, and of imported files, published numbers
+    stand beside.
     """
     chosen = [video for video in videos if store.info(video).split == TESTED and store.info(video).label]
     labels = {video: store.info(video).label for video in chosen}
     records: list[Record] = []
     latest: dict[tuple[str, str], tuple[Tested, Probabilities]] = {}
-    asked, networks, left_out = _asked(trained_stages, store, chosen, protocols)
+    asked, networks, left_out = _asked(trained_stages, store, chosen, protocols, home)
     if not asked:
         return [], left_out
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -221,7 +227,11 @@ def _classifiers(stage: Stage) -> dict[str, ClassifySettings]:
 
 
 def _asked(
-    trained_stages: Sequence[Stage], store: VideoStore, videos: Sequence[str], protocols: Sequence[Protocol]
+    trained_stages: Sequence[Stage],
+    store: VideoStore,
+    videos: Sequence[str],
+    protocols: Sequence[Protocol],
+    home: str,
 ) -> tuple[list[Tested], dict[tuple[str, str], Network], list[str]]:
     asked: list[Tested] = []
     networks: dict[tuple[str, str], Network] = {}
@@ -258,7 +268,8 @@ def _asked(
                 tf32=stage.metadata.get("tf32", TORCHS_TF32),
             )
             networks[checkpoint, stream] = loaded[stream]
-            asked.append(Tested(stage, stream, protocol, settings, request, checkpoint))
+            made_by = classifier_origin(stage, stream, home)
+            asked.append(Tested(stage, stream, protocol, settings, request, checkpoint, made_by))
     return asked, networks, left_out
 
 
@@ -290,12 +301,18 @@ def _records(one: Tested | Sequence[Tested], accuracy: Mapping[int, float], stor
     first = parts[0]
     stages = list(dict.fromkeys((part.stage.name, part.checkpoint) for part in parts))
     stage, checkpoint = ("+".join(names) for names in zip(*stages, strict=True))
+    stream = first.stream if len(parts) == 1 else streams.together(len(parts))
+    alike = all(part.origin == first.origin for part in parts)  # nobody published pairs of others
+    quotes = {
+        k: counterpart(first.origin, stream, data_of(store), f"{first.metric}_top{k}", first.protocol.name)
+        for k in (accuracy if alike else ())
+    }
     return [
         Record(
             metric=f"{first.metric}_top{k}",
             value=share,
             protocol=first.protocol.name,
-            stream=first.stream if len(parts) == 1 else streams.together(len(parts)),
+            stream=stream,
             network="trained",
             stage=stage,
             split=TESTED,
@@ -303,6 +320,7 @@ def _records(one: Tested | Sequence[Tested], accuracy: Mapping[int, float], stor
             checkpoint=checkpoint,
             annotations=results.told(store),
             chance=min(1.0, k / first.settings.dim),
+            published=quote.value if (quote := quotes.get(k)) else None,
         )
         for k, share in accuracy.items()
     ]

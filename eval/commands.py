@@ -18,7 +18,7 @@ from eval.evaluate import evaluate as run_evaluation
 from eval.protocols import PROTOCOLS
 from eval.published import tables as published_tables
 from eval.report import verdicts, write_report
-from eval.runs import data_of, stages
+from eval.runs import stages
 from eval.splits import judged
 from pipeline import environment, importers
 from pipeline.arguments import (
@@ -41,6 +41,7 @@ from pipeline.errors import UsageError, counted, named, refuse_unknown
 from pipeline.manifest import SPLITS, Manifest, Video
 from pipeline.store import VideoStore, open_store
 from pipeline.terminal import Terminal
+from train.provenance import data_of
 
 console = Terminal()
 errors = Terminal(stderr=True)

@@ -14,32 +14,39 @@ from typing import Any
 import yaml
 
 from eval import changes, results, streams
+from eval.bank import FeatureBank
 from eval.charts import Bar
 from eval.protocols import PROTOCOLS
 from eval.report import render
-from eval.report.sheets import WORDS, Sheet, plain
+from eval.report.pictures import drawn_map
+from eval.report.sheets import QUOTED, WORDS, Sheet, plain
+from eval.report.training import curves
 from eval.results import MEAN, Record
 from eval.retrieval import KS
+from eval.runs import RECIPE, bank_path, stages
 from eval.runs import recipe as recipe_of
 from eval.table import Cell, Table
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import VideoStore
+from train.provenance import recipe_hash
 
-METRICS = ("R@1", "linear_top1", *(f"R@{k}" for k in KS if k > 1))
+METRICS = ("R@1", "linear_top1", "probe_top1", "finetune_top1", *(f"R@{k}" for k in KS if k > 1))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One network of one recipe: `values` by metric, a fraction for each of the `seeds`."""
+    """One network of one recipe: `values` by metric, a fraction for each of the `seeds`; `published` numbers that stand
+    beside them."""
 
     stream: str
     recipe: str
     stage: str
     network: str
-    seeds: tuple[int, ...]
+    seeds: tuple[int | str, ...]
     runs: tuple[Path, ...]
     values: dict[str, tuple[float, ...]]
+    published: dict[str, float]
 
     def mean(self, metric: str) -> float:
         return statistics.fmean(self.values[metric])
@@ -68,15 +75,26 @@ class Comparison:
     chance: dict[str, float]
     recipes: dict[str, dict[str, Any]]
 
+    @property
+    def metrics(self) -> list[str]:
+        """Those of METRICS that any line has."""
+        return [metric for metric in METRICS if any(metric in line.values for line in self.lines)]
+
     def sheet(self) -> Sheet:
-        """All figures, in percent, mean and spread over the seeds."""
+        """All figures, in percent, mean and spread over the seeds, and published ones."""
         rows: list[list[Cell]] = []
+        quoted = [metric for metric in QUOTED if any(metric in line.published for line in self.lines)]
         for line in self.lines:
-            words = (line.words(metric) if metric in line.values else None for metric in METRICS)
-            rows.append([line.stream, line.recipe, line.stage, line.network, " ".join(map(str, line.seeds)), *words])
-        guesses = (self.chance.get(metric) for metric in METRICS)
-        rows.append(["any", None, None, "guessing", None, *(None if g is None else 100 * g for g in guesses)])
-        head = ("stream", "recipe", "stage", "network", "seeds", *(WORDS.get(metric, metric) for metric in METRICS))
+            words = (line.words(metric) if metric in line.values else None for metric in self.metrics)
+            quotes = (100 * line.published[metric] if metric in line.published else None for metric in quoted)
+            own = [line.stream, line.recipe, line.stage, line.network, " ".join(map(str, line.seeds))]
+            rows.append([*own, *words, *quotes])
+        guesses = (self.chance.get(metric) for metric in self.metrics)
+        guessing = (None if guess is None else 100 * guess for guess in guesses)
+        rows.append(["any", None, None, "guessing", None, *guessing, *(None for _ in quoted)])
+        names = [WORDS.get(metric, metric) for metric in self.metrics]
+        names += [f"published {WORDS.get(metric, metric)}" for metric in quoted]
+        head = ("stream", "recipe", "stage", "network", "seeds", *names)
         kinds = (*(line.network for line in self.lines), "chance")
         return Sheet("comparison", Table(f"Runs on {self.data}, protocol {self.protocol}", head, rows), kinds)
 
@@ -84,30 +102,55 @@ class Comparison:
         """Of each stream R@1 class by class of the trained network of each recipe's last stage, the mean over seeds; of
         a single recipe, of each seed. Raises Refusal where features are not there."""
         made = {}
-        for stream, found in itertools.groupby(self.lines, key=lambda line: line.stream):
-            last: dict[str, Line] = {}
-            for line in found:
-                order = [stage["name"] for stage in self.recipes[line.recipe]["stages"]]
-                if line.network == "trained" and line.stage in order:  # fused streams have no features of their own
-                    held = last.get(line.recipe)
-                    if held is None or order.index(line.stage) > order.index(held.stage):
-                        last[line.recipe] = line
+        for stream, last in self.last_stages().items():
             columns = {name: tuple((run, line.stage) for run in line.runs) for name, line in last.items()}
             if len(last) == 1:
                 (line,) = last.values()
                 columns = {
                     f"seed {seed}": ((run, line.stage),) for seed, run in zip(line.seeds, line.runs, strict=True)
                 }
-            if columns:
-                made[stream] = changes.by_class(columns, stream, self.protocol, store)
+            made[stream] = changes.by_class(columns, stream, self.protocol, store)
         return made
 
+    def last_stages(self) -> dict[str, dict[str, Line]]:
+        """Stream -> recipe -> the trained network of its last stage on it that retrieves."""
+        found: dict[str, dict[str, Line]] = {}
+        for line in self.lines:
+            order = [stage["name"] for stage in self.recipes[line.recipe]["stages"]]
+            if line.network == "trained" and line.stage in order and "R@1" in line.values:  # not of fused streams
+                held = found.setdefault(line.stream, {}).setdefault(line.recipe, line)
+                if order.index(line.stage) > order.index(held.stage):
+                    found[line.stream][line.recipe] = line
+        return found
+
+    def maps(self, store: VideoStore) -> dict[str, dict[str, Any]]:
+        """Recipe -> the `map` of its first seed's features, by the `stream` of the highest R@1; none of too few."""
+        best: dict[str, Line] = {}
+        for recipes in self.last_stages().values():
+            for name, line in recipes.items():
+                best[name] = max(best.get(name, line), line, key=lambda line: line.mean("R@1"))
+        made: dict[str, dict[str, Any]] = {}
+        for name, line in best.items():
+            path = bank_path(line.runs[0], store, line.stage, "trained", self.protocol, line.stream)
+            drawn = drawn_map(FeatureBank.load(path), store, "test", PROTOCOLS[self.protocol].centre)
+            made |= {name: {"map": drawn, "stream": line.stream}} if drawn else {}
+        return made
+
+    def runs_of(self) -> dict[str, list[Path]]:
+        """Recipe -> its runs."""
+        return {
+            name: list(dict.fromkeys(run for line in self.lines if line.recipe == name for run in line.runs))
+            for name in self.recipes
+        }
+
     def table(self) -> str:
-        """R@1 and the linear probe as a Markdown table, in percent, with R@1 of each seed."""
-        head = ("stream", "recipe", "stage", "network", "seeds", "R@1", "R@1 of each", "linear")
+        """R@1 and what classifiers get right as a Markdown table, in percent, with R@1 of each seed."""
+        classified = [metric for metric in self.metrics if not metric.startswith("R@")]
+        words = (WORDS.get(metric, metric) for metric in classified)
+        head = ("stream", "recipe", "stage", "network", "seeds", "R@1", "R@1 of each", *words)
         rows = [
             (line.stream, line.recipe, line.stage, line.network, " ".join(map(str, line.seeds)), line.words("R@1"),
-             " ".join(f"{100 * value:.1f}" for value in line.values.get("R@1", ())), line.words("linear_top1"))
+             " ".join(f"{100 * value:.1f}" for value in line.values.get("R@1", ())), *map(line.words, classified))
             for line in self.lines
         ]  # fmt: skip
         return Table(f"Runs on {self.data}", head, rows).markdown()
@@ -116,7 +159,7 @@ class Comparison:
 @dataclass(frozen=True)
 class _Run:
     path: Path
-    seed: int
+    seed: int | str  # with those of the runs that it began with, "1/0", where they differ
     recipe: str  # as written, without its seed
     title: str
     records: list[Record]
@@ -131,11 +174,9 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
     Untrained networks that measured the same, as those of one seed and architecture do, are listed once.
 
     Raises:
-        UsageError: no runs, or an unknown protocol.
+        UsageError: an unknown protocol.
         Refusal: a run that was not evaluated by this protocol, one recipe and seed twice, or results on other videos.
     """
-    if not runs:
-        raise UsageError("no runs are given", where="runs", remedy="--runs '[runs/one,runs/two]'")
     if protocol not in PROTOCOLS:
         refuse_unknown("protocol", protocol, PROTOCOLS)
     found = [_read(path, protocol, data, annotations) for path in runs]
@@ -143,8 +184,12 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
     names = _names(found)
     lines: list[Line] = []
     for recipe, name in names.items():
-        group = sorted((run for run in found if run.recipe == recipe), key=lambda run: run.seed)
+        group = sorted(
+            (run for run in found if run.recipe == recipe),
+            key=lambda run: [int(seed) for seed in str(run.seed).split("/")],
+        )
         lines += _without_repeats(_lines(name, group), lines)
+    chance = {metric: value for run in found for metric, value in _chance(run).items()}
     order = streams.in_order(line.stream for line in lines)
     lines.sort(
         key=lambda line: (
@@ -154,12 +199,13 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
         )
     )
     return Comparison(
-        found[0].records[0].data, protocol, lines, _chance(found[0]), {n: yaml.safe_load(r) for r, n in names.items()}
+        found[0].records[0].data, protocol, lines, chance, {n: yaml.safe_load(r) for r, n in names.items()}
     )
 
 
 def write_page(comparison: Comparison, out: Path, store: VideoStore | None = None) -> None:
-    """Write a comparison as one HTML page that needs no other file; with the store, class by class, too."""
+    """Write a comparison as one HTML page that needs no other file; with the store, class by class, with maps of the
+    features and curves of training, too."""
     several = len(comparison.recipes) > 1
     chart: dict[str, list[Bar]] = {}
     for stream, lines in itertools.groupby(comparison.lines, key=lambda line: line.stream):
@@ -176,6 +222,7 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         ]
         if "R@1" in comparison.chance:
             chart[stream].append(Bar("guessing", "chance", comparison.chance["R@1"], None))
+    runs_of = comparison.runs_of()
     recipes = {
         name: yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) for name, recipe in comparison.recipes.items()
     }
@@ -184,6 +231,9 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         "chart": chart,
         "sheet_of_all": comparison.sheet(),
         "by_class": comparison.by_class(store) if store else {},
+        "maps": comparison.maps(store) if store else {},
+        "curves": {name: curves([stages(run) for run in runs]) for name, runs in runs_of.items()} if store else {},
+        "runs_of": runs_of,
         "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines},
         "recipes": recipes,
         "differences": _differences(comparison.recipes),
@@ -217,11 +267,6 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, str(value)
 
 
-def _cell(text: str) -> str:
-    """Text within a table of Markdown."""
-    return " ".join(text.replace("|", "\\|").split())
-
-
 def _bar_name(line: Line, several: bool) -> str:
     name = f"{line.recipe}: {line.stage}" if several else line.stage
     return name if line.network == "trained" else f"{name}, {line.network}"
@@ -229,7 +274,8 @@ def _bar_name(line: Line, several: bool) -> str:
 
 def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
     recipe = recipe_of(path)
-    seed = recipe.pop("seed")
+    seed, begun = recipe.pop("seed"), _with_begun(recipe)
+    seeds = [*dict.fromkeys([*begun, seed])]
     records = [record for record in results.read(path / "results.json") if record.protocol == protocol]
     if not records:
         raise Refusal(
@@ -238,7 +284,27 @@ def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
             remedy=f"make evaluate RUN={shlex.quote(str(path))} STORE=..., or another --protocol",
         )
     records = _of_one_test(path, records, data, annotations)
-    return _Run(path, seed, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), recipe["title"], records)
+    return _Run(
+        path,
+        seed if len(seeds) == 1 else "/".join(map(str, seeds)),
+        yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
+        recipe["title"],
+        records,
+    )
+
+
+def _with_begun(recipe: dict[str, Any]) -> list[int]:
+    """Let a recipe name, in the place of files that its stages start from, the recipes of the runs that made them, so
+    that the same on runs with other seeds is the same; the seeds of these runs."""
+    seeds = []
+    for stage in recipe["stages"]:
+        for role, given in stage.get("start", {}).items():
+            made_by = Path(given).parent.parent
+            if "/" in given and (made_by.parent / RECIPE).is_file():
+                begun = recipe_of(made_by.parent)
+                seeds += [begun.pop("seed"), *_with_begun(begun)]
+                stage["start"][role] = f"{made_by.name} of {begun['title']}, recipe {recipe_hash(begun)}"
+    return seeds
 
 
 def _of_one_test(path: Path, records: list[Record], data: str, annotations: str) -> list[Record]:
@@ -264,10 +330,13 @@ def _chance(run: _Run) -> dict[str, float]:
 
 
 def _refuse_mixtures(found: list[_Run]) -> None:
-    first, seen = found[0], dict[tuple[str, int], Path]()
+    first, seen = found[0], dict[tuple[str, int | str], Path]()
+    guessing: dict[str, float] = {}
     for run in found:
         # What guessing gives follows from the classes of all test and training videos.
-        if run.records[0].data != first.records[0].data or _chance(run) != _chance(first):
+        own = _chance(run)
+        unlike = any(guessing.setdefault(metric, chance) != chance for metric, chance in own.items())
+        if run.records[0].data != first.records[0].data or unlike:
             raise Refusal(
                 f"the runs were evaluated on other videos: {run.records[0].data} and {first.records[0].data}",
                 where=f"{run.path}, {first.path}",
@@ -310,7 +379,10 @@ def _lines(name: str, group: list[_Run]) -> Iterator[Line]:
             if all(metric in each for each in having.values())
         }
         paths = {run.seed: run.path for run in group}
-        yield Line(stream, name, stage, network, tuple(having), tuple(paths[seed] for seed in having), values)
+        own = (r for run in group for r in run.records if (r.stream, r.stage, r.network) == (stream, stage, network))
+        published = {r.metric: r.published for r in own if r.published is not None}
+        made_by = tuple(paths[seed] for seed in having)
+        yield Line(stream, name, stage, network, tuple(having), made_by, values, published)
 
 
 def _without_repeats(lines: Iterable[Line], earlier: list[Line]) -> list[Line]:

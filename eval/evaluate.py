@@ -24,7 +24,7 @@ from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import ADJUSTED, NETWORKS, Record
-from eval.runs import Stage, bank_path, classes_path, data_of, stages, trained_on
+from eval.runs import Stage, bank_path, classes_path, stages, trained_on
 from eval.splits import TESTED, compared_videos, damaged_videos, judged, lacks
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
@@ -34,6 +34,7 @@ from train import checkpoints, provenance, reader
 from train.clips.streams import Stream
 from train.hardware.precision import TORCHS_TF32
 from train.networks.network import Network
+from train.provenance import data_of
 
 log = logging.getLogger(__name__)
 errors = Terminal(stderr=True)
@@ -160,7 +161,7 @@ def _measured(
             written = unlabelled.write(FeatureBank.load(path), PROTOCOLS[name].centre, path)
             listed = " and ".join(map(str, written))
             errors.print(f"{subject.stage}, {subject.stream}, protocol {name}: neighbours and clusters in {listed}")
-    return [*records, *_tested(run, trained_stages, store, videos, chosen, reader_name, threads)]
+    return [*records, *_tested(run, trained_stages, store, videos, chosen, reader_name, threads, pretraining)]
 
 
 def _tested(
@@ -171,9 +172,10 @@ def _tested(
     chosen: Sequence[Protocol],
     reader_name: str,
     threads: int,
+    home: str,
 ) -> list[Record]:
     """What the test of the run's classifiers gives, told."""
-    found, left_out = classification.tested(run, trained_stages, store, videos, chosen, reader_name, threads)
+    found, left_out = classification.tested(run, trained_stages, store, videos, chosen, reader_name, threads, home)
     for sentence in left_out:
         log.warning("%s", sentence)
     for record in found:

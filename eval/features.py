@@ -299,7 +299,7 @@ def compute(
     counts, first, clips = torch.zeros(0, 1), start, 0
     with _progress() as bar:
         task = bar.add_task(title, total=len(videos), completed=done, clips=0)
-        for places, found in clip_features(networks, plans(), reader, layer, look.unit):
+        for places, found in clip_features(networks, plans(), reader, layer, _at_once(look), look.unit):
             rows = torch.tensor([owners.popleft() for _ in places]) - first
             last = int(rows[-1])
             counts = _added(counts, last + 1, rows, torch.ones(len(rows), 1))
@@ -310,12 +310,8 @@ def compute(
                 yield [(total[computed] / counts[computed]).numpy() for total in sums]
             for row in range(first, first + ended):
                 del expected[row]
-            counts, sums, first, clips = (
-                counts[ended:],
-                [total[ended:] for total in sums],
-                first + ended,
-                clips + len(rows),
-            )
+            counts, sums = counts[ended:], [total[ended:] for total in sums]
+            first, clips = first + ended, clips + len(rows)
             bar.update(task, completed=max(done, first), clips=clips)
 
 
@@ -326,11 +322,16 @@ def _added(total: Tensor, count: int, rows: Tensor, new: Tensor) -> Tensor:
     return grown.index_add_(0, rows, new)
 
 
+def _at_once(look: Look) -> int:
+    """Clips of a batch: about BATCH, and all crops of a window, so that its frames are decoded once."""
+    return max(1, BATCH // look.crops) * look.crops
+
+
 def _first_clip(seen: Seen, store: VideoStore, done: Sequence[str], look: Look, seed: int) -> tuple[int, int]:
     """Where the batch begins in which the first clip behind the videos `done` lies: a video's number, and how many of
     its clips lie in the batch before."""
     ends = np.cumsum([0, *(len(seen.plans(store, video, look, seed)) for video in done)])
-    begin = ends[-1] // BATCH * BATCH
+    begin = ends[-1] // _at_once(look) * _at_once(look)
     row = int(np.searchsorted(ends, begin, side="right")) - 1
     return row, int(begin - ends[row])
 
@@ -353,7 +354,7 @@ def training_clips(
     if len(chosen) > BATCH:
         chosen = chosen[: len(chosen) // BATCH * BATCH]  # a last batch of one or two clips would distort the statistics
     plans = (seen.plans(store, train[i], single, seed)[0] for i in chosen)
-    return (batch for _, batch in clips_ahead(plans, reader, device))
+    return (batch for _, batch in clips_ahead(plans, reader, device, BATCH))
 
 
 @torch.no_grad()

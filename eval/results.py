@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.runs import data_of
 from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.storage import sealed
 from pipeline.store import VideoStore
+from train.provenance import data_of
 
 NETWORKS = ("trained", "untrained")
 ADJUSTED = ("_ami", "_ari")  # ends of names of scores that are 0 by chance, and may be below

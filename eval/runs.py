@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import checkpoints
+from train.callbacks.checkpointing import BEST
 from train.callbacks.held_out import TOP1
 from train.callbacks.metrics import read_lines
+from train.provenance import data_of
 from train.stages import RECIPE, checkpoint_path, read_recipe
 from train.training_set import of_splits
 
@@ -33,11 +34,6 @@ class Stage:
         """The logged steps, one dictionary each. Lines that a kill or a power cut has damaged are left out."""
         path = self.folder / "metrics.jsonl"
         return read_lines(path)[0] if path.is_file() else []
-
-
-def data_of(store: VideoStore) -> str:
-    """The name of a data set, which is that of its store's folder."""
-    return unicodedata.normalize("NFC", store.root.resolve().name)
 
 
 def bank_path(run: Path, store: VideoStore, stage: str, network: str, protocol: str, stream: str) -> Path:
@@ -96,7 +92,7 @@ def stages(run: Path) -> list[Stage]:
 
 def _chosen(last: Path, written: dict[str, Any]) -> Path:
     """A stage's last checkpoint; or, where the recipe chooses by the classes of held-out training videos, its best."""
-    best = last.with_name("best.ckpt")
+    best = last.with_name(BEST)
     by_held_out = written.get("keep_best") == {"metric": TOP1, "mode": "max"}
     return best if by_held_out and best.is_file() else last
 

@@ -200,13 +200,26 @@ def starting_weights(path: Path, start: Start) -> dict[str, dict[str, torch.Tens
 
 def made_by(path: Path) -> list[str]:
     """The methods that a checkpoint of ours, and those that it began with, were trained by; of another file none."""
+    facts = _facts_of_start(path)
+    published = facts.get("published", {}).get("method", "")
+    return [facts["method"], *facts.get("after", ()), *([published] if published else [])] if facts else []
+
+
+def lineage(path: Path) -> dict[str, str]:
+    """By which `method` a file that a stage starts from was trained, and on which data set (`pretraining`), as far as
+    it says so: of an imported file its authors' method."""
+    facts = _facts_of_start(path)
+    given = {"method": facts.get("method", ""), "pretraining": facts.get("data", "")} | facts.get("published", {})
+    return {name: given[name] for name in ("method", "pretraining")}
+
+
+def _facts_of_start(path: Path) -> dict[str, Any]:
+    """Of a checkpoint of ours; of another file none."""
     loaded = files.load(path, remedy="train it, or download it, first")
     if not isinstance(loaded, dict) or METADATA not in loaded:
-        return []
+        return {}
     _check_content(loaded, path)
-    facts = loaded[METADATA]
-    published = facts.get("published", {}).get("method", "")
-    return [facts["method"], *facts.get("after", ()), *([published] if published else [])]
+    return dict(loaded[METADATA])
 
 
 def networks_of(path: Path) -> dict[str, NetworkSettings]:

@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 from train.augment import ClipPlan, Draws, Policy
 from train.clips.streams import BoundStream
 from train.hardware.collectives import gather_rows, world_size
-from train.inference import clip_features
+from train.inference import BATCH, clip_features
 from train.networks.network import Network
 from train.reader import Executor
 from train.training_set import Videos
@@ -50,5 +50,5 @@ def rows_of(network: Network, clips: OneClipEach, reader: Executor, layer: str, 
         for place in range(rank * share, (rank + 1) * share):
             yield clips.plan(place % len(clips))  # the last ranks do some twice
 
-    own = torch.cat([rows for _, (rows,) in clip_features([network], mine(), reader, layer, unit)])
+    own = torch.cat([rows for _, (rows,) in clip_features([network], mine(), reader, layer, BATCH, unit)])
     return gather_rows(own.to(next(network.parameters()).device))[: len(clips)]

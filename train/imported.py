@@ -167,7 +167,8 @@ def _checkpoint(
         _fill_infonce(method, stage.name, published, path)
     facts = provenance.described(recipe, stage)
     facts |= {"imported": checkpoints.digest(path), "step": 0, "finished": True}
-    facts["published"] = {"method": _trained_by(published), "pretraining": pretraining}
+    tuned = isinstance(stage.settings, ClassifySettings) and not stage.settings.frozen
+    facts["published"] = {"method": _trained_by(published), "pretraining": pretraining, "finetuned": tuned}
     return {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ IN_CHECKPOINTS = ("torch", "lightning")  # the state of optimisers and loops is 
 COMPUTING = (*IN_CHECKPOINTS, "costream", "numpy", "opencv-contrib-python", "nvidia-dali-cuda130", "oneDNN")
 
 
+def data_of(store: VideoStore) -> str:
+    """The name of a data set, which is that of its store's folder."""
+    return unicodedata.normalize("NFC", store.root.resolve().name)
+
+
 def facts(
     recipe: Recipe,
     stage: StageSettings,
@@ -39,6 +45,7 @@ def facts(
     """
     return described(recipe, stage) | {
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
+        "data": data_of(store),
         "store_settings_hash": store.settings_hash,
         "store_settings": store.settings,  # by which new videos are extracted for the networks
         "store_videos_hash": training_set.digest,

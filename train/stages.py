@@ -179,9 +179,9 @@ def run_stage(
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = _convolutions_are_right(recipe, stage, hardware)
     facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right)
-    facts["after"] = sorted(
-        {method for file in _start_files(recipe, stage, run) for method in checkpoints.made_by(file)}
-    )
+    files = _start_files(recipe, stage, run)
+    facts["after"] = sorted({method for file in files for method in checkpoints.made_by(file)})
+    facts["begun"] = {role: checkpoints.lineage(file) for role, file in zip(stage.start, files, strict=True)}
     path = checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:

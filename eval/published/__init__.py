@@ -11,6 +11,7 @@ clips, protocol and splits. How sure a number is follows from where it was read:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ UNSTATED = "not stated"
 CERTAINTIES = ("seen", "reprinted", "derived", "recalled")
 QUOTABLE = CERTAINTIES[:3]
 COMPARABLE = CERTAINTIES[:2]  # what `counterpart` gives
+SUPERVISED = "supervised"  # the method of networks that were trained on labels from random weights
 METRIC = re.compile(r"R@[1-9]\d*|probe_top1|finetune_top1")
 
 Certainty = Literal["seen", "reprinted", "derived", "recalled"]
@@ -203,9 +205,27 @@ def origin(stage: Stage, stream: str, pretraining: str) -> Origin:
     clips = facts["clips"]
     size = "x".join(map(str, (clips["length"], *clips["size"])))
     network = facts.get("backbones", {}).get(stream, UNSTATED)  # older checkpoints do not say it
-    if imported:
-        return Origin(imported["method"], imported["pretraining"], network, size)
+    if imported:  # what was fine-tuned is no longer what the papers retrieve by
+        return Origin("" if imported.get("finetuned") else imported["method"], imported["pretraining"], network, size)
     return Origin(facts["method"], pretraining, network, size)
+
+
+def classifier_origin(stage: Stage, stream: str, data: str) -> Origin:
+    """The same of a network that ends in a classifier: of what it was begun with; one from random weights is
+    `SUPERVISED`.
+
+    data: the data set that the classifier of a stage of ours was trained on; "" where that is not the tested one, and
+    nothing is its counterpart.
+    """
+    facts, made = stage.metadata, origin(stage, stream, data)
+    if "published" in facts:
+        return dataclasses.replace(made, method=facts["published"]["method"])
+    begun = facts.get("begun")  # older checkpoints do not say it
+    if not data or begun is None:
+        return dataclasses.replace(made, method="")
+    if not begun:
+        return dataclasses.replace(made, method=SUPERVISED)
+    return dataclasses.replace(made, **begun["network"])
 
 
 def counterpart(origin: Origin, stream: str, data: str, metric: str, protocol: str) -> Quoted | None:

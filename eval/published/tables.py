@@ -9,14 +9,13 @@ from pathlib import Path
 
 from eval import published, results
 from eval.protocols import PROTOCOLS
-from eval.published import UNSTATED, Paper, PaperTable, Quoted, Row
+from eval.published import SUPERVISED, UNSTATED, Paper, PaperTable, Quoted, Row
 from eval.results import Record
 from eval.table import Table
 from pipeline.errors import UsageError, refuse_unknown
 from train import recipe as recipes
 from train.__main__ import COMMANDS
 
-SUPERVISED = "supervised"
 OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", SUPERVISED})
 TRAINED_BY = {"probe_top1": "probe", "finetune_top1": "finetune"}  # the command of `train` that a metric needs
 OF_COCLR = frozenset({"coclr", "infonce", "ubernce", "cmc"})  # whose classifiers are trained by CoCLR's recipes

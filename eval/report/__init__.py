@@ -99,7 +99,7 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "map": pictures.drawn_map(banks[best][1], store, "test", centre),
         "map_stream": best,
         "protocol_words": {name: PROTOCOLS[name].words for name in {r.protocol for r in records}},
-        "curves": training.curves(trained_stages),
+        "curves": training.curves([trained_stages]),
         "cost": training.cost(trained_stages, recipe(run)),
         "provenance": training.provenance(trained_stages, [checkpoints.digest(s.checkpoint) for s in trained_stages]),
         "recipe": recipe_text(run),

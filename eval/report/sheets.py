@@ -24,6 +24,7 @@ WORDS = {
     "finetune_top1": "fine-tuned",
     "finetune_top5": "fine-tuned top-5",
 }
+QUOTED = ("R@1", "probe_top1", "finetune_top1")  # beside which published numbers stand
 SHOWN_INSTEAD = 3
 CLUSTERED = re.compile(rf"({'|'.join(sorted(ALGORITHMS, key=len, reverse=True))})_({'|'.join(SCORES)})")
 SIZED = re.compile(r"finch_purity@(\d+)-(\d+)")
@@ -65,23 +66,24 @@ def plain(name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[Ce
 
 
 def of_results(protocol: str, records: Sequence[Record]) -> Sheet:
-    """Retrieval and probes by one protocol, in percent, networks as rows; where there is a published R@1, that too."""
+    """Retrieval and probes by one protocol, in percent, networks as rows; where there are published numbers of QUOTED,
+    those too."""
     own = [record for record in records if record.protocol == protocol and not _of_clusters(record.metric)]
     metrics = list(dict.fromkeys(record.metric for record in own))
     ordered = sorted(metrics, key=lambda name: (not name.startswith("R@"), metrics.index(name)))
-    quoted = any(record.published is not None for record in own if record.metric == "R@1")
+    quoted = [m for m in QUOTED if any(r.published is not None for r in own if r.metric == m)]
     rows: list[list[Cell]] = []
     kinds = []
     for (stream, stage, network), found in _grouped(own).items():
         values = {record.metric: 100 * record.value for record in found}
-        published = next((r.published for r in found if r.metric == "R@1"), None)
-        quote: list[Cell] = [None if published is None else 100 * published] if quoted else []
-        rows.append([stream, stage, network, *(values.get(name) for name in ordered), *quote])
+        published = {r.metric: 100 * r.published for r in found if r.published is not None}
+        quotes = (published.get(name) for name in quoted)
+        rows.append([stream, stage, network, *(values.get(name) for name in ordered), *quotes])
         kinds.append(network)
     chance = {record.metric: 100 * record.chance for record in own if record.chance is not None}
-    rows.append(["any", None, "guessing", *(chance.get(name) for name in ordered), *([None] if quoted else [])])
+    rows.append(["any", None, "guessing", *(chance.get(name) for name in ordered), *(None for _ in quoted)])
     head = ["stream", "stage", "network", *(WORDS.get(name, name) for name in ordered)]
-    head += ["published R@1"] if quoted else []
+    head += [f"published {WORDS.get(name, name)}" for name in quoted]
     return Sheet(f"results-{protocol}", Table(f"Protocol {protocol}", tuple(head), rows), (*kinds, "chance"))
 
 

@@ -14,6 +14,7 @@ from eval.report import sheets
 from eval.report.sheets import Sheet
 from eval.runs import Stage
 from eval.table import Cell
+from train.callbacks.checkpointing import BEST
 
 NO_CURVES = ("step", "epoch", "data_time", "step_time", "loss")
 # What methods note of the prototypes or clusters that they assign to while they train.
@@ -31,6 +32,7 @@ OF_CLUSTERS = {
     "accuracy": "accuracy of the clusters",
     "purity": "purity of the clusters",
 }
+Log = list[dict[str, Any]]  # a line for each logged step
 RIGHT = "_assigned_right"  # behind the name of a stream
 IN_WORDS = {
     "knn_top1": "nearest neighbour right, held-out videos",
@@ -51,41 +53,47 @@ class StageCurves:
     streams: list[str]
     step: int
     finished: bool
+    chosen: bool  # whether the checkpoint of `step` is the best one, and training went on
     waiting: float | None  # the share of the time
     loss: Curve
     others: dict[str, Curve]
     clusters: dict[str, Curve]
 
 
-def curves(stages: Sequence[Stage]) -> list[StageCurves]:
-    """Of every stage that has a log of its steps."""
-    drawn = []
-    for stage in stages:
-        logged = [line for line in stage.metrics() if math.isfinite(line.get("loss", math.nan))]
-        if not logged:
-            continue
-        names = dict.fromkeys(name for line in logged for name in line if name not in NO_CURVES)
-        made = {name: found for name in names if (found := _curve(logged, name)) is not None}
-        waiting, stepping = (sum(line.get(name, 0.0) for line in logged) for name in ("data_time", "step_time"))
-        drawn.append(
-            StageCurves(
-                stage.name,
-                stage.metadata["method"],
-                stage.metadata["streams"],
-                stage.metadata["step"],
-                stage.metadata["finished"],
-                waiting / stepping if stepping else None,  # a step's time includes its waiting
-                charts.curve([line["step"] for line in logged], [line["loss"] for line in logged]),
-                {_words(name): curve for name, curve in made.items() if not _of_clusters(name)},
-                {_of_clusters(name): made[name] for name in sorted(made, key=_place) if _of_clusters(name)},
-            )
-        )
-    return drawn
+def curves(runs: Sequence[Sequence[Stage]]) -> list[StageCurves]:
+    """Of every stage that has a log of its steps, of one run, or of several of one recipe."""
+    stages: dict[str, list[tuple[Stage, Log]]] = {}
+    for run in runs:
+        for stage in run:
+            if logged := [line for line in stage.metrics() if math.isfinite(line.get("loss", math.nan))]:
+                stages.setdefault(stage.name, []).append((stage, logged))
+    return [_of_stage(name, found) for name, found in stages.items()]
 
 
-def _curve(logged: Sequence[dict[str, Any]], name: str) -> Curve | None:
-    having = [(line["step"], line[name]) for line in logged if _finite(line.get(name))]
-    return charts.curve(*zip(*having, strict=True)) if len(having) > 1 else None
+def _of_stage(name: str, found: Sequence[tuple[Stage, Log]]) -> StageCurves:
+    facts, logs = [stage.metadata for stage, _ in found], [logged for _, logged in found]
+    lines = [line for logged in logs for line in logged]
+    names = dict.fromkeys(key for line in lines for key in line if key not in NO_CURVES)
+    made = {key: curve for key in names if (curve := _curve(logs, key)) is not None}
+    waiting, stepping = (sum(line.get(key, 0.0) for line in lines) for key in ("data_time", "step_time"))
+    return StageCurves(
+        name,
+        facts[0]["method"],
+        facts[0]["streams"],
+        max(one["step"] for one in facts),
+        all(one["finished"] for one in facts),
+        any(stage.checkpoint.name == BEST for stage, _ in found),
+        waiting / stepping if stepping else None,  # a step's time includes its waiting
+        charts.curve(*(([line["step"] for line in log], [line["loss"] for line in log]) for log in logs)),
+        {_words(key): curve for key, curve in made.items() if not _of_clusters(key)},
+        {_of_clusters(key): made[key] for key in sorted(made, key=_place) if _of_clusters(key)},
+    )
+
+
+def _curve(logs: Sequence[Log], name: str) -> Curve | None:
+    having = [[(line["step"], line[name]) for line in logged if _finite(line.get(name))] for logged in logs]
+    drawn = [([step for step, _ in found], [value for _, value in found]) for found in having if len(found) > 1]
+    return charts.curve(*drawn) if drawn else None
 
 
 def _finite(value: Any) -> bool:

@@ -86,7 +86,7 @@ def measure(store: VideoStore, arguments: argparse.Namespace, scratch: Path) -> 
     with contextlib.closing(reader.create(arguments.reader, store, arguments.threads)) as executor:
         plans = [plan for video in videos for plan in seen.plans(store, video, look, 0)]
         stream = clips.stream("rgb")
-        held = [batch.clone() for _, batch in clips_ahead(plans[: 2 * BATCH], executor, device)]
+        held = [batch.clone() for _, batch in clips_ahead(plans[: 2 * BATCH], executor, device, BATCH)]
 
         def extraction() -> None:
             path = scratch / "bank.h5"

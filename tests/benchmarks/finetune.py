@@ -1,6 +1,6 @@
 """What pre-training is worth where there are labels: `python -m tests.benchmarks.finetune`.
 
-CoCLR's RGB network (as `make demo` trains it) is fine-tuned, and probed end to end, beside the same from scratch
+CoCLR's RGB network, as `make demo` trains it, is fine-tuned and probed end to end, beside the same network from scratch
 at two budgets: as many steps as fine-tuning has, and as many as its pre-training and fine-tuning together. Each is
 tested by the classifier that its own held-out videos chose, with several seeds; the store stays the same.
 

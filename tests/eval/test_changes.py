@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -65,7 +66,12 @@ def test_two_runs_are_compared_class_by_class(two: list[Path], store: VideoStore
     }
     commands.report(runs=two, store=str(store.root), out=tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert Page(page).loads and "Class by class" in words(page) and "seed 1" in page
+    shown = Page(page)
+    assert shown.loads and "Class by class" in words(page) and "seed 1" in page
+    assert page.count('class="card map"') == 1 and "Maps of the features" in words(page)
+    drawn = re.findall(r'<path class="raw" d="([^"]*)"', page)
+    assert drawn and all(path.count("M") == 2 for path in drawn)  # a line for each seed
+    assert "mean of 2 runs" in words(page)
 
 
 def test_what_cannot_be_compared_fails(two: list[Path], store: VideoStore) -> None:

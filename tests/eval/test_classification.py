@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch.nn import functional
 
-from eval import classification, commands, evaluate, results
+from eval import classification, commands, evaluate, published, results
 from eval.bank import FeatureBank
 from eval.classification import Probabilities, fused, read_json, write_json
 from eval.protocols import PROTOCOLS, Look, Protocol, Windows
@@ -24,7 +24,7 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from tests.train.oracle import clip_plan, plain
 from tests.train.test_published import published_state
-from train import backbones, checkpoints, inference
+from train import backbones, checkpoints
 from train.augment.windows import crops
 from train.clips.streams import Stream
 from train.commands import import_files, pretrain
@@ -161,8 +161,7 @@ def test_results_do_not_depend_on_batches_and_order(
     records, _ = classified(run, store, ten)
     whole = probabilities(run, store, "ten", "rgb")
     shutil.rmtree(run / "features")
-    monkeypatch.setattr(inference, "BATCH", 7)
-    monkeypatch.setattr("eval.features.BATCH", 7)
+    monkeypatch.setattr("eval.features.BATCH", 20)
     again, _ = classified(run, store, ten, list(reversed(whole.video_ids)))
     other = probabilities(run, store, "ten", "rgb")
     assert other.video_ids == list(reversed(whole.video_ids))
@@ -202,6 +201,21 @@ def test_a_classifier_is_tested_by_the_protocol_of_the_method_that_it_began_with
         checkpoints.write(content, path)
     _, records = evaluate.evaluate(run, store, None, "opencv", 1)
     assert {r.protocol for r in records if r.metric == "finetune_top1"} == {"clean", "coclr"}
+
+
+def test_published_numbers_stand_beside_what_was_begun_as_theirs(
+    run: Path, store: VideoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here those of a small network on the test's store; from random weights it is the supervised one."""
+    name = store.root.name
+    theirs = {"network": "small", "clip": "4x16x16", "data": name, "pretraining": name, "protocol": "clean"}
+    own = next(n for n in published.numbers() if (n.method, n.metric) == ("supervised", "finetune_top1"))
+    quoted = dataclasses.replace(own, **theirs)
+    monkeypatch.setattr(published, "numbers", lambda: (quoted,))
+    _, records = evaluate.evaluate(run, store, ["clean"], "opencv", 1)
+    found = {(r.stream, r.metric): r.published for r in records if r.published is not None}
+    assert found == {("rgb", "finetune_top1"): pytest.approx(0.77)}
+    assert "published fine-tuned" in (run / "tables" / "results-clean.csv").read_text()
 
 
 def test_what_cannot_be_tested_is_told(run: Path, store: VideoStore, ten: Protocol) -> None:

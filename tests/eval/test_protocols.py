@@ -171,7 +171,7 @@ def test_features_depend_neither_on_the_batch_nor_on_the_order_of_the_videos(
 
     videos = store.videos[:8]
     first, turned = computed(videos), computed(videos[::-1])
-    monkeypatch.setattr("train.inference.BATCH", 5)
+    monkeypatch.setattr("eval.features.BATCH", 5)
     small = computed(videos)
     for video in videos:
         np.testing.assert_allclose(turned[video], first[video], atol=1e-6)
@@ -324,3 +324,19 @@ def test_a_mean_needs_every_set_and_is_of_one_measurement() -> None:
     assert mean.value == pytest.approx(0.3) and mean.chance == pytest.approx(0.15)
     assert mean.set_name == "mean of one, two"
     assert results.means([made], ["one", "two"]) == []
+
+
+@pytest.mark.parametrize("crops", [1, 3, 10])
+def test_all_crops_of_a_window_are_read_at_once(
+    store: VideoStore, executor: Executor, crops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its frames are decoded once, whatever the batch."""
+    read: list[list[ClipPlan]] = []
+    run = executor.run
+    monkeypatch.setattr(executor, "run", lambda view, made, size: (read.append(made), run(view, made, size))[1])
+    monkeypatch.setattr("eval.features.BATCH", 7)
+    look = Look(crops=crops)
+    arguments = [network("rgb")], Seen("rgb", CLIP), "backbone", store, store.videos[:3], look, executor
+    list(features.compute(*arguments, seed=0, title="test"))
+    windows = [(plan.video_id, plan.frames.tobytes()) for made in read for plan in made[::crops]]
+    assert len(windows) == len(set(windows)) == sum(map(len, read)) // crops and len(read) > 1

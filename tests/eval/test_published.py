@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from eval import commands, published, results
-from eval.published import Origin, counterpart, tables
+from eval.published import SUPERVISED, Origin, classifier_origin, counterpart, tables
 from eval.results import Record
 from eval.runs import Stage
 from pipeline.errors import UsageError
@@ -124,3 +124,25 @@ def test_what_a_network_is_called_in_the_tables(tmp_path: Path) -> None:
     imported = Stage("rgb", tmp_path, facts | {"published": {"method": "coclr", "pretraining": "kinetics400"}})
     assert published.origin(imported, "rgb", "") == dataclasses.replace(S3D, pretraining="kinetics400")
     assert value(published.origin(imported, "rgb", ""), "rgb", "ucf101", "R@1") == pytest.approx(0.456)
+
+
+@pytest.mark.parametrize(
+    ("facts", "data", "method", "pretraining", "number"),
+    [
+        ({"begun": {"network": {"method": "coclr", "pretraining": "ucf101"}}}, "ucf101", "coclr", "ucf101", 0.814),
+        ({"begun": {"network": {"method": "coclr", "pretraining": "other"}}}, "ucf101", "coclr", "other", None),
+        ({"begun": {"network": {"method": "coclr", "pretraining": "ucf101"}}}, "", "", "", None),
+        ({"begun": {}}, "ucf101", SUPERVISED, "ucf101", 0.77),
+        ({}, "ucf101", "", "ucf101", None),  # of an older checkpoint, which does not say it
+        ({"published": {"method": "coclr", "pretraining": "ucf101", "finetuned": True}}, "", "coclr", "ucf101", 0.814),
+    ],
+)
+def test_a_classifier_is_of_what_it_began_with(
+    tmp_path: Path, facts: dict, data: str, method: str, pretraining: str, number: float | None
+) -> None:
+    clips = {"length": 32, "size": [128, 128]}
+    stage = Stage("rgb", tmp_path, {"method": "classify", "clips": clips, "backbones": {"rgb": "s3d"}} | facts)
+    found = classifier_origin(stage, "rgb", data)
+    assert (found.method, found.pretraining) == (method, pretraining)
+    assert value(found, "rgb", "ucf101", "finetune_top1") == (number and pytest.approx(number))
+    assert value(published.origin(stage, "rgb", "ucf101"), "rgb", "ucf101", "R@1") is None  # it retrieves otherwise

@@ -184,9 +184,16 @@ def test_curve_keeps_its_limits_and_skips_what_is_not_finite() -> None:
     steps = np.arange(1, 2001)
     losses = 4 * np.exp(-steps / 500) + 1
     losses[10] = np.nan
-    made = charts.curve(steps, losses)
+    made = charts.curve((steps, losses))
     points = np.array(re.findall(r"(-?[\d.]+) (-?[\d.]+)", made.path), dtype=float)
     assert len(points) == charts.POINTS and points.min() >= 0 and points.max() <= 100
     assert made.x_max == 2000 and made.y_min < made.y_max < 5
     assert made.last < made.first
-    assert charts.curve([5], [2.0]).path == "M0.00 0.00"
+    assert charts.curve(([5], [2.0])).path == "M0.00 0.00"
+
+
+def test_curves_of_seeds_are_each_drawn_and_their_mean_as_far_as_all_go() -> None:
+    made = charts.curve(([0, 5, 10], [4.0, 2.0, 0.0]), ([0, 10, 20], [2.0, 2.0, 1.0]))
+    assert made.path == "M0.00 0.00 L25.00 50.00 L50.00 100.00 M0.00 50.00 L50.00 50.00 L100.00 75.00"
+    assert made.smooth == "M0.00 25.00 L25.00 50.00 L50.00 75.00"
+    assert (made.first, made.last, made.x_min, made.x_max, made.y_min, made.y_max) == (3.0, 1.0, 0, 20, 0.0, 4.0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from eval import feature_map, report, results, runs
 from eval.bank import FeatureBank
@@ -71,13 +73,27 @@ def test_prototypes_and_clusters_are_drawn_where_the_log_has_them(evaluated: Pat
     assert "Prototypes and clusters" not in words(report.write_report(evaluated, store).read_text())
     told = {"rgb_assigned_right": 0.3, "nmi": 0.05, "own_thing": 2.0, "assignment_entropy": 0.1, "guidance_kl": 0.2}
     change_log(evaluated / "rgb" / "metrics.jsonl", **told)
-    drawn = {one.stage: one for one in training.curves(runs.stages(evaluated))}
+    drawn = {one.stage: one for one in training.curves([runs.stages(evaluated)])}
     words_of = [training.OF_CLUSTERS[name] for name in ("assignment_entropy", "guidance_kl", "nmi")]
     assert list(drawn["rgb"].clusters) == [*words_of, "rgb: nearest by its assignment has its class"]
     assert "own thing" in drawn["rgb"].others and not drawn["flow"].clusters
     assert drawn["rgb"].clusters["NMI with the classes"].y_max == pytest.approx(0.2)
     page = words(report.write_report(evaluated, store).read_text())
     assert "Prototypes and clusters of rgb while it trained" in page and "NMI with the classes" in page
+
+
+def test_a_checkpoint_that_held_out_videos_chose_is_told(evaluated: Path, store: VideoStore) -> None:
+    """Training went on behind it: it is not one that was stopped."""
+    assert "held-out videos chose" not in words(report.write_report(evaluated, store).read_text())
+    recipe = yaml.safe_load((evaluated / "recipe.yaml").read_text())
+    recipe["keep_best"] = {"metric": "held_out_top1", "mode": "max"}
+    (evaluated / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    last = evaluated / "rgb" / "checkpoints" / "last.ckpt"
+    shutil.copy(last, last.with_name("best.ckpt"))
+    drawn = {one.stage: one for one in training.curves([runs.stages(evaluated)])}
+    assert drawn["rgb"].chosen and not drawn["flow"].chosen
+    page = words(report.write_report(evaluated, store).read_text())
+    assert f"the checkpoint of step {drawn['rgb'].step} is tested, which held-out videos chose" in page
 
 
 def test_cost_sums_the_steps_of_the_log(evaluated: Path) -> None:

@@ -35,7 +35,6 @@ def executor(store: VideoStore) -> Iterator[Executor]:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Videos of five windows each: batches end within videos and between them."""
-    monkeypatch.setattr("train.inference.BATCH", 7)
     monkeypatch.setattr(features, "BATCH", 7)
 
 

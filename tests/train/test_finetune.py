@@ -94,6 +94,16 @@ def test_what_only_pre_training_has_is_left_behind(tmp_path: Path) -> None:
     )
 
 
+def test_a_checkpoint_says_what_it_began_with(store: VideoStore, pretrained: Path, tmp_path: Path) -> None:
+    loaded = begun(recipe(tmp_path), pretrained).of_classes(store.classes)
+    runs.run(loaded, store, tmp_path / "run")
+    facts = checkpoints.metadata(stages.checkpoint_path(tmp_path / "run", "rgb"))
+    assert facts["begun"] == {"network": {"method": "infonce", "pretraining": store.root.name}}
+    assert facts["data"] == store.root.name and facts["after"] == ["infonce"]
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    assert checkpoints.lineage(tmp_path / "other.pth") == {"method": "", "pretraining": ""}
+
+
 def test_streams_that_the_run_does_not_have_are_left_out_and_told(
     pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -20,6 +20,8 @@ from train.callbacks.stopping import Stopping
 from train.checkpoints import METADATA, OPTIMISED
 from train.recipe import Recipe
 
+BEST = "best.ckpt"
+
 
 class WholeFiles(TorchCheckpointIO):
     """Replaces a checkpoint in one step: there is always a whole one, the old or the new.
@@ -68,7 +70,7 @@ class Checkpoints(Callback):
             return
         step, due = trainer.global_step, []
         if self.recipe.keep_best.metric and self.metrics.latest.get("step") == step and self._improves():
-            due.append("best.ckpt")
+            due.append(BEST)
         if self.recipe.keep_every and step % self.recipe.keep_every == 0:
             due.append(f"step-{step}.ckpt")
         if step % self.recipe.checkpoint_every == 0 or step == trainer.max_steps or self.stopping.exit_code:
