@@ -86,7 +86,6 @@ OWED: tuple[str, ...] = (
     "take the frames as a folder of JPEGs or as .npy instead",
     "settings with which it draws any number (train/augment), or another",
     "order.last: drop in the recipe, or another batch or number of devices",
-    "it has {}; extract it with that view, or train another stream",
     "a recipe with a lower learning rate (optimiser.lr), clip_gradients, a",
     "move away what lies in its place: the lines after the last checkpoint",
     "--hardware.reader dali decodes on the GPU",
