@@ -177,6 +177,9 @@ class MapView(View):
     def prepare(self, settings: MapSettings) -> None:
         _estimator(self.name, settings)
 
+    def try_out(self, settings: MapSettings) -> None:
+        _estimator(self.name, settings)  # another machine may lack its models, or the folder of its files
+
     def described(self, settings: Stored) -> str:
         return f"{self.name} ({settings['estimator']})"
 

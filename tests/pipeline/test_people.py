@@ -265,6 +265,7 @@ def test_a_kill_while_views_are_added_leaves_a_whole_store(videos: Path, given: 
     assert step > 26 and content(store) == content(fresh)
 
 
+@pytest.mark.remedy("give it: --{}.running", told=True)
 def test_files_that_do_not_fit_put_the_video_in_quarantine(run: Run, videos: Path, given: Path, tmp_path: Path) -> None:
     (given / "points" / "walk" / "a.npz").unlink()
     np.savez(given / "points" / "walk" / "b.npz", keypoints=np.zeros((2, 1, 17, 3)))
@@ -319,12 +320,16 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 @installed
+@pytest.mark.remedy("pip install --no-deps {}", told=True)
+@pytest.mark.remedy("`make repair` or `{}`", told=True)
+@pytest.mark.remedy("puts the pinned one there", told=True)
 def test_what_it_says_to_install_is_installed_by_that() -> None:
     """pip has nothing to do here, so it needs no network, and only what is pinned satisfies it."""
     command = [sys.executable, "-m", *shlex.split(tflite.install())]
     assert command[3:5] == ["install", "--no-deps"]
     done = subprocess.run([*command, "--no-index"], capture_output=True, text=True, check=True)
     assert done.stdout.count("already satisfied") == 2
+    assert people.choose("segmentation", "selfie").settings["digest"]
 
 
 @installed

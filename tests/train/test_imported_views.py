@@ -13,7 +13,10 @@ import torch
 from pipeline.errors import Refusal, UsageError
 from tests.train import layouts, runs
 from tests.train.test_imported import filled_with, saved
-from train import checkpoints, file_commands, stages
+from train import checkpoints, file_commands, provenance, stages
+from train import recipe as recipes
+from train.checkpoints import METADATA
+from train.published import import_published
 
 
 @pytest.mark.slow
@@ -40,3 +43,21 @@ def test_four_views_of_cocon_come_and_go(tmp_path: Path) -> None:
         file_commands.export(path, tmp_path / "no.pth.tar", layout="dpc")
     with pytest.raises(UsageError, match='unknown stream "flow"'):
         file_commands.export(path, tmp_path / "no.pth.tar", layout="cocon", stream="flow")
+
+
+@pytest.mark.slow
+@pytest.mark.remedy("--stream {}", told=True)
+def test_a_checkpoint_of_several_views_is_written_view_by_view(tmp_path: Path) -> None:
+    recipe = recipes.load(recipes.find("ucf101", "cocon"))
+    [stage] = recipe.stages
+    method = checkpoints.create(stage.method, stage.settings, recipe.channels, seed=0)
+    facts = provenance.described(recipe, stage) | {"step": 7, "finished": True}
+    content = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), METADATA: facts}
+    checkpoints.write(content, tmp_path / "last.ckpt")
+    with pytest.raises(UsageError, match="(?s)cocon has a file for each stream.*--stream rgb or flow or seg"):
+        file_commands.export(tmp_path / "last.ckpt", tmp_path / "pose.pth.tar", layout="cocon")
+    file_commands.export(tmp_path / "last.ckpt", tmp_path / "pose.pth.tar", layout="cocon", stream="pose")
+    found, network = import_published(tmp_path / "pose.pth.tar"), method.networks["pose"].state_dict()
+    assert found.layout == "cocon" and found.channels("query") == 17
+    assert found.state("query").keys() == network.keys()
+    assert all(torch.equal(tensor, network[name]) for name, tensor in found.state("query").items())
