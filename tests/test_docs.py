@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ NEEDS = {
     "an S3 bucket",
     "published files",
 }
-OF_MAKE = {"demo", "test", "check", "docs", "setup"}  # targets that take no variables and run more than one command
+OF_MAKE = {"demo", "test", "check", "docs", "setup", "gpu-references", "gpu-check"}  # which run no command, or several
 COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(TOP)))
@@ -58,7 +59,7 @@ def lines_of(page: Path) -> Iterator[tuple[str, str]]:
 
 def argv_of(line: str, there: Path) -> list[str]:
     """What Python is run with for a line, without `-m`."""
-    words = shlex.split(line)
+    words = shlex.split(line, comments=True)
     if words[0] == "python":
         return words[2:]
     if words[0] == "costream":
@@ -148,7 +149,9 @@ def test_the_commands_of_the_documentation_run(
     Recipes have one step, and flow is DIS: TV-L1 would compile for longer than all the rest takes.
     """
     there = tmp_path_factory.mktemp("walk")
-    (there / "my-videos").symlink_to(synthetic_videos)
+    shutil.copytree(synthetic_videos, there / "my-videos")
+    (there / "my-videos" / "walk").mkdir()
+    shutil.copy(next((synthetic_videos / "train").rglob("*.mp4")), there / "my-videos" / "walk" / "walk_0.mp4")
     (there / "new-videos").symlink_to(synthetic_videos / "test")
     clip = next((synthetic_videos / "test").rglob("*.mp4"))
     for name in ("clip.mp4", "video.mp4"):
