@@ -203,6 +203,8 @@ OWED: tuple[str, ...] = (
     "extract videos",
     "more videos, or a manifest that tells their recordings (source): make",
     "end the name with {}",
+    "next: make pretrain STORE={} RUN=runs/{}",
+    "next: make search QUERY=clip.mp4 RUN={} STORE={}",
 )
 
 
