@@ -24,7 +24,6 @@ from tests.gpu.clock import DEVICE, bandwidth, busy, new_stream, timed
 from tests.gpu.given import Found, Given
 from tests.gpu.references import made, unpack_store
 from train import recipe as recipes
-from train.reader import EXECUTORS
 from train.reader.measuring import measured
 
 PACKAGES = ("torch", "triton", "nvidia-dali-cuda130", "opencv-contrib-python", "ptlflow", "lightning", "faiss-gpu")
@@ -119,7 +118,7 @@ def pictures(given: Given) -> Found:
 def readers(given: Given) -> Found:
     """Frames a second of each executor with 8 and 16 threads, idle and beside matrix products."""
     store = _store(given)
-    names = tuple(EXECUTORS)
+    names = ("opencv", "dali")
     figures: dict[str, dict[str, float]] = {}
     for threads in (8, 16) if not given.tiny else (1,):
         figures[f"{threads} threads, idle"] = measured(store, threads, names)
