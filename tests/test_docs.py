@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,7 +150,9 @@ def test_the_commands_of_the_documentation_run(
     Recipes have one step, and flow is DIS: TV-L1 would compile for longer than all the rest takes.
     """
     there = tmp_path_factory.mktemp("walk")
-    (there / "my-videos").symlink_to(synthetic_videos)
+    shutil.copytree(synthetic_videos, there / "my-videos")
+    (there / "my-videos" / "walk").mkdir()
+    shutil.copy(next((synthetic_videos / "train").rglob("*.mp4")), there / "my-videos" / "walk" / "walk_0.mp4")
     (there / "new-videos").symlink_to(synthetic_videos / "test")
     clip = next((synthetic_videos / "test").rglob("*.mp4"))
     for name in ("clip.mp4", "video.mp4"):
