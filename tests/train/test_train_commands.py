@@ -198,7 +198,9 @@ def test_work_that_is_refused_fails_with_one(store: VideoStore, tmp_path: Path, 
     run = tmp_path / "run"
     refused(pretrain(tmp_path / "nothing", run, recipe), "there is no store", str(tmp_path / "nothing"))
     refused(pretrain(tmp_path, run, recipe), "this is not a costream store")
-    refused(pretrain(store.root, store.root, recipe), "not empty and not a run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    refused(pretrain(store.root, tmp_path / "other", recipe), "not empty and not a run")
     long = runs.write(tmp_path / "long.yaml", runs.settings(IN_BATCH, clips={"length": 9, "stride": 3, "size": [8, 8]}))
     refused(pretrain(store.root, run, long), "a clip needs 27 frames (clips of 9, 3 apart)", str(store.root))
     assert not run.exists()
