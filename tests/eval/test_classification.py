@@ -27,7 +27,8 @@ from tests.train.test_published import published_state
 from train import backbones, checkpoints
 from train.augment.windows import crops
 from train.clips.streams import Stream
-from train.commands import import_files, pretrain
+from train.commands import pretrain
+from train.file_commands import import_files
 from train.hardware import Hardware
 from train.published import CLIPS
 
