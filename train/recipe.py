@@ -347,6 +347,7 @@ def load(path: Path, seed: int | None = None, changes: Sequence[str] = ()) -> Re
 
 class RunStage(Facts):
     name: Annotated[str, Field(pattern=STAGE_NAME)]
+    start: dict[str, str] = {}
 
 
 class RunRecipe(Facts):

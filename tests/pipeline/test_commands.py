@@ -213,7 +213,7 @@ def test_status_tells_what_is_there(run: Run, store: Path) -> None:
     assert code == 0
     for fact in ("12  (3 test, 9 train)", "240  (0.00 hours)", "estimator dis", open_store(store).settings_hash):
         assert fact in out
-    code, _, err = run("status", "--store", store / "none")
+    code, _, err = run("status", "--store", store.parent / "none")
     assert code == 1
     assert "there is no store" in err
 

@@ -242,7 +242,7 @@ def test_half_of_all_clips_are_mirrored(name: str) -> None:
 def test_networks_are_given_as_many_channels_as_the_clips_say(name: str) -> None:
     for flow, channels in (("pixels", 2), ("signed", 2), ("image", 3), ("u", 3)):
         made = spec_of({"flow": flow}).channels()
-        assert made == {"rgb": 3, "flow": channels}
+        assert (made["rgb"], made["flow"]) == (3, channels)
         for stream, own in draw(name, flow=flow)[0].pixels.items():
             assert own.colour.shape[1] == made[stream] and own.colour.dtype == np.float32
     assert pixels("evaluate", np.random.default_rng(0), flow="u")["flow"].colour.shape == (1, 3, 3)

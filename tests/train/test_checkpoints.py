@@ -86,6 +86,8 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
             "finished",
             "versions",
             "optimised",
+            "data",
+            "begun",
         ),
         *("recipe_hash", "store_settings", "store_settings_hash", "store_videos_hash", "start", "annotations"),
     }

@@ -49,7 +49,11 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
         assert torch.equal(method.pair.queue.features, state["queue"].T)
         facts = checkpoints.metadata(checkpoint)
         assert facts["streams"] == [stream] and facts["finished"] and facts["imported"] == checkpoints.digest(path)
-        assert facts["published"] == {"method": made_by[stream], "pretraining": "ucf101"}
+        assert facts["published"] == {
+            "method": made_by[stream],
+            "pretraining": "ucf101",
+            "finetuned": False,
+        }
         assert facts["backbones"] == {stream: "s3d"}
         assert facts["clips"]["length"] == 32 and facts["clips"]["streams"]["flow"]["input"] == "image"
         weights = checkpoints.starting_weights(checkpoint, Start(stream, NetworkSettings()))
