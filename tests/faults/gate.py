@@ -41,7 +41,7 @@ def dask_setup(_: object) -> None:
     if os.environ.get("GATE_START"):
         hold()
     if os.environ.get("DEAF"):
-        job.watching = lambda seconds, _: watching(seconds, lambda: None)
+        job.watching = lambda seconds, _, *what: watching(seconds, lambda: None, *what)
 
     def watched(
         video: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None]

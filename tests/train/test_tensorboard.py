@@ -72,4 +72,4 @@ def test_the_installed_one_serves_a_page(trained: Path) -> None:
             with urllib.request.urlopen(f"{address[0]}data/logdir") as answer:
                 assert json.load(answer)["logdir"] == str(trained)
         finally:
-            served.terminate()
+            served.kill()  # it may wait for its data server when it is asked to end
