@@ -65,7 +65,6 @@ def settings(estimator: str = NAME, **parameters: int) -> ExtractionSettings:
 @contextmanager
 def fake_gpus(names: str, *preloads: Path) -> Iterator[pytest.MonkeyPatch]:
     """As on a machine whose GPUs have these names, which `fake-gpu` computes on."""
-    flow_view._created.cache_clear()  # what earlier tests made
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(flow.ESTIMATORS, NAME, "tests.pipeline.fake_gpu:FakeGPU")
         patch.setenv("CUDA_VISIBLE_DEVICES", names)
