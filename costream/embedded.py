@@ -19,9 +19,10 @@ from eval.retrieval import unit_rows
 from pipeline import importers, storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.manifest import Manifest, Video
-from pipeline.store import VideoStore, layout, open_store
+from pipeline.store import VideoStore, open_store, there_is_a_store
 from pipeline.store.settings import ExtractionSettings
 from train import reader
+from train.hardware import reading_threads
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +76,7 @@ def features(
             its videos were extracted.
         UsageError: an unknown split, and `store` or `split` where they say nothing.
     """
-    if not isinstance(videos, VideoStore) and not _is_store(videos):
+    if not isinstance(videos, VideoStore) and not there_is_a_store(storage.location(videos)):
         if split is not None:
             raise UsageError("videos that are yet to be extracted have no split", where="split", remedy="leave it out")
         return _of_files(Path(videos), network, store, threads)
@@ -84,10 +85,6 @@ def features(
     opened = videos if isinstance(videos, VideoStore) else open_store(videos)
     clips = network.clips(opened, split=split)  # refuses what cannot be shown
     return _computed(opened, clips.videos, network, threads or clips.threads)
-
-
-def _is_store(place: str | os.PathLike[str]) -> bool:
-    return storage.read_if_there(storage.location(place) / layout.RECORD) is not None
 
 
 def _of_files(place: Path, network: Network, kept: str | os.PathLike[str] | None, threads: int) -> Features:
@@ -112,7 +109,7 @@ def _of_files(place: Path, network: Network, kept: str | os.PathLike[str] | None
 
 def _computed(store: VideoStore, videos: list[str], network: Network, threads: int) -> Features:
     seen = computing.Seen(network.stream, network.spec, network.sampling)
-    threads = threads or min(8, len(os.sched_getaffinity(0)))
+    threads = reading_threads(threads)
     with contextlib.closing(reader.create("auto", store, threads)) as executor:
         title = f"{network.stream} features"
         blocks = computing.compute(

@@ -20,6 +20,7 @@ from train.augment import ClipPlan, Draws, Policy
 from train.clips import random_clip
 from train.clips.spec import ClipSpec
 from train.clips.streams import StoreStreams
+from train.hardware import reading_threads
 from train.reader import Executor
 from train.reader.affine import normalise
 from train.sampling import Sampling
@@ -63,7 +64,7 @@ class Clips(Dataset[dict[str, Any]]):
     ) -> None:
         self.store, self.spec, self.sampling, self.policy = store, spec, sampling, policy
         self.windows, self.seed, self.epoch = windows, seed, 0
-        self.threads = threads or min(8, len(os.sched_getaffinity(0)))
+        self.threads = reading_threads(threads)
         asked = [spec.stream(name) for name in streams]
         for stream in asked:
             if stream.view not in store.views:

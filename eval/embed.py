@@ -26,6 +26,7 @@ from pipeline.manifest import Manifest
 from pipeline.store import VideoStore, open_store
 from pipeline.store.settings import ExtractionSettings
 from train import checkpoints, provenance, reader
+from train.hardware import reading_threads
 from train.networks.network import Network
 
 LOOK = PROTOCOLS["clean"].features  # all windows of every video, no pixel altered
@@ -82,7 +83,7 @@ def embed(
     """Of each stream of a run the features of videos of a store, kept in `folder`/<stream>.h5 and used again while
     nothing that they depend on has changed. Raises Refusal for a store without a view that the networks look at."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    threads = threads or min(8, len(os.sched_getaffinity(0)))
+    threads = reading_threads(threads)
     with contextlib.closing(reader.create(reader_name, store, threads)) as executor:
         wanted: dict[str, Request] = {}
         networks: dict[Request, Network] = {}

@@ -8,7 +8,6 @@ import dataclasses
 import io
 import itertools
 import logging
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from pipeline.store import Damaged, VideoStore
 from pipeline.terminal import Terminal
 from train import checkpoints, provenance, reader
 from train.clips.streams import Stream
+from train.hardware import reading_threads
 from train.hardware.precision import TORCHS_TF32
 from train.networks.network import Network
 from train.provenance import data_of
@@ -86,7 +86,7 @@ def evaluate(
     )
     if lost := store.table.told_of_missing():
         log.warning("%s", lost)
-    threads = threads or min(8, len(os.sched_getaffinity(0)))
+    threads = reading_threads(threads)
     store, told = judged(store)
     videos, left_out = compared_videos(store)
     for one in (*told, *left_out):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rich.filesize import decimal
 from rich.table import Table
 
-from pipeline import importers, storage
+from pipeline import importers
 from pipeline.arguments import CountOrAll, Input, Name, Positive, Seconds, StorePlace, Text
 from pipeline.commands import console as console_main
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
@@ -27,7 +27,7 @@ from pipeline.extraction.workers.gpus import threads_each
 from pipeline.extraction.workers.slurm import SlurmSettings, job_script
 from pipeline.manifest import Manifest
 from pipeline.storage import location
-from pipeline.store import layout, open_store, removal
+from pipeline.store import open_store, removal, there_is_a_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.terminal import marked
 from pipeline.video.decode import DecodeSettings
@@ -147,7 +147,7 @@ class _Work(NamedTuple):
 def _settings_of(store: str) -> dict[str, Any] | None:
     """Those of a store that is there."""
     place = location(store)
-    return None if storage.read_if_there(place / layout.RECORD) is None else open_store(place).settings
+    return open_store(place).settings if there_is_a_store(place) else None
 
 
 def _asked(
@@ -193,7 +193,7 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
 
 
 def _prune(work: _Work, dry_run: bool) -> None:
-    if dry_run and storage.read_if_there(work.store / layout.RECORD, storage.LARGEST_RECORD) is None:
+    if dry_run and not there_is_a_store(work.store):
         return
     store = open_store(work.store)
     unlisted = sorted(removal.known(store) - {row.video_id for row in as_stored(work.manifest, store).rows})

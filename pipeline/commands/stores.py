@@ -135,8 +135,9 @@ def status(
     for name in [name for name in VIEWS if name in opened.settings and name not in opened.views]:
         there = np.count_nonzero(videos.of_kinds([name in kind.shapes for kind in videos.kinds], bool))
         table.add_row(name, f"in {there} of {len(videos)} videos; `extract --views {name}` goes on")
-    for name in [name for name in opened.views if isinstance(VIEWS[name], MapView)]:
-        table.add_row(name, maps.told_of_nobody(name, _records(opened)))
+    if of_people := [name for name in opened.views if isinstance(VIEWS[name], MapView)]:
+        for name, told in maps.told_of_nobody(of_people, _records(opened)).items():
+            table.add_row(name, told)
     size = sum(file.size for file in storage.files_below(opened.root / "videos"))
     table.add_row("size", f"{size / 2**20:.1f} MiB")
     table.add_row("last run", _told_of_last_run(opened.root))

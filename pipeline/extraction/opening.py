@@ -12,7 +12,17 @@ from pipeline.errors import Refusal
 from pipeline.extraction.journal import journals
 from pipeline.extraction.plan import Plan, Sources, as_stored, plan, refuse_loss
 from pipeline.manifest import Manifest
-from pipeline.store import VideoStore, annotated, annotation, catalogue, compatibility, inventory, layout, open_store
+from pipeline.store import (
+    VideoStore,
+    annotated,
+    annotation,
+    catalogue,
+    compatibility,
+    inventory,
+    layout,
+    open_store,
+    there_is_a_store,
+)
 from pipeline.store.annotation import AnnotationSet
 from pipeline.store.lock import only_writer
 from pipeline.store.settings import ExtractionSettings, settings_hash
@@ -24,7 +34,7 @@ def joined(path: Path, settings: ExtractionSettings, add_views: bool, overwrite:
 
     Raises Refusal where it lacks one of the views and is to get none.
     """
-    if storage.read_if_there(path / layout.RECORD, storage.LARGEST_RECORD) is None:
+    if not there_is_a_store(path):
         return settings
     store = open_store(path)
     both = settings.beside(store.settings)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pipeline.store.damage import Damaged, corrupt
-from pipeline.store.reading import VideoInfo, VideoStore, open_store
+from pipeline.store.reading import VideoInfo, VideoStore, open_store, there_is_a_store
 
-__all__ = ["Damaged", "VideoInfo", "VideoStore", "corrupt", "open_store"]
+__all__ = ["Damaged", "VideoInfo", "VideoStore", "corrupt", "open_store", "there_is_a_store"]

@@ -97,6 +97,14 @@ class VideoInfos(Mapping[str, VideoInfo]):
         )
 
 
+def there_is_a_store(root: Path) -> bool:
+    """Whether there is a store's root record at a place, as `storage.location` gives it; not whether it can be read."""
+    try:
+        return storage.read_if_there(root / layout.RECORD, storage.LARGEST_RECORD) is not None
+    except OSError:
+        return True  # something is there, and `open_store` says what is wrong with it
+
+
 def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
     """Open a store for reading, by its path or URL. annotations: the set in use, see `annotated.choose`. Raises Refusal
     when there is none, or when a newer costream wrote it."""

@@ -7,7 +7,8 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -139,13 +140,22 @@ class MapExtractor:
         return [*between, found]
 
 
-def told_of_nobody(view: str, records: Iterable[dict[str, Any]]) -> str:
-    """In how many of the estimated frames there is nobody; from the commit records of a store's videos."""
-    told = [record.get(f"{view}_estimates", {}) for record in records]
-    frames, nobody = (sum(one.get(key, 0) for one in told) for key in ("frames", "nobody"))
-    without = sum(one.get("frames", 0) > 0 and one["nobody"] == one["frames"] for one in told)
-    share = f"{100 * nobody / frames:.0f} %" if frames else "none"
-    return f"nobody in {share} of {frames:,} frames that were estimated, and in no frame of {without:,} videos"
+def told_of_nobody(views: Sequence[str], records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Of each view, in how many of the estimated frames there is nobody; from the commit records of a store's videos,
+    which are gone through once."""
+    frames, nobody, without = Counter[str](), Counter[str](), Counter[str]()
+    for record in records:
+        for view in views:
+            found = record.get(f"{view}_estimates", {})
+            frames[view] += found.get("frames", 0)
+            nobody[view] += found.get("nobody", 0)
+            without[view] += found.get("frames", 0) > 0 and found["nobody"] == found["frames"]
+    shares = {view: f"{100 * nobody[view] / frames[view]:.0f} %" if frames[view] else "none" for view in views}
+    return {
+        view: f"nobody in {shares[view]} of {frames[view]:,} frames that were estimated, and in no frame of"
+        f" {without[view]:,} videos"
+        for view in views
+    }
 
 
 def _estimator(view: str, settings: MapSettings) -> people.MapEstimator:
@@ -167,12 +177,16 @@ class MapView(View):
 
     default_input = "maps"
     Settings: ClassVar[type[MapSettings]]
+    Extractor: ClassVar[type[MapExtractor]]
 
     def __init__(self) -> None:
         planes = len(self.plane_names)
         self.inputs = {  # type: ignore[misc]
             "maps": NetworkInput("maps", planes, image=False, affine=lambda _: np.eye(planes, planes + 1) / 255)
         }
+
+    def extractor(self, settings: MapSettings, video_id: str) -> MapExtractor:
+        return self.Extractor(settings, video_id)
 
     def prepare(self, settings: MapSettings) -> None:
         _estimator(self.name, settings)

@@ -40,10 +40,8 @@ class PoseView(MapView):
     plane_names = PoseExtractor.planes
     mirror = np.eye(len(JOINTS), len(JOINTS) + 1)[list(MIRRORED)]
     Settings = PoseSettings
+    Extractor = PoseExtractor
     colours_in_words = "each joint has a colour of its own, from the head, red, to the feet, violet"
-
-    def extractor(self, settings: MapSettings, video_id: str) -> PoseExtractor:
-        return PoseExtractor(settings, video_id)
 
     def coloured(self, measured: np.ndarray, scale: float) -> np.ndarray:
         """At each place the colour of the joint that is the surest there."""

@@ -38,10 +38,8 @@ class SegmentationView(MapView):
     plane_names = SegmentationExtractor.planes
     mirror = np.eye(1, 2)
     Settings = SegmentationSettings
+    Extractor = SegmentationExtractor
     colours_in_words = "orange is somebody"
-
-    def extractor(self, settings: MapSettings, video_id: str) -> SegmentationExtractor:
-        return SegmentationExtractor(settings, video_id)
 
     def coloured(self, measured: np.ndarray, scale: float) -> np.ndarray:
         """From black to orange."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pipeline import __main__ as program
 from pipeline.commands import console, stores
+from tests.faults import small
 
 
 @pytest.fixture
@@ -26,3 +28,31 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
     monkeypatch.setattr(stores.console, "width", 10_000)
     monkeypatch.setattr(stores.errors, "width", 10_000)
     return call
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder of a few small videos, see `small.make`; many tests change it."""
+    return small.make(tmp_path / "videos")
+
+
+@pytest.fixture
+def store(videos: Path, tmp_path: Path) -> Path:
+    """The store of those videos."""
+    return small.store(videos, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of weights for raft-small."""
+    from tests.pipeline.random_weights import save  # with ptlflow, which takes long to import
+
+    return save("raft_small", tmp_path_factory.mktemp("weights") / "small.ckpt")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torch.hub keeps downloads: an empty folder."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"

@@ -183,11 +183,6 @@ def test_between_estimates_maps_are_interpolated(
 
 
 @pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
 def given(tmp_path: Path) -> Path:
     """Masks and key points of the three videos, of three frames each: as pictures, arrays and points."""
     at, draws = tmp_path / "given", np.random.default_rng(3)

@@ -20,20 +20,6 @@ from pipeline.views.flow import FlowSettings
 from tests.pipeline.random_weights import noise, save, small
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file of weights for raft-small."""
-    return save("raft_small", tmp_path_factory.mktemp("weights") / "small.ckpt")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch.hub keeps downloads: an empty folder."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
-
-
 class Echo:
     """In the network's place: gives back the first frame's blue and the second's red, and keeps what it got."""
 

@@ -20,20 +20,6 @@ from pipeline.views.rgb import RgbSettings
 from tests.pipeline.random_weights import noise, save, small
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file of weights for raft-small."""
-    return save("raft_small", tmp_path_factory.mktemp("weights") / "small.ckpt")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch.hub keeps downloads: an empty folder."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
-
-
 def test_missing_weights_are_refused_with_their_address(hub: Path) -> None:
     with pytest.raises(UsageError) as refused:
         flow.create("raft")

@@ -26,16 +26,6 @@ from tests.pipeline.reference import run_here
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
-
-
 def refused(run: Run, *command: object) -> str:
     code, _, err = run(*command)
     assert code in (1, 2), err

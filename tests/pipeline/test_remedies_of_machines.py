@@ -33,16 +33,6 @@ from tests.pipeline.reference import content, run_here
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
-
-
 @pytest.mark.remedy("see why `nvidia-smi` or CUDA_VISIBLE_DEVICES does not list one, or take another FLOW=")
 def test_a_gpu_is_made_visible_or_another_flow_is_taken(run: Run, tmp_path: Path) -> None:
     def workers() -> int:

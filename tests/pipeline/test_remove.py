@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from pipeline.importers import folder
 from pipeline.store import open_store
 from pipeline.store.verify import verify
-from tests.faults import small
 from tests.faults.small import SMALL
 from tests.pipeline.reference import content, run_here
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
 
 
 def test_removed_videos_are_gone_and_come_back_as_they_were(run: Run, videos: Path, store: Path) -> None:

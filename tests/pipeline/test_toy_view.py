@@ -49,11 +49,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
 def begun(videos: Path, tmp_path: Path) -> Path:
     """A store of rgb and flow."""
     assert run_here(folder.read(videos), videos, tmp_path / "begun", BOTH).stored == 3

@@ -16,6 +16,11 @@ from pipeline.errors import UsageError
 from train.settings import check_number
 
 
+def reading_threads(asked: int = 0) -> int:
+    """Of a reader: as many as are asked for; 0 takes one for each core, eight at most."""
+    return asked or min(8, len(os.sched_getaffinity(0)))
+
+
 @dataclass(frozen=True)
 class Hardware:
     """What a run is executed on. It changes what is computed in the order of sums, and where a network has batch norm
@@ -30,7 +35,7 @@ class Hardware:
     """
 
     reader: Name = "auto"
-    threads: Cores = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
+    threads: Cores = field(default_factory=reading_threads)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Cores = 1
     compile: bool = False
