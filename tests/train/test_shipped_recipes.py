@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.synthetic import generate
 from train import methods, recipe
 from train.networks.settings import Differing, NetworkSettings
 from train.optim import cosine
@@ -69,6 +71,12 @@ def test_there_are_recipes_of_every_method() -> None:
         assert {path.stem for path in SHIPPED if path.parent.name == folder} == set(methods.METHODS.names) - {
             "classify"
         }
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name.startswith("small")], ids=named)
+def test_small_recipes_suit_the_synthetic_set(path: Path) -> None:
+    loaded, flows = load(path), inspect.signature(generate).parameters["frames"].default - 1
+    assert all(loaded.sampling_of(stage).least(loaded.clips) <= flows for stage in loaded.stages)
 
 
 def steps_an_epoch(loaded: Recipe, stage: StageSettings, data: str) -> int:
