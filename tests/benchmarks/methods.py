@@ -1,13 +1,13 @@
 """What the methods learn on one store at an equal budget: `python -m tests.benchmarks.methods`.
 
 InfoNCE, UberNCE, CMC, CoCLR, ViCC, GOCA, SLIC, DPC and CoCon, on two views and on four, are trained by their small
-recipes, and evaluated by protocol `clean`, beside their untrained networks. Every network that is compared has had its
-weights moved as often: STEPS, of which CoCLR and UberNCE spend the first part on InfoNCE; CMC and GOCA, which train
-both streams at once, take the larger number. `coclr-rgb-without-coin` is CoCLR's RGB stage with `self_drop: 0`, from
-the same start; the stages of OF_VICC, OF_GOCA and OF_SLIC are theirs with another setting, each from the same weights:
-of ViCC the single stage that goes on for as many steps as the cross stage has, and the cross stage's ablations. `views-
-apart` is CoCon without cooperation and synchronisation. Each runs with several seeds, of network, order and
-augmentation; the store stays the same, so the spread says nothing of other videos.
+recipes, or by those for real clips, and evaluated by protocol `clean`, beside their untrained networks. Every network
+that is compared has had its weights moved as often: STEPS of its recipes, of which CoCLR and UberNCE spend the first
+part on InfoNCE; CMC and GOCA, which train both streams at once, take the larger number. `coclr-rgb-without-coin` is
+CoCLR's RGB stage with `self_drop: 0`, from the same start; the stages of OF_VICC, OF_GOCA and OF_SLIC are theirs with
+another setting, each from the same weights: of ViCC the single stage that goes on for as many steps as the cross stage
+has, and the cross stage's ablations. `views-apart` is CoCon without cooperation and synchronisation. Each runs with
+several seeds, of network, order and augmentation; the store stays the same, so the spread says nothing of other videos.
 
 The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
 done again. An hour and a half on two cores with the synthetic set.
@@ -20,6 +20,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -28,7 +29,7 @@ from pipeline.views import VIEWS
 from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
-STEPS = {"rgb": 650, "flow": 470}
+STEPS = {"small": {"rgb": 650, "flow": 470}, "small-real": {"rgb": 300, "flow": 180}}
 METHODS = ("infonce", "coclr", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "cocon-four-views")
 OF_VICC: dict[str, dict[str, object]] = {
     "single-on": {"other": None},
@@ -58,13 +59,18 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/bench/methods"), help="recipes, runs and comparison")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipe", choices=list(STEPS), default="small", help="the folder of the methods' recipes")
+    parser.add_argument(
+        "--only", nargs="+", metavar="STAGE", help="of a recipe, and what these begin from; default: all"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all steps, for smaller stores")
     arguments = parser.parse_args()
     store = arguments.store or make_store(arguments.out)
     runs = []
     for method in arguments.methods:
-        recipe = write(at_equal_budget(method, arguments.scale), arguments.out / "recipes" / f"{method}.yaml")
+        made = at_equal_budget(method, arguments.scale, arguments.recipe, arguments.only)
+        recipe = write(made, arguments.out / "recipes" / f"{method}.yaml")
         for seed in arguments.seeds:
             run = arguments.out / f"{method}-{seed}"
             command(
@@ -75,22 +81,22 @@ def main() -> None:
     command("eval", "compare", runs=f"[{','.join(map(str, runs))}]", out=arguments.out / "comparison.html")
 
 
-def at_equal_budget(method: str, scale: float) -> Recipe:
-    """The small recipe with the budget's steps; with CoCLR the coin is judged too, with ViCC the other stream and how
+def at_equal_budget(method: str, scale: float, folder: str = "small", only: Sequence[str] | None = None) -> Recipe:
+    """The recipe with the budget's steps; with CoCLR the coin is judged too, with ViCC the other stream and how
     it is used, with GOCA its prior and prototypes, with SLIC its clusters and views."""
     method, _, views = method.partition("-")
-    recipe = recipes.load(recipes.find("small" + f"-{views}" * bool(views), method))
+    recipe, steps = recipes.load(recipes.find(folder + f"-{views}" * bool(views), method)), STEPS[folder]
     listed = list(recipe.stages)
     if method in ("infonce", "cmc", "goca", "slic", "dpc", "cocon"):
         listed = [
-            stage.changed(steps=STEPS.get(getattr(stage.settings, "stream", ""), max(STEPS.values())))
+            stage.changed(steps=steps.get(getattr(stage.settings, "stream", ""), max(steps.values())))
             for stage in listed
         ]
     else:
         spent = {
-            stream: sum(s.steps for s in listed if getattr(s.settings, "stream", "") == stream) for stream in STEPS
+            stream: sum(s.steps for s in listed if getattr(s.settings, "stream", "") == stream) for stream in steps
         }
-        assert spent == STEPS, f"{spent}: the small recipe of {method} has another budget"
+        assert spent == steps, f"{spent}: the recipe of {method} in {folder} has another budget"
     if method == "coclr":
         (place,) = [place for place, stage in enumerate(listed) if stage.name == "coclr-rgb"]
         # Before the stage itself, so that both streams together are those of the recipe.
@@ -116,6 +122,11 @@ def at_equal_budget(method: str, scale: float) -> Recipe:
             for name, (settings, sampling) in OF_SLIC.items()
         ]
         listed = [*others, flow, rgb]
+    if only:
+        needed = set(only)
+        for stage in reversed(listed):
+            needed |= set(stage.start.values()) if stage.name in needed else set()
+        listed = [stage for stage in listed if stage.name in needed]
     scaled = [stage.changed(steps=round(scale * stage.steps)) for stage in listed]
     return recipe.changed(stages=scaled)
 
