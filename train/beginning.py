@@ -60,8 +60,8 @@ def weights(network: NetworkSettings, channels: int) -> int:
 def _device_in_words(recipe: Recipe, hardware: Hardware) -> str:
     found = device(hardware, recipe.precision_of(recipe.stages[0]), recipe.sync_batchnorm)
     if found.type == "cuda":
-        return f"{hardware.devices} x {torch.cuda.get_device_name(found)}"
-    several = f"{hardware.devices} processes of " if hardware.devices > 1 else ""
+        return f"{hardware.ranks} x {torch.cuda.get_device_name(found)}"
+    several = f"{hardware.ranks} processes of " if hardware.ranks > 1 else ""
     return f"the CPU, {several}{counted(torch.get_num_threads(), 'thread')}"
 
 

@@ -216,7 +216,7 @@ def _classify(
 
 
 def _run(recipe: Recipe, store: VideoStore, run: Path, work: _Work) -> int:
-    loaded = fitted(recipe.of_classes(store.classes), store, work.hardware.devices)
+    loaded = fitted(recipe.of_classes(store.classes), store, work.hardware.ranks)
     training_set = _checked(loaded, store, work)
     with stages.only_trainer(run, loaded):
         beginning.tell_of(loaded, store, training_set, run)

@@ -113,7 +113,7 @@ def of_held_out(recipe: Recipe, training_set: TrainingSet) -> tuple[Recipe, Trai
     return recipe.changed(order=OrderSettings(), accumulate=1), training_set.of_held_out()
 
 
-def fitted(recipe: Recipe, store: VideoStore, devices: int = 1) -> Recipe:
+def fitted(recipe: Recipe, store: VideoStore, ranks: int = 1) -> Recipe:
     """The recipe with batches that its training sets fill, where it allows that by `fit_batch`; which is told.
 
     A batch becomes the largest one that the videos fill `accumulate` times, that methods take and devices can share.
@@ -125,7 +125,7 @@ def fitted(recipe: Recipe, store: VideoStore, devices: int = 1) -> Recipe:
     largest = max(recipe.batch_of(stage) for stage in recipe.stages)
     if largest <= room:
         return recipe
-    for batch in range(room - room % devices, 0, -devices):
+    for batch in range(room - room % ranks, 0, -ranks):
         try:
             stages = [stage.changed(batch=min(stage.batch, batch)) for stage in recipe.stages]
             smaller = recipe.of_stages(stages, batch=min(recipe.batch, batch))

@@ -39,7 +39,7 @@ from train.callbacks.waiting import Waiting
 from train.callbacks.watching import Watching
 from train.checkpoints import METADATA
 from train.console import LEADER, tell
-from train.hardware import Hardware, convolutions, device
+from train.hardware import Hardware, convolutions, device, started_by
 from train.hardware.precision import tf32
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
@@ -81,12 +81,12 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
         sizes.check(recipe, stage)
         _convolutions_are_right(recipe, stage, hardware)
         training_set = training_set_of(recipe, stage, store)
-        loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.devices)
+        loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.ranks)
         loader.close()
         _check_last_batch(stage, loader.order.last)
         if stage.settings.optimiser.schedule == "plateau":
             once, held_out = of_held_out(recipe, training_set)
-            make_loader(once, stage, store, held_out, hardware, world_size=hardware.devices).close()
+            make_loader(once, stage, store, held_out, hardware, world_size=hardware.ranks).close()
 
 
 def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:
@@ -118,12 +118,14 @@ def only_trainer(run: Path, recipe: Recipe) -> Iterator[None]:
             remedy="wait for it, or stop it, or give another RUN=; to evaluate meanwhile does no harm",
         )
 
+    if not LEADER:  # it writes nothing, and would see the folder while the leader of its group fills it
+        yield
+        return
     check_folder(run, recipe)
     with contextlib.ExitStack() as stack:
-        if LEADER:  # the others of its group are started by it
-            with storage.writing("the run", run):
-                storage.make_folder(run)
-                stack.enter_context(exclusive.held(run / LOCK, taken))
+        with storage.writing("the run", run):
+            storage.make_folder(run)
+            stack.enter_context(exclusive.held(run / LOCK, taken))
         prepare(run, recipe)
         yield
 
@@ -331,6 +333,7 @@ def _trainer(
     return Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
+        num_nodes=hardware.nodes,
         precision=precision,
         max_epochs=-1,
         max_steps=steps,
@@ -340,7 +343,7 @@ def _trainer(
         logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
         callbacks=callbacks,
         profiler=ranges,
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(), *started_by(hardware)],
         log_every_n_steps=recipe.log_every,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -29,7 +29,7 @@ from pipeline.views import VIEWS
 from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
-STEPS = {"small": {"rgb": 650, "flow": 470}, "small-real": {"rgb": 300, "flow": 180}}
+STEPS = {"small": {"rgb": 650, "flow": 470}, "small-real": {"rgb": 300, "flow": 120}}
 METHODS = ("infonce", "coclr", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "cocon-four-views")
 OF_VICC: dict[str, dict[str, object]] = {
     "single-on": {"other": None},

@@ -245,6 +245,7 @@ def test_a_missing_dask_jobqueue_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "pip install 'costream[slurm]'" in refused.value.remedy
 
 
+@pytest.mark.slow
 def test_jobs_of_slurm_write_the_same_store(
     run: Run, synthetic_videos: Path, synthetic_store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

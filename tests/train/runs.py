@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from pipeline.store import VideoStore
 from train import checkpoints, recipe, stages
 from train.backbones import BACKBONES, Backbone
+from train.console import LEADER
 from train.hardware import Hardware
 from train.methods.cmc import CMC
 from train.methods.coclr import CoCLR
@@ -208,8 +209,8 @@ def main() -> int:
     BACKBONES.entries["plain"] = f"{__name__}:Plain"
     name, _, step = os.environ[EVENT].partition(":")
     event = {"term": signalled, "kill": killed_while_saving}[name]
-    # Lightning starts the followers of a leader by the same command.
-    with event(int(step)) if os.environ.get("LOCAL_RANK", "0") == "0" else nullcontext():
+    # The followers of a leader are started by the same command.
+    with event(int(step)) if LEADER else nullcontext():
         return console.main(COMMANDS, "", "train")
 
 

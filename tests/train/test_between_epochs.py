@@ -157,6 +157,7 @@ def test_too_few_held_out_videos_are_refused(store: VideoStore, tmp_path: Path) 
         runs.run(loaded, store, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(store: VideoStore, tmp_path: Path) -> None:
     """Groups of rank 0 are everybody's; the held-out loss is that of all."""
     optimiser = SETTINGS["optimiser"] | {"schedule": "plateau", "patience": 0}  # type: ignore[operator]

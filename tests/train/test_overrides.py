@@ -140,7 +140,7 @@ def test_a_batch_that_a_small_set_does_not_fill_is_reduced(tmp_path: Path, capsy
     assert (found.batch, [found.batch_of(stage) for stage in found.stages]) == (6, [6, 6])  # of which 96 is a multiple
     assert "a batch of 32 is more than the 7 training videos: batch 6 (fit_batch)" in capsys.readouterr().err
     assert fitted(found, small) == found
-    assert fitted(given, small, devices=4).batch == 4
+    assert fitted(given, small, ranks=4).batch == 4
     assert "fit_batch" not in found.as_dict()
     unchanged = runs.load(tmp_path / "b.yaml", queued, batch=32)
     assert fitted(unchanged, small) is unchanged

@@ -73,7 +73,9 @@ def test_there_are_recipes_of_every_method() -> None:
         }
 
 
-@pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name.startswith("small")], ids=named)
+@pytest.mark.parametrize(
+    "path", [path for path in SHIPPED if path.parent.name in ("small", "small-four-views")], ids=named
+)
 def test_small_recipes_suit_the_synthetic_set(path: Path) -> None:
     loaded, flows = load(path), inspect.signature(generate).parameters["frames"].default - 1
     assert all(loaded.sampling_of(stage).least(loaded.clips) <= flows for stage in loaded.stages)

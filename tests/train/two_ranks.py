@@ -30,14 +30,19 @@ from train.methods.method import Method
 FIRST_PORT, PORTS = 20_000, 10_000  # below those that Linux hands out: nobody else gets one of these by chance
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+def free_port() -> int:
+    """Of this machine."""
+
+    def free(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    return next(filter(free, itertools.count(FIRST_PORT + os.getpid() % PORTS)))
 
 
 def lightning() -> dict[str, str]:
     """What Lightning asks of the environment of two processes that it did not start itself."""
-    port = next(filter(_free, itertools.count(FIRST_PORT + os.getpid() % PORTS)))
+    port = free_port()
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return address | {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pipeline.arguments import Cores, Name
@@ -30,7 +31,8 @@ class Hardware:
         reader: Executor of clip plans: opencv, dali or auto (opencv; with a CUDA device the faster one).
         threads: Of the reader.
         accelerator: cpu, gpu or auto.
-        devices: How many.
+        devices: How many, of each node.
+        nodes: Machines that train together, on each of which torchrun or SLURM starts a process for each device.
         compile: Compile the networks (torch.compile): faster steps after a first one that takes minutes.
     """
 
@@ -38,20 +40,32 @@ class Hardware:
     threads: Cores = field(default_factory=reading_threads)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Cores = 1
+    nodes: Cores = 1
     compile: bool = False
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.nodes * self.devices
 
 
 def device(hardware: Hardware, precision: str, sync_batchnorm: bool) -> torch.device:
     """What this process trains on. Raises UsageError for devices that are missing, or cannot do what a recipe asks."""
     check_number("hardware.threads", hardware.threads, whole=True, least=1)
     check_number("hardware.devices", hardware.devices, whole=True, least=1)
+    check_number("hardware.nodes", hardware.nodes, whole=True, least=1)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             trainer = Trainer(
-                accelerator=hardware.accelerator, devices=hardware.devices, logger=False, enable_checkpointing=False
+                accelerator=hardware.accelerator,
+                devices=hardware.devices,
+                num_nodes=hardware.nodes,
+                plugins=started_by(hardware),  # type: ignore[arg-type]
+                logger=False,
+                enable_checkpointing=False,
             )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ValueError, RuntimeError) as error:  # the latter two of an environment
         raise UsageError(str(error), where="hardware", remedy="other --hardware options, or none") from error
     found = trainer.strategy.root_device
     if found.type != "cpu":
@@ -60,10 +74,28 @@ def device(hardware: Hardware, precision: str, sync_batchnorm: bool) -> torch.de
         raise UsageError(
             "a CPU does not train in precision 16-mixed", where="precision", remedy="32-true or bf16-mixed"
         )
-    if sync_batchnorm and hardware.devices > 1:
+    if sync_batchnorm and hardware.ranks > 1:
         raise UsageError(
-            f"torch's synchronised batch norm works on GPUs only, these are {hardware.devices} CPU processes",
+            f"torch's synchronised batch norm works on GPUs only, these are {hardware.ranks} CPU processes",
             where="sync_batchnorm",
             remedy="--hardware.devices 1, GPUs, or sync_batchnorm: false in the recipe",
         )
     return found
+
+
+def started_by(hardware: Hardware) -> list[ClusterEnvironment]:
+    """What started this process beside others, for Lightning, where it needs to be told. Raises UsageError.
+
+    A job of SLURM is not put into its queue again by Lightning, which would write a checkpoint of its own then: the
+    same command goes on with ours.
+    """
+    if SLURMEnvironment.detect():
+        return [SLURMEnvironment(auto_requeue=False)]
+    if hardware.nodes > 1 and not TorchElasticEnvironment.detect():
+        raise UsageError(
+            f"a training on {hardware.nodes} nodes is begun on each of them, by torchrun or by SLURM's srun",
+            where="hardware.nodes",
+            remedy=f"torchrun --nnodes {hardware.nodes} --nproc_per_node {hardware.devices} --node_rank 0 (1, ...)"
+            " --master_addr HOST --master_port PORT -m -- train, and what followed `python -m train`",
+        )
+    return []
