@@ -288,29 +288,6 @@ def test_frames_that_do_not_decode_fail_by_name(name: str, tmp_path: Path, on_cp
     executor.close()
 
 
-@pytest.mark.remedy("read with the executor opencv, or use a smaller batch if device memory ran out")
-def test_a_batch_that_dali_alone_fails_on_is_read_by_opencv_or_in_parts(
-    tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = write_store(tmp_path / "store", {"a": (4, 30, 40), "b": (4, 30, 40)})
-    both = [clip_plan(v, range(4)) for v in store.videos]
-    small, usual = reader.create("dali", store, threads=1), DaliExecutor._images
-
-    def images(self: DaliExecutor, view: str, planes: Any, streams: Any) -> Any:
-        if len(streams) > 4:
-            raise RuntimeError("out of memory")
-        return usual(self, view, planes, streams)
-
-    monkeypatch.setattr(DaliExecutor, "_images", images)
-    with pytest.raises(Refusal, match="(?s)although each frame decodes: out of memory.*a, b"):
-        small.run("rgb", both, SIZE)
-    other = reader.create("opencv", store, threads=1)
-    parts = torch.cat([small.run("rgb", [one], SIZE) for one in both])
-    np.testing.assert_allclose(parts.int().numpy(), other.run("rgb", both, SIZE).int().numpy(), atol=MOST)
-    for executor in (small, other):
-        executor.close()
-
-
 @pytest.mark.parametrize("name", ["opencv", "dali"])
 def test_frames_of_another_size_fail_by_name(name: str, tmp_path: Path, on_cpu: None) -> None:
     store = write_store(tmp_path / "store", {"good": (4, 60, 80), "bad one": (4, 30, 40)})

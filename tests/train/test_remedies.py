@@ -19,8 +19,10 @@ from tests import remedies
 from tests.remedies import helps
 from tests.train import runs
 from tests.train.runs import IN_BATCH
+from tests.train.stores import write_store
+from tests.train.test_reader import MOST, SIZE, clip_plan
 from train import published as files
-from train import recipe
+from train import reader, recipe
 from train.clips.spec import ClipSpec
 from train.clustering.agreement import cluster_scores
 from train.hardware import Hardware, device
@@ -28,6 +30,7 @@ from train.networks.settings import NetworkSettings
 from train.optim import OptimiserSettings
 from train.published import import_published
 from train.published.networks import refuse_without
+from train.reader.dali import DaliExecutor
 from train.settings import read
 
 CLIPS = ClipSpec(length=4, stride=1, size=(16, 16))
@@ -125,3 +128,26 @@ def helps_to_be_told_apart(state: dict[str, torch.Tensor]) -> None:
     """It is a state dict, though of none of the layouts."""
     with pytest.raises(Refusal, match="the layout of the checkpoint cannot be told"):
         import_published(state)
+
+
+@pytest.mark.remedy("read with the executor opencv, or use a smaller batch if device memory ran out")
+def test_a_batch_that_dali_alone_fails_on_is_read_by_opencv_or_in_parts(
+    tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_store(tmp_path / "store", {"a": (4, 30, 40), "b": (4, 30, 40)})
+    both = [clip_plan(v, range(4)) for v in store.videos]
+    small, usual = reader.create("dali", store, threads=1), DaliExecutor._images
+
+    def images(self: DaliExecutor, view: str, planes: Any, streams: Any) -> Any:
+        if len(streams) > 4:
+            raise RuntimeError("out of memory")
+        return usual(self, view, planes, streams)
+
+    monkeypatch.setattr(DaliExecutor, "_images", images)
+    with pytest.raises(Refusal, match="(?s)although each frame decodes: out of memory.*a, b"):
+        small.run("rgb", both, SIZE)
+    other = reader.create("opencv", store, threads=1)
+    parts = torch.cat([small.run("rgb", [one], SIZE) for one in both])
+    np.testing.assert_allclose(parts.int().numpy(), other.run("rgb", both, SIZE).int().numpy(), atol=MOST)
+    for executor in (small, other):
+        executor.close()
