@@ -59,7 +59,7 @@ def recipe(run: Path) -> dict[str, Any]:
         raise Refusal(
             "there is no run here" if run.is_dir() else "there is no such folder",
             where=str(path),
-            remedy="train first: make pretrain METHOD=infonce STORE=... RUN=...; or give the RUN= that it wrote",
+            remedy="give the RUN= that `make pretrain` wrote",
         )
     return read_recipe(path)
 
@@ -85,7 +85,7 @@ def stages(run: Path) -> list[Stage]:
         raise Refusal(
             "this run has no checkpoint yet",
             where=f"{run}/{{{','.join(names)}}}/checkpoints/last.ckpt",
-            remedy="let the training reach its first checkpoint: make pretrain with the same RUN= goes on",
+            remedy="make pretrain with the same RUN= goes on to it",
         )
     return found
 

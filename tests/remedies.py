@@ -20,7 +20,7 @@ from pipeline.errors import Refusal
 
 TOP = Path(__file__).resolve().parents[1]
 PARAMETER = "remedy"
-NAMES = {PARAMETER, "REMEDY", "REMOVE", "REPLACE"}
+NAMES = {PARAMETER, "REMEDY", "REMOVE", "REPLACE", "FETCH"}
 POSITIONS = {"cannot_be": 1, "Wrong": 1, "_refusal": 2}  # of functions that take a remedy without naming it
 VERBS = (
     "add|ask|choose|compare|compute|continue|copy|correct|delete|download|end|evaluate|export|extract|give|import"
@@ -56,7 +56,10 @@ def texts(tree: ast.Module) -> Iterator[ast.expr]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if node.body and isinstance(node.body[0], ast.Expr)
     }
-    inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    inside = {
+        id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node
+    }
+    inside |= {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "where"}
     for node in nodes:
         if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in docstrings | inside:
             text = written(node)

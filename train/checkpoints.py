@@ -30,6 +30,8 @@ FACTS = ("method", "stage", "streams", "seed", "step", "finished", "versions", "
 # What Lightning needs to go on, and takes for granted.
 TO_CONTINUE = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
 OPTIMISED = "optimised"  # among our facts: `kept_by` of the optimisers
+FETCH = "train it, or download it, first"
+REPLACE = "put a copy, such as step-N.ckpt of its folder, in its place, or delete it: the stage then begins anew"
 PARTS = {"head": "projection head"}  # what people call parts that they may know by another name
 
 
@@ -90,7 +92,7 @@ class Content(Facts):
 
 def read(path: Path) -> dict[str, Any]:
     """The whole checkpoint, on the CPU; files that would run code are refused. Raises Refusal."""
-    checkpoint = files.load(path, remedy="run `make pretrain` first")
+    checkpoint = files.load(path, remedy=FETCH)
     if not isinstance(checkpoint, dict) or METADATA not in checkpoint:
         raise Refusal(
             "this is not a checkpoint of costream", where=str(path), remedy="give RUN/<stage>/checkpoints/last.ckpt"
@@ -134,8 +136,7 @@ def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
         raise Refusal(
             f"the checkpoint says what cannot be: {error}",
             where=str(path),
-            remedy="put another one, such as step-N.ckpt of its folder, in its place,"
-            " or delete it and train the stage anew",
+            remedy=REPLACE,
         ) from error
 
 
@@ -144,8 +145,7 @@ def _refuse_incomplete(lacks: Sequence[str], path: Path) -> None:
         raise Refusal(
             f"the checkpoint lacks {named(lacks, most=8)}",
             where=str(path),
-            remedy="put another one, such as step-N.ckpt of its folder, in its place,"
-            " or delete it and train the stage anew",
+            remedy=REPLACE,
         )
 
 
@@ -215,7 +215,7 @@ def lineage(path: Path) -> dict[str, str]:
 
 def _facts_of_start(path: Path) -> dict[str, Any]:
     """Of a checkpoint of ours; of another file none."""
-    loaded = files.load(path, remedy="train it, or download it, first")
+    loaded = files.load(path, remedy=FETCH)
     if not isinstance(loaded, dict) or METADATA not in loaded:
         return {}
     _check_content(loaded, path)
@@ -230,7 +230,7 @@ def networks_of(path: Path) -> dict[str, NetworkSettings]:
 
 
 def _trained_parts(path: Path, stream: str) -> tuple[NetworkSettings, dict[str, dict[str, torch.Tensor]]]:
-    loaded = files.load(path, remedy="train it, or download it, first")
+    loaded = files.load(path, remedy=FETCH)
     if isinstance(loaded, dict) and METADATA in loaded:
         _check_content(loaded, path)
         method = _with_weights(loaded, path)
@@ -255,7 +255,7 @@ def _trained_parts(path: Path, stream: str) -> tuple[NetworkSettings, dict[str, 
 def start_from(parts: Mapping[str, torch.nn.Module], weights: dict[str, dict[str, torch.Tensor]], where: str) -> None:
     """Let parts begin with what `starting_weights` gives; others keep their weights. Raises Refusal."""
     begun = torch.nn.ModuleDict({part: parts[part] for part in weights})
-    load_strictly(begun, flat(weights), where)
+    load_strictly(begun, flat(weights), where, remedy="let the recipe have the file's backbone and backbone_settings")
 
 
 def flat(weights: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -278,7 +278,7 @@ def network_digest(network: Network, layer: str) -> str:
     return hashlib.sha256((json.dumps(settings, sort_keys=True) + digest_of(weights)).encode()).hexdigest()
 
 
-def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str, remedy: str = REPLACE) -> None:
     """Load all of `state` into all of `module`. Raises Refusal and leaves the module as it was if any key differs."""
     own = module.state_dict()
     problems = [f"missing {name}" for name in own if name not in state]
@@ -292,7 +292,7 @@ def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], where
         raise Refusal(
             f"the checkpoint is of another network:{spelled_out(problems, most=8)}",
             where=where,
-            remedy="use the recipe that made it; nothing was loaded",
+            remedy=remedy,
         )
     module.load_state_dict(state)
 

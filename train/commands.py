@@ -188,7 +188,9 @@ class _Work:
     def __init__(self, hardware: Hardware, devices: int, time_limit: str | None, profile: int, use_all: bool) -> None:
         if devices and hardware.devices not in (1, devices):
             raise UsageError(
-                f"--devices {devices} and --hardware.devices {hardware.devices}", where="devices", remedy="give one"
+                f"--devices {devices} and --hardware.devices {hardware.devices}",
+                where="devices",
+                remedy="give one of the two",
             )
         self.hardware = dataclasses.replace(hardware, devices=devices or hardware.devices)
         self.deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf

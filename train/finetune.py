@@ -74,14 +74,16 @@ def _stream(stage: StageSettings) -> str:
 def _networks(run: Path) -> dict[str, tuple[Path, NetworkSettings]]:
     """Stream -> the last checkpoint that has a network of it, and what that is made with."""
     if not (run / stages.RECIPE).is_file():
-        raise Refusal("there is no run here", where=str(run), remedy="give the folder that `make pretrain` wrote")
+        raise Refusal("there is no run here", where=str(run), remedy="give the RUN= that `make pretrain` wrote")
     listed = stages.read_recipe(run / stages.RECIPE).get("stages", [])
     found: dict[str, tuple[Path, NetworkSettings]] = {}
     for path in (stages.checkpoint_path(run, stage["name"]) for stage in listed):
         if path.is_file():
             found |= {stream: (path, network) for stream, network in checkpoints.networks_of(path).items()}
     if not found:
-        raise Refusal("the run has no checkpoint yet", where=str(run), remedy="let its training go on: make pretrain")
+        raise Refusal(
+            "the run has no checkpoint yet", where=str(run), remedy="make pretrain with the same RUN= goes on to it"
+        )
     return found
 
 
@@ -97,7 +99,7 @@ def _begun(stage: StageSettings, given: tuple[Path, NetworkSettings], recipe: Re
         raise Refusal(
             f"the recipe's network is not the run's: {other}",
             where=f"{run}, stage {stage.name}",
-            remedy="another recipe",
+            remedy="leave it out of the recipe, and it is the run's",
         )
     seen = checkpoints.metadata(path)["clips"]
     if differing := [name for name, value in recipe.clips.as_dict().items() if seen.get(name) != value]:

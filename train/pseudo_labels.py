@@ -26,7 +26,7 @@ from train.clustering.finch import finch
 from train.clustering.kmeans import kmeans
 from train.embedding import OneClipEach, rows_of
 from train.networks.network import Network
-from train.training_set import TrainingSet
+from train.training_set import LABELS, TrainingSet
 
 FOLDER = "clusters"  # in a stage's folder: one file for each clustering
 Clustering = Callable[[Tensor, int, int], np.ndarray]  # rows (N, D), how many clusters (0: its own choice), seed
@@ -117,6 +117,6 @@ def _classes(classes: np.ndarray, where: str) -> np.ndarray:
         raise Refusal(
             f"{(classes < 0).sum()} of {len(classes)} training videos have no class, which `clusters: labels` takes",
             where=where,
-            remedy="another clustering in the recipe, or a manifest with labels (`python -m pipeline annotate`)",
+            remedy=f"another clustering in the recipe, or {LABELS}",
         )
     return classes

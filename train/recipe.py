@@ -307,7 +307,7 @@ def find(recipe: str, method: str) -> Path:
             raise UsageError(
                 f'unknown {kind} "{method}"',
                 where=str(FOLDER / recipe),
-                remedy=f"RECIPE={' or '.join(elsewhere)} has it",
+                remedy=f"RECIPE={' or '.join(elsewhere)} has a file of it",
             )
         refuse_unknown(kind, method, methods_of(recipe), where=str(FOLDER / recipe))
     return path

@@ -18,6 +18,7 @@ from train.sampling.columns import Column
 from train.sampling.groups import Groups
 
 SHOWN = 5  # videos that a message names
+LABELS = "write labels of a manifest beside the videos: make annotate STORE= MANIFEST="
 HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users of the same seed
 
 
@@ -142,8 +143,7 @@ class TrainingSet:
             raise Refusal(
                 f"{unlabelled.size} videos have no class to balance by, the first of them is {first!r}",
                 where=self.where,
-                remedy="order.balanced: false in the recipe,"
-                " or a manifest with labels (`--overwrite true` stores them)",
+                remedy=f"order.balanced: false in the recipe, or {LABELS}",
             )
         return Order(settings, len(self), batch, seed, accumulate, labels)
 
@@ -173,7 +173,7 @@ class TrainingSet:
             raise Refusal(
                 f"none of {len(videos)} videos has a class to learn",
                 where=self.where,
-                remedy="write labels beside the videos: `make annotate STORE= MANIFEST=`",
+                remedy=LABELS,
             )
         return unlabelled
 
@@ -182,7 +182,7 @@ class TrainingSet:
             raise Refusal(
                 f"all {len(short)} videos are dropped: they have fewer than the {self.least} frames that a clip needs",
                 where=self.where,
-                remedy="shorter clips or a smaller stride in the recipe, or another choice for sampling.short",
+                remedy="shorter clips or a smaller stride in the recipe",
             )
 
 

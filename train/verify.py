@@ -11,10 +11,9 @@ from pipeline.errors import Refusal
 from pipeline.storage import sealed
 from train import checkpoints, provenance, stages
 from train.callbacks.metrics import read_lines
-from train.checkpoints import METADATA
+from train.checkpoints import METADATA, REPLACE
 
 REMOVE = "delete it and evaluate again: make evaluate RUN= STORE="
-REPLACE = "put a copy, such as step-N.ckpt of its folder, in its place, or delete it: the stage then begins anew"
 
 
 def verify(run: Path) -> Iterator[Refusal | None]:

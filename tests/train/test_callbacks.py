@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -137,6 +138,12 @@ def reading(on_cpu: bool = True, stored: int = 128, needed: int = 112) -> ClipLo
     )
 
 
+@pytest.mark.remedy(
+    "--hardware.threads ",
+    "smaller stored frames: their short side is ",
+    "--hardware.reader dali decodes on the GPU",
+    told=True,
+)
 @pytest.mark.parametrize(
     ("loader", "threads", "devices", "busy", "gpu", "said", "unsaid"),
     [
@@ -174,6 +181,14 @@ def test_warning_says_what_to_change(
     assert f"{threads} threads, {8 // devices} cores a device" in text
     assert all(part in text for part in said), text
     assert not any(part in text for part in unsaid), text
+    if asked := re.search(r"--hardware.threads (\d+)", text):
+        threads = int(asked[1])
+    if asked := re.search(r"--rgb.short_side (\d+)", text):
+        loader = reading(stored=int(asked[1]))
+    if "--hardware.reader dali" in text:
+        loader = reading(on_cpu=False)
+    again = advice(loader, threads, devices, 0.431, busy)
+    assert not any(option in again for option in ("--hardware.threads", "--rgb.short_side", "--hardware.reader"))
 
 
 def test_warning_names_other_programs_and_says_nothing_of_what_it_does_not_know(

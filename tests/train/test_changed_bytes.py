@@ -15,6 +15,8 @@ import torch
 from pipeline.errors import Refusal
 from pipeline.storage import sealed
 from pipeline.store import VideoStore
+from tests import remedies
+from tests.remedies import helps
 from tests.train import runs
 from tests.train.runs import IN_BATCH, last, stop
 from train import checkpoints, file_commands, stages
@@ -55,7 +57,9 @@ def flipped(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
-def test_a_run_as_it_was_written_is_whole(whole: Path, run: Path) -> None:
+@pytest.mark.remedy("give the RUN= that `make pretrain` wrote")
+def test_a_run_as_it_was_written_is_whole(whole: Path, run: Path, tmp_path: Path) -> None:
+    helps(problems, lambda folder: problems(run), tmp_path)
     assert not problems(run) and not problems(whole)
     assert file_commands.verify(run) == 0
     shutil.rmtree(run)
@@ -95,6 +99,7 @@ def test_sealed_files_are_read_by_torch_alone(tmp_path: Path) -> None:
         assert torch.load(tmp_path / "a.pt", weights_only=True, mmap=mapped)["weight"].tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.remedy("put a copy, such as step-N.ckpt of its folder, in its place, or delete it: ")
 def test_another_checkpoint_in_its_place_or_none_goes_on(
     begun: tuple[Recipe, Path], whole: Path, run: Path, store: VideoStore
 ) -> None:
@@ -106,9 +111,51 @@ def test_another_checkpoint_in_its_place_or_none_goes_on(
     shutil.copy(path.with_name("step-2.ckpt"), path)
     runs.run(begun[0], store, run)
     runs.assert_same_runs(whole, run, "pixels")
+    content = runs.content(run, "pixels")
+    content[METADATA].pop("recipe_hash")
+    checkpoints.write(content, path)
+    with pytest.raises(Refusal, match="lacks recipe_hash"):
+        runs.run(begun[0], store, run)
     path.unlink()
     runs.run(begun[0], store, run)
     runs.assert_same_runs(whole, run, "pixels")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        remedies.case(
+            "train it, or download it, first",
+            lambda run: (checkpoints.read(run / "none.ckpt"), checkpoints.lineage(run / "none.ckpt")),
+            lambda run: (checkpoints.read(last(run)), checkpoints.lineage(last(run))),
+        ),
+        remedies.case(
+            "give RUN/<stage>/checkpoints/last.ckpt",
+            lambda run: checkpoints.read(saved(run / "a.pt")),
+            lambda run: checkpoints.read(run / "pixels" / "checkpoints" / "last.ckpt"),
+        ),
+        remedies.case(
+            "let the recipe have the file's backbone and backbone_settings",
+            lambda run: started(last(run), width=0.5),
+            lambda run: started(last(run), width=0.25),
+        ),
+    ],
+)
+def test_a_checkpoint_is_given(run: Path, wrong: Callable, right: Callable) -> None:
+    helps(wrong, right, run)
+
+
+def started(path: Path, width: float) -> None:
+    settings = IN_BATCH["settings"] | {"backbone_settings": {"width": width}}  # type: ignore[operator]
+    method = checkpoints.create("infonce", settings, {"rgb": 3}, seed=3)
+    weights = checkpoints.starting_weights(path, method.settings.starts["query"])
+    for parts in method.starting["query"]:
+        checkpoints.start_from(parts, weights, "here")
+
+
+def saved(path: Path) -> Path:
+    torch.save({"weight": torch.zeros(1)}, path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -188,6 +235,19 @@ def test_a_damaged_log_is_mended(
     expected = [line for line in runs.lines(whole, "pixels") if line["step"] in (*kept, 5, 6, 7, 8)]
     assert runs.lines(run, "pixels") == expected
     assert read_lines(log)[1] == 0 and not problems(run)
+
+
+@pytest.mark.remedy("move away what lies in its place: the lines after the last checkpoint are written again")
+def test_what_lies_in_a_logs_place_is_moved_away(begun: tuple[Recipe, Path], run: Path, store: VideoStore) -> None:
+    log = run / "pixels" / "metrics.jsonl"
+    log.unlink()
+    log.mkdir()
+    helps(
+        lambda _: runs.run(begun[0], store, run),
+        lambda _: (log.rename(run / "away"), runs.run(begun[0], store, run)),
+        run,
+    )
+    assert [line["step"] for line in runs.lines(run, "pixels")] == [5, 6, 7, 8]
 
 
 def test_records_are_read_as_they_were_written_or_not_at_all() -> None:

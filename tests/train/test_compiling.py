@@ -15,6 +15,7 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import INFONCE, last, stop
 from train import checkpoints
+from train.hardware import Hardware
 from train.networks.compiling import compile_backbones
 
 COMPILED = dataclasses.replace(runs.HARDWARE, compile=True)
@@ -51,6 +52,15 @@ def test_compiled_run_continues_with_and_without(
     assert eager.keys() == whole.keys()
     torch.testing.assert_close(whole, eager, rtol=1e-3, atol=1e-4)
     checkpoints.load_method(last(tmp_path / "whole", STAGE))
+
+
+@pytest.mark.slow
+@pytest.mark.remedy("install a C++ compiler (g++) with Python's headers, or leave --hardware.compile out")
+def test_a_compiler_that_is_installed_compiles() -> None:
+    """Without the option nothing is compiled: as all other runs of these tests."""
+    assert not Hardware().compile
+    test_machine_that_cannot_compile_is_refused()
+    compile_backbones(nn.Identity(), torch.device("cpu"))
 
 
 def test_machine_that_cannot_compile_is_refused() -> None:

@@ -65,6 +65,11 @@ def no_numbers(clips: Tensor, weight: Tensor, *rest: Any) -> Tensor:
     return CONVOLVE(clips, weight, *rest) * float("nan")
 
 
+def in_full(*given: Any) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return CONVOLVE(*given)
+
+
 def plant(monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Tensor], also_without: bool) -> None:
     """Convolutions in half precision that are wrong with oneDNN, or whatever computes them; others are oneDNN-free."""
 
@@ -77,6 +82,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Tensor], also_wi
     monkeypatch.setattr(functional, "conv3d", convolve)
 
 
+@pytest.mark.remedy("precision: 32-true in the recipe, or another device")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -101,6 +107,10 @@ def test_wrong_convolutions_are_left_out_or_refused(
     assert "precision: 32-true in the recipe" in refusal.value.remedy
     assert torch.backends.mkldnn.enabled
     assert capsys.readouterr().err == ""
+    assert convolutions.right_as_they_are("32-true", CPU)
+    convolutions.right_as_they_are.cache_clear()
+    plant(monkeypatch, in_full, also_without=True)  # as on another device
+    assert convolutions.right_as_they_are("bf16-mixed", CPU)
 
 
 def test_full_precision_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +62,24 @@ def spoil_statistics(method: InfoNCE, values: dict[str, Tensor]) -> None:
     first.running_var = torch.full((first.num_features,), math.inf)
 
 
+def spoil_scale(method: InfoNCE, values: dict[str, Tensor]) -> None:
+    values["loss"].register_hook(lambda gradient: gradient * 1e18)
+
+
+def spoil_half(method: InfoNCE, values: dict[str, Tensor]) -> None:
+    if torch.is_autocast_enabled("cpu"):
+        spoil_loss(method, values)
+
+
+@pytest.fixture(scope="module")
+def whole(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A recipe, and the undisturbed run of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = runs.load(folder / "recipe.yaml", IN_BATCH, log_every=3, checkpoint_every=2)
+    runs.run(recipe, store, folder / "run")
+    return recipe, folder / "run"
+
+
 def diverged(recipe: Any, store: VideoStore, folder: Path) -> Diverged:
     with pytest.raises(Diverged) as ended:
         runs.run(recipe, store, folder)
@@ -78,9 +96,9 @@ def diverged(recipe: Any, store: VideoStore, folder: Path) -> Diverged:
     ],
 )
 def test_first_step_is_named_and_the_checkpoint_before_continues(
-    store: VideoStore, tmp_path: Path, spoil: Any, said: str
+    whole: tuple[Any, Path], store: VideoStore, tmp_path: Path, spoil: Any, said: str
 ) -> None:
-    recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, log_every=3, checkpoint_every=2)
+    recipe, undisturbed = whole
     with planted(spoil, step=5):
         ended = diverged(recipe, store, tmp_path / "run")
     # Step 6 has a line and a checkpoint: weights are looked at there for the first time.
@@ -92,8 +110,32 @@ def test_first_step_is_named_and_the_checkpoint_before_continues(
     assert checkpoints.metadata(last(tmp_path / "run"))["step"] == 4
     assert [path.name for path in last(tmp_path / "run").parent.iterdir()] == ["last.ckpt"]
     runs.run(recipe, store, tmp_path / "run")
-    runs.run(recipe, store, tmp_path / "whole")
-    runs.assert_same_runs(tmp_path / "whole", tmp_path / "run", "pixels")
+    runs.assert_same_runs(undisturbed, tmp_path / "run", "pixels")
+
+
+@pytest.mark.remedy("a recipe with a lower learning rate (optimiser.lr), clip_gradients, a larger temperature, or")
+@pytest.mark.parametrize(
+    ("settings", "spoil", "wrong", "right"),
+    [
+        ({}, None, {"optimiser": {"lr": 1e30}}, {"optimiser": {"lr": 1e-3}}),
+        ({"optimiser": {"name": "sgd", "lr": 1e3}}, spoil_scale, {}, {"clip_gradients": 1.0}),
+        ({}, None, {"temperature": 1e-300}, {"temperature": 0.1}),
+        ({}, spoil_half, {"precision": "bf16-mixed"}, {"precision": "32-true"}),
+    ],
+    ids=["lr", "clip_gradients", "temperature", "precision"],
+)
+def test_another_recipe_and_run_train(
+    store: VideoStore, tmp_path: Path, settings: dict[str, Any], spoil: Any, wrong: Any, right: Any
+) -> None:
+    def recipe(changes: dict[str, Any]) -> Any:
+        of_recipe = {name: changes[name] for name in ("clip_gradients", "precision") if name in changes}
+        given = {key: value for key, value in changes.items() if key not in of_recipe}
+        stage = IN_BATCH | {"steps": 2, "settings": IN_BATCH["settings"] | {"optimiser": {}} | settings | given}
+        return runs.load(tmp_path / "recipe.yaml", stage, **of_recipe)
+
+    with planted(spoil, step=1) if spoil else nullcontext():
+        diverged(recipe(wrong), store, tmp_path / "run")
+        runs.run(recipe(right), store, tmp_path / "another")
 
 
 def test_no_checkpoint_of_any_name_has_what_is_not_finite(store: VideoStore, tmp_path: Path) -> None:

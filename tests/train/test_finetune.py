@@ -15,10 +15,13 @@ import torch
 
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
+from tests import remedies
+from tests.remedies import helps
 from tests.train import layouts, runs
 from tests.train.runs import HARDWARE, IN_BATCH, INFONCE
 from tests.train.test_published import published_state
 from train import checkpoints, commands, file_commands, finetune, stages
+from train.methods.method import Start
 from train.recipe import FOLDER, Recipe
 
 SHORT = {"name": "rgb", "method": "classify", "steps": 2, "start": {"network": "<run>"}}
@@ -94,12 +97,18 @@ def test_what_only_pre_training_has_is_left_behind(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.remedy("give a file that has it, such as the pre-trained one that this was made from")
 def test_a_checkpoint_says_what_it_began_with(store: VideoStore, pretrained: Path, tmp_path: Path) -> None:
     loaded = begun(recipe(tmp_path), pretrained).of_classes(store.classes)
     runs.run(loaded, store, tmp_path / "run")
     facts = checkpoints.metadata(stages.checkpoint_path(tmp_path / "run", "rgb"))
     assert facts["begun"] == {"network": {"method": "infonce", "pretraining": store.root.name}}
     assert facts["data"] == store.root.name and facts["after"] == ["infonce"]
+    own, before = (stages.checkpoint_path(*of) for of in ((tmp_path / "run", "rgb"), (pretrained, "pixels")))
+    start = Start("rgb", checkpoints.networks_of(before)["rgb"], optional=())
+    helps(
+        lambda _: checkpoints.starting_weights(own, start), lambda _: checkpoints.starting_weights(before, start), own
+    )
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
     assert checkpoints.lineage(tmp_path / "other.pth") == {"method": "", "pretraining": ""}
 
@@ -117,17 +126,47 @@ def test_streams_that_the_run_does_not_have_are_left_out_and_told(
         begun(recipe(tmp_path, "flow"), run)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        remedies.case(
+            "--run runs/mine",
+            lambda folder: begun(recipe(folder), None),
+            lambda folder: begun(recipe(folder), Path("runs/mine")),
+        ),
+        remedies.case(
+            "leave --run out",
+            lambda folder: begun(recipe(folder, start=False, backbone="small"), Path("runs/mine")),
+            lambda folder: begun(recipe(folder, start=False, backbone="small"), None),
+        ),
+        remedies.case(
+            "leave it out of the recipe, and it is the run's",
+            lambda folder: begun(recipe(folder, backbone_settings={"width": 0.5}), Path("runs/mine")),
+            lambda folder: begun(recipe(folder), Path("runs/mine")),
+        ),
+        remedies.case(
+            "; give a recipe of one of them",
+            lambda folder: begun(recipe(folder, "pose"), Path("runs/mine")),
+            lambda folder: [begun(recipe(folder, stream), Path("runs/mine")) for stream in ("rgb", "flow")],
+        ),
+        remedies.case(
+            "give the RUN= that `make pretrain` wrote",
+            lambda folder: begun(recipe(folder), Path("runs")),
+            lambda folder: begun(recipe(folder), Path("runs/mine")),
+        ),
+    ],
+)
+def test_what_is_told_to_do_about_a_run_helps(
+    pretrained: Path, tmp_path: Path, wrong: Callable, right: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pretrained, "runs/mine")
+    helps(wrong, right, tmp_path)
+
+
 def test_what_cannot_be_meant_fails(pretrained: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="begins with a run, and none is given"):
-        begun(recipe(tmp_path), None)
-    with pytest.raises(UsageError, match="begins with random weights"):
-        begun(recipe(tmp_path, start=False, backbone="small"), pretrained)
     with pytest.raises(UsageError, match='unknown stream "flou"'):
         begun(recipe(tmp_path, "rgb", "flow"), pretrained, ["flou"])
-    with pytest.raises(Refusal, match=r"(?s)not the run's: backbone_settings|not the run's: width"):
-        begun(recipe(tmp_path, backbone_settings={"width": 0.5}), pretrained)
-    with pytest.raises(Refusal, match="no run here"):
-        begun(recipe(tmp_path), tmp_path / "none")
     with pytest.raises(UsageError, match='unknown method in recipe finetune "cocrl"'):
         finetune.find("finetune", "cocrl")
 
@@ -142,11 +181,23 @@ def test_other_clips_than_the_runs_are_told(pretrained: Path, tmp_path: Path, ca
     assert "stage rgb: other clips than the run was trained on, by size" in capsys.readouterr().err
 
 
+@pytest.mark.remedy("make pretrain with the same RUN= goes on to it", "--out runs/scratch")
 def test_the_commands_train_and_go_on(
-    store: VideoStore, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    store: VideoStore,
+    pretrained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = shutil.copytree(pretrained, tmp_path / "mine")
-    path = str(recipe(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run, path = tmp_path / "mine", str(recipe(tmp_path))
+    shutil.copytree(pretrained, run, ignore=shutil.ignore_patterns("*.ckpt"))
+    same = str(pretrained.with_name("recipe.yaml"))
+    helps(
+        lambda _: commands.finetune(str(store.root), run, path, hardware=HARDWARE),
+        lambda _: commands.pretrain("infonce", str(store.root), run, same, hardware=HARDWARE),
+        tmp_path,
+    )
     assert commands.finetune(str(store.root), run, path, hardware=HARDWARE) == 0
     assert "training on labels 'a tiny run' (stages: rgb) on 13 videos" in capsys.readouterr().err
     facts = checkpoints.metadata(tmp_path / "mine-finetune" / "rgb" / "checkpoints" / "last.ckpt")
@@ -158,9 +209,11 @@ def test_the_commands_train_and_go_on(
     assert checkpoints.metadata(tmp_path / "mine-probe" / "rgb" / "checkpoints" / "last.ckpt")["finished"]
     small = {"backbone": "small", "backbone_settings": {"width": 0.25}}
     scratch = str(recipe(tmp_path, start=False, **small))
-    assert commands.finetune(str(store.root), recipe=scratch, out=tmp_path / "scratch", hardware=HARDWARE) == 0
-    with pytest.raises(UsageError, match="no folder for the new run"):
-        commands.finetune(str(store.root), recipe=scratch, hardware=HARDWARE)
+    helps(
+        lambda _: commands.finetune(str(store.root), recipe=scratch, hardware=HARDWARE),
+        lambda _: commands.finetune(str(store.root), recipe=scratch, out=Path("runs/scratch"), hardware=HARDWARE),
+        tmp_path,
+    )
     with pytest.raises(UsageError, match="begins with a run, and none is given"):  # nothing is trained from nowhere
         commands.pretrain("classify", str(store.root), tmp_path / "new", str(recipe(tmp_path)), hardware=HARDWARE)
     assert not (tmp_path / "new").exists()

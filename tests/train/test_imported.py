@@ -154,6 +154,7 @@ def test_what_has_no_place_in_the_layout_is_refused(store: VideoStore, tmp_path:
     assert not (tmp_path / "out.pth").exists()
 
 
+@pytest.mark.remedy("export the bare backbone: leave out --layout")
 def test_a_network_whose_centring_the_layouts_do_not_know_is_refused(store: VideoStore, tmp_path: Path) -> None:
     centred = runs.IN_BATCH | {"steps": 1, "settings": runs.IN_BATCH["settings"] | {"temporal_centring": True}}
     runs.run(runs.load(tmp_path / "recipe.yaml", centred), store, tmp_path / "run")
@@ -264,6 +265,8 @@ def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.Captu
         assert runs.flatten(direct) == runs.flatten(imported) and list(direct) == ["backbone", "aggregation"]
 
 
+@pytest.mark.remedy("import each into a run of its own")
+@pytest.mark.remedy("--pretraining kinetics400 for a network that was trained there, and another --run", told=True)
 @pytest.mark.slow
 def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     goca, vicc, slic = (
@@ -284,6 +287,8 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     file_commands.export(path, tmp_path / "back.pth.tar", layout="goca")
     given, back = (torch.load(file, weights_only=True)["state_dict"] for file in (goca, tmp_path / "back.pth.tar"))
     assert given.keys() == back.keys() and all(torch.equal(given[name], back[name]) for name in given)
+    with pytest.raises(Refusal, match="clips of other kinds"):
+        file_commands.import_files(tmp_path / "none", flow=vicc, rgb=slic)
     file_commands.import_files(tmp_path / "one", flow=vicc)
     assert "left out" not in capsys.readouterr().err
     method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow"))

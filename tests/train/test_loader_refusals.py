@@ -146,7 +146,7 @@ def test_short_videos_are_dropped_when_asked_for(tmp_path: Path) -> None:
     assert [batch.index.tolist() for batch in loader] == [[0]]
     loader.close()
     with pytest.raises(
-        Refusal, match="(?s)all 2 videos are dropped.*fewer than the 10 frames that a clip needs.*sampling.short"
+        Refusal, match="(?s)all 2 videos are dropped.*fewer than the 10 frames that a clip needs.*smaller stride"
     ):
         make(mixed, clips=ClipSpec(length=5, stride=2, size=(16, 16)), sampling=Random(short="drop"), batch=1)
 

@@ -193,6 +193,7 @@ def test_files_on_the_resnet_of_the_code_are_read_and_written_back(infonce: dict
         )
 
 
+@pytest.mark.remedy("give the file as it was published; nothing was loaded")
 def test_unequal_copies_missing_and_misshapen_tensors_are_refused_by_their_names(infonce: dict[str, Tensor]) -> None:
     copy = "encoder_k.0.block4.2.branch0.0.bn.bias"
     with pytest.raises(Refusal, match=rf"(?s){copy} is not equal to encoder_k.0.Mixed_4c.branch0.0.bn.bias"):
@@ -211,6 +212,7 @@ def test_unequal_copies_missing_and_misshapen_tensors_are_refused_by_their_names
             import_published({key: tensor for key, tensor in infonce.items() if key != name})
     with pytest.raises(Refusal, match="queue_label has 5 slots, queue has 2048"):
         import_published({**infonce, "queue_label": torch.zeros(5)})
+    import_published(infonce)
 
 
 def test_tensors_that_belong_nowhere_are_named(infonce: dict[str, Tensor]) -> None:

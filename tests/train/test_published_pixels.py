@@ -302,12 +302,18 @@ def test_images_and_others_are_not_made_together(store: VideoStore) -> None:
         applied(torch.zeros(2, 2, 4, 8, 8, dtype=torch.uint8), [image, other])
 
 
+@pytest.mark.remedy("a store whose flow was extracted with --flow.mapping linear, or clips.pixels: ours")
 @pytest.mark.parametrize("kind", [OpenCVExecutor, DaliExecutor])
 def test_flow_that_is_not_in_even_steps_is_refused(tmp_path: Path, kind: type, on_cpu: None) -> None:
-    uneven = write_store(tmp_path, {"wide": (20, 60, 80), "tall": (12, 90, 64)}, mapping="sqrt")
+    uneven = write_store(tmp_path / "uneven", {"wide": (20, 60, 80), "tall": (12, 90, 64)}, mapping="sqrt")
     made = kind(uneven, 1)
     with pytest.raises(UsageError, match="(?s)flow are not even steps.*--flow.mapping linear"):
         made.run("flow", plans(uneven, "coclr", "flow", 2), SIZE)
+    made.run("flow", plans(uneven, "coclr", "flow", 2, SPEC.changed(pixels="ours")), SIZE)
+    made.close()
+    even = write_store(tmp_path / "even", {"wide": (20, 60, 80), "tall": (12, 90, 64)}, mapping="linear")
+    made = kind(even, 1)
+    made.run("flow", plans(even, "coclr", "flow", 2), SIZE)
     made.close()
 
 

@@ -26,6 +26,7 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return told
 
 
+@pytest.mark.remedy("; --hardware.reader chooses)", told=True)
 @pytest.mark.parametrize(("rates", "name"), [((9, 5), "opencv"), ((5, 9), "dali")])
 def test_with_a_gpu_the_faster_one_is_taken_told_and_kept(
     gpu: list[str], store: VideoStore, monkeypatch: pytest.MonkeyPatch, rates: tuple[int, int], name: str
@@ -42,6 +43,9 @@ def test_with_a_gpu_the_faster_one_is_taken_told_and_kept(
     assert measuring.fastest(store, 4) == name and times == [2, 4]
     assert f"reader: {name}, by frames a second on this machine: opencv {rates[0]}, dali {rates[1]} (kept in " in gpu[0]
     assert len(json.loads(measuring.kept_in().read_text())) == 2
+    chosen = reader.create("opencv", store, threads=1)
+    assert isinstance(chosen, OpenCVExecutor)
+    chosen.close()
 
 
 @pytest.mark.parametrize("content", ["{", '{"GPU one": 3}', "[]"])
@@ -65,24 +69,32 @@ def test_without_a_gpu_opencv_reads_and_nothing_is_measured(store: VideoStore, o
     executor.close()
 
 
+@pytest.mark.remedy("DALI, which decodes on the GPU, is not installed (pip install nvidia-dali-cuda130)", told=True)
 def test_without_dali_opencv_reads_and_that_is_told(
     gpu: list[str], store: VideoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert measuring.fastest(store, 1) == "opencv"
+    with monkeypatch.context() as missing:
+        missing.setattr("importlib.util.find_spec", lambda name: None)
+        assert measuring.fastest(store, 1) == "opencv"
     assert "not installed (pip install nvidia-dali-cuda130)" in gpu[0]
+    monkeypatch.setattr(measuring, "measured", lambda *_: {"opencv": 1.0, "dali": 2.0})
+    assert measuring.fastest(store, 1) == "dali"  # where it is installed
 
 
+@pytest.mark.remedy("pip install nvidia-dali-cuda130, or read with opencv (--hardware.reader opencv; --reader opencv)")
 def test_dali_that_is_asked_for_and_missing_is_refused_with_a_remedy(
     store: VideoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
 
     monkeypatch.delitem(sys.modules, "train.reader.dali", raising=False)
-    for name in ("nvidia.dali", "nvidia.dali.types"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError) as refused:
-        reader.create("dali", store, threads=1)
+    with monkeypatch.context() as missing:
+        for name in ("nvidia.dali", "nvidia.dali.types"):
+            missing.setitem(sys.modules, name, None)
+        with pytest.raises(UsageError) as refused:
+            reader.create("dali", store, threads=1)
+        reader.create("opencv", store, threads=1).close()
+    reader.create("dali", store, threads=1).close()  # where it is installed
     assert "pip install nvidia-dali-cuda130" in refused.value.remedy and "--hardware.reader opencv" in str(
         refused.value
     )

@@ -15,25 +15,23 @@ import pytest
 import torch
 
 from pipeline.errors import Refusal
-from pipeline.store import VideoStore
 from tests import remedies
 from tests.remedies import helps
 from tests.train import runs
 from tests.train.runs import IN_BATCH
+from tests.train.stores import write_store
+from tests.train.test_reader import MOST, SIZE, clip_plan
 from train import published as files
-from train import recipe
-from train import verify as verification
+from train import reader, recipe
 from train.clips.spec import ClipSpec
 from train.clustering.agreement import cluster_scores
 from train.hardware import Hardware, device
 from train.networks.settings import NetworkSettings
 from train.optim import OptimiserSettings
-from train.order import OrderSettings
 from train.published import import_published
 from train.published.networks import refuse_without
-from train.sampling.blocks import Blocks
-from train.sampling.random import Random
-from train.settings import check_number, read
+from train.reader.dali import DaliExecutor
+from train.settings import read
 
 CLIPS = ClipSpec(length=4, stride=1, size=(16, 16))
 NETWORK = {"stream": "rgb", "backbone": "small", "backbone_settings": {"width": 0.25}, "dim": 8}
@@ -74,75 +72,6 @@ def copied(folder: Path) -> None:
 class Code:
     def __reduce__(self) -> Any:
         return print, ("ran",)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [
-        remedies.case(
-            "give warm_up, in epochs",
-            lambda folder: optimiser(schedule="cosine", warm_up_from=1e-4),
-            lambda folder: optimiser(schedule="cosine", warm_up_from=1e-4, warm_up=1),
-        ),
-        remedies.case(
-            "give one of the two",
-            lambda folder: read(OrderSettings, {"balanced": True, "block": 4}, "order"),
-            lambda folder: [read(OrderSettings, one, "order") for one in ({"balanced": True}, {"block": 4})],
-        ),
-        remedies.case(
-            "name it",
-            lambda folder: network(aggregation_settings={"block_length": 2}),
-            lambda folder: network(aggregation="gru", aggregation_settings={"block_length": 2}),
-        ),
-        remedies.case(
-            ", or another backbone",
-            lambda folder: network(backbone="s3d").check_clips(1, (16, 16)),
-            lambda folder: [
-                network(backbone="s3d").check_clips(32, (128, 128)),
-                network(backbone="small").check_clips(4, (16, 16)),
-            ],
-        ),
-        remedies.case(
-            "YAML reads 1e-3 as text: write 1.0e-3",
-            lambda folder: check_number("lr", "1e-3"),
-            lambda folder: check_number("lr", 1.0e-3),
-        ),
-        remedies.case(
-            "give both, or none",
-            lambda folder: loaded(folder, keep_best={"metric": "loss"}),
-            lambda folder: [loaded(folder, keep_best={"metric": "loss", "mode": "min"}), loaded(folder)],
-        ),
-        remedies.case(
-            "another sampling in the recipe, or another method",
-            lambda folder: Blocks(blocks=2).check(CLIPS, 9),
-            lambda folder: [
-                Random().check(CLIPS, 9),
-                Blocks(blocks=2).check(CLIPS, 1),
-            ],
-        ),
-        remedies.case(
-            "a sampling's name and settings",
-            lambda folder: loaded(folder, sampling=[1]),
-            lambda folder: loaded(folder, sampling={"name": "random"}),
-        ),
-        remedies.case(
-            "name each class once",
-            lambda folder: loaded(folder, classify(classes=["a", "a"])),
-            lambda folder: loaded(folder, classify(classes=["a", "b"])),
-        ),
-    ],
-)
-def test_of_recipes(wrong: Callable, right: Callable, tmp_path: Path) -> None:
-    helps(wrong, right, tmp_path)
-
-
-def classify(**given: Any) -> dict[str, Any]:
-    return {"name": "c", "method": "classify", "steps": 1, "settings": NETWORK | given}
-
-
-def loaded_path(folder: Path) -> Path:
-    loaded(folder)
-    return folder / "recipe.yaml"
 
 
 @pytest.mark.parametrize(
@@ -201,30 +130,24 @@ def helps_to_be_told_apart(state: dict[str, torch.Tensor]) -> None:
         import_published(state)
 
 
-@pytest.fixture(scope="module")
-def stopped(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has its first checkpoint, and those of two and four steps."""
-    folder = tmp_path_factory.mktemp("stopped")
-    runs.run(runs.load(folder / "recipe.yaml", IN_BATCH | {"steps": 4}, keep_every=2), store, folder / "run")
-    return folder / "run"
+@pytest.mark.remedy("read with the executor opencv, or use a smaller batch if device memory ran out")
+def test_a_batch_that_dali_alone_fails_on_is_read_by_opencv_or_in_parts(
+    tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_store(tmp_path / "store", {"a": (4, 30, 40), "b": (4, 30, 40)})
+    both = [clip_plan(v, range(4)) for v in store.videos]
+    small, usual = reader.create("dali", store, threads=1), DaliExecutor._images
 
+    def images(self: DaliExecutor, view: str, planes: Any, streams: Any) -> Any:
+        if len(streams) > 4:
+            raise RuntimeError("out of memory")
+        return usual(self, view, planes, streams)
 
-def test_a_damaged_checkpoint_is_replaced_or_deleted(stopped: Path, store: VideoStore, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(stopped, tmp_path / "run"))
-    path, other = runs.last(run), runs.last(run).with_name("step-2.ckpt")
-    loaded = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 4}, keep_every=2)
-
-    def damaged(folder: Path) -> None:
-        path.write_bytes(b"damaged")
-        assert any(verification.verify(run))
-        runs.run(loaded, store, run)
-
-    helps(damaged, lambda folder: (path.write_bytes(other.read_bytes()), runs.run(loaded, store, run)), tmp_path)
-    assert not any(verification.verify(run))
-    helps(damaged, lambda folder: (path.unlink(), runs.run(loaded, store, run)), tmp_path)
-    assert not any(verification.verify(run))
-
-
-@pytest.mark.remedy("give the RUN= that `make pretrain` wrote")
-def test_a_run_is_given(stopped: Path, tmp_path: Path) -> None:
-    helps(lambda folder: list(verification.verify(folder)), lambda folder: list(verification.verify(stopped)), tmp_path)
+    monkeypatch.setattr(DaliExecutor, "_images", images)
+    with pytest.raises(Refusal, match="(?s)although each frame decodes: out of memory.*a, b"):
+        small.run("rgb", both, SIZE)
+    other = reader.create("opencv", store, threads=1)
+    parts = torch.cat([small.run("rgb", [one], SIZE) for one in both])
+    np.testing.assert_allclose(parts.int().numpy(), other.run("rgb", both, SIZE).int().numpy(), atol=MOST)
+    for executor in (small, other):
+        executor.close()

@@ -113,15 +113,21 @@ def test_a_resumed_run_goes_on_with_it(tmp_path: Path, stopped: int) -> None:
     )
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5, 6])
+@pytest.mark.remedy("a shorter warm-up, or a longer run")
+@pytest.mark.parametrize("steps", [1, 6])
 def test_a_warm_up_as_long_as_the_run_fails(tmp_path: Path, steps: int) -> None:
     with pytest.raises(UsageError, match=rf"(?s)2 epochs does not end within {steps} steps.*optimiser.warm_up"):
         trained(tmp_path, WARM, 3, max_epochs=-1, max_steps=steps)
+    for warm_up, longer in ((1, max(steps, 4)), (2, 7)):
+        trained(tmp_path, WARM | {"warm_up": warm_up}, 3, max_epochs=-1, max_steps=longer)
 
 
+@pytest.mark.remedy("give the number of epochs or steps")
 def test_a_run_without_an_end_fails(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="(?s)cosine schedule on a run without an end.*optimiser.schedule"):
         trained(tmp_path, {"schedule": "cosine"}, 3, max_epochs=-1, max_steps=-1)
+    for epochs, steps in ((1, -1), (-1, 2)):
+        trained(tmp_path, {"schedule": "cosine"}, 3, max_epochs=epochs, max_steps=steps)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +155,7 @@ def test_settings_that_cannot_be_meant_fail(changes: dict[str, Any], message: st
         read(OptimiserSettings, WARM | changes, "optimiser")
 
 
+@pytest.mark.remedy("a longer horizon, or 0 for the stage's own end")
 def test_a_horizon_lies_behind_the_end(tmp_path: Path) -> None:
     """The rate falls as if training went on; with the horizon at the end it is the usual schedule."""
     longer = trained(tmp_path, WARM, 3, max_epochs=-1, max_steps=24).learning_rates

@@ -160,7 +160,7 @@ def _check(planner: Planner, order: Order, world_size: int) -> None:
         raise UsageError(
             f"the last batch of an epoch, of {order.last} videos, cannot be shared evenly by {world_size} processes",
             where="order.last",
-            remedy="order.last: drop in the recipe, or another batch or number of devices",
+            remedy="order.last: drop in the recipe, or another batch",
         )
     if frames.max() < training_set.least:
         raise Refusal(

@@ -66,7 +66,7 @@ class Metrics(Callback):
         if trainer.is_global_zero:
             with storage.writing("the metrics", self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                if self.path.is_file():
+                if self.path.exists():
                     self._mend(trainer.global_step)
         self.mark = time.perf_counter()
 
