@@ -27,7 +27,7 @@ from pipeline.arguments import (
 )
 from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore, open_store
-from train import beginning, overrides, stages
+from train import beginning, overrides, prolonging, stages
 from train import finetune as finetuning
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
@@ -69,6 +69,7 @@ def pretrain(
     steps: Number = 0,
     epochs: Number = 0,
     batch: Number = 0,
+    more_steps: Number = 0,
     devices: CountOrAll = 0,
 ) -> int:
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
@@ -96,9 +97,11 @@ def pretrain(
         steps: So many steps of every stage: short for `--set stages.*.steps=`.
         epochs: So many epochs of every stage.
         batch: Videos in a batch of every stage: short for `--set batch=`.
+        more_steps: Prolong a finished run under its name: so many steps more of each stage that no other starts from. A
+            schedule with an end (one_cycle, cosine) is gone through again over these steps, others go on.
         devices: Short for --hardware.devices.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all)
+    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps)
     changes = overrides.listed(set, steps, epochs, batch)
     opened = open_store(store, annotations)
     loaded = finetuning.begun_with(_loaded(recipe, method, seed, changes), None, [])
@@ -122,6 +125,7 @@ def finetune(
     steps: Number = 0,
     epochs: Number = 0,
     batch: Number = 0,
+    more_steps: Number = 0,
     devices: CountOrAll = 0,
 ) -> int:
     """Train networks of a run further, on labels. Safe to repeat: as `pretrain`, which it is in all else.
@@ -138,9 +142,9 @@ def finetune(
         out: Folder of the new run; by default that of `run`, with -finetune behind its name.
         streams: That are trained; by default all of the recipe that the run has.
         seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
-        set, steps, epochs, batch, devices: As `pretrain` has them.
+        set, steps, epochs, batch, more_steps, devices: As `pretrain` has them.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all)
+    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps)
     changes = overrides.listed(set, steps, epochs, batch)
     return _classify("finetune", open_store(store, annotations), run, recipe, out, streams, seed, changes, work)
 
@@ -162,6 +166,7 @@ def probe(
     steps: Number = 0,
     epochs: Number = 0,
     batch: Number = 0,
+    more_steps: Number = 0,
     devices: CountOrAll = 0,
 ) -> int:
     """Train a linear probe end to end, as published: the run's networks stay as they are, in evaluation mode, and a
@@ -175,9 +180,9 @@ def probe(
         out: Folder of the new run; by default that of `run`, with -probe behind its name.
         streams: That are probed; by default all of the recipe that the run has.
         seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
-        set, steps, epochs, batch, devices: As `pretrain` has them.
+        set, steps, epochs, batch, more_steps, devices: As `pretrain` has them.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all)
+    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps)
     changes = overrides.listed(set, steps, epochs, batch)
     return _classify("probe", open_store(store, annotations), run, recipe, out, streams, seed, changes, work)
 
@@ -185,14 +190,16 @@ def probe(
 class _Work:
     """How a recipe is executed. deadline: of `time.monotonic`, from now on."""
 
-    def __init__(self, hardware: Hardware, devices: int, time_limit: str | None, profile: int, use_all: bool) -> None:
+    def __init__(
+        self, hardware: Hardware, devices: int, time_limit: str | None, profile: int, use_all: bool, more_steps: int
+    ) -> None:
         if devices and hardware.devices not in (1, devices):
             raise UsageError(
                 f"--devices {devices} and --hardware.devices {hardware.devices}", where="devices", remedy="give one"
             )
         self.hardware = dataclasses.replace(hardware, devices=devices or hardware.devices)
         self.deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
-        self.profile, self.use_all = profile, use_all
+        self.profile, self.use_all, self.more_steps = profile, use_all, more_steps
 
 
 def _classify(
@@ -216,9 +223,11 @@ def _classify(
 
 
 def _run(recipe: Recipe, store: VideoStore, run: Path, work: _Work) -> int:
-    loaded = fitted(recipe.of_classes(store.classes), store, work.hardware.devices)
+    loaded = prolonging.as_recorded(run, fitted(recipe.of_classes(store.classes), store, work.hardware.devices))
     training_set = _checked(loaded, store, work)
     with stages.only_trainer(run, loaded):
+        if work.more_steps:
+            loaded = prolonging.prolonged(run, loaded, store, work.more_steps)
         beginning.tell_of(loaded, store, training_set, run)
         beginning.tell_of_plan(loaded, store, work.hardware)
         return _train(loaded, store, run, work)

@@ -131,9 +131,13 @@ def only_trainer(run: Path, recipe: Recipe) -> Iterator[None]:
 def prepare(run: Path, recipe: Recipe) -> None:
     """Make the run's folder and write RUN/recipe.yaml; or see that it belongs to this recipe. Raises Refusal."""
     if not check_folder(run, recipe):
-        content = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
-        with storage.writing("the run", run):
-            storage.write_atomically(run / RECIPE, content.encode())
+        write_recipe(run, recipe)
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    content = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+    with storage.writing("the run", run):
+        storage.write_atomically(run / RECIPE, content.encode())
 
 
 def check_folder(run: Path, recipe: Recipe) -> bool:
@@ -175,6 +179,7 @@ def run_stage(
     """
     training_set = training_set_of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
+    module.more_steps, steps = stage.more_steps, _steps(recipe, stage, training_set)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = _convolutions_are_right(recipe, stage, hardware)
@@ -187,7 +192,7 @@ def run_stage(
     if resume:
         checkpoint = checkpoints.read(path)
         provenance.refuse_other(checkpoint[METADATA], facts, path)
-        if checkpoint[METADATA]["finished"]:
+        if checkpoint[METADATA]["finished"] and checkpoint[METADATA]["step"] >= steps:
             return False
         provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
@@ -201,7 +206,6 @@ def run_stage(
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
     if resume:
         checkpoints.check_continues(checkpoint, [one.state_key for one in callbacks if one.state_dict()], path)
-    steps = _steps(recipe, stage, training_set)
     with convolutions.onednn(allowed=right), tf32(recipe.tf32), warnings.catch_warnings(), _room_for(run):
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
@@ -243,7 +247,7 @@ def _room_for(run: Path) -> Iterator[None]:
 
 def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> int:
     order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
-    return stage.steps or stage.epochs * (len(order) // recipe.accumulate)
+    return stage.length(len(order) // recipe.accumulate)
 
 
 def starting_weights(recipe: Recipe, stage: StageSettings, run: Path) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
