@@ -15,14 +15,14 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.storage import exclusive
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
-from train import checkpoints, provenance, sizes
+from train import checkpoints, loggers, provenance, sizes
 from train import recipe as recipes
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.assignments import Assignments
@@ -41,6 +41,7 @@ from train.checkpoints import METADATA
 from train.console import LEADER, tell
 from train.hardware import Hardware, convolutions, device
 from train.hardware.precision import tf32
+from train.loggers import LoggerName
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.recipe import Precision, Recipe, StageSettings
@@ -165,12 +166,14 @@ def run_stage(
     hardware: Hardware,
     deadline: float = math.inf,
     profile: int = 0,
+    logger: LoggerName = "tensorboard",
 ) -> bool:
     """Train one stage to its end, from its checkpoint if there is one. False if it was finished already.
 
     Args:
         deadline: of `time.monotonic`; training stops after the step in which it passes.
         profile: how many steps to profile, into RUN/<stage>/profile.
+        logger: see `train.loggers.of_stage`.
 
     Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a
     checkpoint that is damaged or not of this run, a full disk or a device whose convolutions are wrong, UsageError
@@ -206,12 +209,18 @@ def run_stage(
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
     if resume:
         checkpoints.check_continues(checkpoint, [one.state_key for one in callbacks if one.state_dict()], path)
-    with convolutions.onednn(allowed=right), tf32(recipe.tf32), warnings.catch_warnings(), _room_for(run):
+    with (
+        convolutions.onednn(allowed=right),
+        tf32(recipe.tf32),
+        warnings.catch_warnings(),
+        _room_for(run),
+        loggers.of_stage(logger, run, stage.name) as made,
+    ):
         # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
         warnings.filterwarnings("ignore", module="lightning")
         # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        trainer = _trainer(recipe, recipe.precision_of(stage), steps, run / stage.name, hardware, callbacks, ranges)
+        trainer = _trainer(recipe, recipe.precision_of(stage), steps, made, hardware, callbacks, ranges)
         if hardware.compile:
             compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
@@ -327,7 +336,7 @@ def _trainer(
     recipe: Recipe,
     precision: Precision,
     steps: int,
-    folder: Path,
+    made: list[Logger],
     hardware: Hardware,
     callbacks: list[Callback],
     ranges: Ranges | None,
@@ -341,7 +350,7 @@ def _trainer(
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.clip_gradients or None,
         sync_batchnorm=recipe.sync_batchnorm,
-        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        logger=made,
         callbacks=callbacks,
         profiler=ranges,
         plugins=[WholeFiles()],
