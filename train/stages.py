@@ -209,17 +209,7 @@ def run_stage(
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
     if resume:
         checkpoints.check_continues(checkpoint, [one.state_key for one in callbacks if one.state_dict()], path)
-    with (
-        convolutions.onednn(allowed=right),
-        tf32(recipe.tf32),
-        warnings.catch_warnings(),
-        _room_for(run),
-        loggers.of_stage(logger, run, stage.name) as made,
-    ):
-        # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
-        warnings.filterwarnings("ignore", module="lightning")
-        # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+    with _as_it_computes(recipe, right), _room_for(run), loggers.of_stage(logger, run, stage.name) as made:
         trainer = _trainer(recipe, recipe.precision_of(stage), steps, made, hardware, callbacks, ranges)
         if hardware.compile:
             compile_backbones(module, trainer.strategy.root_device)
@@ -231,6 +221,17 @@ def run_stage(
     if stopping.exit_code:
         raise Stopped(stopping.exit_code, trainer.global_step)
     return True
+
+
+@contextlib.contextmanager
+def _as_it_computes(recipe: Recipe, right: bool) -> Iterator[None]:
+    """right: whether convolutions are, with oneDNN."""
+    with convolutions.onednn(allowed=right), tf32(recipe.tf32), warnings.catch_warnings():
+        # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
+        warnings.filterwarnings("ignore", module="lightning")
+        # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        yield
 
 
 @contextlib.contextmanager
