@@ -10,7 +10,7 @@ RECIPE  ?= small
 
 # What a variable holds is data: it is never expanded, neither by make nor by a shell, and reaches commands as the
 # environment's "$$NAME" alone.
-override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD NAME OUT PART PORT PYTHON QUERY \
+override DATA := ARGS BATCH CLASSES DATASET DEVICES EPOCHS FLOW FLOWS FRAMES LISTS MANIFEST METHOD MORE_STEPS NAME OUT PART PORT PYTHON QUERY \
     RECIPE REFERENCES RUN RUNS SCHEDULER SEED SET SHOW SPLIT STEPS STORE STRICT TEST_SHARE VENV VIDEO VIDEOS VIEW VIEWS \
     WHEELS WORKERS
 override literal = $(eval override $(1) := $$(value $(1)))
@@ -64,7 +64,7 @@ override RUN_MODULE := @$(PY) -c "$$WITH_ARGS"
 
 # The option $(1) with the variable $(2), where that is set.
 override given = $(if $($(2)),--$(1)="$$$(2)")
-override of_training = $(call given,steps,STEPS) $(call given,epochs,EPOCHS) $(call given,batch,BATCH) $(call given,devices,DEVICES)
+override of_training = $(call given,steps,STEPS) $(call given,epochs,EPOCHS) $(call given,batch,BATCH) $(call given,devices,DEVICES) $(call given,more_steps,MORE_STEPS)
 override from_lists = $(call given,split,SPLIT) $(call given,lists,LISTS) $(call given,classes,CLASSES)
 
 # Spinning OpenMP threads make small torch loops ten times slower on a busy machine.
@@ -203,7 +203,7 @@ export: setup ## One stored video for other tools, as .mp4, .npy or a folder of 
 	$(call need,STORE,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,VIDEO,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)$(call need,OUT,STORE=/path/to/store VIDEO=class/name OUT=name.mp4)
 	$(RUN_MODULE) pipeline export --out="$$OUT" $(call given,view,VIEW) -- "$$STORE" "$$VIDEO"
 
-pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=infonce RECIPE=small SEED= STEPS= EPOCHS= BATCH= DEVICES= SET="key=value ..."]
+pretrain: setup ## Pre-train, or continue where it stopped: STORE= RUN= [METHOD=infonce RECIPE=small SEED= STEPS= EPOCHS= BATCH= DEVICES= MORE_STEPS= SET="key=value ..."]
 	$(call need,STORE,STORE=/path/to/store RUN=runs/mine)$(call need,RUN,STORE=/path/to/store RUN=runs/mine)
 	$(RUN_MODULE) train pretrain --method="$$METHOD" --recipe="$$RECIPE" --store="$$STORE" --run="$$RUN" \
 	    $(call given,seed,SEED) $(of_training)
@@ -212,11 +212,11 @@ tensorboard: setup ## Curves of a run while it trains, and after: RUN= [PORT=600
 	$(call need,RUN,RUN=runs/mine)
 	@$(PY) -W ignore::UserWarning -m tensorboard.main --logdir "$$RUN" --port "$${PORT:-6006}"
 
-finetune: setup ## Train a run's networks further on labels, or new ones: STORE= RUN= [RECIPE=small OUT=RUN-finetune SEED= STEPS= EPOCHS= BATCH= SET=]; RECIPE=scratch: STORE= OUT=
+finetune: setup ## Train a run's networks further on labels, or new ones: STORE= RUN= [RECIPE=small OUT=RUN-finetune SEED= STEPS= EPOCHS= BATCH= MORE_STEPS= SET=]; RECIPE=scratch: STORE= OUT=
 	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(if $(RUN),,$(call need,OUT,RUN=runs/mine STORE=/path/to/store))
 	$(RUN_MODULE) train finetune --store="$$STORE" $(call given,run,RUN) --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED) $(of_training)
 
-probe: setup ## A linear classifier on a run's networks, end to end as published: STORE= RUN= [RECIPE=small OUT=RUN-probe SEED= STEPS= EPOCHS= BATCH= SET=]
+probe: setup ## A linear classifier on a run's networks, end to end as published: STORE= RUN= [RECIPE=small OUT=RUN-probe SEED= STEPS= EPOCHS= BATCH= MORE_STEPS= SET=]
 	$(call need,STORE,RUN=runs/mine STORE=/path/to/store)$(call need,RUN,RUN=runs/mine STORE=/path/to/store)
 	$(RUN_MODULE) train probe --store="$$STORE" --run="$$RUN" --recipe="$$RECIPE" $(call given,out,OUT) $(call given,seed,SEED) $(of_training)
 

@@ -41,7 +41,7 @@ def tell_of_plan(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
             recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate
         )
         of_epoch = max(1, len(order) // recipe.accumulate)
-        steps = stage.steps or stage.epochs * of_epoch
+        steps = stage.length(of_epoch)
         videos = recipe.batch_of(stage) * recipe.accumulate
         length = f"{counted(steps, 'step')} of {counted(videos, 'video')} ({steps / of_epoch:.3g} epochs)"
         networks = ", ".join(

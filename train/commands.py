@@ -27,12 +27,13 @@ from pipeline.arguments import (
 )
 from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore, open_store
-from train import beginning, overrides, stages
+from train import beginning, loggers, overrides, prolonging, stages
 from train import finetune as finetuning
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
 from train.console import LEADER, console, tell
 from train.hardware import Hardware
+from train.loggers import LoggerName
 from train.recipe import Recipe
 from train.show import preview as previews
 from train.stage_data import fitted, refuse_without_split, training_set_of
@@ -69,7 +70,9 @@ def pretrain(
     steps: Number = 0,
     epochs: Number = 0,
     batch: Number = 0,
+    more_steps: Number = 0,
     devices: CountOrAll = 0,
+    logger: LoggerName = "tensorboard",
 ) -> int:
     """Pre-train on a store, stage by stage as a recipe says. Safe to repeat: a stopped run continues at the exact step.
 
@@ -96,9 +99,13 @@ def pretrain(
         steps: So many steps of every stage: short for `--set stages.*.steps=`.
         epochs: So many epochs of every stage.
         batch: Videos in a batch of every stage: short for `--set batch=`.
+        more_steps: Prolong a finished run under its name: so many steps more of each stage that no other starts from. A
+            schedule with an end (one_cycle, cosine) is gone through again over these steps, others go on.
         devices: Short for --hardware.devices.
+        logger: wandb or mlflow, beside metrics.jsonl and TensorBoard's files, which there are in any case:
+            see `train.loggers`. Another time it may be another one.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all)
+    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps, logger)
     changes = overrides.listed(set, steps, epochs, batch)
     opened = open_store(store, annotations)
     loaded = finetuning.begun_with(_loaded(recipe, method, seed, changes), None, [])
@@ -122,7 +129,9 @@ def finetune(
     steps: Number = 0,
     epochs: Number = 0,
     batch: Number = 0,
+    more_steps: Number = 0,
     devices: CountOrAll = 0,
+    logger: LoggerName = "tensorboard",
 ) -> int:
     """Train networks of a run further, on labels. Safe to repeat: as `pretrain`, which it is in all else.
 
@@ -138,9 +147,9 @@ def finetune(
         out: Folder of the new run; by default that of `run`, with -finetune behind its name.
         streams: That are trained; by default all of the recipe that the run has.
         seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
-        set, steps, epochs, batch, devices: As `pretrain` has them.
+        set, steps, epochs, batch, more_steps, devices, logger: As `pretrain` has them.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all)
+    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps, logger)
     changes = overrides.listed(set, steps, epochs, batch)
     return _classify("finetune", open_store(store, annotations), run, recipe, out, streams, seed, changes, work)
 
@@ -162,7 +171,9 @@ def probe(
     steps: Number = 0,
     epochs: Number = 0,
     batch: Number = 0,
+    more_steps: Number = 0,
     devices: CountOrAll = 0,
+    logger: LoggerName = "tensorboard",
 ) -> int:
     """Train a linear probe end to end, as published: the run's networks stay as they are, in evaluation mode, and a
     classifier learns from augmented clips. All else is as in `finetune`.
@@ -175,9 +186,9 @@ def probe(
         out: Folder of the new run; by default that of `run`, with -probe behind its name.
         streams: That are probed; by default all of the recipe that the run has.
         seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
-        set, steps, epochs, batch, devices: As `pretrain` has them.
+        set, steps, epochs, batch, more_steps, devices, logger: As `pretrain` has them.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all)
+    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps, logger)
     changes = overrides.listed(set, steps, epochs, batch)
     return _classify("probe", open_store(store, annotations), run, recipe, out, streams, seed, changes, work)
 
@@ -185,7 +196,17 @@ def probe(
 class _Work:
     """How a recipe is executed. deadline: of `time.monotonic`, from now on."""
 
-    def __init__(self, hardware: Hardware, devices: int, time_limit: str | None, profile: int, use_all: bool) -> None:
+    def __init__(
+        self,
+        hardware: Hardware,
+        devices: int,
+        time_limit: str | None,
+        profile: int,
+        use_all: bool,
+        more_steps: int,
+        logger: LoggerName,
+    ) -> None:
+        loggers.refuse_missing(logger)
         if devices and hardware.devices not in (1, devices):
             raise UsageError(
                 f"--devices {devices} and --hardware.devices {hardware.devices}",
@@ -194,7 +215,7 @@ class _Work:
             )
         self.hardware = dataclasses.replace(hardware, devices=devices or hardware.devices)
         self.deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
-        self.profile, self.use_all = profile, use_all
+        self.profile, self.use_all, self.more_steps, self.logger = profile, use_all, more_steps, logger
 
 
 def _classify(
@@ -218,9 +239,11 @@ def _classify(
 
 
 def _run(recipe: Recipe, store: VideoStore, run: Path, work: _Work) -> int:
-    loaded = fitted(recipe.of_classes(store.classes), store, work.hardware.ranks)
+    loaded = prolonging.as_recorded(run, fitted(recipe.of_classes(store.classes), store, work.hardware.ranks))
     training_set = _checked(loaded, store, work)
     with stages.only_trainer(run, loaded):
+        if work.more_steps:
+            loaded = prolonging.prolonged(run, loaded, store, work.more_steps)
         beginning.tell_of(loaded, store, training_set, run)
         beginning.tell_of_plan(loaded, store, work.hardware)
         return _train(loaded, store, run, work)
@@ -232,7 +255,9 @@ def _train(loaded: Recipe, opened: VideoStore, run: Path, work: _Work) -> int:
     for stage in loaded.stages:
         stage_began = time.perf_counter()
         try:
-            newly = stages.run_stage(loaded, stage, opened, run, work.hardware, work.deadline, work.profile)
+            newly = stages.run_stage(
+                loaded, stage, opened, run, work.hardware, work.deadline, work.profile, work.logger
+            )
         except stages.Stopped as stop:
             tell(
                 f"stopped by {stop.reason} in stage {stage.name} at step {stop.step}; the same"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from pipeline.errors import UsageError
 from train.larc import LARC
@@ -24,6 +24,17 @@ SGD_MOMENTUM = 0.9
 RATE = "rate"  # of a group of parameters: what its learning rate is multiplied by
 STEP_FACTOR = 0.1  # at every milestone, and where a loss has come to a plateau
 ONE_CYCLE_RISE = 0.15  # share of the steps on which the learning rate rises (specs of the small recipes)
+ONE_CYCLE_FROM, ONE_CYCLE_TO = 1 / 25, 1e-4  # where it begins, of the highest one, and ends, of that where it began
+ONE_CYCLE_MOMENTUM = 0.95, 0.85  # at both ends, and where the learning rate is highest
+# What becomes of a stage's learning rate in the steps by which it is prolonged.
+PROLONGED: dict[Schedule, str] = {
+    "constant": "the learning rate stays as it is",
+    "step": "the learning rate falls at the milestones that are still to come",
+    "plateau": "the learning rate follows the loss of held-out videos on",
+    "one_cycle": "the learning rate goes through a cycle of their own",
+    "cosine": "the learning rate goes through its schedule again, over these steps, warm-up included",
+}
+ON_TO_HORIZON = "the learning rate goes on towards its horizon"
 
 OF_SCHEDULES = {
     "warm_up": ("cosine",),
@@ -105,11 +116,15 @@ def make_optimiser(settings: OptimiserSettings, parameters: Parameters) -> Optim
     return kind(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
-def configured(settings: OptimiserSettings, parameters: Parameters, trainer: Trainer) -> OptimizerLRScheduler:
+def configured(
+    settings: OptimiserSettings, parameters: Parameters, trainer: Trainer, more_steps: Sequence[int] = ()
+) -> OptimizerLRScheduler:
     """What `configure_optimizers` returns: the optimiser over `parameters` and, unless constant, its schedule.
 
     Args:
         trainer: knows the steps of the whole run, which "one_cycle" and "cosine" need.
+        more_steps: by which a stage was prolonged, one time after the other: the last ones of the run's steps. What
+            becomes of the learning rate there says `PROLONGED`.
 
     Raises:
         UsageError: one of these two on a run without a known end; once training has begun, a warm-up that is as long as
@@ -125,13 +140,77 @@ def configured(settings: OptimiserSettings, parameters: Parameters, trainer: Tra
     if not math.isfinite(steps):
         problem = f"a {settings.schedule.replace('_', '-')} schedule on a run without an end"
         raise _refusal("schedule", problem, "give the number of epochs or steps")
-    if settings.schedule == "cosine":
-        by_step: LRScheduler = LambdaLR(optimiser, _cosine_factor(settings, trainer, int(steps)))
-    else:
-        # One more than there are steps: the last of them keeps a learning rate above the final one.
-        highest = [settings.lr * group.get(RATE, 1.0) for group in optimiser.param_groups]
-        by_step = OneCycleLR(optimiser, highest, total_steps=int(steps) + 1, pct_start=ONE_CYCLE_RISE)
-    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
+    lengths = (int(steps) - sum(more_steps), *more_steps)
+    values = _of_cosine(settings, trainer, lengths) if settings.schedule == "cosine" else _of_one_cycle(lengths)
+    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": ByStep(optimiser, values), "interval": "step"}}
+
+
+Values = Callable[[float, int], tuple[float, float | None]]
+
+
+class ByStep(LRScheduler):
+    """Learning rates, and momentum where it is moved, that follow from the step.
+
+    It saves the step and nothing else: how long the run is may have changed when it goes on.
+
+    Args:
+        values: of a group's own learning rate and a step, from 0: its learning rate there, and momentum.
+    """
+
+    def __init__(self, optimiser: Optimizer, values: Values) -> None:
+        self.values = values
+        super().__init__(optimiser)
+
+    def get_lr(self) -> list[float | Tensor]:
+        rates: list[float | Tensor] = []
+        for group, own in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            rate, momentum = self.values(float(own), self.last_epoch)
+            rates.append(rate)
+            if momentum is not None:
+                group |= {"betas": (momentum, *group["betas"][1:])} if "betas" in group else {"momentum": momentum}
+        return rates
+
+    def hold(self) -> None:
+        """Give the optimiser the values of the step that comes; those that it was saved with may be of an earlier
+        end."""
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("last_epoch", "_step_count")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+
+
+def one_cycle(highest: float, step: int, steps: int) -> tuple[float, float]:
+    """Learning rate and momentum of step `step`, from 0, of `steps`: torch's `OneCycleLR` of one step more, so that the
+    last one still has a learning rate above the final one."""
+    first, between = ONE_CYCLE_MOMENTUM
+    begin, top = ONE_CYCLE_RISE * (steps + 1) - 1, highest
+    lowest = highest * ONE_CYCLE_FROM
+    if step <= begin:
+        return _half_cosine(lowest, top, step / begin), _half_cosine(first, between, step / begin)
+    done = (step - begin) / (steps - begin)
+    return _half_cosine(top, lowest * ONE_CYCLE_TO, done), _half_cosine(between, first, done)
+
+
+def _half_cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1)
+
+
+def _of_one_cycle(lengths: Sequence[int]) -> Values:
+    return lambda own, step: one_cycle(own, *_within(lengths, step))
+
+
+def _within(lengths: Sequence[int], step: int) -> tuple[int, int]:
+    """The step within the part of a run that it belongs to, and the part's steps; the last part has its end, too."""
+    *before, last = lengths
+    for length in before:
+        if step < length:
+            return step, length
+        step -= length
+    return step, last
 
 
 def cosine(settings: OptimiserSettings, step: int, steps: int, warm_up: int) -> float:
@@ -145,23 +224,23 @@ def cosine(settings: OptimiserSettings, step: int, steps: int, warm_up: int) -> 
     return settings.final_lr + (settings.lr - settings.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
 
-def _cosine_factor(settings: OptimiserSettings, trainer: Trainer, steps: int) -> Callable[[int], float]:
-    """What the learning rate is multiplied by. A closure: of an object the scheduler would save all it refers to."""
-
-    def factor(step: int) -> float:
+def _of_cosine(settings: OptimiserSettings, trainer: Trainer, lengths: Sequence[int]) -> Values:
+    def values(own: float, step: int) -> tuple[float, None]:
         if not step:  # there is no loader yet, and it is all the same how many steps an epoch has
-            return (settings.warm_up_from if settings.warm_up else settings.lr) / settings.lr
-        epoch = _steps_of_epoch(trainer)
-        warm_up, end = settings.warm_up * epoch, settings.horizon * epoch or steps
-        if end < steps:
+            return own * ((settings.warm_up_from if settings.warm_up else settings.lr) / settings.lr), None
+        epoch, steps = _steps_of_epoch(trainer), sum(lengths)
+        warm_up, end = settings.warm_up * epoch, settings.horizon * epoch
+        if 0 < end < steps:
             problem = f"a schedule of {settings.horizon} epochs ends before the stage, which has {steps} steps"
             raise _refusal("horizon", problem, "a longer horizon, or 0 for the stage's own end")
+        if not end:
+            step, end = _within(lengths, step)
         if warm_up >= end:
             problem = f"a warm-up of {settings.warm_up} epochs does not end within {end} steps"
             raise _refusal("warm_up", problem, "a shorter warm-up, or a longer run")
-        return cosine(settings, step, end, warm_up) / settings.lr
+        return own * (cosine(settings, step, end, warm_up) / settings.lr), None
 
-    return factor
+    return values
 
 
 def _steps_of_epoch(trainer: Trainer) -> int:

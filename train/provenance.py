@@ -129,5 +129,7 @@ def refuse_other_versions(found: dict[str, Any], now: dict[str, Any], path: Path
 
 
 def recipe_hash(content: dict[str, Any]) -> str:
-    """Of a recipe as `Recipe.as_dict` gives it, and a run's recipe.yaml holds it."""
+    """Of a recipe as `Recipe.as_dict` gives it, and a run's recipe.yaml holds it; the same when a run is prolonged."""
+    stages = [{key: value for key, value in stage.items() if key != "more_steps"} for stage in content["stages"]]
+    content = content | {"stages": stages}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

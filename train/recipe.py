@@ -33,6 +33,7 @@ STAGE_NAME = r"^[A-Za-z0-9_-]+$"  # a folder of the run
 LARGEST_SEED = 2**32 - 1  # of NumPy's global random state
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+MoreSteps = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
 
 
 class Augmentation(Settings):
@@ -90,6 +91,8 @@ class StageSettings(Settings):
         epochs: How often the training goes through an epoch, which is every video once unless `order` says otherwise;
             or
         steps: how often the weights are moved.
+        more_steps: By how many steps the stage was prolonged, each time that it was (`--more_steps`). A schedule with
+            an end comes to it in the steps before, and then goes as `train.optim.PROLONGED` says.
         batch, precision, sampling: As the recipe's, for this stage; 0 and none: the recipe's.
     """
 
@@ -99,6 +102,7 @@ class StageSettings(Settings):
     start: dict[str, str] = {}
     epochs: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
+    more_steps: MoreSteps = Field(default=(), exclude_if=lambda given: not given)  # runs of before say nothing of it
     batch: int = Field(default=0, ge=0)
     precision: Precision | None = None
     sampling: AnySampling | None = None
@@ -128,6 +132,10 @@ class StageSettings(Settings):
         if (self.epochs > 0) == (self.steps > 0):
             raise cannot_be("a stage has either epochs or steps", "give one of the two")
         return self
+
+    def length(self, of_epoch: int) -> int:
+        """Steps in all, where an epoch has so many."""
+        return (self.steps or self.epochs * of_epoch) + sum(self.more_steps)
 
 
 class KeepBest(Settings):
@@ -348,6 +356,7 @@ def load(path: Path, seed: int | None = None, changes: Sequence[str] = ()) -> Re
 class RunStage(Facts):
     name: Annotated[str, Field(pattern=STAGE_NAME)]
     start: dict[str, str] = {}
+    more_steps: MoreSteps = ()
 
 
 class RunRecipe(Facts):

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.storage import exclusive
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
-from train import checkpoints, provenance, sizes
+from train import checkpoints, loggers, provenance, sizes
 from train import recipe as recipes
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.assignments import Assignments
@@ -41,6 +41,7 @@ from train.checkpoints import METADATA
 from train.console import LEADER, tell
 from train.hardware import Hardware, convolutions, device, started_by
 from train.hardware.precision import tf32
+from train.loggers import LoggerName
 from train.methods.method import Method
 from train.networks.compiling import compile_backbones
 from train.recipe import Precision, Recipe, StageSettings
@@ -133,9 +134,16 @@ def only_trainer(run: Path, recipe: Recipe) -> Iterator[None]:
 def prepare(run: Path, recipe: Recipe) -> None:
     """Make the run's folder and write RUN/recipe.yaml; or see that it belongs to this recipe. Raises Refusal."""
     if not check_folder(run, recipe):
-        content = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
-        with storage.writing("the run", run):
-            storage.write_atomically(run / RECIPE, content.encode())
+        write_recipe(run, recipe)
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Of a group, the leader does."""
+    if not LEADER:
+        return
+    content = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+    with storage.writing("the run", run):
+        storage.write_atomically(run / RECIPE, content.encode())
 
 
 def check_folder(run: Path, recipe: Recipe) -> bool:
@@ -163,12 +171,14 @@ def run_stage(
     hardware: Hardware,
     deadline: float = math.inf,
     profile: int = 0,
+    logger: LoggerName = "tensorboard",
 ) -> bool:
     """Train one stage to its end, from its checkpoint if there is one. False if it was finished already.
 
     Args:
         deadline: of `time.monotonic`; training stops after the step in which it passes.
         profile: how many steps to profile, into RUN/<stage>/profile.
+        logger: see `train.loggers.of_stage`.
 
     Raises Stopped after a signal or the deadline, Diverged where the loss or a gradient is not finite, Refusal for a
     checkpoint that is damaged or not of this run, a full disk or a device whose convolutions are wrong, UsageError
@@ -177,6 +187,7 @@ def run_stage(
     """
     training_set = training_set_of(recipe, stage, store)
     module = checkpoints.create(stage.method, stage.settings, recipe.channels, recipe.seed)
+    module.more_steps, steps = stage.more_steps, _steps(recipe, stage, training_set)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = _convolutions_are_right(recipe, stage, hardware)
@@ -189,7 +200,7 @@ def run_stage(
     if resume:
         checkpoint = checkpoints.read(path)
         provenance.refuse_other(checkpoint[METADATA], facts, path)
-        if checkpoint[METADATA]["finished"]:
+        if checkpoint[METADATA]["finished"] and checkpoint[METADATA]["step"] >= steps:
             return False
         provenance.refuse_other_versions(checkpoint[METADATA], facts, path)
         checkpoints.load_strictly(module, checkpoint["state_dict"], str(path))
@@ -203,13 +214,8 @@ def run_stage(
         callbacks.append(Profile(run / stage.name / "profile", profile, ranges))
     if resume:
         checkpoints.check_continues(checkpoint, [one.state_key for one in callbacks if one.state_dict()], path)
-    steps = _steps(recipe, stage, training_set)
-    with convolutions.onednn(allowed=right), tf32(recipe.tf32), warnings.catch_warnings(), _room_for(run):
-        # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
-        warnings.filterwarnings("ignore", module="lightning")
-        # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        trainer = _trainer(recipe, recipe.precision_of(stage), steps, run / stage.name, hardware, callbacks, ranges)
+    with _as_it_computes(recipe, right), _room_for(run), loggers.of_stage(logger, run, stage.name) as made:
+        trainer = _trainer(recipe, recipe.precision_of(stage), steps, made, hardware, callbacks, ranges)
         if hardware.compile:
             compile_backbones(module, trainer.strategy.root_device)
         seed_everything(recipe.seed, verbose=False)  # for what draws while it trains, such as dropout
@@ -220,6 +226,17 @@ def run_stage(
     if stopping.exit_code:
         raise Stopped(stopping.exit_code, trainer.global_step)
     return True
+
+
+@contextlib.contextmanager
+def _as_it_computes(recipe: Recipe, right: bool) -> Iterator[None]:
+    """right: whether convolutions are, with oneDNN."""
+    with convolutions.onednn(allowed=right), tf32(recipe.tf32), warnings.catch_warnings():
+        # Lightning warns of its own pytree use and of loaders without workers; ours has threads of its own.
+        warnings.filterwarnings("ignore", module="lightning")
+        # Half precision leaves out the steps in which its scale of the loss is too large; the schedule goes on.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        yield
 
 
 @contextlib.contextmanager
@@ -245,7 +262,7 @@ def _room_for(run: Path) -> Iterator[None]:
 
 def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> int:
     order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
-    return stage.steps or stage.epochs * (len(order) // recipe.accumulate)
+    return stage.length(len(order) // recipe.accumulate)
 
 
 def starting_weights(recipe: Recipe, stage: StageSettings, run: Path) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
@@ -325,7 +342,7 @@ def _trainer(
     recipe: Recipe,
     precision: Precision,
     steps: int,
-    folder: Path,
+    made: list[Logger],
     hardware: Hardware,
     callbacks: list[Callback],
     ranges: Ranges | None,
@@ -340,7 +357,7 @@ def _trainer(
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.clip_gradients or None,
         sync_batchnorm=recipe.sync_batchnorm,
-        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        logger=made,
         callbacks=callbacks,
         profiler=ranges,
         plugins=[WholeFiles(), *started_by(hardware)],

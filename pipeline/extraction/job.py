@@ -32,6 +32,8 @@ from pipeline.views import Extractor
 TRACEBACK_LINES = 12
 NO_FILE = "there is no such file"
 TIME = "time"  # the stage of a video that was given up
+# Videos that this process has begun -> frames that are through, and how many there seem to be (0: nobody knows).
+under_way: dict[str, tuple[int, int]] = {}
 RECORD_DIGITS = 32  # of a record's digest, as many as `VideoTable.digests` has
 
 
@@ -72,7 +74,10 @@ def extract_video(
     cv2.setNumThreads(1)
     with watching(0, _nothing, WRITES) as writes:
         writer = VideoWriter(storage.location(store), video.video_id, adding, run, writes)
-        return _extract(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings), time_limit)
+        try:
+            return _extract(Path(root) / video.path, writer, video, ExtractionSettings.from_dict(settings), time_limit)
+        finally:
+            under_way.pop(video.video_id, None)
 
 
 def _nothing() -> None: ...
@@ -210,6 +215,8 @@ def _store(
         writer.begin()
         mark = _lap(seconds, "write", mark)
         frames, partial = 0, _Partial()
+        expected = round(source.header.duration * (settings.decode.fps or source.header.fps))
+        expected = min(expected, settings.decode.max_frames or expected)
         for block in _decoded(source, settings.decode, guard, partial):
             mark = _lap(seconds, "decode", mark)
             frames += len(block)
@@ -218,6 +225,7 @@ def _store(
             for view, added in encoded:
                 writer.add(view, added)
             mark = _lap(seconds, "write", mark)
+            under_way[video.video_id] = frames, expected
         mark = _lap(seconds, "decode", mark)
         cut = bool(partial.reason) or settings.decode.max_frames is not None
         for view in views:

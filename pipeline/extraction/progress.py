@@ -35,7 +35,8 @@ class ExtractionBar:
     """One live line; on a terminal that cannot redraw, a line every ten seconds.
 
     sizes: bytes of each video's file that is to do (or 1, where sizes tell nothing), by its id. The bar and the time
-    left go by them: the largest come first, so that a count of videos would promise an end that is far too late.
+    left go by them, and within a video by its frames: the largest come first, so that a count of videos would promise
+    an end that is far too late.
     quarantined: how many are in quarantine already. pairs: whether flow is computed, so that pairs of frames are told
     too.
     """
@@ -46,6 +47,7 @@ class ExtractionBar:
         self.with_pairs = pairs
         self.videos = self.frames = self.pairs = 0
         self.through = self.stored = 0  # bytes
+        self.running: dict[str, tuple[int, float]] = {}  # video -> frames that are through, and which share that is
         self.total = sum(sizes.values())
         self.progress = Progress(
             TextColumn(doing, style="bold", table_column=Column(no_wrap=True, min_width=len(doing))),
@@ -72,6 +74,7 @@ class ExtractionBar:
 
     def advance(self, outcome: Outcome) -> None:
         """Count one video that is through."""
+        self.running.pop(outcome.video_id, None)
         self.videos += 1
         self.frames += outcome.frames
         self.pairs += max(0, outcome.frames - 1)
@@ -80,30 +83,46 @@ class ExtractionBar:
             self.stored += self.sizes[outcome.video_id]
         else:
             self.quarantined += 1
+        self._show()
+
+    def see(self, running: Mapping[str, tuple[int, int]]) -> None:
+        """Of the videos that are being worked on how many frames are through, and how many there seem to be."""
+        self.running = {
+            name: (frames, min(1.0, frames / expected) if expected else 0.0)
+            for name, (frames, expected) in running.items()
+        }
+        self._show()
+
+    def _show(self) -> None:
         now = time.monotonic()
         told, seconds = self._told(now - self.began), self.seconds_left(now - self.began)
         left = "" if seconds is None else f"{_duration(seconds)} left"
-        self.progress.update(self.task, completed=self.through, told=told, left=left)
+        self.progress.update(self.task, completed=self.through + self._of_running(), told=told, left=left)
         if not self.console.is_terminal and (now - self.printed > LINE_SECONDS or self.videos == len(self.sizes)):
             self.printed = now
             self.say(f"{self.doing}  {told}  {left}")
 
+    def _of_running(self) -> float:
+        """Bytes."""
+        return sum(share * self.sizes[name] for name, (_, share) in self.running.items())
+
     def seconds_left(self, spent: float) -> float | None:
         """That the rest will take after so many seconds, at the rate of what was stored; None before there is one."""
-        rest = self.total - self.through
+        rest, done = self.total - self.through - self._of_running(), self.stored + self._of_running()
         if not rest:
             return 0.0
-        return spent * rest / self.stored if self.stored else None
+        return spent * rest / done if done else None
 
     def _told(self, spent: float) -> str:
         spent = max(spent, 1e-3)
+        frames = [frames for frames, _ in self.running.values()]
         parts = [
             f"{self.videos}/{len(self.sizes)} videos",
             f"{self.videos / spent:.1f} videos/s",
-            f"{self.frames / spent:.0f} frames/s",
+            f"{(self.frames + sum(frames)) / spent:.0f} frames/s",
         ]
         if self.with_pairs:
-            parts.append(f"{self.pairs / spent:.0f} pairs/s")
+            parts.append(f"{(self.pairs + sum(max(0, count - 1) for count in frames)) / spent:.0f} pairs/s")
         if self.quarantined:
             parts.append(f"{self.quarantined} in quarantine")
         return "  ".join(parts)

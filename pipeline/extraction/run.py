@@ -157,7 +157,7 @@ def _work_off(
             with stop.at_once():
                 try_out(client, task.computed.as_dict(running=True))
             bar.say(f"dashboard: {client.dashboard_link}")
-            with bar, contextlib.closing(dispatch(client, ordered, task, stop, bar.say)) as outcomes:
+            with bar, contextlib.closing(dispatch(client, ordered, task, stop, bar)) as outcomes:
                 settle(outcomes, kept)
 
 

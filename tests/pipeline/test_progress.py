@@ -37,6 +37,20 @@ def test_time_left_goes_by_bytes_not_by_videos(clock: Clock) -> None:
     assert bar.seconds_left(20) == 0
 
 
+def test_frames_of_videos_that_are_not_through_count(clock: Clock) -> None:
+    bar = ExtractionBar({"long": 800, "short": 200, "unknown": 100}, 0, pairs=True)
+    bar.console = Console(file=(told := io.StringIO()), width=200)
+    clock.now += 8
+    bar.see({"long": (300, 600), "unknown": (20, 0)})
+    assert bar.seconds_left(8) == pytest.approx(8 * 700 / 400)
+    clock.now += 3
+    bar.see({"long": (660, 600)})  # there are more than the file says
+    assert bar.seconds_left(11) == pytest.approx(11 * 300 / 800)
+    bar.advance(Outcome("long", "stored", frames=660))
+    assert bar.seconds_left(11) == pytest.approx(11 * 300 / 800)
+    assert told.getvalue() == "extract  0/3 videos  0.0 videos/s  60 frames/s  60 pairs/s  4 s left\n"
+
+
 def test_a_line_comes_every_ten_seconds_and_at_the_end(clock: Clock) -> None:
     bar = ExtractionBar({name: 10 for name in "abcd"}, 3, pairs=True)
     told = io.StringIO()

@@ -44,6 +44,7 @@ from train.stages import Stopped
 EVENT = "TRAIN_EVENT"
 BATCH = 4
 VIDEOS = {f"v{number:02}": (7 + number % 3, 20, 24) for number in range(13)}  # three batches an epoch, one video over
+Run = Callable[..., tuple[int, str, str]]  # a command line: exit code, standard output, standard error
 HARDWARE = Hardware(reader="opencv", threads=1, accelerator="cpu")
 INFONCE = {
     "name": "motion",
@@ -111,6 +112,12 @@ def write(path: Path, content: dict[str, Any]) -> Path:
 def load(path: Path, *listed: dict[str, Any], **changes: Any) -> Recipe:
     """The recipe with these stages, by way of a file at `path`."""
     return recipe.load(write(path, settings(*listed, **changes)))
+
+
+def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[object, ...]:
+    """Arguments of the command; `more` may replace options."""
+    small = ("--hardware.reader", "opencv", "--hardware.accelerator", "cpu", "--hardware.threads", 1)
+    return ("pretrain", "--method", "infonce", "--store", store, "--run", run, "--recipe", recipe, *small, *more)
 
 
 def run(loaded: Recipe, store: VideoStore, folder: Path, hardware: Hardware = HARDWARE) -> None:

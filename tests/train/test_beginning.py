@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from pipeline.store import VideoStore
 from tests.train import runs
@@ -56,14 +58,27 @@ def test_networks_are_counted_without_being_built(tmp_path: Path) -> None:
     assert stream == "flow"
 
 
-def test_a_queue_tells_how_far_it_is_filled(
+def test_a_queue_tells_how_far_it_is_filled_and_what_guessing_gives(
     store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines: list[str] = []
-    monkeypatch.setattr(bar.tqdm, "set_postfix_str", lambda _, text, refresh: lines.append(text))
+    """And what is asked for most has room in 60 columns."""
+    lines: dict[int, list[str]] = {60: [], 300: []}
+
+    def update(shown: tqdm, steps: int) -> None:
+        for width, found in lines.items():
+            found.append(
+                shown.format_meter(**(shown.format_dict | {"ncols": width, "n": shown.n + steps, "elapsed": 9}))
+            )
+
+    monkeypatch.setattr(bar.tqdm, "update", update)
     queued = INFONCE | {"settings": INFONCE["settings"] | {"queue": 12}}
     runs.run(runs.load(tmp_path / "recipe.yaml", queued), store, tmp_path / "run")
-    assert ["queue filled: 33 %" in lines[0], "queue filled: 67 %" in lines[1]] == [True, True]
-    assert not any("queue filled" in line for line in lines[2:])
+    assert ["queue filled: 33 %" in lines[300][0], "queue filled: 67 %" in lines[300][1]] == [True, True]
+    assert "own clip first of 13: " in lines[300][0] and " % (guessing 20 %), in the first 5: " in lines[300][0]
+    assert " % (guessing 11 %), in the first 5: " in lines[300][1] and lines[300][1].endswith(" % (guessing 56 %)")
+    assert not any("queue filled" in line or "guessing" in line for line in lines[300][2:])
     assert capsys.readouterr().err.count("until the queue is filled") == 1
-    assert all(line.startswith("loss: ") and line.index("data wait") < line.index("own clip") for line in lines)
+    for line in lines[60]:
+        assert (
+            re.fullmatch(r"\d\d:\d\d left, loss [\d.]+, \d+ clips/s, data wait \d+ %, moti.*", line) and len(line) <= 60
+        )

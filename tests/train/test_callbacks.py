@@ -24,7 +24,7 @@ from train import stages
 from train.batches.batch import Batch
 from train.batches.loader import ClipLoader
 from train.callbacks import waiting
-from train.callbacks.waiting import advice
+from train.callbacks.waiting import Clocks, advice
 from train.methods.infonce import InfoNCE
 from train.reader import affine
 from train.reader.opencv import OpenCVExecutor
@@ -85,8 +85,8 @@ def test_meters_say_what_they_mean(store: VideoStore, tmp_path: Path, capsys: py
         assert told.count(legend) == 1
         [line] = [line for line in runs.lines(tmp_path / "run", name) if line["step"] == (2 if name == "pixels" else 3)]
         assert f"own clip first of {candidates}: {100 * line['contrast_top1']:.1f} %, in the first 5: " in told
-        assert f"loss: {line['loss']:.3g}, " in told
-    assert "clips/s: " in told and "data wait: " in told
+        assert f" left, loss {line['loss']:.3g}, " in told
+    assert " clips/s, data wait " in told
 
 
 def test_nobody_else_speaks(store: VideoStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +138,11 @@ def reading(on_cpu: bool = True, stored: int = 128, needed: int = 112) -> ClipLo
     )
 
 
+def passed(busy: float, others: float = 0.0, disk: float = 0.0, memory: float = 0.0, devices: int = 1) -> Clocks:
+    """Ten seconds, in which so many cores were at work."""
+    return Clocks(10.0, 10 * busy, 10 * (devices * busy + others), 10 * disk, 10 * memory)
+
+
 @pytest.mark.remedy(
     "--hardware.threads ",
     "smaller stored frames: their short side is ",
@@ -176,7 +181,7 @@ def test_warning_says_what_to_change(
 ) -> None:
     monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    text = advice(loader, threads, devices, 0.431, busy)
+    text = advice(loader, threads, devices, 4.31, passed(busy, disk=0.3, devices=devices))
     assert text.startswith("the network waits for data 43 % of the time")
     assert f"{threads} threads, {8 // devices} cores a device" in text
     assert all(part in text for part in said), text
@@ -195,10 +200,26 @@ def test_warning_names_other_programs_and_says_nothing_of_what_it_does_not_know(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda _: set(range(8)))
-    text = advice(reading(), 8, 1, 0.4, busy=0.4, others=6.5)
-    assert "fewer other programs: they take 6.5 of the cores" in text and "disk" not in text
-    assert "disk" in advice(reading(), 8, 1, 0.4, busy=0.4, others=1.5)
-    assert advice(reading(), 8, 1, 0.4, busy=5.0) == ""
+    text = advice(reading(), 8, 1, 4.0, passed(0.4, others=6.5, disk=0.9, memory=0.9))
+    assert "fewer other programs: they take 6.5 of the cores" in text and "disk" not in text and "memory" not in text
+    text = advice(reading(), 8, 1, 4.0, passed(0.4, others=1.5, disk=0.9, memory=0.25))
+    assert "more memory" in text and "25 % of the time" in text and "disk" not in text
+    assert "disk" in advice(reading(), 8, 1, 4.0, passed(0.4, others=1.5, disk=0.9))
+    assert advice(reading(), 8, 1, 4.0, passed(0.4)) == ""  # too little is done, and no disk is why
+    assert advice(reading(), 8, 1, 4.0, passed(5.0, disk=0.9)) == ""
+
+
+def test_what_programs_waited_for_is_read_where_the_system_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PRESSURE", tmp_path)
+    assert Clocks.read().disk == 0.0
+    for kind, total in (("io", 2_500_000), ("memory", 500_000)):
+        text = f"some avg10=1.01 avg60=0.62 avg300=0.45 total={total}\nfull avg10=0.00 avg60=0.00 avg300=0.03 total=7\n"
+        (tmp_path / kind).write_text(text)
+    found = Clocks.read()
+    assert (found.disk, found.memory) == (2.5, 0.5)
+    assert found.since(found) == Clocks(0, 0, 0, 0, 0)
 
 
 def test_profile_names_the_parts_of_a_step(

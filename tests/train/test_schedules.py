@@ -1,4 +1,4 @@
-"""The cosine schedule, and LARC, as a recipe chooses them."""
+"""Schedules that follow the step, and LARC, as a recipe chooses them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from pipeline.errors import UsageError
 from tests.train.steps import Recorder, Views, fit
-from train.optim import LARC, OptimiserSettings, configured, cosine, make_optimiser
+from train.optim import LARC, ByStep, OptimiserSettings, configured, cosine, make_optimiser, one_cycle
 from train.settings import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_every_n_steps")
@@ -27,8 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*log_ev
 class Line(LightningModule):
     """One weight."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, more_steps: tuple[int, ...] = (), **settings: Any) -> None:
         super().__init__()
+        self.more_steps = more_steps
         self.settings = read(OptimiserSettings, settings, "optimiser")
         self.weight = nn.Parameter(torch.ones(2))
 
@@ -36,7 +38,7 @@ class Line(LightningModule):
         return {"loss": self.weight.pow(2).sum()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings, self.parameters(), self.trainer)
+        return configured(self.settings, self.parameters(), self.trainer, self.more_steps)
 
 
 def batches(count: int) -> list[Views]:
@@ -153,6 +155,35 @@ def test_a_run_without_an_end_fails(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_meant_fail(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read(OptimiserSettings, WARM | changes, "optimiser")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_one_cycle_is_torchs_and_every_prolongation_has_one_of_its_own(tmp_path: Path, name: str) -> None:
+    settings = {"name": name, "lr": 0.6, "schedule": "one_cycle"}
+    rates, momenta = [], []
+    for length in (7, 20):
+        optimiser = make_optimiser(OptimiserSettings(name=name, lr=0.6), [nn.Parameter(torch.ones(2))])  # type: ignore[arg-type]
+        reference = OneCycleLR(optimiser, 0.6, total_steps=length + 1, pct_start=0.15)
+        for _ in range(length):
+            group = optimiser.param_groups[0]
+            rates.append(group["lr"])
+            momenta.append(group["betas"][0] if name == "adamw" else group["momentum"])
+            optimiser.step()
+            reference.step()
+    assert [one_cycle(0.6, step, 7)[1] for step in range(7)] == momenta[:7]
+    assert trained(tmp_path, settings | {"more_steps": (20,)}, 3, max_steps=27).learning_rates == rates
+    group = make_optimiser(OptimiserSettings(**settings), [nn.Parameter(torch.ones(2))])
+    schedule = ByStep(group, lambda own, step: one_cycle(own, step, 7))
+    schedule.last_epoch = 3
+    schedule.hold()
+    found = group.param_groups[0]
+    assert (found["lr"], found["betas"][0] if name == "adamw" else found["momentum"]) == (rates[3], momenta[3])
+
+
+def test_a_prolonged_cosine_begins_again(tmp_path: Path) -> None:
+    found = trained(tmp_path, WARM | {"more_steps": (8,)}, 3, max_steps=18).learning_rates
+    settings = OptimiserSettings(**WARM)
+    assert found == pytest.approx([cosine(settings, step, length, 6) for length in (10, 8) for step in range(length)])
 
 
 @pytest.mark.remedy("a longer horizon, or 0 for the stage's own end")

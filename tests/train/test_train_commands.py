@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,39 +22,15 @@ from pipeline.store import VideoStore, annotation, catalogue, layout, open_store
 from pipeline.store.annotation import AnnotationSet, Said
 from tests.patience import PATIENCE
 from tests.train import runs
-from tests.train.runs import IN_BATCH, INFONCE
+from tests.train.runs import IN_BATCH, INFONCE, Run, pretrain
 from tests.train.stores import write_store
 from train import beginning, checkpoints, commands, stages
-from train.__main__ import COMMANDS
 from train.stage_data import training_set_of
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     return write_store(tmp_path_factory.mktemp("commands [1]") / "store", runs.VIDEOS)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
-        try:
-            code = console.main(COMMANDS, "Stage two", "train")
-        except SystemExit as leaving:  # how the parser ends
-            code = int(leaving.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[object, ...]:
-    """Arguments of the command; `more` may replace options."""
-    small = ("--hardware.reader", "opencv", "--hardware.accelerator", "cpu", "--hardware.threads", 1)
-    return ("pretrain", "--method", "infonce", "--store", store, "--run", run, "--recipe", recipe, *small, *more)
 
 
 @pytest.mark.remedy("`python -m pipeline annotate --store=", "or train on all of them: `--use_all true`")
@@ -130,7 +105,7 @@ def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call
     code, out, errors = call(*command)
     assert code == 0
     assert re.fullmatch(rf"pre-trained 2 stages in \d+ s: {re.escape(str(run))}\n", out)
-    assert "pixels 100%" in errors and "motion 100%" in errors and "clips/s: " in errors and "data wait: " in errors
+    assert "%, pixels 3/3 steps, " in errors and "%, motion 3/3 steps, " in errors and " clips/s, data wait " in errors
 
     before = path.read_bytes()
     code, out, errors = call(*command)

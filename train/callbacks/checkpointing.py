@@ -18,6 +18,7 @@ from train.callbacks import ends_step
 from train.callbacks.metrics import NOT_OF_THE_NETWORK, Metrics
 from train.callbacks.stopping import Stopping
 from train.checkpoints import METADATA, OPTIMISED
+from train.optim import ByStep
 from train.recipe import Recipe
 
 BEST = "best.ckpt"
@@ -62,6 +63,9 @@ class Checkpoints(Callback):
             # Lightning takes a checkpoint of an epoch's last batch for one in mid-epoch, and would leave out the hooks
             # of the next epoch's start.
             trainer.fit_loop.reset_restart_stage()
+        for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
+            if isinstance(schedule, ByStep):
+                schedule.hold()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

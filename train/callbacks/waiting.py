@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from typing import Any
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -21,8 +24,10 @@ from train.training_set import Videos
 FILLING = 10  # steps in which the loader gets ahead and libraries tune themselves
 WINDOW = 50  # steps that are looked at together
 TOO_MUCH = 0.1  # of the time
-IDLE = 0.5  # of the threads: less than this at work means that they wait for the disk themselves
+IDLE = 0.5  # of the threads: less than this at work means that they wait for something themselves
 FULL = 0.8  # of them: more than this at work means that there are too few
+STALLED = 0.1  # of the time: more than this in which a program waited for a disk, or for memory, is why
+PRESSURE = Path("/proc/pressure")  # where Linux tells it
 TAKEN = 0.25  # of the machine's cores: more than this at work for others is why ours are slow
 LARGE = 1.5  # stored short side over that of the clip, from which decoding mostly makes pixels that nobody sees
 SOME = 1000  # videos whose size is looked at
@@ -39,7 +44,8 @@ class Waiting(Callback):
         self.threads = threads
         self.warned = False
         self.steps = -FILLING
-        self.waited = self.began = self.busy_before = self.all_before = 0.0
+        self.waited = 0.0
+        self.before = Clocks.read()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -51,35 +57,56 @@ class Waiting(Callback):
             return
         self.steps += 1
         if self.steps == WINDOW:
-            spent, busy = time.perf_counter() - self.began, time.process_time() - self.busy_before
-            if self.waited > TOO_MUCH * spent:
+            passed = Clocks.read().since(self.before)
+            if self.waited > TOO_MUCH * passed.time:
                 self.warned = True
-                others = max(0.0, _busy_everywhere() - self.all_before - trainer.num_devices * busy) / spent
-                share, cores = self.waited / spent, busy / spent
-                if said := advice(loader_of(trainer), self.threads, trainer.num_devices, share, cores, others):
+                if said := advice(loader_of(trainer), self.threads, trainer.num_devices, self.waited, passed):
                     tell(said)
             self.steps = 0
         if self.steps == 0:
-            self.waited, self.began, self.busy_before = 0.0, time.perf_counter(), time.process_time()
-            self.all_before = _busy_everywhere()
+            self.waited, self.before = 0.0, Clocks.read()
 
 
-def _busy_everywhere() -> float:
-    """Seconds that the cores of this machine have worked, for whomever."""
-    times = psutil.cpu_times()
-    return times.user + times.system + getattr(times, "nice", 0.0)
+@dataclass(frozen=True)
+class Clocks:
+    """Seconds: of time; that this process computed, and all of this machine; that a program of it waited for a disk,
+    and for memory (0 where the system does not tell)."""
+
+    time: float
+    own: float
+    everyone: float
+    disk: float
+    memory: float
+
+    @classmethod
+    def read(cls) -> Self:
+        cores = psutil.cpu_times()
+        everyone = cores.user + cores.system + getattr(cores, "nice", 0.0)
+        return cls(time.perf_counter(), time.process_time(), everyone, _stalled("io"), _stalled("memory"))
+
+    def since(self, before: Clocks) -> Clocks:
+        return Clocks(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
 
-def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy: float, others: float = 0.0) -> str:
+def _stalled(kind: str) -> float:
+    try:
+        some = re.match(r"some .*total=(\d+)", (PRESSURE / kind).read_text())
+    except OSError:
+        return 0.0
+    return int(some[1]) / 1e6 if some else 0.0
+
+
+def advice(loader: ClipLoader, threads: int, devices: int, waited: float, passed: Clocks) -> str:
     """The warning's text; empty where the cause is not known.
 
     Args:
         threads: of the reader of each device.
-        devices: that train on this machine.
-        waiting: share of the time that the network waited.
-        busy: cores that this process kept at work on average.
-        others: cores of this machine that other processes kept at work.
+        devices: that train on this machine, each by a process like this one.
+        waited: seconds that the network waited for data.
+        passed: meanwhile.
     """
+    busy = passed.own / passed.time  # cores
+    others = max(0.0, passed.everyone - devices * passed.own) / passed.time
     cores = len(os.sched_getaffinity(0)) // devices
     training_set, reading = loader.planner.training_set, loader.planner.reading
     on_cpu = isinstance(loader.executor, OpenCVExecutor)
@@ -90,10 +117,12 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
     taken = others > TAKEN * len(os.sched_getaffinity(0))
     if taken:
         todo.append(f"fewer other programs: they take {others:.1f} of the cores of this machine")
-    elif busy < IDLE * min(threads, cores):
-        todo.append(
-            f"a faster disk for {training_set.where}: only {busy:.1f} cores are at work, the others wait for it"
-        )
+    elif passed.memory > STALLED * passed.time:
+        share = f"{100 * passed.memory / passed.time:.0f} % of the time"
+        todo.append(f"more memory, or fewer programs that take it: {share} something waited for a page of it")
+    elif busy < IDLE * min(threads, cores) and passed.disk > STALLED * passed.time:
+        share = f"{100 * passed.disk / passed.time:.0f} % of the time something waited for a disk"
+        todo.append(f"a faster disk for {training_set.where}: only {busy:.1f} cores are at work, and {share}")
     if threads < cores:
         todo.append(f"--hardware.threads {cores}")
     if stored > LARGE * needed:
@@ -107,8 +136,8 @@ def advice(loader: ClipLoader, threads: int, devices: int, waiting: float, busy:
         return ""
     reader = "opencv" if on_cpu else "dali"
     return (
-        f"the network waits for data {100 * min(waiting, 1):.0f} % of the time (reader {reader}, {threads} threads,"
-        f" {cores} cores a device)\n  to do: " + "; ".join(todo)
+        f"the network waits for data {100 * min(waited / passed.time, 1):.0f} % of the time (reader {reader},"
+        f" {threads} threads, {cores} cores a device)\n  to do: " + "; ".join(todo)
     )
 
 

@@ -16,7 +16,7 @@ from train.methods.meters import Meter
 from train.methods.method import Method, MethodSettings, Start
 from train.networks.network import LAYERS, Network
 from train.networks.settings import NetworkSettings
-from train.optim import at_rate, configured
+from train.optim import at_rate
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Classify(Method):
         groups = [
             at_rate(self.settings.optimiser, self.network.parts[part].parameters(), rate) for part, rate in learning
         ]
-        return configured(self.settings.optimiser, groups, self.trainer)
+        return self.optimised(groups)
 
     def _rate(self, part: str) -> float:
         if self.settings.frozen:

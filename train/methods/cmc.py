@@ -17,7 +17,6 @@ from train.methods.method import Method, Start
 from train.methods.several_networks import SeveralNetworksSettings
 from train.networks.momentum import MomentumPair
 from train.networks.network import Network
-from train.optim import configured
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -116,4 +115,4 @@ class CMC(Method):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [*self.first.query.parameters(), *self.second.query.parameters()]
-        return configured(self.settings.optimiser, trained, self.trainer)
+        return self.optimised(trained)

@@ -19,7 +19,6 @@ from train.methods.meters import Meter
 from train.methods.method import Method, Start
 from train.methods.several_networks import SeveralNetworksSettings
 from train.networks.network import Network
-from train.optim import configured
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -123,4 +122,4 @@ class CoCon(Method):
         return {"loss": loss, **values}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings.optimiser, self.parameters(), self.trainer)
+        return self.optimised(self.parameters())

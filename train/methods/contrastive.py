@@ -18,7 +18,6 @@ from train.networks.momentum import MomentumPair
 from train.networks.network import Network
 from train.networks.queue import check_length
 from train.networks.settings import NetworkSettings
-from train.optim import configured
 
 COIN = 0x636F696E  # keeps this random number apart from those of other users of the same seed
 
@@ -77,7 +76,7 @@ class OneStream(Method):
         return {"query": self.pair.starting}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings.optimiser, self.pair.query.parameters(), self.trainer)
+        return self.optimised(self.pair.query.parameters())
 
 
 def own_key_values(logits: Tensor) -> dict[str, Tensor]:

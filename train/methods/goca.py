@@ -23,7 +23,6 @@ from train.methods.method import Method, Start
 from train.methods.several_networks import SeveralNetworksSettings
 from train.networks.network import Network
 from train.networks.queue import Queue, check_length
-from train.optim import configured
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -245,7 +244,7 @@ class GOCA(Method):
         return initial[:, :, -len(rows) :], guided[:, :, -len(rows) :]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings.optimiser, self.parameters(), self.trainer)
+        return self.optimised(self.parameters())
 
 
 def rows_of(network: Network, clips: Sequence[Tensor]) -> list[Tensor]:

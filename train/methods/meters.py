@@ -14,10 +14,17 @@ class Meter:
     Args:
         label: what it is called there.
         meaning: what it is the share of, and what guessing would give; completes "<label> is ...".
+        places: where a rank among the own key and those of a queue is counted: the first so many. Until the queue is
+            filled, guessing gives more.
     """
 
     label: str
     meaning: str
+    places: int = 0
+
+    def guessing(self, queued: int) -> float:
+        """The share that guessing gives with so many keys in the queue; the other ones are random, and told apart."""
+        return min(1.0, self.places / (1 + queued))
 
 
 def own_key(candidates: int) -> dict[str, Meter]:
@@ -29,8 +36,8 @@ def own_key(candidates: int) -> dict[str, Meter]:
     first = meaning.format(place="first", candidates=candidates, guessing=100 / candidates)
     fifth = meaning.format(place="in the first five", candidates=candidates, guessing=min(100, 500 / candidates))
     return {
-        "contrast_top1": Meter(f"own clip first of {candidates}", first),
-        "contrast_top5": Meter("in the first 5", fifth),
+        "contrast_top1": Meter(f"own clip first of {candidates}", first, places=1),
+        "contrast_top5": Meter("in the first 5", fifth, places=5),
     }
 
 

@@ -9,13 +9,14 @@ from typing import ClassVar, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
 from train.between_epochs import Plateau
 from train.methods.meters import Meter
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.optim import STEP_FACTOR, OptimiserSettings
+from train.optim import STEP_FACTOR, OptimiserSettings, Parameters, configured
 from train.settings import Settings
 
 
@@ -102,6 +103,7 @@ class Method(LightningModule, ABC):
 
     Settings: ClassVar[type[MethodSettings]]
     settings: MethodSettings
+    more_steps: tuple[int, ...] = ()  # by which its stage was prolonged: see `train.recipe.StageSettings`
 
     def __init__(self, settings: MethodSettings, channels: Mapping[str, int]) -> None:
         super().__init__()
@@ -130,6 +132,10 @@ class Method(LightningModule, ABC):
 
         global_batch: videos in a pass, over all ranks.
         """
+
+    def optimised(self, parameters: Parameters) -> OptimizerLRScheduler:
+        """What `configure_optimizers` returns for the parameters that are trained."""
+        return configured(self.settings.optimiser, parameters, self.trainer, self.more_steps)
 
     def configure_callbacks(self) -> list[Callback]:
         """What happens between epochs. A method that has something of its own there adds it."""

@@ -10,7 +10,6 @@ from torch import nn
 from train.methods.method import Method, MethodSettings, Start
 from train.networks.network import Network
 from train.networks.settings import NetworkSettings
-from train.optim import configured
 
 
 class OneNetworkSettings(MethodSettings, NetworkSettings):
@@ -49,4 +48,4 @@ class OneNetwork(Method):
         return {"query": [self.network.parts]}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configured(self.settings.optimiser, self.network.parameters(), self.trainer)
+        return self.optimised(self.network.parameters())

@@ -23,7 +23,6 @@ from train.networks.heads import HEADS, Head
 from train.networks.network import Network
 from train.networks.queue import Queue, check_length
 from train.networks.settings import Differing, NetworkSettings
-from train.optim import configured
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -272,4 +271,4 @@ class ViCC(Method):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [*self.network.parameters(), *(p for part in dict.fromkeys(self._of_view) for p in part.parameters())]
-        return configured(self.settings.optimiser, trained, self.trainer)
+        return self.optimised(trained)

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +24,24 @@ from distributed import Client, Future, KilledWorker
 from pipeline.errors import Interrupted, Refusal
 from pipeline.extraction import job
 from pipeline.extraction.job import Outcome
+from pipeline.extraction.progress import ExtractionBar
 from pipeline.extraction.workers.admission import Requirements, requirements, when_fit
 from pipeline.extraction.workers.cluster import address_of
 from pipeline.extraction.workers.silence import Limits, Silence
-from pipeline.extraction.workers.stopping import Stopping, TakeNoMore, run_name, running_of, unless_stopped
+from pipeline.extraction.workers.stopping import (
+    UNDER_WAY,
+    Stopping,
+    TakeNoMore,
+    run_name,
+    running_of,
+    unless_stopped,
+)
 from pipeline.manifest import Video
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import VideoWriter, writing_to
 
 IN_FLIGHT_PER_THREAD = 3  # futures handed out ahead, so that none waits for the scheduler
-LOOK_SECONDS = 5.0  # between two looks at how many workers there are
+LOOK_SECONDS = 2.0  # between two looks at how many workers there are, and how far
 FRUITLESS = 4  # workers that may die with nothing stored, beside two for each of them
 NEWS_SECONDS = 30.0  # without any until a look at whether there are workers at all
 ENDING_SECONDS = 30.0  # that a worker may take to end before the scheduler does without it
@@ -83,9 +91,9 @@ class Task:
 
 
 def dispatch(
-    client: Client, videos: Iterable[Video], task: Task, stop: Stopping, say: Callable[[str], None]
+    client: Client, videos: Iterable[Video], task: Task, stop: Stopping, bar: ExtractionBar
 ) -> Generator[Outcome]:
-    """Outcomes as they come, the videos begun in the order given.
+    """Outcomes as they come, the videos begun in the order given; the bar is told how far those are that run.
 
     Dask cannot tell which of the videos that a dying worker held had killed it. Unless one of them said so (a file that
     hangs the decoder), all are done again when the others are through, each alone, so that only one that kills its
@@ -98,7 +106,7 @@ def dispatch(
     waiting = deque(videos)
     suspects: list[Video] = []
     deadly: list[tuple[Video, KilledWorker]] = []  # not blamed before it is seen that it is no fault of the workers
-    flight = _Flight(client, task, stop, say)
+    flight = _Flight(client, task, stop, bar)
     deaths = _Deaths(address_of(client))
 
     def fill() -> None:
@@ -176,8 +184,8 @@ class _Told:
 class _Flight:
     """The videos that were submitted and have not come back."""
 
-    def __init__(self, client: Client, task: Task, stop: Stopping, say: Callable[[str], None]) -> None:
-        self.client, self.task, self.stop, self.say = client, task, stop, say
+    def __init__(self, client: Client, task: Task, stop: Stopping, bar: ExtractionBar) -> None:
+        self.client, self.task, self.stop, self.bar, self.say = client, task, stop, bar, bar.say
         self.run = run_name(task.store)
         self.videos: dict[str, tuple[Future, Video]] = {}
         self.signals = 0  # acted on
@@ -246,6 +254,7 @@ class _Flight:
             if time.monotonic() - self.listened >= look:
                 self.listened = time.monotonic()
                 workers = self.client.scheduler_info(n_workers=-1)["workers"]
+                self.bar.see(self._under_way(workers))
                 for found in self.silence.of(workers):
                     self.say(found.says)
                     if found.ends and found.writes > self.task.limits.told:
@@ -257,6 +266,12 @@ class _Flight:
                     self.say(f"no worker is left at {address_of(self.client)}; waiting for new ones (Ctrl-C ends it)")
             if event is not None:
                 return event
+
+    def _under_way(self, workers: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+        """As `ExtractionBar.see` is told; what a worker last said may be of a video that has come back since."""
+        flying = {video.video_id for _, video in self.videos.values()}
+        said = [worker.get("metrics", {}).get(UNDER_WAY, {}) for worker in workers.values()]
+        return {name: found for of_worker in said for name, found in of_worker.items() if name in flying}
 
     def _end_worker(self, address: str) -> None:
         async def end() -> None:

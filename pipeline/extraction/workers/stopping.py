@@ -16,9 +16,11 @@ from typing import Any, Self, TypeVar
 from distributed import Worker, WorkerPlugin, get_worker
 
 from pipeline.errors import Interrupted
+from pipeline.extraction import job
 from pipeline.video.watchdog import READS, WRITES, longest_wait
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+UNDER_WAY = "under_way"  # of a worker's metrics: `job.under_way`
 Result = TypeVar("Result")
 
 
@@ -90,10 +92,11 @@ def run_name(store: Path) -> str:
 
 def unless_stopped(run: str, video_id: str, work: Callable[..., Result], *arguments: Any) -> Result | None:
     """Call `work` as a part of that run, or give None where the run takes no more. The worker's heartbeats tell how
-    long it waits."""
+    long it waits, and how far its videos are."""
     with contextlib.suppress(ValueError):  # in no worker
         for kind in (READS, WRITES):
             get_worker().metrics[kind] = functools.partial(_longest_wait, kind)
+        get_worker().metrics[UNDER_WAY] = _under_way
     with _lock:
         if run in _stopped:
             return None
@@ -107,6 +110,10 @@ def unless_stopped(run: str, video_id: str, work: Callable[..., Result], *argume
 
 def _longest_wait(kind: str, _: Worker) -> float:
     return longest_wait(kind)
+
+
+def _under_way(_: Worker) -> dict[str, tuple[int, int]]:
+    return job.under_way.copy()
 
 
 class TakeNoMore(WorkerPlugin):

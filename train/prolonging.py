@@ -1,0 +1,93 @@
+"""A finished run is prolonged under its name, by `--more_steps`; its recipe.yaml says by how many steps, each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import UsageError, counted
+from pipeline.store import VideoStore
+from train import checkpoints, stages
+from train.console import tell
+from train.optim import ON_TO_HORIZON, PROLONGED
+from train.recipe import Recipe, StageSettings
+from train.stage_data import training_set_of
+
+
+def as_recorded(run: Path, recipe: Recipe) -> Recipe:
+    """The recipe with the steps by which the run, if there is one, has been prolonged, where it names none itself."""
+    if not (run / stages.RECIPE).is_file():
+        return recipe
+    known = {
+        stage["name"]: tuple(stage.get("more_steps", ())) for stage in stages.read_recipe(run / stages.RECIPE)["stages"]
+    }
+    return recipe.of_stages(
+        [stage.changed(more_steps=stage.more_steps or known.get(stage.name, ())) for stage in recipe.stages]
+    )
+
+
+def prolonged(run: Path, recipe: Recipe, store: VideoStore, steps: int) -> Recipe:
+    """The recipe of a run, which is held, with so many steps more of each stage that none other starts from; they are
+    told, and written into the run. A run that is not finished is left as it is: it goes on first.
+
+    Raises UsageError where there is no run, and where a schedule has no room for the steps.
+    """
+    reached = [_reached(run, recipe, stage) for stage in recipe.stages]
+    if not any(reached):
+        problem = "no stage of this run has been trained, so there is nothing to prolong"
+        raise UsageError(problem, where=str(run), remedy="train it first, without --more_steps")
+    ends = [stage.length(_of_epoch(recipe, stage, store)) for stage in recipe.stages]
+    for stage, step, end in zip(recipe.stages, reached, ends, strict=True):
+        if step < end:
+            tell(
+                f"the run is not finished, stage {stage.name} is at step {step} of {end}: it goes on to its end, and no"
+                " steps are added"
+            )
+            return recipe
+    begun_with = {name for stage in recipe.stages for name in stage.start.values()}
+    last = [stage for stage in recipe.stages if stage.name not in begun_with]
+    said = []
+    for stage, end in zip(recipe.stages, ends, strict=True):
+        if stage in last:
+            _check_room(recipe, stage, store, end, steps)
+            optimiser = stage.settings.optimiser
+            goes_on = ON_TO_HORIZON if optimiser.horizon else PROLONGED[optimiser.schedule]
+            said.append(f"stage {stage.name}: {counted(steps, 'step')} more, {end} -> {end + steps}; {goes_on}")
+    longer = recipe.of_stages(
+        [stage.changed(more_steps=(*stage.more_steps, steps)) if stage in last else stage for stage in recipe.stages]
+    )
+    stages.write_recipe(run, longer)
+    for line in said:
+        tell(line)
+    return longer
+
+
+def _reached(run: Path, recipe: Recipe, stage: StageSettings) -> int:
+    path = stages.checkpoint_path(run, stage.name)
+    return int(checkpoints.metadata(path)["step"]) if path.exists() else 0
+
+
+def _of_epoch(recipe: Recipe, stage: StageSettings, store: VideoStore) -> int:
+    """Steps."""
+    training_set = training_set_of(recipe, stage, store)
+    order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
+    return len(order) // recipe.accumulate
+
+
+def _check_room(recipe: Recipe, stage: StageSettings, store: VideoStore, end: int, steps: int) -> None:
+    """Raises UsageError where the learning rate cannot follow its schedule for so many steps after the stage's end."""
+    optimiser, of_epoch = stage.settings.optimiser, _of_epoch(recipe, stage, store)
+    horizon, warm_up = optimiser.horizon * of_epoch, optimiser.warm_up * of_epoch
+    if 0 < horizon < end + steps:
+        raise UsageError(
+            f"the learning rate's schedule ends at step {horizon} (horizon), {counted(horizon - end, 'step')} after the"
+            f" end of stage {stage.name}",
+            where="--more_steps",
+            remedy=f"at most --more_steps {horizon - end}" if horizon > end else "another RUN=, with a longer horizon",
+        )
+    if not horizon and warm_up >= steps:
+        raise UsageError(
+            f"the learning rate's warm-up, with which the schedule of stage {stage.name} begins again, takes"
+            f" {counted(warm_up, 'step')}",
+            where="--more_steps",
+            remedy=f"at least --more_steps {warm_up + 1}",
+        )
