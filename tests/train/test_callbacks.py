@@ -192,7 +192,7 @@ def test_warning_says_what_to_change(
         loader = reading(stored=int(asked[1]))
     if "--hardware.reader dali" in text:
         loader = reading(on_cpu=False)
-    again = advice(loader, threads, devices, 0.431, busy)
+    again = advice(loader, threads, devices, 4.31, passed(busy, disk=0.3, devices=devices))
     assert not any(option in again for option in ("--hardware.threads", "--rgb.short_side", "--hardware.reader"))
 
 

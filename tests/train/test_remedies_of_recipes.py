@@ -102,7 +102,7 @@ def told_of(folder: str, method: str) -> str:
 
 
 def on_devices(devices: int, hardware: int) -> int:
-    return commands._Work(Hardware(devices=hardware), devices, None, 0, False).hardware.devices
+    return commands._Work(Hardware(devices=hardware), devices, None, 0, False, 0, "tensorboard").hardware.devices
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_sigterm_to_the_command_itself(store: VideoStore, tmp_path: Path) -> Non
     process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     printed = ""
-    while "0%" not in printed and process.poll() is None:
+    while " 0/" not in printed and process.poll() is None:
         printed += process.stderr.read(1)
     process.send_signal(signal.SIGTERM)
     printed += process.communicate(timeout=PATIENCE)[1]
