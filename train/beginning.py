@@ -9,11 +9,12 @@ import torch
 
 from pipeline.errors import counted
 from pipeline.store import VideoStore
+from train import augment
 from train.console import tell
 from train.hardware import Hardware, device
 from train.networks.settings import NetworkSettings
-from train.recipe import Recipe
-from train.stage_data import training_set_of
+from train.recipe import Augmentation, Recipe
+from train.stage_data import make_loader, training_set_of
 from train.training_set import TrainingSet
 
 
@@ -49,6 +50,33 @@ def tell_of_plan(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
             for stream, network in stage.settings.networks.items()
         )
         tell(f"  stage {stage.name}: {stage.method}, {length}; {networks}")
+
+
+def tell_of_offset(recipe: Recipe, store: VideoStore) -> None:
+    """Where augmentation adds more to what is no image than there is in it, as in flow of real clips."""
+    offset = augment.policy(recipe.augmentation.name, **recipe.augmentation.settings).offset
+    known: set[str] = set()
+    for stage in recipe.stages if offset else ():
+        streams = {name for name in stage.settings.networks if not recipe.clips.stream(name).image} - known
+        if streams:
+            known |= streams
+            loader = make_loader(
+                recipe.changed(augmentation=Augmentation(name="evaluate")),
+                stage,
+                store,
+                training_set_of(recipe, stage, store),
+                Hardware(reader="opencv"),
+            )
+            first = loader.load(0)
+            loader.close()
+        for name in sorted(streams):
+            spread = float(torch.cat([clips.flatten() for clips in first.views(name)]).std())
+            if spread < offset:
+                tell(
+                    f"{name} of these videos is small (spread {spread:.2g} at the network's input) beside the offset"
+                    f" that augmentation adds (flow_offset {offset:g}): a network sees little of it. RECIPE=small-real"
+                    " adds none, nor does SET=augmentation.settings.flow_offset=0"
+                )
 
 
 def weights(network: NetworkSettings, channels: int) -> int:

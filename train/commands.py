@@ -246,6 +246,7 @@ def _run(recipe: Recipe, store: VideoStore, run: Path, work: _Work) -> int:
             loaded = prolonging.prolonged(run, loaded, store, work.more_steps)
         beginning.tell_of(loaded, store, training_set, run)
         beginning.tell_of_plan(loaded, store, work.hardware)
+        beginning.tell_of_offset(loaded, store)
         return _train(loaded, store, run, work)
 
 

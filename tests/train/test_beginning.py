@@ -12,9 +12,10 @@ from tqdm import tqdm
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
-from train import beginning, checkpoints
+from train import augment, beginning, checkpoints, recipe
 from train.callbacks import bar
 from train.commands import pretrain
+from train.recipe import FOLDER
 from train.stages import checkpoint_path
 
 
@@ -36,6 +37,25 @@ def test_device_plan_and_networks_are_told_and_what_comes_next(
     )
     assert "stage motion took " in told
     assert f"next: make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}\n" in told
+
+
+@pytest.mark.remedy("RECIPE=small-real adds none, nor does SET=augmentation.settings.flow_offset=0", told=True)
+def test_flow_that_is_small_beside_the_offset_of_augmentation_is_told(
+    store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(**augmentation: float) -> str:
+        settings = {"name": "small", "settings": augmentation}
+        loaded = runs.load(
+            tmp_path / "recipe.yaml", INFONCE, IN_BATCH, INFONCE | {"name": "again"}, augmentation=settings
+        )
+        beginning.tell_of_offset(loaded, store)
+        return capsys.readouterr().err
+
+    assert told() == "" == told(flow_offset=0)
+    assert told(flow_offset=90).count("flow of these videos is small (spread ") == 1
+    for path in (FOLDER / "small-real").iterdir():
+        augmentation = recipe.load(path).augmentation
+        assert augment.policy(augmentation.name, **augmentation.settings).offset == 0
 
 
 def test_a_stopped_stage_tells_where_it_goes_on(

@@ -21,6 +21,11 @@ class Policy(ABC):
     """
 
     @property
+    def offset(self) -> float:
+        """Spread of the constants that are added, at the network's input, to clips of what is no image."""
+        return 0.0
+
+    @property
     def clips(self) -> int | None:
         """Of how many clips a sample must be; None: of any number."""
         return None

@@ -43,6 +43,10 @@ class Small(Policy):
         check_number("flow_gain", self.flow_gain, least=0)
         check_number("flow_offset", self.flow_offset, least=0)
 
+    @property
+    def offset(self) -> float:
+        return self.flow_offset
+
     def pixels(self, streams: Streams, frame_size: Size, length: int, draws: Draws) -> dict[str, Pixels]:
         window = self._window(frame_size, draws.shared)
         flip = bool(draws.shared.random() < self.flip)
