@@ -23,7 +23,7 @@ PARAMETER = "remedy"
 NAMES = {PARAMETER, "REMEDY", "REMOVE", "REPLACE", "FETCH", "MAKE_ROOM"}
 POSITIONS = {"cannot_be": 1, "Wrong": 1, "_refusal": 2}  # of functions that take a remedy without naming it
 VERBS = (
-    "add|ask|choose|compare|compute|continue|copy|correct|delete|download|end|evaluate|export|extract|give|import"
+    "add|ask|choose|close|compare|compute|continue|copy|correct|delete|download|end|evaluate|export|extract|give|import"
     "|install|keep|leave|let|list|load|make|mend|move|name|note|open|pack|put|quote|read|remove|rename|repair|repeat"
     "|replace|restore|run|save|say|score|see|set|start|take|test|train|turn|unpack|use|wait|write"
 )

@@ -151,7 +151,7 @@ def test_workers_of_several_threads_gather_on_a_gpu_and_nowhere_else(monkeypatch
     admission.require_able.cache_clear()  # a process is asked once; earlier tests may have asked this one
     with fake_gpus("0"):
         admission.require_able(json.dumps(settings().as_dict(running=True)))
-        with pytest.raises(Refusal, match=r"has 2 threads\n.*to do: start workers with --nthreads 1"):
+        with pytest.raises(Refusal, match=r"(?s)has 2 threads\n.*to do: start workers with --nthreads 1"):
             admission.require_able(json.dumps(settings("dis").as_dict(running=True)))
     admission.require_able.cache_clear()
 

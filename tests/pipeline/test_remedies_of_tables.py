@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from pipeline.importers import kinetics, table
 from pipeline.manifest import Manifest
 from tests import remedies
 from tests.pipeline.test_remedies_of_inputs import videos_of, written
+
+MANY = "".join(
+    f"walk/{number:06}.mp4,walk\n" for number in range(csv.field_size_limit() // 20)
+)  # in one field, too many
 
 
 def tabled(folder: Path, rows: str, settings: str = "", **options: Any) -> Manifest:
@@ -68,6 +73,16 @@ def lines_of(folder: Path, importer: str, *text: str) -> Manifest:
             lambda folder: tabled(
                 folder, "path,label\nwalk/a.mp4,2\n", classes=written(folder / "classes.txt", "sit\nrun\nwalk\n")
             ),
+        ),
+        remedies.case(
+            "close the quote that is left open",
+            lambda folder: tabled(folder, f'path,label\n"walk/a.mp4,walk\n{MANY}'),
+            lambda folder: tabled(folder, f'path,label\n"walk/a.mp4",walk\n{MANY}'),
+        ),
+        remedies.case(
+            "close the quote that is left open",
+            lambda folder: lines_of(folder, "kinetics400", f'{kinetics.SHAPE}\n"walk,0123456789a,0,10,test\n{MANY}'),
+            lambda folder: lines_of(folder, "kinetics400", f'{kinetics.SHAPE}\n"walk",0123456789a,0,10,test\n'),
         ),
         remedies.case(
             "give the table as the data set ships it",
