@@ -12,7 +12,7 @@ import io
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
@@ -125,12 +125,8 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
     known = set(classes)
     if len(known) != len(classes):
         raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
-    for name, like in _alike(classes):
-        what = f"class names {ascii(name)} and {ascii(like)} look alike (Unicode's NFC and NFD)"
-        raise Refusal(what, where=where, remedy="give both the same name")
-    for source, like in _alike(list(dict.fromkeys(row.source for row in rows))):
-        what = f"recordings {ascii(source)} and {ascii(like)} look alike (Unicode's NFC and NFD)"
-        raise Refusal(what, where=where, remedy="give both the same name")
+    refuse_alike("class names", classes, where)
+    refuse_alike("recordings", dict.fromkeys(row.source for row in rows), where)
     for name in classes:
         if name.splitlines() != [name]:
             raise Refusal(f"class name {name!r} is not one line", where=where, remedy="rename the class")
@@ -159,12 +155,14 @@ def _validate(rows: list[Video], classes: list[str], where: str) -> None:
         seen[unicodedata.normalize("NFC", row.video_id)] = row.video_id
 
 
-def _alike(names: list[str]) -> Iterator[tuple[str, str]]:
+def refuse_alike(kind: str, names: Iterable[str], where: str) -> None:
+    """Raises Refusal for two that differ in their bytes and not in their letters."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
-            yield other, name
+            what = f"{kind} {ascii(other)} and {ascii(name)} look alike (Unicode's NFC and NFD)"
+            raise Refusal(what, where=where, remedy="give both the same name")
 
 
 def _is_unicode(text: str) -> bool:

@@ -20,10 +20,10 @@ from pipeline.errors import Refusal
 
 TOP = Path(__file__).resolve().parents[1]
 PARAMETER = "remedy"
-NAMES = {PARAMETER, "REMEDY", "REMOVE", "REPLACE", "FETCH"}
+NAMES = {PARAMETER, "REMEDY", "REMOVE", "REPLACE", "FETCH", "MAKE_ROOM"}
 POSITIONS = {"cannot_be": 1, "Wrong": 1, "_refusal": 2}  # of functions that take a remedy without naming it
 VERBS = (
-    "add|ask|choose|compare|compute|continue|copy|correct|delete|download|end|evaluate|export|extract|give|import"
+    "add|ask|choose|close|compare|compute|continue|copy|correct|delete|download|end|evaluate|export|extract|give|import"
     "|install|keep|leave|let|list|load|make|mend|move|name|note|open|pack|put|quote|read|remove|rename|repair|repeat"
     "|replace|restore|run|save|say|score|see|set|start|take|test|train|turn|unpack|use|wait|write"
 )
@@ -45,6 +45,11 @@ def found() -> dict[str, str]:
                 text = written(node)
                 listed.setdefault(text, f"{module.relative_to(TOP)}:{node.lineno}")
     return listed
+
+
+def named_by(part: str) -> list[str]:
+    """The remedies that a mark names: the one that it is, or else all that it is a part of."""
+    return [part] if part in found() else [text for text in found() if part in text]
 
 
 def texts(tree: ast.Module) -> Iterator[ast.expr]:

@@ -84,7 +84,7 @@ def clips_of(facts: dict[str, Any], path: Path) -> tuple[ClipSpec, Sampling]:
         raise Refusal(
             f"the checkpoint does not say what its networks were trained on: it has no {missing}",
             where=str(path),
-            remedy="it is of an older costream: give another RUN= to train anew",
+            remedy="give another RUN= to train anew",
         ) from missing
 
 

@@ -192,9 +192,7 @@ def _read_image(path: Path) -> np.ndarray:
         remedy = "give a smaller image"
         raise Refusal(f"the image cannot be decoded: {error}", where=str(path), remedy=remedy) from error
     if image is None:
-        raise Refusal(
-            "this is no image that can be decoded", where=str(path), remedy="give two images, or one video alone"
-        )
+        raise Refusal("this is no image that can be decoded", where=str(path), remedy="give two images, or one video")
     return image
 
 

@@ -149,7 +149,7 @@ def _flow_source(flow: Path, frames: Source) -> Source:
     """LMDB files open once in a process, and one that holds frames holds no flow; a folder may hold both."""
     if flow.exists() and flow.samefile(frames.path):
         if flow.is_file():
-            raise UsageError("--frames and --flow are the same LMDB", where=str(flow), remedy="give that of the flow")
+            raise UsageError("frames and flow are the same LMDB", where=str(flow), remedy="give that of the flow")
         return frames
     return open_source(flow)
 

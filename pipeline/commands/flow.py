@@ -181,7 +181,7 @@ def _flow_of_video(estimator: FlowEstimator, video: Path, output: Output, tally:
             output.add(flow)
             bar.update(task, advance=len(flow), rate=f"{tally.pairs / tally.seconds:.1f} pairs/s")
     if not tally.pairs:
-        raise Refusal("it has a single frame, so no pair", where=str(video), remedy="give two images, or a video")
+        raise Refusal("it has a single frame, so no pair", where=str(video), remedy="give two images, or one video")
 
 
 def _names(estimators: str) -> list[str]:

@@ -320,7 +320,7 @@ def _told_of_last_run(store: Path) -> str:
     try:
         run = last_run(store)
     except Refusal as refusal:
-        return f"{refusal.what} ({refusal.where})"
+        return f"{refusal.what} ({refusal.where}): {refusal.remedy}"
     if run is None:
         return "its journal is not here"
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))

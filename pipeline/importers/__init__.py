@@ -75,7 +75,7 @@ def listed(
         return read(dataset, videos, split=split, lists=lists, classes=classes)
     if (split, lists, classes) != (None, None, None):
         raise UsageError(
-            "a manifest says already what --split, --lists and --classes would",
+            "a manifest says already what split, lists and classes would",
             where=str(manifest),
             remedy="leave them out, or the manifest",
         )
@@ -115,7 +115,9 @@ def _known(description: dict[str, Any]) -> Known | None:
             refuse_unknown("count", name, ["name", "classes", *SPLITS[:-1]], where=where)
         if type(value) is not (str if name == "name" else int):
             raise UsageError(
-                f"{name} {value!r} is no {'text' if name == 'name' else 'number'}", where=where, remedy="correct it"
+                f"{name} {value!r} is no {'text' if name == 'name' else 'number'}",
+                where=where,
+                remedy="correct it, or leave it out",
             )
     splits = {name: counts[name] for name in SPLITS if name in counts}
     return Known(counts.get("name", description.get("title", "The data set")), counts.get("classes", 0), splits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,7 +77,10 @@ def lines(path: Path) -> list[tuple[int, str]]:
 
 
 def unreadable(path: Path, error: Exception) -> Refusal:
-    return Refusal(f"the list cannot be read: {error}", where=str(path), remedy="give a readable text file (UTF-8)")
+    remedy = "give a readable text file (UTF-8)"
+    if isinstance(error, csv.Error):  # a field that is longer than any
+        remedy = "close the quote that is left open"
+    return Refusal(f"the list cannot be read: {error}", where=str(path), remedy=remedy)
 
 
 def bad_line(path: Path, number: int, what: str, shape: str) -> Refusal:

@@ -136,7 +136,7 @@ def class_of(text: str, names: list[str], by_spelling: dict[str, str], where: st
 def split_of(text: str, where: str) -> str:
     """Raises Refusal."""
     if text.lower() not in official.SPLITS:
-        raise Refusal(f"split {text!r} is none of train, val or test", where=where, remedy="correct it")
+        raise Refusal(f"split {text!r} is none of train, val or test", where=where, remedy="write one of these")
     return official.SPLITS[text.lower()]
 
 

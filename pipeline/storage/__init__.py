@@ -60,7 +60,7 @@ __all__ = [
     "writing_aside",
 ]
 
-MAKE_ROOM = "make room (or mend the disk, or its permissions)"
+MAKE_ROOM = "make room (or mend the disk, or its permissions) and run the same command again"
 LOCAL_PROTOCOLS = (None, "file", "local")
 _DISK, _OBJECT_STORE = Disk(), ObjectStore()
 
@@ -147,7 +147,7 @@ def commit(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def writing(what: str, path: Path, remedy: str = f"{MAKE_ROOM} and run the same command again") -> Iterator[None]:
+def writing(what: str, path: Path, remedy: str = MAKE_ROOM) -> Iterator[None]:
     """A Refusal for a disk that is full, gone or not ours to write to. what: that is written at `path`, for the
     message."""
     try:

@@ -25,7 +25,7 @@ import pyarrow.csv as pa_csv
 
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError
-from pipeline.manifest import SPLITS, Manifest
+from pipeline.manifest import SPLITS, Manifest, refuse_alike
 from pipeline.store import inventory, layout, records
 
 EXTRACTION = "extraction"  # the set that extraction keeps, of the manifests that it was given
@@ -63,8 +63,9 @@ class AnnotationSet:
 
     def updated(self, newer: AnnotationSet) -> AnnotationSet:
         """With what the newer one says (`Said.over`). Classes keep their places, and labels their numbers; new ones
-        follow."""
-        classes = self.classes + [name for name in newer.classes if name not in set(self.classes)]
+        follow. Raises Refusal where a new name looks like one that is there."""
+        classes = _joined("class names", self.classes, newer.classes)
+        _joined("recordings", *([said.source for said in one.said.values()] for one in (self, newer)))
         now = {video_id: said.over(self.said.get(video_id, Said())) for video_id, said in newer.said.items()}
         return AnnotationSet(classes, self.said | now)
 
@@ -72,6 +73,14 @@ class AnnotationSet:
         """Of how many videos the newer one says something else."""
         known = ((self.said[video_id], said) for video_id, said in newer.said.items() if video_id in self.said)
         return sum(said.over(before) != before for before, said in known)
+
+
+def _joined(kind: str, known: list[str], new: list[str]) -> list[str]:
+    before = dict.fromkeys(known)
+    both = before | dict.fromkeys(new)
+    if len(both) > len(before):
+        refuse_alike(kind, both, "what the store says, and what is new")
+    return list(both)
 
 
 def with_test_share(content: AnnotationSet, share: float, seed: int) -> AnnotationSet:

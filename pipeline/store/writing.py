@@ -28,8 +28,9 @@ def create_store(
     """The store at `path`, made if it is not there.
 
     Raises Refusal when the path is a file or some other folder, or when the store was made with other settings or by
-    other software; then it says field by field what differs, and nothing has been touched. With `overwrite` such a
-    store is opened as it is, for `opening.run_into` to do it anew; with `add_views` one that lacks some of the views.
+    other software; then it says field by field what differs, and nothing has been touched. With `overwrite`, and where
+    it holds no video, such a store is opened as it is, for `opening.run_into` to do it anew; with `add_views` one that
+    lacks some of the views.
     """
     if path.exists() and not path.is_dir():
         raise Refusal("the store's path is a file", where=str(path), remedy="give a folder that does not exist yet")
@@ -44,7 +45,7 @@ def create_store(
         with writing_to(path):
             storage.write_atomically(path / layout.RECORD, compatibility.root_record(settings))
     store = open_store(path)
-    if not overwrite:
+    if not overwrite and (store.videos or store.listing.table.missing or store.quarantine):
         compatibility.refuse_other(store, settings, add_views)
     return store
 
@@ -77,8 +78,7 @@ def add_folders_in_videos(root: Path, video_ids: Collection[str]) -> None:
 
 def writing_to(root: Path) -> AbstractContextManager[None]:
     """A Refusal for a disk that is full, gone or not ours to write to."""
-    remedy = f"{storage.MAKE_ROOM} and run the same command again; what is committed stays and is not redone"
-    return storage.writing("the store", root, remedy)
+    return storage.writing("the store", root, f"{storage.MAKE_ROOM}; what is committed stays and is not redone")
 
 
 STAGED, INSIDE = ".writing.", "c"  # listings of records do not enter a folder of the second name

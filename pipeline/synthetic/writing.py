@@ -131,7 +131,7 @@ def _check_settings(
     }
     for name, (value, smallest) in least.items():
         if value < smallest:
-            raise UsageError(f"{name} is {value}", where="synthetic data set", remedy=f"give at least {smallest}")
+            raise UsageError(f"{name} is {value}", where="synthetic data set", remedy=f"at least {smallest}")
     if train_per_class + test_per_class == 0:
         raise UsageError("no videos are asked for", remedy="give train_per_class or test_per_class above 0")
 
@@ -211,8 +211,7 @@ def _end_with_parent() -> None:
 
 def _make(task: _Task) -> None:
     frames = video(task.class_name, task.seed, task.frames, task.height, task.width)
-    remedy = f"{storage.MAKE_ROOM}, or give another folder, then repeat the command: finished videos are kept"
-    with storage.writing("a synthetic video", task.path, remedy):
+    with storage.writing("a synthetic video", task.path, f"{storage.MAKE_ROOM}: finished videos are kept"):
         if task.truth:  # first: a video that is there is finished
             _write_truth(task.truth, task)
         write_mp4(task.path, frames, comment=task.comment)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from eval import embed
 from eval.__main__ import COMMANDS as EVAL
 from pipeline.commands import console
+from pipeline.errors import Refusal
+from pipeline.importers import folder
+from pipeline.store import open_store
+from pipeline.store.settings import ExtractionSettings
+from pipeline.views.flow import FlowSettings
+from tests.faults import small
+from tests.pipeline.reference import run_here
 from train.__main__ import COMMANDS as TRAIN
 
 
@@ -48,6 +57,18 @@ def test_networks_are_written_and_taken(call: Call, run: Path, tmp_path: Path) -
     assert "to do: give a new folder as --run" in err
     code, err = call(TRAIN, "import", "--run", tmp_path / "new", "--rgb", tmp_path / "none.pth")
     assert "download it first" in err
+
+
+@pytest.mark.remedy("add it: make extract-flow VIDEOS= STORE={} VIEWS={}")
+def test_a_view_that_a_network_looks_at_is_added(tmp_path: Path) -> None:
+    videos = small.make(tmp_path / "videos")
+    store = small.store(videos, tmp_path / "store")
+    with pytest.raises(Refusal) as refused:
+        embed._refuse_without_view(open_store(store), "flow", "flow")
+    told = dict(word.split("=", 1) for word in shlex.split(refused.value.remedy) if "=" in word)
+    views = {told["VIEWS"]: FlowSettings("dis", short_side=0)}
+    run_here(folder.read(videos), videos, Path(told["STORE"]), ExtractionSettings(views).resolved(), add_views=True)
+    embed._refuse_without_view(open_store(store), "flow", "flow")
 
 
 @pytest.mark.remedy("run the evaluation: make evaluate RUN=")

@@ -21,6 +21,7 @@ from pipeline.manifest import Manifest
 from pipeline.store import open_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.verify import verify
+from pipeline.store.writing import create_store
 from pipeline.video.decode import OpenVideo
 from tests.faults import small
 from tests.faults.small import OTHER, SMALL, write
@@ -81,6 +82,7 @@ def test_a_rerun_with_nothing_to_do_writes_nothing(videos: Path, store: Path) ->
     assert (store / ".lock").stat().st_mtime_ns == held.st_mtime_ns
 
 
+@pytest.mark.remedy("`--overwrite true` redoes exactly these; or extract into another STORE=")
 def test_a_source_of_another_size_is_noticed_and_only_its_video_is_redone(
     videos: Path, store: Path, tmp_path: Path
 ) -> None:
@@ -198,11 +200,13 @@ def test_many_changes_are_counted_and_the_first_are_shown(videos: Path, store: P
     assert told[-1] == "    and 4 more"
 
 
+@pytest.mark.remedy("use what it was made with, or another STORE=; `--overwrite true` redoes the whole store")
 def test_other_settings_are_noticed_field_by_field_and_the_store_is_redone_when_asked(
     videos: Path, store: Path, tmp_path: Path
 ) -> None:
     told = refused(videos, store, OTHER)
     assert "rgb.quality: stored 90, asked 80" in told.what
+    assert run_here(folder.read(videos), videos, store, SMALL).skipped == 3
     summary = run_here(folder.read(videos), videos, store, OTHER, overwrite=True)
     assert (summary.stored, summary.skipped, len(summary.quarantined)) == (3, 0, 1)
     assert content(store) == fresh(videos, tmp_path / "fresh", OTHER)
@@ -268,6 +272,13 @@ def test_another_minor_version_is_allowed_and_told(
     assert f"software.numpy: stored {stored}, here {stored}1" in told.out
 
 
+def test_a_store_that_holds_nothing_takes_any_settings(videos: Path, tmp_path: Path) -> None:
+    create_store(tmp_path / "store", OTHER)
+    assert run_here(folder.read(videos), videos, tmp_path / "store", SMALL).stored == 3
+    assert content(tmp_path / "store") == fresh(videos, tmp_path / "fresh")
+
+
+@pytest.mark.remedy("give their files and a manifest that lists them, or another STORE=")
 def test_overwriting_loses_no_video_that_cannot_be_made_again(videos: Path, store: Path) -> None:
     listed = folder.read(videos)
     (videos / "walk" / "a.mp4").rename(videos / "walk" / "moved")
@@ -277,6 +288,9 @@ def test_overwriting_loses_no_video_that_cannot_be_made_again(videos: Path, stor
     with pytest.raises(Refusal, match=r"would lose 1 stored videos.*\n    walk/a: not in the manifest"):
         run_here(folder.read(videos), videos, store, OTHER, overwrite=True)
     assert state(store) == before
+    assert run_here(folder.read(videos), videos, store.parent / "another", OTHER).stored == 3
+    (videos / "walk" / "moved").rename(videos / "walk" / "a.mp4")
+    assert run_here(listed, videos, store, OTHER, overwrite=True).stored == 3
 
 
 def test_a_store_from_elsewhere_is_not_told_from_one_made_here(videos: Path, store: Path, tmp_path: Path) -> None:

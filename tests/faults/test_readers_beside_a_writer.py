@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pipeline.commands import stores
 from pipeline.errors import Refusal
 from pipeline.importers import folder
 from pipeline.manifest import Manifest, Video
-from pipeline.store import open_store, removal
+from pipeline.store import layout, open_store, removal
 from pipeline.store.verify import verify
 from tests.faults import small
 from tests.faults.disk import CHANGES
@@ -143,13 +144,22 @@ def test_verify_reads_a_video_again_that_is_replaced_while_it_is_read(
     assert done
 
 
+@pytest.mark.remedy("run the same command again; to go on with the old videos put them back")
 def test_a_reader_that_opened_the_store_before_is_told_that_a_video_is_another_now(videos: Path, store: Path) -> None:
     opened = open_store(store)
     assert len(opened.encoded("walk/a", "rgb", slice(None))) == 3
+    video, old = layout.video_folder(store, "walk/a"), store.parent / "old"
+    shutil.copytree(video, old)
     small.write(videos / "walk" / "a.mp4", 7, frames=5)
     run_here(folder.read(videos), videos, store, SMALL, overwrite=True)
     with pytest.raises(Refusal, match="'walk/a' was extracted anew, or removed, after the store was opened"):
         opened.encoded("walk/a", "rgb", [0])
+    assert len(open_store(store).encoded("walk/a", "rgb", slice(None))) == 5
+    new = video.rename(store.parent / "new")
+    old.rename(video)
+    assert len(opened.encoded("walk/a", "rgb", slice(None))) == 3
+    shutil.rmtree(video)
+    new.rename(video)
     removal.remove(store, ["walk/a"])
     with pytest.raises(Refusal, match="'walk/a' was extracted anew, or removed, after the store was opened"):
         opened.encoded("walk/a", "rgb", [0])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from distributed import Client, Scheduler
+from distributed import Client, LocalCluster, Scheduler
 
 from pipeline.extraction.run import extract
 from pipeline.importers import folder
@@ -178,8 +178,13 @@ def test_workers_of_others_finish_what_they_are_at_and_take_no_more(
     assert "stored 7 videos" in out
 
 
-def test_a_lost_scheduler_is_told(
-    videos: Path, tmp_path: Path, extract_apart: Start, running_scheduler: RunningScheduler
+@pytest.mark.remedy("start it again, if it was yours, and run the same command again", told=True)
+def test_a_lost_scheduler_is_told_and_started_again(
+    videos: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    extract_apart: Start,
+    running_scheduler: RunningScheduler,
 ) -> None:
     run = extract_apart(
         videos, tmp_path / "store", "--scheduler", running_scheduler.address, workers=0, GATE_VIDEO="long"
@@ -190,8 +195,15 @@ def test_a_lost_scheduler_is_told(
     code, _, err = run.end()
     assert code == 1, err
     assert "the Dask scheduler was lost" in err
-    assert "run the same command again" in err
+    assert "start it again, if it was yours, and run the same command again" in err
     assert "Traceback" not in err
+    running_scheduler.close()  # its worker, too
+    place = {"host": "127.0.0.1", "scheduler_port": int(running_scheduler.address.rpartition(":")[2])}
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, **place):
+        again = extract(
+            folder.read(videos), videos, tmp_path / "store", SETTINGS, 0, scheduler=running_scheduler.address
+        )
+    assert content(tmp_path / "store") == undisturbed and again.stored
 
 
 def plugins(dask_scheduler: Scheduler) -> list[str]:

@@ -194,3 +194,20 @@ def test_a_manifest_that_is_silent_takes_nothing_away() -> None:
     after = before.updated(silent)
     assert after.said == {"a": Said("walk", "g1", "test"), "b": Said("walk", "", "train"), "c": Said("run")}
     assert before.changed(silent) == 1
+
+
+@pytest.mark.remedy("give both the same name")
+def test_a_name_that_looks_like_one_that_is_there_is_refused() -> None:
+    before = AnnotationSet(["caf\u00e9"], {"a": Said("caf\u00e9", "caf\u00e9")})
+
+    def label(name: str) -> AnnotationSet:
+        return AnnotationSet([name], {"b": Said(name)})
+
+    def recording(name: str) -> AnnotationSet:
+        return AnnotationSet([], {"b": Said("", name)})
+
+    for newer in (label, recording):
+        with pytest.raises(Refusal, match=r"'caf\\xe9' and 'cafe\\u0301' look alike"):
+            before.updated(newer("cafe\u0301"))
+        for name in ("caf\u00e9", "tea"):
+            assert before.updated(newer(name)).said["b"] == newer(name).said["b"]

@@ -82,35 +82,43 @@ def test_a_run_waits_for_the_first_worker(running: RunningScheduler, synthetic_v
         process.wait()
 
 
-@pytest.mark.remedy("give workers this environment (versions included)")
 @pytest.mark.parametrize(
-    ("options", "costream", "reason"),
+    ("options", "costream", "reason", "remedy"),
     [
-        (("--nthreads", "2"), True, "has 2 threads; start it with --nthreads 1"),
-        ((), False, "cannot import what this run needs: "),
+        pytest.param(
+            *(("--nthreads", "2"), True, "has 2 threads   where: ", "start workers with --nthreads 1"),
+            id="several threads",
+            marks=pytest.mark.remedy("start workers with --nthreads 1"),
+        ),
+        pytest.param(
+            *((), False, "cannot import what this run needs: ", "give workers this environment (versions included)"),
+            id="no costream",
+            marks=pytest.mark.remedy("give workers this environment (versions included)"),
+        ),
     ],
-    ids=["several threads", "no costream"],
 )
 def test_a_worker_that_cannot_do_the_work_is_refused_by_its_host(
     run: Run,
     running: RunningScheduler,
-    synthetic_videos: Path,
+    videos: Path,
     tmp_path: Path,
     options: tuple[str, ...],
     costream: bool,
     reason: str,
+    remedy: str,
 ) -> None:
+    (videos / "jump" / "broken.mp4").unlink()
     running.add_worker()
     running.add_worker(*options, costream=costream)
     with Client(running.address) as client:
         client.wait_for_workers(2)
     store = tmp_path / "store"
-    command = ("extract", "--videos", synthetic_videos, "--store", store, "--scheduler", running.file, *LIKE_THE_STORE)
+    command = ("extract", "--videos", videos, "--store", store, "--scheduler", running.file, "--views", "rgb")
     code, _, err = run(*command)
     assert code == 1
     assert "not all workers can do this work:     127.0.0.1 (tcp://127.0.0.1:" in err
     assert reason in err
-    assert "to do: give workers this environment" in err
+    assert f"to do: {remedy}" in err
     assert not list((store / "videos").rglob("c"))
     refused = running.processes.pop()  # the other has this environment, and one thread
     refused.kill()
@@ -162,15 +170,6 @@ def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
     open_to_all, deadly = said
     assert "runs code for whoever reaches its port" in open_to_all
     assert "will kill 8 before it lands in quarantine" in deadly
-
-
-def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-    with (
-        pytest.raises(Refusal, match="the Dask scheduler does not answer"),
-        cluster.workers_for_extraction("tcp://127.0.0.1:1", 1, SlurmSettings()),
-    ):
-        pass
 
 
 def test_choices_of_workers_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
@@ -238,13 +237,6 @@ def test_jobs_leave_interrupts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_missing_dask_jobqueue_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(Refusal, match="dask-jobqueue.*is not installed") as refused:
-        slurm.job_script(SlurmSettings(), 1)
-    assert "pip install 'costream[slurm]'" in refused.value.remedy
-
-
 @pytest.mark.slow
 def test_jobs_of_slurm_write_the_same_store(
     run: Run, synthetic_videos: Path, synthetic_store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -262,34 +254,6 @@ def test_jobs_of_slurm_write_the_same_store(
     assert len(scripts) == 2
     assert all("#SBATCH -p short" in script and "--nworkers 2" in script for script in scripts)
     assert len((tmp_path / "slurm" / "cancelled").read_text().split()) == 2
-
-
-def test_a_job_that_is_not_taken_is_told(
-    run: Run, synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extract = (
-        "extract",
-        "--videos",
-        synthetic_videos,
-        "--store",
-        tmp_path / "store",
-        "--scheduler",
-        "slurm",
-        "--views",
-        "rgb",
-    )
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", str(tmp_path))
-        code, _, err = run(*extract)
-        assert code == 1
-        assert "there is no sbatch here" in err
-    fake_slurm(tmp_path / "slurm")
-    (tmp_path / "slurm" / "sbatch").write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
-    monkeypatch.setenv("PATH", str(tmp_path / "slurm"), prepend=os.pathsep)
-    code, _, err = run(*extract)
-    assert code == 1
-    assert "a job could not be submitted" in err
-    assert "invalid partition" in err
 
 
 def test_workers_are_reached_only_with_the_certificate_of_the_run() -> None:
@@ -313,25 +277,25 @@ def answer(connection: socket.socket) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("name", ["gone", "file"])
 def test_a_scratch_folder_that_is_none_is_refused(
-    run: Run, synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    run: Run, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what the refusal says helps."""
-    (tmp_path / "file").touch()
-    command = ["extract", "--videos", synthetic_videos, "--store", tmp_path / "store", "--views", "rgb"]
-    monkeypatch.setenv("DASK_TEMPORARY_DIRECTORY", str(tmp_path / name))
+    (videos / "jump" / "broken.mp4").unlink()
+    command = ["extract", "--videos", videos, "--store", tmp_path / "store", "--views", "rgb", "--workers", 1]
+    monkeypatch.setenv("DASK_TEMPORARY_DIRECTORY", str(tmp_path / "gone"))
     with dask.config.set(dask.config.collect()):  # as a process that starts now has it
         code, _, err = run(*command)
     assert code == 1
     assert "Traceback" not in err
-    assert f"where: {tmp_path / name}" in err
+    assert f"where: {tmp_path / 'gone'}" in err
     monkeypatch.setenv(err.rpartition("export ")[2].partition("=")[0], str(tmp_path))
     with dask.config.set(dask.config.collect()):
         assert run(*command)[0] == 0
 
 
 @pytest.mark.slow
+@pytest.mark.remedy("give both the same environment, as docs/clusters.md tells", told=True)
 def test_a_scheduler_has_a_certificate_as_the_documentation_says(
     synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,12 +314,13 @@ def test_a_scheduler_has_a_certificate_as_the_documentation_says(
         assert secured.address.startswith("tls://")
         secured.add_worker()
         command += ["--scheduler", secured.file, "--store"]
+        stranger = subprocess.run([*command, tmp_path / "store"], env=plain, capture_output=True, text=True)
+        assert stranger.returncode == 1
+        assert "the Dask scheduler has a certificate, and not both have it" in stranger.stderr
+        assert "give both the same environment, as docs/clusters.md tells" in stranger.stderr
+        assert "Traceback" not in stranger.stderr
         done = subprocess.run([*command, tmp_path / "store"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "whoever reaches its port" not in done.stderr
-        stranger = subprocess.run([*command, tmp_path / "other"], env=plain, capture_output=True, text=True)
-        assert stranger.returncode == 1
-        assert "the Dask scheduler has a certificate, and not both have it" in stranger.stderr
-        assert "Traceback" not in stranger.stderr
     finally:
         secured.close()

@@ -110,6 +110,7 @@ def test_what_a_run_would_refuse_is_refused(extraction_settings: ExtractionSetti
         estimate(Manifest([], []), tmp_path, tmp_path / "store", extraction_settings)
 
 
+@pytest.mark.remedy("nothing was written; without --dry_run the run begins: {}", told=True)
 def test_videos_of_the_sample_that_are_broken_are_told(run: Run, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -124,6 +125,10 @@ def test_videos_of_the_sample_that_are_broken_are_told(run: Run, tmp_path: Path)
     assert code == 0
     assert "would land in quarantine broken" in out
     assert "(from one video)" in out
+    assert f"nothing was written; without --dry_run the run begins: {tmp_path / 'store'}" in out
+    assert not (tmp_path / "store").exists()
+    assert "stored 1 videos" in run(*dry[:-4], "--views", "rgb", "--workers", 1)[1]
+    assert (tmp_path / "store").exists()
 
 
 def test_a_dry_run_for_slurm_prints_the_job(run: Run, synthetic_videos: Path, tmp_path: Path) -> None:

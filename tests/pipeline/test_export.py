@@ -15,6 +15,8 @@ import pytest
 
 from pipeline import synthetic
 from pipeline.errors import Refusal, UsageError
+from pipeline.existing import open_source
+from pipeline.existing.bring import Existing, bring, manifest_of
 from pipeline.extraction import job
 from pipeline.flow.quantisation import quantise
 from pipeline.manifest import Video
@@ -107,10 +109,23 @@ def test_mp4_of_odd_sizes_repeats_the_edge(tmp_path: Path, size: tuple[int, int]
     assert apart(bright, expected) < MP4_NEAR
 
 
-def test_frames_larger_than_h264_allows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"(?s)H.264 cannot hold it.*folder of JPEGs"):
-        mp4.write(tmp_path / "out.mp4", [np.zeros((1, 16, 20000, 3), np.uint8)], 25.0)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.remedy("take the frames as a folder of JPEGs or as .npy instead")
+def test_frames_larger_than_h264_allows_are_refused_as_that(tmp_path: Path) -> None:
+    frames = tmp_path / "frames" / "v"
+    frames.mkdir(parents=True)
+    cv2.imwrite(str(frames / "img_1.jpg"), np.zeros((16, 20000, 3), np.uint8))
+    with open_source(frames.parent) as source:
+        existing = Existing(source, None)
+        bring(manifest_of(existing), existing, tmp_path / "store", 1, "again")
+    store = open_store(tmp_path / "store")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(Refusal, match=r"H.264 cannot hold it"):
+        export.export(store, "v", tmp_path / "out.mp4")
+    assert sorted(tmp_path.iterdir()) == before
+    export.export(store, "v", tmp_path / "out")
+    assert (tmp_path / "out" / "img_00001.jpg").read_bytes() == (frames / "img_1.jpg").read_bytes()
+    export.export(store, "v", tmp_path / "out.npy")
+    assert np.load(tmp_path / "out.npy").shape == (1, 16, 20000, 3)
 
 
 def test_what_differs_from_the_store_is_told(tmp_path: Path) -> None:

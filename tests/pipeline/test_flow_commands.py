@@ -142,7 +142,7 @@ def test_flow_refuses_what_it_cannot_do(run: Run, images: tuple[Path, Path], vid
         ((one, tmp_path / "small.png", "--out", out, *DIS), 1, "the images differ in size: 48x32 and 40x32"),
         ((one, tmp_path / "none.png", "--out", out, *DIS), 1, "the image cannot be read: No such file"),
         ((one, tmp_path / "file", "--out", out, *DIS), 1, "this is no image that can be decoded"),
-        ((video, video, "--out", out, *DIS), 1, "give two images, or one video alone"),
+        ((video, video, "--out", out, *DIS), 1, "give two images, or one video"),
         ((tmp_path / "none.mp4", "--out", out, *DIS), 1, "there is no such file"),
         ((tmp_path / "file", "--out", out, *DIS), 1, "the file is empty"),
         ((tmp_path / "cut.mp4", "--out", out, *DIS), 1, "to do: "),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +36,7 @@ from pipeline.views.flow import FLOW, FlowExtractor, FlowSettings
 from pipeline.views.rgb import RgbExtractor, RgbSettings
 from tests.patience import PATIENCE
 from tests.pipeline.fake_gpu import FakeGPU, batches, fake_gpus, plain_store, settings
-from tests.pipeline.reference import content
+from tests.pipeline.reference import content, run_here
 
 
 @pytest.mark.parametrize(
@@ -100,21 +102,36 @@ def test_two_gpus_store_the_bytes_of_one_thread(synthetic_videos: Path, tmp_path
             "error",
             "fake-gpu computes no flow here, not even of black frames: RuntimeError: Command",
         ),
-        ("death", "died of its first computation, of black frames"),
-        ("death by videos", "2 worker processes died one after the other, and no video was stored"),
+        pytest.param(
+            *("death", "died of its first computation, of black frames"),
+            marks=pytest.mark.remedy("says where flow is computed on a GPU; or take another FLOW="),
+        ),
+        pytest.param(
+            *("death by videos", "2 worker processes died one after the other, and no video was stored"),
+            marks=pytest.mark.remedy("leave them out of the manifest, and run the same command again"),
+        ),
     ],
 )
 def test_a_gpu_that_computes_nothing_is_no_fault_of_the_videos(
     fault: str, told: str, synthetic_videos: Path, tmp_path: Path
 ) -> None:
-    listed, store = importers.read("folder", synthetic_videos), tmp_path / "store"
-    with fake_gpus("0") as patch, pytest.raises(Refusal) as refused:
+    videos, store = tmp_path / "videos", tmp_path / "store"
+    shutil.copytree(synthetic_videos / "test", videos)
+    synthetic.write_mp4(videos / "black.mp4", np.zeros((3, 48, 64, 3), np.uint8))
+    listed = importers.read("folder", videos)
+    others, black = listed.rows[1:], listed.rows[:1]
+    with fake_gpus("0") as patch:
         patch.setenv("FAKE_GPU_FAULT", fault)
         patch.setattr(dispatch, "FRUITLESS", -1)  # deaths beside two for each worker: one is enough here
-        extract(listed, synthetic_videos, store, settings(), workers=2)
-    assert told in refused.value.what
-    assert ("nvidia-smi" if fault != "death by videos" else "leave them out of the manifest") in refused.value.remedy
-    assert open_store(store).quarantine == {} and not list(store.rglob("c"))
+        with pytest.raises(Refusal) as refused:
+            extract(replace(listed, rows=others), videos, store, settings(), workers=2)
+        assert told in refused.value.what
+        assert ("nvidia-smi" if fault != "death by videos" else "`dmesg` says of memory") in refused.value.remedy
+        assert open_store(store).quarantine == {} and not list(store.rglob("c"))
+        if fault == "death by videos":
+            assert extract(replace(listed, rows=black), videos, store, settings(), workers=1).stored == 1
+        else:
+            assert run_here(listed, videos, store, settings("dis")).stored == 4
 
 
 def test_the_dry_run_counts_gpus(synthetic_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +151,7 @@ def test_workers_of_several_threads_gather_on_a_gpu_and_nowhere_else(monkeypatch
     admission.require_able.cache_clear()  # a process is asked once; earlier tests may have asked this one
     with fake_gpus("0"):
         admission.require_able(json.dumps(settings().as_dict(running=True)))
-        with pytest.raises(Refusal, match="has 2 threads; start it with --nthreads 1"):
+        with pytest.raises(Refusal, match=r"(?s)has 2 threads\n.*to do: start workers with --nthreads 1"):
             admission.require_able(json.dumps(settings("dis").as_dict(running=True)))
     admission.require_able.cache_clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_columns_may_stand_in_another_order_and_behind_a_byte_order_mark(tmp_pat
         (HEADER + "a//b,a.mp4,,,\n", "not a plain relative path"),
         (HEADER + "a,a.mp4,,,\na,b.mp4,,,\n", "stands in two rows"),
         (HEADER + "a,a.mp4,,,training\n", "split 'training'"),
+        (HEADER + f"a,a.mp4,,{'x' * (csv.field_size_limit() + 1)},\n", "field larger than field limit"),
     ],
 )
 def test_a_bad_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -89,6 +91,18 @@ def test_a_bad_class_list_is_refused(tmp_path: Path, classes: str, message: str)
 def test_a_class_name_of_two_lines_is_refused() -> None:
     with pytest.raises(Refusal, match="not one line"):
         Manifest([Video("a", "a.mp4", label="a\u2028b")], ["a\u2028b"])
+
+
+@pytest.mark.remedy("give both the same name")
+@pytest.mark.parametrize("first", ["a", "caf\u00e9"])  # the second is its own recording
+def test_recordings_of_two_normal_forms_are_refused(tmp_path: Path, first: str) -> None:
+    def loaded(*sources: str) -> Manifest:
+        rows = "".join(f"{name},{name}.mp4,,{source},\n" for name, source in zip((first, "b"), sources, strict=True))
+        return load(tmp_path, HEADER + rows)
+
+    with pytest.raises(Refusal, match=r"recordings 'caf\\xe9' and 'cafe\\u0301' look alike"):
+        loaded("caf\u00e9", "cafe\u0301")
+    assert [row.source for row in loaded("caf\u00e9", "caf\u00e9").rows] == ["caf\u00e9"] * 2
 
 
 def test_a_file_name_that_is_no_text_is_refused() -> None:

@@ -245,10 +245,16 @@ def test_other_models_run_by_their_names(tmp_path: Path) -> None:
         flow.create("ptlflow:liteflownet", weights=path, iterations=3)
 
 
+@pytest.mark.remedy("download {} to there")
 def test_models_that_cannot_be_built_say_why(tmp_path: Path, hub: Path) -> None:
     path = tmp_path / "w.ckpt"
     torch.save({"state_dict": {}}, path)
     with pytest.raises(UsageError, match=r"resnet34-b627a593\.pth\n  to do: download https"):
+        flow.create("ptlflow:memfof", weights=str(path))
+    import torchvision  # here, as `networks` repairs it first
+
+    torch.save(torchvision.models.resnet34().state_dict(), hub / "resnet34-b627a593.pth")
+    with pytest.raises(UsageError, match="these are not weights of ptlflow's memfof"):  # but it is built
         flow.create("ptlflow:memfof", weights=str(path))
     with pytest.raises(UsageError, match="ptlflow cannot build its splatflow here"):
         flow.create("ptlflow:splatflow", weights=str(path))

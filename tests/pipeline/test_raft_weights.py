@@ -20,16 +20,27 @@ from pipeline.views.rgb import RgbSettings
 from tests.pipeline.random_weights import noise, save, small
 
 
-def test_missing_weights_are_refused_with_their_address(hub: Path) -> None:
+@pytest.mark.remedy("give the path of a file, or a name that ptlflow publishes, with its")
+def test_missing_weights_are_refused_with_their_address(
+    hub: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError) as refused:
         flow.create("raft")
     assert 'the weights "things" of ptlflow\'s raft are not here' in str(refused.value)
     assert f"where: {hub / 'raft-things-802bbcfd.ckpt'}" in str(refused.value)
     assert "https://github.com/hmorimitsu/ptlflow/releases/download/weights1/raft-things-" in str(refused.value)
     with pytest.raises(UsageError) as refused:
-        flow.create("raft", weights="mine.ckpt")
-    for expected in ("where: mine.ckpt", "sintel: https://github.com/", str(hub)):
+        flow.create("raft-small", weights="mine.ckpt")
+    for expected in ("where: mine.ckpt", "things: https://github.com/", str(hub)):
         assert expected in str(refused.value)
+    small(weights)
+    import ptlflow  # here, as `networks` must import it first
+
+    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    model = ptlflow.get_model_reference("raft_small")
+    monkeypatch.setattr(model, "pretrained_checkpoints", {"mine": f"https://example.org/mine-{digest[:8]}.ckpt"})
+    (hub / f"mine-{digest[:8]}.ckpt").write_bytes(Path(weights).read_bytes())
+    small("mine")
 
 
 @pytest.mark.remedy("to there, or give the path of a file as weights")
@@ -64,11 +75,14 @@ def test_files_that_are_no_weights_are_refused(weights: str, tmp_path: Path) -> 
     small(str(path))
 
 
+ELSEWHERE = pytest.mark.remedy('weights from elsewhere: torch.save({"state_dict": tensors named as in ptlflow')
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: [], 'holds no "state_dict"'),
-        (lambda state: state, 'holds no "state_dict"'),
+        pytest.param(lambda state: [], 'holds no "state_dict"', marks=ELSEWHERE),
+        pytest.param(lambda state: state, 'holds no "state_dict"', marks=ELSEWHERE),
         (lambda state: {"state_dict": dict(list(state.items())[1:])}, "1 tensors missing"),
         (lambda state: {"state_dict": {**state, "more": torch.zeros(1)}}, r"1 tensors unknown \(more\)"),
         (

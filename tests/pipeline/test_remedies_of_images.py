@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import flow, synthetic
 from pipeline.bench import pairs
+from pipeline.commands import flow as flow_commands
 from pipeline.extraction.workers import cluster
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.show import flow_files
@@ -53,6 +54,36 @@ def estimated(estimator: flow.FlowEstimator) -> np.ndarray:
     return pairs.estimate(estimator, frames[:1], frames[1:], "a.mp4")
 
 
+def video(path: Path, frames: int) -> Path:
+    synthetic.write_mp4(path, synthetic.video(synthetic.CLASSES[0], 0, frames, 16, 24))
+    return path
+
+
+def spoilt(path: Path) -> Path:
+    """A video whose second half makes no sense."""
+    data = path.read_bytes()
+    start = data.index(b"mdat") + 4
+    half = start + int.from_bytes(data[start - 8 : start - 4], "big") // 2
+    path.write_bytes(data[:half] + bytes(200) + data[half + 200 :])
+    return path
+
+
+def flow_of(folder: Path, *images: Path) -> None:
+    flow_commands.flow(*images, out=folder / "out.npy", estimator="dis")
+
+
+def measured(**given: Path) -> None:
+    flow_commands.bench_flow(**given, estimators="dis", size="16x24", count=1)
+
+
+def announcing(path: Path) -> Path:
+    """A JPEG that announces more pixels than are taken."""
+    encoded = image(path).read_bytes()
+    at = encoded.index(b"\xff\xc0") + 5  # of its height and width
+    path.write_bytes(encoded[:at] + b"\x75\x30" * 2 + encoded[at + 4 :])
+    return path
+
+
 def flow_written(folder: Path, name: str) -> None:
     flow_files.write(folder / name, np.full((2, 4, 4), 600.0, np.float32))
 
@@ -66,9 +97,46 @@ def flow_written(folder: Path, name: str) -> None:
             lambda folder: pair(folder, "b.png"),
         ),
         remedies.case(
-            "give two images, or one video alone",
+            "give two images, or one video",
             lambda folder: pair(folder, "text.png"),
             lambda folder: pair(folder, "b.png"),
+        ),
+        remedies.case(
+            "give two images, or one video",
+            lambda folder: flow_of(folder, written(folder / "text.mp4", "no video")),
+            lambda folder: flow_of(folder, video(folder / "video.mp4", 2)),
+        ),
+        remedies.case(
+            "give two images, or one video",
+            lambda folder: flow_of(folder, video(folder / "still.mp4", 1)),
+            lambda folder: (pair(folder, "b.png"), flow_of(folder, folder / "a.png", folder / "b.png")),
+        ),
+        remedies.case(
+            "give a smaller image",
+            lambda folder: (announcing(folder / "c.jpg"), pair(folder, "c.jpg")),
+            lambda folder: (image(folder / "c.jpg"), pairs.read_pair(folder / "a.png", folder / "c.jpg")),
+        ),
+        remedies.case(
+            "give --videos or --pairs, not both",
+            lambda folder: measured(videos=folder, pairs=folder),
+            lambda folder: (
+                video(folder / "videos" / "video.mp4", 2),
+                measured(videos=folder / "videos"),
+                image(folder / "a.png"),
+                image(folder / "b.png"),
+                flow_files.write(folder / "flow.flo", np.zeros((2, 16, 24), np.float32)),
+                measured(pairs=folder),
+            ),
+        ),
+        remedies.case(
+            "give a folder of whole videos",
+            lambda folder: (written(folder / "text.mp4", "no video"), measured(videos=folder)),
+            lambda folder: (video(folder / "whole" / "video.mp4", 2), measured(videos=folder / "whole")),
+        ),
+        remedies.case(
+            "repair or replace the file",
+            lambda folder: flow_of(folder, spoilt(video(folder / "video.mp4", 9))),
+            lambda folder: flow_of(folder, video(folder / "video.mp4", 9)),
         ),
         remedies.case(
             "give another file", lambda folder: pair(folder, "none.png"), lambda folder: pair(folder, "b.png")

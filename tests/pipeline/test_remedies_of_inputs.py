@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import arguments, importers
 from pipeline.importers import coclr, lists, ucf101
+from pipeline.importers.inventory import Extracted
 from pipeline.importers.matching import Entry, match
 from pipeline.manifest import Manifest
 from tests import remedies
@@ -211,7 +212,7 @@ def sources(folder: Path, text: str) -> dict[str, str]:
             "write each as `name: value`",
             lambda folder: importers.read(str(written(folder / "d.yaml", "importer: ucf101\nsettings: [1]\n")), folder),
             lambda folder: importers.read(
-                str(written(folder / "d.yaml", "importer: folder\nsettings: {}\n")), _videos(folder)
+                str(written(folder / "d.yaml", "importer: folder\nsettings: {}\n")), videos_of(folder)
             ),
         ),
         remedies.case(
@@ -222,30 +223,43 @@ def sources(folder: Path, text: str) -> dict[str, str]:
             ],
         ),
         remedies.case(
+            "correct it, or leave it out",
+            lambda folder: importers._known({"known": {"classes": "many"}, "file": "d.yaml"}),
+            lambda folder: [importers._known({**given, "file": "d.yaml"}) for given in ({"known": {"classes": 3}}, {})],
+        ),
+        remedies.case(
             "leave it out, or choose another data set as DATASET=",
-            lambda folder: importers.read("folder", _videos(folder), split=1),
-            lambda folder: importers.read("folder", _videos(folder)),
+            lambda folder: importers.read("folder", videos_of(folder), split=1),
+            lambda folder: importers.read("folder", videos_of(folder)),
+        ),
+        remedies.case(
+            "give the frames that belong to these lists, or the lists that belong to these frames",
+            lambda folder: match(Extracted(folder, ["walk/b"]), [Entry("walk/a.avi", "walk")], ["walk"]),
+            lambda folder: [
+                match(Extracted(folder, [f"walk/{name}"]), [Entry(f"walk/{name}.avi", "walk")], ["walk"])
+                for name in "ab"
+            ],
         ),
         remedies.case(
             "leave them out, or the manifest",
             lambda folder: (
                 manifest(folder, "a,a.mp4,walk,,\n"),
-                importers.listed("folder", _videos(folder), manifest=folder / "list.csv", split=1),
+                importers.listed("folder", videos_of(folder), manifest=folder / "list.csv", split=1),
             ),
             lambda folder: [
-                importers.listed("folder", _videos(folder), manifest=folder / "list.csv"),
-                importers.listed("folder", _videos(folder)),
+                importers.listed("folder", videos_of(folder), manifest=folder / "list.csv"),
+                importers.listed("folder", videos_of(folder)),
             ],
         ),
         remedies.case(
             "give the folder that holds your videos: files as .mp4",
             lambda folder: ((folder / "empty").mkdir(), importers.read("folder", folder / "empty")),
-            lambda folder: importers.read("folder", _videos(folder)),
+            lambda folder: importers.read("folder", videos_of(folder)),
         ),
         remedies.case(
             "give the folder that holds your videos: VIDEOS=/path/to/folder",
             lambda folder: importers.read("folder", folder / "none"),
-            lambda folder: importers.read("folder", _videos(folder)),
+            lambda folder: importers.read("folder", videos_of(folder)),
         ),
     ],
 )
@@ -253,7 +267,7 @@ def test_of_lists(wrong: Callable, right: Callable, tmp_path: Path) -> None:
     helps(wrong, right, tmp_path)
 
 
-def _videos(folder: Path) -> Path:
+def videos_of(folder: Path) -> Path:
     written(folder / "videos" / "walk" / "a.mp4", "")
     return folder / "videos"
 
@@ -284,7 +298,7 @@ def test_of_classes(wrong: Callable, right: Callable, tmp_path: Path) -> None:
 
 @pytest.mark.remedy("make it readable, or move it out of the folder of videos")
 def test_a_folder_is_made_readable_or_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locked, listed = _videos(tmp_path) / "locked", os.scandir
+    locked, listed = videos_of(tmp_path) / "locked", os.scandir
     locked.mkdir(mode=0)
 
     def scandir(path: Any) -> Any:

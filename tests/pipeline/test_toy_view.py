@@ -144,6 +144,8 @@ def test_it_is_added_and_all_else_stays_byte_for_byte(
     assert open_store(begun).info("walk/new").views == ("rgb", "flow", "toy")
 
 
+@pytest.mark.remedy(", with the videos and this store, adds it")
+@pytest.mark.remedy(" goes on without; nothing was written")
 def test_a_store_without_a_view_says_how_to_go_on(
     videos: Path, fresh: Path, tmp_path: Path, run: Callable[..., int], capsys
 ) -> None:
@@ -242,6 +244,7 @@ def test_an_extractor_that_fails_blames_the_video_and_leaves_its_other_views(
     assert damage(begun) == []
 
 
+@pytest.mark.remedy("in {} of {} videos; `extract --views {}` goes on", told=True)
 def test_status_tells_what_is_still_to_be_added(videos: Path, begun: Path, run: Callable[..., int], capsys) -> None:
     listed = folder.read(videos)
     run_here(replace(listed, rows=listed.rows[:2]), videos, begun, ONLY_TOY, add_views=True)

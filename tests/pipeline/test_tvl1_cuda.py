@@ -226,6 +226,19 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert flow.create("tvl1-cpu").name == "tvl1-cpu"
 
 
+@pytest.mark.remedy("use tvl1-cpu; Triton comes for Linux on x86-64")
+def test_without_triton_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "triton", None)
+        without.delitem(sys.modules, "pipeline.flow.tvl1_cuda", raising=False)
+        with pytest.raises(UsageError, match="tvl1-cuda needs Triton, which cannot be imported here"):
+            flow.create("tvl1-cuda")
+        assert flow.create("tvl1-cpu").name == "tvl1-cpu"
+    with pytest.raises(UsageError, match="needs an NVIDIA GPU"):  # Triton is there
+        flow.create("tvl1-cuda")
+
+
 @pytest.mark.skipif(flow.NVIDIA_DRIVER.exists(), reason="with a driver, torch is asked for the GPU")
 def test_without_a_driver_tvl1_is_the_cpus_and_torch_is_not_imported() -> None:
     code = "import sys, pipeline.flow as f; print(f.create('tvl1').name, 'torch' in sys.modules)"

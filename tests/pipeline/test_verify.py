@@ -113,7 +113,7 @@ def test_records_that_contradict_the_store_are_found(two_videos: Path, change: d
     assert message in found[0].what
 
 
-@pytest.mark.remedy("to do: see whether its disk answers; `--time_limit 0` waits for ever", told=True)
+@pytest.mark.remedy("pipeline verify: no further video could be read for", told=True)
 def test_a_disk_that_hangs_is_told_and_given_up(
     run: Callable[..., tuple[int, str, str]],
     synthetic_store: VideoStore,

@@ -49,6 +49,7 @@ def first(recipe: Recipe, tmp_path: Path) -> Iterator[subprocess.Popen]:
         process.kill()
 
 
+@pytest.mark.remedy("wait for it, or stop it, or give another RUN=")
 def test_the_second_is_refused_and_told_who_the_first_is(
     first: subprocess.Popen, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -58,6 +59,8 @@ def test_the_second_is_refused_and_told_who_the_first_is(
         stages.only_trainer(run, recipe),
     ):
         pytest.fail("two trainings in one run")
+    with stages.only_trainer(tmp_path / "another", recipe):
+        pass
     first.kill()
     first.wait()
     with stages.only_trainer(run, recipe):

@@ -19,7 +19,7 @@ from train import backbones, published
 from train.checkpoints import import_published
 from train.networks.network import Network
 from train.networks.queue import Queue
-from train.published import coclr
+from train.published import coclr, vicc
 from train.published.networks import BLOCKS
 
 LISTS = Path(__file__).parents[1] / "conformance"
@@ -60,6 +60,14 @@ def state(request: Any, states: dict[str, dict[str, Tensor]]) -> dict[str, Tenso
 @pytest.fixture
 def infonce(states: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     return dict(states["infonce"])
+
+
+@pytest.mark.remedy("name it: {}; its first tensors are {}")
+def test_a_layout_that_could_be_two_is_named(states: dict[str, dict[str, Tensor]], monkeypatch: Any) -> None:
+    monkeypatch.setattr(vicc, "recognises", lambda state: True)
+    with pytest.raises(Refusal, match=r"the layout of the checkpoint cannot be told \(coclr, vicc\)"):
+        import_published(states["infonce"])
+    assert import_published(states["infonce"], "coclr").layout == "coclr"
 
 
 def test_a_released_file_fills_our_networks_and_queue(state: dict[str, Tensor]) -> None:

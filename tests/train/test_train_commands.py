@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.__main__ import COMMANDS as PIPELINE
-from pipeline.commands import console
+from pipeline.commands import console, extract, stores
+from pipeline.extraction.journal import Summary
 from pipeline.store import VideoStore, annotation, catalogue, layout, open_store
 from pipeline.store.annotation import AnnotationSet, Said
 from tests.patience import PATIENCE
@@ -86,6 +87,25 @@ def test_short_videos_are_told_once(store: VideoStore, tmp_path: Path, call: Run
     code, _, errors = call(*pretrain(store.root, tmp_path / "run", recipe))
     assert code == 0
     assert errors.count(told) == errors.count("shorter than a clip") == 1
+
+
+@pytest.mark.remedy("next: make pretrain STORE={} RUN=runs/{}", told=True)
+def test_what_extraction_says_is_next_pretrains(
+    store: VideoStore, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a recipe that is through in a moment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stores.errors, "width", 10_000)
+    monkeypatch.setattr(extract, "run_extraction", lambda **_: Summary(stored=13))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "v00.mp4").touch()
+    monkeypatch.setattr(sys, "argv", ["pipeline", "extract", "--videos", "videos", "--store", str(store.root)])
+    assert console.main(PIPELINE, "Stage one", "pipeline") == 0
+    (told,) = re.findall("next: make pretrain (.*)", capsys.readouterr().err)
+    given = dict(word.split("=", 1) for word in shlex.split(told))
+    recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"steps": 1}))
+    assert call(*pretrain(Path(given["STORE"]), Path(given["RUN"]), recipe))[0] == 0
+    assert stages.checkpoint_path(tmp_path / "runs" / "store", "pixels").is_file()
 
 
 def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call: Run) -> None:

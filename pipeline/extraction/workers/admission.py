@@ -58,7 +58,7 @@ def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -
     if not address_of(client).startswith("tls://"):
         say(
             "note: this scheduler runs code for whoever reaches its port;"
-            " the README says under More machines how to give it a certificate"
+            " docs/clusters.md tells how to give it a certificate"
         )
     if failures := client.run_on_scheduler(dask.config.get, FAILURES):
         say(
@@ -170,7 +170,7 @@ def require_able(settings: str) -> None:
         with contextlib.suppress(ValueError):  # in no worker
             threads = get_worker().state.nthreads
             if threads > 1 and not asked.on_gpu:
-                raise Refusal(f"has {threads} threads; start it with --nthreads 1", where=host, remedy=REMEDY)
+                raise Refusal(f"has {threads} threads", where=host, remedy="start workers with --nthreads 1")
         asked.try_out()
     except Refusal as refusal:
         raise Refusal(refusal.what, where=host, remedy=refusal.remedy) from None

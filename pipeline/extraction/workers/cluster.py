@@ -70,7 +70,7 @@ def check_scheduler(scheduler: str, workers: int) -> None:
         _check_scheduler_file(Path(scheduler))
     if workers:
         raise UsageError(
-            f"a running scheduler has the workers it has, so --workers {workers} cannot be met",
+            f"a running scheduler has the workers it has, and these cannot be made {workers}",
             where=scheduler,
             remedy="leave --workers out, or start as many with `dask worker`",
         )
@@ -196,7 +196,7 @@ def _refuse_other_certificate(address: str) -> None:
         raise Refusal(
             f"{'the Dask scheduler' if secured else 'this command'} has a certificate, and not both have it",
             where=address,
-            remedy="give both the same environment, as the README has it under More machines",
+            remedy="give both the same environment, as docs/clusters.md tells",
         )
 
 
