@@ -1,16 +1,20 @@
-"""Class by class what changed from one run to another."""
+"""Class by class what is found and confused, and what changed from one run to another."""
 
 from __future__ import annotations
 
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from eval import classes
 from eval.bank import FeatureBank
 from eval.protocols import PROTOCOLS
 from eval.report import refuse_other_videos
+from eval.report.pictures import Matrix, matrix
 from eval.report.sheets import Sheet, plain
 from eval.runs import bank_path
 from eval.table import Cell
@@ -18,34 +22,52 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 
 
-def by_class(columns: Mapping[str, Sequence[tuple[Path, str]]], stream: str, protocol: str, store: VideoStore) -> Sheet:
-    """R@1 of each class, in percent: for every column the mean over its runs, and where there are two what changed, the
-    largest rise first.
+@dataclass(frozen=True)
+class Classwise:
+    """R@1 of each class in percent, and confusion matrices by what they are of."""
+
+    sheet: Sheet
+    matrices: dict[str, Matrix]
+
+
+def by_class(
+    columns: Mapping[str, Sequence[tuple[Path, str]]], stream: str, protocol: str, store: VideoStore
+) -> Classwise:
+    """For every column the mean over its runs, and where there are two what changed, the largest rise first.
 
     columns: name -> (run, stage) whose trained network on `stream` is meant.
 
     Raises:
         Refusal: a run whose features are not there, or are of other videos than the store's.
     """
+    counts: dict[str, np.ndarray] = {}
     recalls: dict[str, dict[int, float]] = {}
     queries: dict[int, int] = {}
     for name, runs in columns.items():
-        scores = [_scores(run, stage, stream, protocol, store) for run, stage in runs]
+        found = [_confusion(run, stage, stream, protocol, store) for run, stage in runs]
+        scores = [classes.by_class(one) for one in found]
+        counts[name] = np.sum(found, axis=0)
         queries = {score.label: score.queries for score in scores[0]}
         shares = [{score.label: score.recall for score in one} for one in scores]
         recalls[name] = {label: statistics.fmean(share[label] for share in shares) for label in queries}
     rows: list[list[Cell]] = []
     for label, count in queries.items():
-        values = [100 * found[label] for found in recalls.values()]
+        values = [100 * recall[label] for recall in recalls.values()]
         rows.append([store.classes[label], count, *values, *([values[1] - values[0]] if len(values) == 2 else [])])
     if len(columns) == 2:
         rows.sort(key=lambda row: -float(row[-1] or 0))
         rows = [[*row[:-1], f"{row[-1]:+.1f}"] for row in rows]
     head = ["class", "test videos", *columns, *(["change"] if len(columns) == 2 else [])]
-    return plain(f"classes-{stream}", f"R@1 class by class, {stream}", head, rows)
+    drawn = {name: matrix(one, store.classes) for name, one in counts.items()}
+    if len(columns) == 2:
+        before, after = counts
+        drawn[f"from {before} to {after}"] = matrix(counts[after], store.classes, counts[before])
+    sheet = plain(f"classes-{stream}", f"R@1 class by class, {stream}", head, rows)
+    return Classwise(sheet, {name: one for name, one in drawn.items() if one})
 
 
-def _scores(run: Path, stage: str, stream: str, protocol: str, store: VideoStore) -> list[classes.ClassScore]:
+def _confusion(run: Path, stage: str, stream: str, protocol: str, store: VideoStore) -> np.ndarray:
+    """(C, C), see `classes.confusion`."""
     path = bank_path(run, store, stage, "trained", protocol, stream)
     if not path.is_file():
         remedy = f"make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}"
@@ -55,4 +77,4 @@ def _scores(run: Path, stage: str, stream: str, protocol: str, store: VideoStore
     tested, gallery = bank.rows("test"), bank.rows("train")
     centre = PROTOCOLS[protocol].centre
     found = classes.found_classes(bank.features[tested], bank.features[gallery], bank.labels[gallery], centre)
-    return classes.by_class(classes.confusion(bank.labels[tested], found, len(store.classes)))
+    return classes.confusion(bank.labels[tested], found, len(store.classes))

@@ -98,8 +98,8 @@ class Comparison:
         kinds = (*(line.network for line in self.lines), "chance")
         return Sheet("comparison", Table(f"Runs on {self.data}, protocol {self.protocol}", head, rows), kinds)
 
-    def by_class(self, store: VideoStore) -> dict[str, Sheet]:
-        """Of each stream R@1 class by class of the trained network of each recipe's last stage, the mean over seeds; of
+    def by_class(self, store: VideoStore) -> dict[str, changes.Classwise]:
+        """Of each stream what the trained network of each recipe's last stage finds class by class, over all seeds; of
         a single recipe, of each seed. Raises Refusal where features are not there."""
         made = {}
         for stream, last in self.last_stages().items():

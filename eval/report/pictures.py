@@ -19,11 +19,13 @@ GOLDEN = 137.508  # degrees from one hue to the next
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a confusion matrix that is not empty: `share` of the row."""
+    """A cell of a confusion matrix that is not empty: `share` of the row, or by how much it changed, for the better if
+    `right`."""
 
     row: int
     column: int
     share: float
+    right: bool
     words: str
 
 
@@ -55,18 +57,23 @@ class Map:
     legend: list[tuple[str, float]]
 
 
-def matrix(counts: np.ndarray, names: Sequence[str]) -> Matrix | None:
-    """Of a confusion matrix (C, C), with the classes that occur; None above MOST_CLASSES."""
-    used = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
+def matrix(counts: np.ndarray, names: Sequence[str], before: np.ndarray | None = None) -> Matrix | None:
+    """Of a confusion matrix (C, C), with the classes that occur, or of what changed since `before`; None above
+    MOST_CLASSES."""
+    earlier = np.zeros_like(counts) if before is None else before
+    used = np.flatnonzero((counts + earlier).sum(0) + (counts + earlier).sum(1))
     if len(used) > MOST_CLASSES:
         return None
+    shares = [one / np.maximum(one.sum(1, keepdims=True), 1) for one in (counts, earlier)]
+    change = (shares[0] - shares[1])[np.ix_(used, used)]
     cells = []
-    for row, true in enumerate(used):
-        for column, found in enumerate(used):
-            if count := int(counts[true, found]):
-                total = int(counts[true].sum())
-                words = f"{names[true]} found {names[found]}: {count} of {total}"
-                cells.append(Cell(row, column, count / total, words))
+    for row, column in np.argwhere(change).tolist():
+        true, found = used[row], used[column]
+        words = f"{names[true]} found {names[found]}: {counts[true, found]} of {counts[true].sum()}"
+        if before is not None:
+            words += f", {earlier[true, found]} of {earlier[true].sum()} before"
+        share = float(change[row, column])
+        cells.append(Cell(row, column, abs(share), (row == column) == (share > 0), words))
     own = [names[label] for label in used]
     named = len(own) <= NAMED_CLASSES
     return Matrix(cells, own, named, 0.42 * max(map(len, own)) + 0.6 if named else 0.0)

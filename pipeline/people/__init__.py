@@ -14,10 +14,12 @@ from pipeline.people.estimator import MapEstimator
 ESTIMATORS: dict[str, dict[str, str]] = {  # by the view that they make; the first is its default
     "segmentation": {
         "selfie": "pipeline.people.selfie:Selfie",
+        "program": "pipeline.people.program:MaskProgram",
         "files": "pipeline.people.files:MaskFiles",
     },
     "pose": {
         "blazepose": "pipeline.people.blazepose:BlazePose",
+        "program": "pipeline.people.program:PoseProgram",
         "files": "pipeline.people.files:PoseFiles",
     },
 }

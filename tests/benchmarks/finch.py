@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from tests.benchmarks.figures import write_figures
+from train.clustering import divisions, nearest
 from train.clustering import finch as finch_module
-from train.clustering import nearest
 from train.clustering.finch import finch
 
 KINDS = ("random", "groups", "cone")
@@ -64,11 +64,15 @@ def rows_of(kind: str, count: int, dim: int) -> torch.Tensor:
 def measure(kind: str, arguments: argparse.Namespace) -> dict[str, float]:
     rows = rows_of(kind, arguments.rows, arguments.dim)
     looked, found = [0], []
-    improve, search = nearest._Search._improve, finch_module.nearest_rows
+    improve, search, together = nearest._Search._improve, finch_module.nearest_rows, divisions._improve
 
     def counting(search: nearest._Search, places: slice | torch.Tensor, similar: torch.Tensor, start: int) -> None:
         looked[0] += similar.numel()
         improve(search, places, similar, start)
+
+    def counting_all(directions: torch.Tensor, *others: torch.Tensor) -> None:
+        looked[0] += 2 * len(directions) ** 2
+        together(directions, *others)
 
     def keeping(*given: Any) -> torch.Tensor:
         found.append(search(*given))
@@ -76,6 +80,7 @@ def measure(kind: str, arguments: argparse.Namespace) -> dict[str, float]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest._Search, "_improve", counting)
+        patch.setattr(divisions, "_improve", counting_all)
         patch.setattr(finch_module, "nearest_rows", keeping)
         wall, cpu = time.perf_counter(), time.process_time()
         made = finch(rows, partitions=1, neighbours="approximate" if arguments.approximate else "exact")

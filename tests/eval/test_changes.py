@@ -53,13 +53,19 @@ def two(evaluated: Path, store: VideoStore, tmp_path: Path) -> list[Path]:
 
 
 def test_two_runs_are_compared_class_by_class(two: list[Path], store: VideoStore, tmp_path: Path) -> None:
-    sheet = changes.by_class({"one": [(two[0], "rgb")], "other": [(two[1], "rgb")]}, "rgb", "clean", store)
+    made = changes.by_class({"one": [(two[0], "rgb")], "other": [(two[1], "rgb")]}, "rgb", "clean", store)
+    sheet = made.sheet
+    assert list(made.matrices) == ["one", "other", "from one to other"]
+    assert [(c.row, c.column, c.share, c.right) for c in made.matrices["other"].cells] == [
+        (n, n, 1, True) for n in range(3)
+    ]
+    assert all(cell.right for cell in made.matrices["from one to other"].cells)
     assert sheet.table.head == ("class", "test videos", "one", "other", "change")
     assert {row[0] for row in sheet.table.rows} == set(store.classes)
     assert all(row[1] == 2 and row[3] == 100.0 and row[4] == f"{100 - float(row[2]):+.1f}" for row in sheet.table.rows)
     risen = [float(str(row[4])) for row in sheet.table.rows]
     assert risen == sorted(risen, reverse=True)
-    both = changes.by_class({"both": [(two[0], "rgb"), (two[1], "rgb")]}, "rgb", "clean", store)
+    both = changes.by_class({"both": [(two[0], "rgb"), (two[1], "rgb")]}, "rgb", "clean", store).sheet
     alone = {row[0]: row[2] for row in sheet.table.rows}
     assert {row[0]: row[2] for row in both.table.rows} == {
         name: (float(value or 0) + 100) / 2 for name, value in alone.items()
@@ -67,6 +73,7 @@ def test_two_runs_are_compared_class_by_class(two: list[Path], store: VideoStore
     commands.report(runs=two, store=str(store.root), out=tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     shown = Page(page)
+    assert page.count('class="matrix"') == 3 and "from seed 0 to seed 1" in page
     assert shown.loads and "Class by class" in words(page) and "seed 1" in page
     assert page.count('class="card map"') == 1 and "Maps of the features" in words(page)
     drawn = re.findall(r'<path class="raw" d="([^"]*)"', page)

@@ -149,6 +149,13 @@ def test_a_matrix_tells_every_cell_and_leaves_names_out_where_they_cannot_be_rea
     assert [(cell.row, cell.column, cell.share, cell.words) for cell in made.cells] == [
         (0, 0, 0.75, "a found a: 3 of 4"), (0, 1, 0.25, "a found b: 1 of 4"), (2, 2, 1.0, "c< found c<: 2 of 2"),
     ]  # fmt: skip
+    changed = pictures.matrix(counts, ["a", "b", "c<"], np.array([[1, 3, 0], [0, 0, 0], [0, 2, 2]]))
+    assert changed and [(cell.row, cell.column, cell.share, cell.right, cell.words) for cell in changed.cells] == [
+        (0, 0, 0.5, True, "a found a: 3 of 4, 1 of 4 before"), (0, 1, 0.5, True, "a found b: 1 of 4, 3 of 4 before"),
+        (2, 1, 0.5, True, "c< found b: 0 of 2, 2 of 4 before"), (2, 2, 0.5, True, "c< found c<: 2 of 2, 2 of 4 before"),
+    ]  # fmt: skip
+    worse = pictures.matrix(np.array([[1, 1]] * 2), ["a", "b"], np.array([[2, 0], [1, 1]]))
+    assert worse and [(cell.row, cell.column, cell.right) for cell in worse.cells] == [(0, 0, False), (0, 1, False)]
     many = np.eye(pictures.MOST_CLASSES + 1, dtype=int)
     assert pictures.matrix(many, ["n"] * len(many)) is None
     some = pictures.matrix(many[:60, :60], ["n"] * 60)

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from train.clustering import divisions
 from train.clustering import nearest as module
 from train.clustering.nearest import nearest_rows
+from train.clustering.rows import unit
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +19,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few rows lie in many cells, and most blocks are not beside each other."""
     monkeypatch.setattr(module, "BLOCK", 6)
     monkeypatch.setattr(module, "BESIDE", 1)
+    monkeypatch.setattr(divisions, "TOGETHER", 6)
+    monkeypatch.setattr(divisions, "LARGEST", 24)
 
 
 def loop_nearest(rows: np.ndarray) -> list[int]:
@@ -85,13 +89,31 @@ def test_most_pairs_are_not_looked_at_where_rows_lie_in_groups(monkeypatch: pyte
     assert looked < 0.5 * 300**2
 
 
-def test_approximate_search_is_seeded_and_finds_most_of_what_lies_in_groups() -> None:
+@settings(max_examples=40)
+@given(st.sampled_from(KINDS), st.integers(13, 80), st.integers(1, 9), st.integers(0, 10**6))
+def test_approximate_search_finds_another_row_and_none_farther_with_more_divisions(
+    kind: str, count: int, dim: int, seed: int
+) -> None:
+    rows = torch.from_numpy(drawn(kind, count, dim, np.random.default_rng(seed)))
+    units, zeros = unit(rows), (~rows.any(dim=1)).nonzero()[:, 0]
+    before = torch.full((count,), -2.0, dtype=torch.float64)
+    for number in (1, 4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(divisions, "DIVISIONS", number)
+            found = nearest_rows(rows, "approximate", seed)
+            assert found.equal(nearest_rows(rows, "approximate", seed))
+        assert (found != torch.arange(count)).all() and found[zeros].equal((zeros == 0).long())
+        similar = (units * units[found]).sum(1)
+        assert (similar >= before - 1e-6).all()
+        before = similar
+
+
+def test_approximate_search_finds_what_lies_in_groups_by_many_divisions(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.from_numpy(drawn("groups", 500, 16, np.random.default_rng(1)))
-    found = nearest_rows(rows, "approximate", seed=3)
-    assert found.equal(nearest_rows(rows, "approximate", seed=3))
-    assert (found != torch.arange(500)).all()
     exact = nearest_rows(rows)
-    assert 0.6 < (found == exact).double().mean() < 1
+    assert (nearest_rows(rows, "approximate") == exact).double().mean() > 0.97
+    monkeypatch.setattr(divisions, "DIVISIONS", 1)
+    assert 0.3 < (nearest_rows(rows, "approximate") == exact).double().mean() < 0.97
 
 
 def test_neither_autocast_nor_a_fast_precision_changes_what_is_found() -> None:

@@ -12,8 +12,8 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from train.clustering.nearest import PAIRS_AT_ONCE, TIE, Neighbours, nearest_rows, unit
-from train.clustering.rows import finite_rows
+from train.clustering.nearest import PAIRS_AT_ONCE, TIE, Neighbours, nearest_rows
+from train.clustering.rows import finite_rows, unit
 from train.settings.arguments import check_choice, check_number
 
 Metric = Literal["cosine"]
@@ -56,8 +56,8 @@ def finch(
         partitions: stops after so many; None makes all.
         clusters: the last partition has exactly so many clusters: those of the last one that has as many or more, of
             which the two nearest are merged until it does. Not together with `partitions`.
-        neighbours: "exact", or "approximate": for millions of rows, the nearest row of each is sought beside it alone
-            (see `nearest_rows`), and the same seed gives the same partitions on the same machine only.
+        neighbours: "exact", or "approximate": for millions of rows, the nearest row of most and a near one of the rest
+            (`train.clustering.divisions`); the same seed gives the same partitions on the same machine only.
         seed: of the approximate search; an exact one gives the same for all.
 
     Returns:

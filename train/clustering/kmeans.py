@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from train.clustering.nearest import unit
-from train.clustering.rows import finite_rows
+from train.clustering.rows import finite_rows, unit
 from train.settings.arguments import check_number
 
 ITERATIONS = 25

@@ -1,5 +1,5 @@
 """Every row's nearest other row by cosine: exactly, without a look at most pairs where the rows lie in groups; or
-nearly, among the groups beside its own, for millions of rows.
+nearly, for millions of rows (`train.clustering.divisions`).
 
 Rows are sorted into cells around centres, and blocks of them are compared in float32: each with itself, then with those
 whose centres are nearest, then with the rest. Both sides of a block are used, so that each pair is looked at once. Of
@@ -16,15 +16,18 @@ from typing import Literal
 
 import torch
 
+from train.clustering import divisions
+from train.clustering.cells import ROWS, assigned, directions_of, placed, some_directions
+from train.clustering.rows import unit
+
 Neighbours = Literal["exact", "approximate"]
 
 # Similarities closer than this are equal. A matrix product rounds the same one differently (by 1e-16) from one place of
 # a block to the next; without it, identical rows would have different neighbours on other machines.
 TIE = 1e-12
 BLOCK = 1024  # rows; the similarities of two blocks take 4 MiB and stay in the cache
-ROWS = 2**16  # that are looked at together where each is for itself
 PAIRS_AT_ONCE = 2**23  # bounds the memory of a block in float64: 64 MiB
-BESIDE = 16  # blocks with the nearest centres: the first that a block is compared with, in approximate search the only
+BESIDE = 16  # blocks with the nearest centres: the first that a block is compared with
 LLOYD = 4  # rounds that place the centres; more make cells little tighter
 PER_CENTRE = 32  # rows that are drawn for each centre to place it
 ONE_SIDED = 0.7  # a product for one side alone is worth its gathering below this share of the whole block
@@ -34,13 +37,13 @@ def nearest_rows(features: torch.Tensor, neighbours: Neighbours = "exact", seed:
     """The row with the largest cosine to each row.
 
     Among equal cosines (to 1e-12) the lowest row is the nearest. A row of zeros has no direction: its cosine to every
-    row is 0. Exact search gives the same rows for every seed, order of computation and device. Approximate search looks
-    at a row's own block and the 16 beside it; its recall is measured by `tests.benchmarks.finch`.
+    row is 0. Exact search gives the same rows for every seed, order of computation and device. Approximate search finds
+    most of them, and for the other rows one that is near; its recall is measured by `tests.benchmarks.finch`.
 
     Args:
         features: (N, D) float32 or float64, finite, N at least 1; the search runs on their device.
         neighbours: "exact" or "approximate".
-        seed: of the rows that the centres are made of.
+        seed: of the rows that centres are made of.
 
     Returns:
         (N,) int64 on the CPU; a row that is alone is its own.
@@ -52,14 +55,21 @@ def nearest_rows(features: torch.Tensor, neighbours: Neighbours = "exact", seed:
 def _nearest_rows(features: torch.Tensor, neighbours: Neighbours, seed: int) -> torch.Tensor:
     every = torch.arange(len(features), device=features.device)
     directed = torch.cat([some.any(dim=1) for some in features.split(ROWS)])
-    if len(features) <= 2 * BLOCK or not directed.any():
+    if len(features) <= 2 * BLOCK or directed.sum() < 2:
         return _decided(features, every, every)
-    search = _Search(features, every[directed], seed)
-    search.look_beside()
+    rows, zeros = every[directed], every[~directed]
+    nearest = torch.zeros_like(
+        every
+    )  # of rows of zeros: their cosine to every row is 0, the lowest other one is theirs
+    nearest[zeros[zeros == 0]] = 1
     if neighbours == "approximate":
-        return search.nearest()
+        nearest[rows] = rows[divisions.near_rows(directions_of(features, rows), seed)]
+        return nearest
+    search = _Search(features, rows, seed)
+    search.look_beside()
     search.look_at_the_rest()
-    return search.settled(every[~directed])
+    search.settle(nearest, zeros)
+    return nearest
 
 
 @contextmanager
@@ -71,15 +81,6 @@ def _whole_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
-
-
-def unit(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (N, D) of length 1 in float64; a row of zeros stays one."""
-    rows = rows.double()
-    largest = rows.abs().amax(dim=1, keepdim=True)  # a length of 1e200 has no square
-    rows = rows / torch.where(largest > 0, largest, 1)
-    lengths = rows.norm(dim=1, keepdim=True)
-    return rows / torch.where(lengths > 0, lengths, 1)
 
 
 def _decided(features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -102,9 +103,7 @@ class _Search:
         centres, cells = _cells(features, rows, seed)
         order = cells.argsort(stable=True)
         self.rows = rows[order]
-        self.directions = features.new_empty(len(rows), features.shape[1], dtype=torch.float32)
-        for places, directions in zip(self.directions.split(ROWS), _directions(features, self.rows), strict=True):
-            places.copy_(directions)
+        self.directions = directions_of(features, self.rows)
         sizes = [part for size in cells.bincount().tolist() for part in _parts(size)]
         stops = torch.tensor(sizes).cumsum(0).tolist()
         self.blocks = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
@@ -145,26 +144,18 @@ class _Search:
                 if (block, other) not in self.compared and sum(asked[at]):
                     self._compare_some(block, other, mine[:, at], theirs[at], asked[at])
 
-    def nearest(self) -> torch.Tensor:
-        """(N,) the nearest row found for each; rows that were not searched for are their own."""
-        nearest = torch.arange(len(self.features), device=self.features.device)
+    def settle(self, nearest: torch.Tensor, zeros: torch.Tensor) -> None:
+        """Writes the nearest row of each into `nearest` (N,); float64 decides what float32 left open. `zeros` are the
+        rows that were not searched for."""
         nearest[self.rows] = self.rows[self.found]
-        return nearest
-
-    def settled(self, zeros: torch.Tensor) -> torch.Tensor:
-        """(N,) the nearest row of each, `zeros` and those that float32 left open decided in float64."""
-        nearest = self.nearest()
         open_ = self.second >= self.best - 2 * self.wrong
         if len(zeros):
-            nearest[zeros] = 0
-            nearest[zeros[zeros == 0]] = 1  # their cosine to every row is 0, the lowest other one is the nearest
             open_ |= self.best <= self.wrong
         for places in self.blocks:
             some = places.start + open_[places].nonzero()[:, 0]
             if len(some):
                 candidates = torch.cat([self._candidates(some), zeros]).sort().values
                 nearest[self.rows[some]] = _decided(self.features, self.rows[some], candidates)
-        return nearest
 
     def _candidates(self, places: torch.Tensor) -> torch.Tensor:
         """Rows among which the nearest of each row at `places` is."""
@@ -221,26 +212,12 @@ class _Search:
 
 
 def _cells(features: torch.Tensor, rows: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres (C, D), and the (N,) one that each row belongs to: spherical k-means of some of the rows."""
+    """Centres (C, D), made of some of the rows, and the (N,) one that each row belongs to."""
     count = max(1, len(rows) // BLOCK)
     rng = torch.Generator().manual_seed(seed)
     drawn = rows[torch.randperm(len(rows), generator=rng)[: PER_CENTRE * count].to(rows.device)]
-    some = torch.cat(list(_directions(features, drawn)))
-    centres = some[:count].clone()
-    for _ in range(LLOYD):
-        sums = torch.zeros_like(centres).index_add_(0, _assigned(some, centres), some)
-        lengths = sums.norm(dim=1, keepdim=True)
-        centres = torch.where(lengths > 1e-6, sums / lengths.clamp_min(1e-6), centres)
-    return centres, torch.cat([_assigned(directions, centres) for directions in _directions(features, rows)])
-
-
-def _directions(features: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Unit rows in float32, ROWS at once: all of them beside the features and in another order would be too many."""
-    return (unit(features[some]).float() for some in rows.split(ROWS))
-
-
-def _assigned(directions: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    return torch.cat([(some @ centres.T).argmax(1) for some in directions.split(max(1, PAIRS_AT_ONCE // len(centres)))])
+    centres = placed(directions_of(features, drawn), count, LLOYD)
+    return centres, torch.cat([assigned(some, centres) for some in some_directions(features, rows)])
 
 
 def _parts(size: int) -> Iterator[int]:

@@ -21,3 +21,12 @@ def finite_rows(features: np.ndarray | torch.Tensor) -> torch.Tensor:
             f" {len(rows)}; the network diverged, or the features are damaged"
         )
     return rows
+
+
+def unit(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (N, D) of length 1 in float64; a row of zeros stays one."""
+    rows = rows.double()
+    largest = rows.abs().amax(dim=1, keepdim=True)  # a length of 1e200 has no square
+    rows = rows / torch.where(largest > 0, largest, 1)
+    lengths = rows.norm(dim=1, keepdim=True)
+    return rows / torch.where(lengths > 0, lengths, 1)
