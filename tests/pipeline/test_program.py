@@ -122,7 +122,9 @@ def test_other_files_are_refused_until_one_is_saved_as_it_says(tmp_path: Path, o
     people.create("segmentation", "program", path=str(path), channel=15)
 
 
-@pytest.mark.remedy("give it: --{}.running", "which channel is the only", "put the recorded file there", told=True)
+@pytest.mark.remedy(
+    '"path": "/path/to/network.pt2"', "which channel is the only", "put the recorded file there", told=True
+)
 def test_a_store_is_made_and_continued_with_the_same_network(videos: Path, tmp_path: Path, of_21: Path) -> None:
     path = shutil.copy(of_21, tmp_path / "mine.pt2")
     with pytest.raises(UsageError, match="its file is not given"):
