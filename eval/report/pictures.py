@@ -61,7 +61,7 @@ def matrix(counts: np.ndarray, names: Sequence[str], before: np.ndarray | None =
     """Of a confusion matrix (C, C), with the classes that occur, or of what changed since `before`; None above
     MOST_CLASSES."""
     earlier = np.zeros_like(counts) if before is None else before
-    used = np.flatnonzero((counts + earlier).sum(0) + (counts + earlier).sum(1))
+    used = np.flatnonzero((counts + earlier).sum(0) + (counts + earlier).sum(1)).tolist()
     if len(used) > MOST_CLASSES:
         return None
     shares = [one / np.maximum(one.sum(1, keepdims=True), 1) for one in (counts, earlier)]
