@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
+from collections import Counter
 from pathlib import Path
 from shlex import quote
 
@@ -343,9 +344,9 @@ def tables(runs: Inputs | None = None, paper: Text = "", out: OutputFile | None 
     console.print(published_tables.text(lines))
     if out:
         published_tables.as_table(lines).write(out)
-    numbers = [line for line in lines if line.number]
-    measured = sum(line.value is not None for line in numbers)
-    console.print(f"\n{len(numbers)} numbers, {measured} of them measured here" + (f": {out}" if out else ""))
+    kinds = Counter(line.kind for line in lines)
+    told = ", ".join(f"{kinds[kind]} {kind}" for kind in published_tables.KINDS)
+    console.print(f"\n{len(lines)} numbers: {told}" + (f": {out}" if out else ""))
 
 
 def _show_log() -> None:

@@ -20,13 +20,14 @@ OF_THE_PAPERS = frozenset({"coclr", "infonce", "ubernce", "cmc", "vicc", "goca",
 TRAINED_BY = {"probe_top1": "probe", "finetune_top1": "finetune"}  # the command of `train` that a metric needs
 OF_COCLR = frozenset({"coclr", "infonce", "ubernce", "cmc"})  # whose classifiers are trained by CoCLR's recipes
 WORDS = {"probe_top1": "linear", "finetune_top1": "fine-tuned"}
+KINDS = ("measured", "not run", "cannot be run")
 NOT_SEEN = "the values could not be seen"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One number of a table, or a row without any (`number` None): `here` is what stands in its place, `value` where
-    that was measured."""
+    """One number of a table, or a row without any (`number` None): `here` is what stands in its place and begins with
+    one of KINDS, `value` where that was measured."""
 
     paper: Paper
     table: PaperTable
@@ -35,6 +36,10 @@ class Line:
     commands: tuple[str, ...]
     here: str
     value: float | None = None
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in KINDS if self.here.startswith(kind))
 
 
 def listing(runs: Sequence[Path] = (), paper: str = "") -> list[Line]:
@@ -118,7 +123,7 @@ def _lines(paper: Paper, table: PaperTable, measured: Sequence[tuple[Path, Recor
         found: list[Quoted | None] = [*published.quoted(paper, row)]
         for number in found or [None]:
             reason = _cannot(row, number.metric if number else "")
-            commands = () if _never(row) else _commands(row, number)
+            commands = () if reason else _commands(row, number)
             hit = next(((run, record) for run, record in measured if number and _stands_for(record, number)), None)
             if hit:
                 run, record = hit
@@ -153,8 +158,48 @@ def _cannot(row: Row, metric: str) -> str:
         return f"there is no protocol {row.protocol}"
     if row.released:
         return ""
-    folder, name = ("finetune", _classifier(row)) if row.method == SUPERVISED else (row.pretraining, row.method)
-    return _without_recipe(folder, name, row.network, row.clip)
+    recipe = _recipe(*_place(row))
+    if recipe is None:
+        return f"train/recipes/{_place(row)[0]} has none of {_place(row)[1]}"
+    if row.clip != UNSTATED and int(row.clip.split("x")[0]) != recipe.clips.length:
+        return f"the recipe's clips have {recipe.clips.length} frames"
+    if row.method == SUPERVISED and row.network != UNSTATED and (own := _network(recipe)) != row.network:
+        return f"the recipe's network is {own}"
+    return ""
+
+
+def _place(row: Row) -> tuple[str, str]:
+    """Folder and name of the recipe that trains a row's network."""
+    if row.method == SUPERVISED:
+        return "finetune", _classifier(row)
+    own = f"{row.pretraining}-{row.network}"
+    return own if (recipes.FOLDER / own / f"{row.method}.yaml").is_file() else row.pretraining, row.method
+
+
+@functools.cache
+def _recipe(folder: str, name: str) -> recipes.Recipe | None:
+    try:
+        return recipes.load(recipes.find(folder, name))
+    except UsageError:
+        return None
+
+
+def _network(recipe: recipes.Recipe) -> str:
+    return " and ".join(sorted({each.backbone for each in recipe.stages[-1].settings.networks.values()}))
+
+
+def _set(row: Row) -> str:
+    """What of the recipe is set otherwise for a row's network and size of frames, as make takes it."""
+    recipe = _recipe(*_place(row))
+    if recipe is None:
+        return ""
+    changes = []
+    if row.network not in (UNSTATED, _network(recipe)):
+        changes.append(f"stages.*.settings.backbone={row.network}")
+    size = tuple(map(int, row.clip.split("x")[1:])) if row.clip != UNSTATED else recipe.clips.size
+    if size != tuple(recipe.clips.size):
+        changes.append(f"clips.size=[{size[0]},{size[1]}]")
+    return f" SET='{' '.join(changes)}'" if changes else ""
 
 
 def _classifier(row: Row) -> str:
@@ -162,22 +207,6 @@ def _classifier(row: Row) -> str:
     if row.method == SUPERVISED:
         return "scratch"
     return "coclr" if row.method in OF_COCLR else row.method
-
-
-@functools.cache
-def _without_recipe(folder: str, name: str, network: str, clip: str) -> str:
-    """Why no recipe of a folder trains such a network; "" if one does."""
-    try:
-        recipe = recipes.load(recipes.find(folder, name))
-    except UsageError:
-        return f"train/recipes/{folder} has none of {name}"
-    made = recipe.stages[-1].settings.networks.values()
-    size = "x".join(map(str, (recipe.clips.length, *recipe.clips.size)))
-    if network != UNSTATED and network not in {each.backbone for each in made}:
-        return f"the recipe's network is {', '.join(sorted({each.backbone for each in made}))}"
-    if clip not in (UNSTATED, size):
-        return f"the recipe's clips are {size}"
-    return ""
 
 
 def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
@@ -189,8 +218,9 @@ def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
             f"make finetune RECIPE={_classifier(row)} STORE=stores/{data} OUT={run}",
             f"make evaluate RUN={run} {tested}",
         )
-    run = f"runs/{row.method}-{row.pretraining}"
-    begin = f"make pretrain METHOD={row.method} RECIPE={row.pretraining} STORE=stores/{row.pretraining} RUN={run}"
+    folder, changes = _place(row)[0], _set(row)
+    run = f"runs/{row.method}-{folder}" + (f"-{row.network}" if changes else "")
+    begin = f"make pretrain METHOD={row.method} RECIPE={folder} STORE=stores/{row.pretraining} RUN={run}{changes}"
     if row.released:
         run = f"runs/released-{row.method}-{row.pretraining}"
         begin = f".venv/bin/python -m train import --{row.stream} FILE --pretraining {row.pretraining} --run {run}"

@@ -73,7 +73,7 @@ def test_two_runs_are_compared_class_by_class(two: list[Path], store: VideoStore
     commands.report(runs=two, store=str(store.root), out=tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     shown = Page(page)
-    assert page.count('class="matrix"') == 3 and "from seed 0 to seed 1" in page
+    assert page.count('class="matrix"') == 6 and "from seed 0 to seed 1" in page
     assert shown.loads and "Class by class" in words(page) and "seed 1" in page
     assert page.count('class="card map"') == 1 and "Maps of the features" in words(page)
     drawn = re.findall(r'<path class="raw" d="([^"]*)"', page)
