@@ -260,7 +260,7 @@ def test_a_kill_while_views_are_added_leaves_a_whole_store(videos: Path, given: 
     assert step > 26 and content(store) == content(fresh)
 
 
-@pytest.mark.remedy("give it: --{}.running", told=True)
+@pytest.mark.remedy('{"folder": "/path/to/files"}', told=True)
 def test_files_that_do_not_fit_put_the_video_in_quarantine(run: Run, videos: Path, given: Path, tmp_path: Path) -> None:
     (given / "points" / "walk" / "a.npz").unlink()
     np.savez(given / "points" / "walk" / "b.npz", keypoints=np.zeros((2, 1, 17, 3)))
