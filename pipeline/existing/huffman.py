@@ -69,7 +69,7 @@ def damage(jpeg: bytes) -> str:
             elif marker == RESTART_INTERVAL:
                 header.interval = int.from_bytes(body, "big")
             elif marker == SCAN:
-                at = _walk(pixels, at, *_lookup(header.tables), *_scan(header, body), header.interval)
+                at = _walk(pixels, at, *code_tables(header.tables), *_scan(header, body), header.interval)
                 if at < 0:
                     return DAMAGE[at]
     except (IndexError, KeyError, ZeroDivisionError):
@@ -101,7 +101,7 @@ def _whole(size: int, part: int) -> int:
 
 
 @functools.lru_cache(maxsize=64)  # encoders have few tables, and most pictures the same
-def _lookup(tables: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
+def code_tables(tables: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Of the next 16 bits the length of their code << 8 | its symbol, 0 where there is none: uint16 (8, 65536), DC then
     AC.
 

@@ -237,7 +237,7 @@ def test_compiled_code_is_stale_once_any_kernel_has_changed(tmp_path: Path, monk
 
     assert compiled_anew()
     assert not compiled_anew()
-    monkeypatch.setattr(kernels, "sources_digest", lambda: "another")
+    monkeypatch.setattr(kernels, "sources_digest", lambda folder: "another")
     assert compiled_anew()
     assert not compiled_anew()
     assert not numba.config.CACHE_LOCATOR_CLASSES  # other packages' functions are none of our business

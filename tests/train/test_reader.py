@@ -18,7 +18,7 @@ from nvidia.dali import Pipeline
 from pipeline.errors import Refusal, UsageError
 from pipeline.flow.quantisation import Mapping
 from pipeline.store import VideoStore, open_store, shard
-from pipeline.views.codec import Chroma, JpegCodec
+from pipeline.views.codec import Chroma
 from tests.train.drawing import pixels
 from tests.train.oracle import MOST, SIZE, assert_close, clip_plan, plain
 from tests.train.stores import write_store
@@ -26,6 +26,7 @@ from train import reader
 from train.augment import ClipPlan, pixel_window
 from train.clips import random_clip
 from train.reader.dali import DaliExecutor
+from train.reader.jpeg import WindowDecoder
 from train.reader.opencv import OpenCVExecutor
 from train.reader.shard import ShardReader
 
@@ -214,20 +215,20 @@ def test_a_frame_is_decoded_once_for_all_clips_that_show_it(
     alone = [torch.cat([executor.run(view, [plan], size) for plan in plans]) for plans, size in groups]
     distinct = {(plan.video_id, int(frame)) for plans, _ in groups for plan in plans for frame in plan.frames}
     decoded = 0
-    run, decode = Pipeline.run, JpegCodec.decode_frame
+    run, decode = Pipeline.run, WindowDecoder.__call__
 
     def by_dali(pipeline: Pipeline, **inputs: Any) -> Any:
         nonlocal decoded
         decoded += len(inputs.get("streams", ()))
         return run(pipeline, **inputs)
 
-    def by_opencv(codec: JpegCodec, *given: Any) -> np.ndarray:
+    def on_cpu(decoder: WindowDecoder, encoded: np.ndarray) -> np.ndarray:
         nonlocal decoded
         decoded += 1
-        return decode(codec, *given)
+        return decode(decoder, encoded)
 
     monkeypatch.setattr(Pipeline, "run", by_dali)
-    monkeypatch.setattr(JpegCodec, "decode_frame", by_opencv)
+    monkeypatch.setattr(WindowDecoder, "__call__", on_cpu)
     for found, expected in zip(executor.read(view, groups), alone, strict=True):
         assert torch.equal(found, expected)
     assert decoded == len(distinct) < sum(len(plan.frames) for plans, _ in groups for plan in plans)

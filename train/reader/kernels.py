@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipeline.flow.kernels import kernel, part
+from train.reader.vectors import BYTE, INT, SHORT, all_of, lanes, rows_of, times, vector
 
 ONE = 2048  # a weight of one, in OpenCV's fixed point
 COLOURS = 3  # channels of interleaved pixels; planes have one
@@ -24,7 +25,6 @@ BYTES = 16
 NOTHING = 0x80  # no byte at all, hence zero
 LANES = 16  # values that are blended at once from two rows
 
-_BYTE, _SHORT, _INT = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _SHUFFLE = {"aarch64": "llvm.aarch64.neon.tbl1.v16i8", "arm64": "llvm.aarch64.neon.tbl1.v16i8"}.get(
     platform.machine(), "llvm.x86.ssse3.pshuf.b.128"
 )
@@ -161,22 +161,22 @@ def _blend_group(typingctx, source, starts, picks, weights, group, target, place
     unused."""
 
     def generate(context, builder, signature, arguments):
-        source, starts, picks, weights, group, target, place = _rows(context, builder, signature.args, arguments)
-        row = _vector(_BYTE, BYTES)
+        source, starts, picks, weights, group, target, place = rows_of(context, builder, signature.args, arguments)
+        row = vector(BYTE, BYTES)
         shuffle = cgutils.get_or_insert_function(builder.module, ir.FunctionType(row, [row] * 2), _SHUFFLE)
-        near = source.load(starts.load(group.value), _BYTE, BYTES)
+        near = source.load(starts.load(group.value), BYTE, BYTES)
         halves = []
         for half in (0, 1):  # a compiler for wider vectors makes one of the two
-            entry = builder.add(_times(builder, group.value, 2), group.value.type(half))
-            pick = picks.load(_times(builder, entry, BYTES), _BYTE, BYTES)
-            pairs = builder.bitcast(builder.call(shuffle, [near, pick]), _vector(_SHORT, VALUES))
-            weight = weights.load(_times(builder, entry, VALUES), _SHORT, VALUES)
+            entry = builder.add(times(builder, group.value, 2), group.value.type(half))
+            pick = picks.load(times(builder, entry, BYTES), BYTE, BYTES)
+            pairs = builder.bitcast(builder.call(shuffle, [near, pick]), vector(SHORT, VALUES))
+            weight = weights.load(times(builder, entry, VALUES), SHORT, VALUES)
             products = [
-                builder.mul(*(_every_other(builder, vector, side) for vector in (pairs, weight))) for side in (0, 1)
+                builder.mul(*(_every_other(builder, shorts, side) for shorts in (pairs, weight))) for side in (0, 1)
             ]
-            halves.append(builder.lshr(builder.add(*products), _lanes(*[4] * 4)))
-        total = builder.shuffle_vector(*halves, _lanes(*range(VALUES)))
-        target.store(place.value, builder.trunc(total, _vector(_SHORT, VALUES)))
+            halves.append(builder.lshr(builder.add(*products), all_of(vector(INT, VALUES // 2), 4)))
+        total = builder.shuffle_vector(*halves, lanes(*range(VALUES)))
+        target.store(place.value, builder.trunc(total, vector(SHORT, VALUES)))
         return context.get_dummy_value()
 
     return types.none(source, starts, picks, weights, types.intp, target, types.intp), generate
@@ -187,62 +187,25 @@ def _blend_lanes(typingctx, upper, lower, first, second, x, target):
     """Sixteen values of two blended rows into target[x:], as in the plain loop of `_blend_rows`."""
 
     def generate(context, builder, signature, arguments):
-        upper, lower, first, second, x, target = _rows(context, builder, signature.args, arguments)
-        total = ir.Constant(ir.VectorType(_SHORT, LANES), [2] * LANES)
+        upper, lower, first, second, x, target = rows_of(context, builder, signature.args, arguments)
+        total = all_of(vector(SHORT, LANES), 2)
         for row, weight in ((upper, first), (lower, second)):
-            lane = builder.insert_element(ir.Constant(total.type, ir.Undefined), weight.value, _INT(0))
-            weights = builder.shuffle_vector(lane, lane, _lanes(*[0] * LANES))
-            factors = [builder.sext(one, _vector(_INT, LANES)) for one in (row.load(x.value, _SHORT, LANES), weights)]
-            high = builder.ashr(builder.mul(*factors), _lanes(*[16] * LANES))
+            lane = builder.insert_element(ir.Constant(total.type, ir.Undefined), weight.value, INT(0))
+            weights = builder.shuffle_vector(lane, lane, lanes(*[0] * LANES))
+            factors = [builder.sext(one, vector(INT, LANES)) for one in (row.load(x.value, SHORT, LANES), weights)]
+            high = builder.ashr(builder.mul(*factors), all_of(vector(INT, LANES), 16))
             total = builder.add(total, builder.trunc(high, total.type))
-        rounded = builder.lshr(total, ir.Constant(total.type, [2] * LANES))
-        target.store(x.value, builder.trunc(rounded, _vector(_BYTE, LANES)))
+        rounded = builder.lshr(total, all_of(total.type, 2))
+        target.store(x.value, builder.trunc(rounded, vector(BYTE, LANES)))
         return context.get_dummy_value()
 
     return types.none(upper, lower, types.int16, types.int16, types.intp, target), generate
 
 
-class _Row:
-    """An argument of an intrinsic: a number, or a contiguous row that is read and written by vectors at any place."""
-
-    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
-        self.context, self.builder, self.kind, self.value = context, builder, kind, value
-
-    def load(self, index: Any, lane: Any = None, count: int = 0) -> Any:
-        """A number, or a vector of `count` lanes."""
-        loaded = self.builder.load(self._pointer(index, _vector(lane, count) if count else None))
-        loaded.align = 8 if not count else 1
-        return loaded
-
-    def store(self, index: Any, vector: Any) -> None:
-        self.builder.store(vector, self._pointer(index, vector.type)).align = 1
-
-    def _pointer(self, index: Any, vector: Any) -> Any:
-        array = self.context.make_array(self.kind)(self.context, self.builder, self.value)
-        place = self.builder.gep(array.data, [index])
-        return self.builder.bitcast(place, vector.as_pointer()) if vector else place
-
-
-def _rows(context: Any, builder: Any, kinds: Any, values: Any) -> list[_Row]:
-    return [_Row(context, builder, kind, value) for kind, value in zip(kinds, values, strict=True)]
-
-
-def _times(builder: Any, value: Any, factor: int) -> Any:
-    return builder.mul(value, value.type(factor))
-
-
 def _every_other(builder: Any, shorts: Any, first: int) -> Any:
     """The even (first = 0) or odd numbers of eight, in 32 bits."""
-    chosen = _lanes(*range(first, VALUES, 2))
-    return builder.sext(builder.shuffle_vector(shorts, shorts, chosen), _vector(_INT, VALUES // 2))
-
-
-def _vector(lane: Any, count: int) -> Any:
-    return ir.VectorType(lane, count)
-
-
-def _lanes(*numbers: int) -> Any:
-    return ir.Constant(_vector(_INT, len(numbers)), numbers)
+    chosen = lanes(*range(first, VALUES, 2))
+    return builder.sext(builder.shuffle_vector(shorts, shorts, chosen), vector(INT, VALUES // 2))
 
 
 @kernel

@@ -1,4 +1,5 @@
-"""The executor for machines without a GPU: OpenCV decodes in a pool of threads, some frames of a video a task."""
+"""The executor for machines without a GPU: a pool of threads decodes, some frames of a video a task, and resizes as
+OpenCV does."""
 
 from __future__ import annotations
 
@@ -15,13 +16,14 @@ from pipeline.store import VideoStore, corrupt
 from pipeline.views import VIEWS
 from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
 from train.console import preparing
-from train.reader import Executor, Group
+from train.reader import Executor, Group, jpeg, resize
 from train.reader.bytewise import applied
+from train.reader.jpeg import WindowDecoder
 from train.reader.kernels import COLOURS
 from train.reader.memory import BatchMemory
 from train.reader.pillow import PillowResize
 from train.reader.planes import Planes, planes_of, refuse_uneven
-from train.reader.resize import TOGETHER, ByteResize, Size, ValueResize, WindowResize, prepare
+from train.reader.resize import TOGETHER, ByteResize, Size, ValueResize, WindowResize
 from train.reader.shard import ShardReader
 
 PIECE = 32  # frames of a task, so that many threads share what is read of few videos
@@ -41,7 +43,8 @@ class OpenCVExecutor(Executor):
     def __init__(self, store: VideoStore, threads: int) -> None:
         cv2.setNumThreads(1)
         with preparing():
-            prepare()
+            resize.prepare()
+            jpeg.prepare()
         self.store = store
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
@@ -69,11 +72,12 @@ class OpenCVExecutor(Executor):
     def _fill(self, view: str, frames: list[int], clips: list[_Wanted]) -> None:
         """Decode these frames of a video, each once, into all of its clips that show them."""
         video_id = clips[0].plan.video_id
-        shape, decode = self.store.shape(video_id, view)[1:], self.store.codec(view).decode_frame
+        shape, windows = self.store.shape(video_id, view)[1:], [clip.window for clip in clips]
+        decode = WindowDecoder(self.store.codec(view), shape, windows)
         showing = [(clip.places, _Together(clip)) for clip in clips]
         for number, stream in self._shards.each(video_id, view, frames):
             try:
-                frame = decode(stream, shape)
+                frame = decode(stream)
             except ValueError as error:
                 raise corrupt(self.store.root, video_id, self.store.path(video_id, view), error) from error
             for places, together in showing:
@@ -123,6 +127,7 @@ class _Wanted:
         self, plan: ClipPlan, frame: Size, channels: int, size: Size, clip: np.ndarray, values: np.ndarray | None
     ) -> None:
         self.plan, self.clip = plan, clip
+        self.window = pixel_window(plan.pixels.window, *frame)
         self._frame, self._channels, self._size, self._values = frame, channels, size, values
         # A short video repeats its first frame: a frame is resized to the first of its places alone.
         self.places = {number: place for place, number in reversed(list(enumerate(plan.frames.tolist())))}
@@ -130,7 +135,7 @@ class _Wanted:
     def resizing(self) -> WindowResize:
         """Of its frames, for one thread."""
         pixels = self.plan.pixels
-        window = pixel_window(pixels.window, *self._frame)
+        window = self.window
         if pixels.published is not None and pixels.published.filter:
             return PillowResize(pixels.published.filter, self._channels, window, pixels.flip, self._size)
         if self._values is None:
