@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any
 
@@ -234,10 +235,10 @@ def test_reading_ahead_ends_with_the_epoch(store: VideoStore, monkeypatch: pytes
     for batch in loader:
         assert max(asked) <= loader.delivered + AHEAD
         assert len(batch.index) == 4
-    assert asked == [0, 1, 2]
+    assert sorted(asked) == [0, 1, 2]  # several are made at once
     assert loader.waited > 0
     assert sum(1 for _ in loader) == 3
-    assert asked == [0, 1, 2, 3, 4, 5]
+    assert sorted(asked) == [0, 1, 2, 3, 4, 5]
     loader.close()
 
 
@@ -245,15 +246,20 @@ def test_reading_ahead_ends_with_the_epoch(store: VideoStore, monkeypatch: pytes
 def test_memory_is_that_of_three_batches(
     store: VideoStore, monkeypatch: pytest.MonkeyPatch, streams: tuple[str, ...]
 ) -> None:
-    """Counted whenever the making of another one begins, which is counted too."""
+    """Counted whenever the making of another one begins; those that are being made are counted too."""
     made: list[weakref.ref[Batch]] = []
     alive: list[int] = []
-    load = ClipLoader.load
+    begun = 0
+    load, lock = ClipLoader.load, threading.Lock()
 
     def counted(self: ClipLoader, number: int) -> Batch:
-        alive.append(sum(batch() is not None for batch in made) + 1)
+        nonlocal begun
+        with lock:
+            begun += 1
+            alive.append(sum(batch() is not None for batch in made) + begun - len(made))
         batch = load(self, number)
-        made.append(weakref.ref(batch))
+        with lock:
+            made.append(weakref.ref(batch))
         return batch
 
     monkeypatch.setattr(ClipLoader, "load", counted)

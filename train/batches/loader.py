@@ -89,8 +89,9 @@ class ClipLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         end = (self.delivered // len(self) + 1) * len(self)
-        # One thread prepares whole batches in order; the executor's own threads share the work of each.
-        pool = ThreadPoolExecutor(1, thread_name_prefix="clips")
+        # A thread a batch: one is planned, or waits for a disk, while another's frames are decoded. The executor's own
+        # threads share that work, batch after batch.
+        pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="clips")
         coming: deque[Future[Batch]] = deque()
         try:
             for number in range(self.delivered, min(self.delivered + AHEAD, end)):
@@ -105,7 +106,7 @@ class ClipLoader:
                 self.delivered += 1
                 yield batch
         finally:
-            pool.shutdown(cancel_futures=True)  # who stops early waits for one batch at most
+            pool.shutdown(cancel_futures=True)  # who stops early waits for those that were begun
 
     def close(self) -> None:
         """Let go of the executor's threads and files."""

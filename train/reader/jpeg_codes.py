@@ -19,6 +19,7 @@ SHORT_CODE = 9  # bits that tell most codes
 PAIR = 10  # bits that tell most coefficients, or two: tables that stay in a core's nearest cache
 BLOCK = 64
 NOWHERE = 128  # zeros before a value that there is not: behind the end of a block
+FLAT = NOWHERE + 2  # where a block ends whose first coefficient is its only one
 BEHIND = 256  # bytes behind the data that a damaged block may take for its own
 HELD = 64  # bits
 _U = np.uint64
@@ -72,7 +73,7 @@ def pair_table(codes):  # pragma: no cover - compiled
                 second = taken + zeros
                 taken = second + _U(1)
             else:
-                taken = _U(NOWHERE)
+                taken = _U(NOWHERE + BLOCK)  # behind any end that is read alone
         table[bits] = total | first << _U(5) | second << _U(13) | taken << _U(21) | value << _U(32) | other << _U(48)
     return table
 
@@ -94,7 +95,8 @@ def read_block(data, held, count, place, codes, starts, pairs, dc, ac, block):  
     """The next block's coefficients, int16 (65,), the first one as the difference to that of the block before.
 
     The scan's state: the next bits, held uppermost; how many are sure; and where the bytes behind them begin. Returns
-    whether there was such a block, and the state behind it. Reads up to BEHIND bytes from `place` on. dc, ac: tables.
+    where the block ended, 0 where there was none, and the state behind it. Reads up to BEHIND bytes from `place` on.
+    dc, ac: tables.
     """
     block[:BLOCK] = 0
     held, count, place = _filled(data, held, count, place)
@@ -119,7 +121,9 @@ def read_block(data, held, count, place, codes, starts, pairs, dc, ac, block):  
             block[_U(ZIGZAG[k + zeros])] = np.int16(_value(held << length, total - length))
             k += zeros + _U(1)
         held, count = held << total, count - total
-    return sound and (k == _U(BLOCK) or k >= _U(NOWHERE)), held, count, place
+    if not sound or _U(BLOCK) < k < _U(NOWHERE):
+        k = _U(0)
+    return k, held, count, place
 
 
 @lean

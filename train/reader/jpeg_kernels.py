@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.flow.kernels import kernel, lean
-from train.reader.jpeg_codes import BEHIND, BLOCK, read_block, unstuffed
-from train.reader.jpeg_pixels import LANES, between_samples, colours, inverse_transform
+from train.reader.jpeg_codes import BEHIND, BLOCK, FLAT, read_block, unstuffed
+from train.reader.jpeg_pixels import LANES, between_samples, colours, flat, inverse_transform
 
 _U = np.uint64
 
@@ -76,12 +76,13 @@ def _planes(
     """Samples of a frame, in whole blocks, wherever a row of units is `wanted` and a unit within `across`.
 
     Whether it was decoded: not where the stream begins with another header, does not end as a JPEG does, or is damaged.
-    tables: those of luma's AC, chroma's AC, and luma's and chroma's DC, one behind the other: whole ones, of their
-    first SHORT_CODE bits, and of pairs. blocks: int64 (n, 7), of
-    a unit's blocks, their component, how many rows and columns of
-    blocks it has in a unit, the two tables, row and column. scales: int16 (components, 64). units: rows and columns.
-    wanted: bool (rows,). across: first and end. data, block: memory.
+    tables: of luma's AC, chroma's AC, luma's DC and chroma's DC one behind the other, three times: of all codes, of
+    their first SHORT_CODE bits, and of pairs (AC alone). blocks: int64 (n, 7), of each block of a unit its component,
+    rows and columns of that component's blocks in a unit, tables of DC and AC, its row and column. scales: int16
+    (components, 64). units: rows and columns. wanted: bool (rows,). across: first and end. data, block: memory.
     """
+    if len(stream) < len(header):
+        return False
     for place in range(len(header)):
         if stream[place] != header[place]:
             return False
@@ -99,10 +100,10 @@ def _planes(
         for column in range(units[1]):
             shown = wanted[row] and across[0] <= column < across[1]
             for number in range(len(blocks)):
-                found, held, count, place = read_block(
+                end, held, count, place = read_block(
                     data, held, count, place, codes, starts, pairs, _U(blocks[number, 3]), _U(blocks[number, 4]), block
                 )
-                if not found or place > _U(size + 16):
+                if end == _U(0) or place > _U(size + 16):
                     return False
                 component = blocks[number, 0]
                 if component == 0:
@@ -117,5 +118,8 @@ def _planes(
                 if shown:
                     y, x = row * blocks[number, 1] + blocks[number, 5], column * blocks[number, 2] + blocks[number, 6]
                     at = 8 * (y * plane.shape[1] + x)
-                    inverse_transform(block, scales, component, plane, at, plane.shape[1])
+                    if end == _U(FLAT):
+                        flat(block[0] * scales[component, 0], plane, at, plane.shape[1])
+                    else:
+                        inverse_transform(block, scales, component, plane, at, plane.shape[1])
     return np.int64(place) * 8 - np.int64(count) <= size * 8

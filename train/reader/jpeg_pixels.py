@@ -3,8 +3,11 @@ libjpeg-turbo calls "islow" and "fancy"."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -46,7 +49,12 @@ def inverse_transform(typingctx, block, scales, component, plane, at, width):
             builder.mul(block.load(LONG(8 * row), SHORT, 8), scales.load(builder.add(flat, LONG(8 * row)), SHORT, 8))
             for row in range(8)
         ]
-        rows = _transposed(builder, _one_dimension(builder, rows, 11))
+        # Without any but the first row there is nothing to round, and too large values are not cut but run over.
+        others = functools.reduce(builder.or_, rows[1:])
+        alone = builder.icmp_unsigned("==", builder.bitcast(others, ir.IntType(128)), ir.IntType(128)(0))
+        first = builder.shl(rows[0], all_of(rows[0].type, 2))
+        rows = [builder.select(alone, first, row) for row in _one_dimension(builder, rows, 11)]
+        rows = _transposed(builder, rows)
         place = at.value
         for row in _transposed(builder, _one_dimension(builder, rows, 18)):
             sample = builder.trunc(between(builder, row, -128, 127), vector(BYTE, 8))
@@ -55,6 +63,25 @@ def inverse_transform(typingctx, block, scales, component, plane, at, width):
         return context.get_dummy_value()
 
     return types.none(block, scales, types.intp, plane, types.intp, types.intp), generate
+
+
+@lean
+def flat(value, plane, at, width):  # pragma: no cover - compiled
+    """What `inverse_transform` makes of a block whose first coefficient, times its scale, is its only one."""
+    value = np.int64(np.int16(4 * value))
+    sample = np.uint64(min(max((value + 16) >> 5, -128), 127) + 128)
+    for row in range(8):
+        _eight_alike(sample, plane, at + row * width)
+
+
+@intrinsic
+def _eight_alike(typingctx, sample, plane, at):
+    def generate(context, builder, signature, arguments):
+        sample, plane, at = rows_of(context, builder, signature.args, arguments)
+        plane.store(at.value, builder.mul(sample.value, LONG(0x0101010101010101)))
+        return context.get_dummy_value()
+
+    return types.none(types.uint64, plane, types.intp), generate
 
 
 def _one_dimension(b: Any, rows: list, shift: int) -> list:

@@ -36,8 +36,8 @@ class OpenCVExecutor(Executor):
     up to ten times as much. OpenCV's own threads are switched off, process-wide: the pool is the parallelism.
 
     Memory: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), page-locked
-    where there is a CUDA device; for each thread the streams of PIECE frames and of each clip `TOGETHER` decoded ones.
-    Batches that were let go are reused, up to `memory.KEPT` of them.
+    where there is a CUDA device; for each thread the streams of PIECE frames, the samples of one and of each clip
+    `TOGETHER` decoded ones. Batches that were let go are reused, up to `memory.KEPT` of them.
     """
 
     def __init__(self, store: VideoStore, threads: int) -> None:
@@ -134,8 +134,7 @@ class _Wanted:
 
     def resizing(self) -> WindowResize:
         """Of its frames, for one thread."""
-        pixels = self.plan.pixels
-        window = self.window
+        pixels, window = self.plan.pixels, self.window
         if pixels.published is not None and pixels.published.filter:
             return PillowResize(pixels.published.filter, self._channels, window, pixels.flip, self._size)
         if self._values is None:
