@@ -65,17 +65,32 @@ def encode_shuffled(encoder: Callable[[Tensor], Tensor], clips: Tensor, seed: in
 
     Without it a query and its key share their batch-norm statistics with the same neighbours, which tells them apart
     from the queue. The permutation follows from `seed` alone, so ranks agree on it without a message, and a resumed
-    run draws the same one. A single process has nobody to shuffle with.
+    run draws the same one. A single process has nobody to shuffle with. Without gradient through the shuffle of clips,
+    of which each goes to the one rank that encodes it.
     """
     if world_size() == 1:
         return encoder(clips)
-    everybody = gather_rows(clips)
-    order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(seed))
-    if clips.is_cuda:
-        order = order.pin_memory().to(clips.device, non_blocking=True)  # from pageable memory the step would wait
+    share, ranks = len(clips), world_size()
+    order = torch.randperm(share * ranks, generator=torch.Generator().manual_seed(seed))
     own = own_slice(len(order))
-    encoded = gather_rows(encoder(everybody[order[own]]))
-    return encoded[torch.argsort(order)[own]]
+    asked = order.view(ranks, share)  # by whom
+    sent = [of_rank[(of_rank >= own.start) & (of_rank < own.stop)] - own.start for of_rank in asked]
+    came_from = order[own] // share
+    mine = torch.empty_like(clips)
+    distributed.all_to_all_single(
+        mine,
+        clips[_beside(torch.cat(sent), clips)],
+        torch.bincount(came_from, minlength=ranks).tolist(),
+        [len(rows) for rows in sent],
+    )
+    # They come rank by rank.
+    encoded = gather_rows(encoder(mine[_beside(torch.argsort(torch.argsort(came_from, stable=True)), clips)]))
+    return encoded[_beside(torch.argsort(order)[own], clips)]
+
+
+def _beside(places: Tensor, rows: Tensor) -> Tensor:
+    """On the device of the rows; from pageable memory a step on a GPU would wait for it."""
+    return places.pin_memory().to(rows.device, non_blocking=True) if rows.is_cuda else places
 
 
 class _GatherRows(torch.autograd.Function):
