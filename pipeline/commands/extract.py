@@ -76,6 +76,7 @@ def extract(
     scheduler: Text = "",
     slurm: SlurmSettings = SlurmSettings(),  # noqa: B008
     workers: CountOrAll = 0,
+    gpu_processes: Positive = 1,
     dry_run: bool = False,
     time_limit: Seconds = 600.0,
     retry_quarantined: bool = False,
@@ -110,6 +111,8 @@ def extract(
         slurm: Jobs of `--scheduler slurm`.
         workers: Videos in work at once, a process each (for flow on GPUs, a thread each); 0 takes all cores, with slurm
             one job; a running scheduler has its own.
+        gpu_processes: Processes on each GPU that flow is computed on, on this machine; the videos in work are shared
+            out among them.
         dry_run: `--dry_run true` writes nothing; it tells what is to do, how long it would take and how large the store
             would grow, from a sample of 8 videos, and prints the job of slurm.
         time_limit: Seconds to wait for one frame of a video, in case its file hangs the decoder: then the video lands
@@ -124,7 +127,9 @@ def extract(
     print_notes(listed)
     like = None if overwrite else _settings_of(store)
     asked, count = _asked(views, decode, settings, like, given), _workers(scheduler, workers, slurm)
-    work = _Work(listed, videos, location(store), asked, retry_quarantined, time_limit, overwrite, bool(views))
+    work = _Work(
+        listed, videos, location(store), asked, retry_quarantined, time_limit, overwrite, bool(views), gpu_processes
+    )
     code = (_estimate if dry_run else _extract)(work, count, scheduler, slurm)
     if prune:
         _prune(work, dry_run)
@@ -142,6 +147,7 @@ class _Work(NamedTuple):
     time_limit: float
     overwrite: bool
     add_views: bool
+    gpu_processes: int
 
 
 def _settings_of(store: str) -> dict[str, Any] | None:
@@ -246,8 +252,8 @@ def _with_workers(plan: Estimate, workers: int) -> str:
     if not plan.gpus:
         return f"{_time(plan.seconds.value / workers)} with {workers} workers on cores like this machine's"
     assert plan.on_gpus
-    gpus = min(plan.gpus, workers)
-    threads = gpus * threads_each(workers, gpus)
+    gpus, processes = min(plan.gpus, workers), min(plan.gpus * plan.gpu_processes, workers)
+    threads = processes * threads_each(workers, processes)
     least = plan.seconds.value / threads
     most = max(least, plan.on_gpus.value / gpus)
     where = f"{threads} videos at once on {gpus} GPUs like this machine's"

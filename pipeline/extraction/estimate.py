@@ -66,6 +66,7 @@ class Estimate:
     seconds: Amount | None  # of cores
     stored: Amount | None  # bytes
     gpus: int  # that flow is computed on
+    gpu_processes: int  # on each of them
     on_gpus: Amount | None  # seconds of a GPU, if it never had pairs of more than one video
 
 
@@ -78,6 +79,7 @@ def estimate(
     time_limit: float = 0.0,
     overwrite: bool = False,
     add_views: bool = False,
+    gpu_processes: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Estimate:
     """The plan of `extract` with these arguments and its cost. Writes nothing, neither store nor catalogue.
@@ -122,6 +124,7 @@ def estimate(
         seconds=_amount([(one.frames * one.seconds / one.size, share) for one, share in pairs]),
         stored=_amount([(one.frames * one.stored / one.size, share) for one, share in pairs]),
         gpus=gpus,
+        gpu_processes=gpu_processes,
         on_gpus=_amount([(one.frames * one.flow / one.size, share) for one, share in pairs]) if gpus else None,
     )
 

@@ -54,17 +54,18 @@ def extract(
     scheduler: str = "",
     jobs: SlurmSettings = SlurmSettings(),  # noqa: B008  (frozen)
     limits: Limits = Limits(),  # noqa: B008
+    gpu_processes: int = 1,
 ) -> Summary:
     """Bring every video of the manifest into the store; do only what is missing; safe to repeat after any interruption.
 
     root: folder that the manifest's paths are relative to. A broken video lands in quarantine and the run goes on.
     time_limit: seconds to wait for a frame of a video, see `job.extract_video`. overwrite: redo videos whose file has
     changed, and the whole store where it was made with other settings or other software; without it these are refused.
-    add_views: a store that lacks some of the views gets them, of every video; what else it has stays as it is, byte for
-    byte. Views that it has and `settings` does not name are made of new videos, too. workers, scheduler, jobs: see
-    `cluster.workers_for_extraction`; limits: of those that stand still. The first Ctrl-C or SIGTERM lets the running
-    videos finish, the second does not. Raises Refusal when nothing can be done (no such folder, what was just said) or
-    nothing more (disk full), and Unfinished when a signal ended it.
+    add_views: a store that lacks some of the views gets them, of every video; what else it has stays as it is, byte
+    for byte. Views that it has and `settings` does not name are made of new videos, too. workers, scheduler, jobs,
+    gpu_processes: see `cluster.workers_for_extraction`; limits: of those that stand still. The first Ctrl-C or
+    SIGTERM lets the running videos finish, the second does not. Raises Refusal when nothing can be done (no such
+    folder, what was just said) or nothing more (disk full), and Unfinished when a signal ended it.
     """
     refuse_nothing(manifest, root)
     if storage.in_this_process_only(store):
@@ -83,7 +84,7 @@ def extract(
                 kind = "processes" if scheduler else _prepared(computed, store)
                 run = fence.holder(store)
                 task = Task(root, store, settings, computed, found.adding, time_limit, bool(scheduler), run, limits)
-                chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind)
+                chosen = workers_for_extraction(scheduler, min(workers, len(todo)), jobs, kind, gpu_processes)
                 try:
                     _work_off(todo, summary, task, chosen, stop)
                 except Interrupted as interrupt:

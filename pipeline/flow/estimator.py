@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from pipeline.estimator import Estimator
+from pipeline.flow.quantisation import Quantiser, bytes_of
 
 LARGEST = 10_000  # of the numbers that estimators take, as iterations or pixels
 BLACK = np.zeros((1, 24, 24), np.uint8)  # large enough for a pyramid of two levels, so that every kernel runs
@@ -23,11 +24,18 @@ class FlowEstimator(Estimator, ABC):
 
     device: str | None = "cpu"  # as PyTorch calls it; this and the next are fields where there is a choice
     batch_size: int = 1  # pairs that it gains from computing at once
+    streams: int = 1  # batches that it computes at the same time
+    bytes_back: bool = False  # whether it makes bytes of flow itself, where it computes
 
     @property
     def on_gpu(self) -> bool:
         """Whether it computes on a GPU in this process."""
         return str(self.device).startswith("cuda")
+
+    @property
+    def mixes_sizes(self) -> bool:
+        """Whether pairs of a batch may be of several sizes."""
+        return False
 
     def prepare(self) -> None:
         """Do what the first pair would wait for and other processes can share, such as compiling."""
@@ -67,6 +75,19 @@ class FlowEstimator(Estimator, ABC):
         flow = self.batch(first, second)
         return lambda: flow
 
+    def launch_groups(
+        self, groups: Sequence[tuple[np.ndarray, np.ndarray]], quantise: Quantiser | None = None
+    ) -> Callable[[], list[np.ndarray]]:
+        """`launch` of several callers' pairs, first and second frames of each: the flow of each, or its bytes. Their
+        sizes are equal unless it `mixes_sizes`; `quantise` is for those with `bytes_back`."""
+        first, second = (np.concatenate(each) for each in zip(*groups, strict=True))
+        collect, ends = self.launch(first, second), np.cumsum([len(each) for each, _ in groups])[:-1]
+        return lambda: np.split(collect(), ends)
+
+    def quantised(self, first: np.ndarray, second: np.ndarray, quantise: Quantiser) -> np.ndarray:
+        """The flow that `estimate` gives as bytes. Raises ValueError where it is not finite, too."""
+        return bytes_of(self.estimate(first, second), quantise, self.name)
+
 
 class PairEstimator(FlowEstimator):
     """An estimator that takes gray frames, one pair after the other."""
@@ -97,7 +118,7 @@ def require_numbers(settings: Any) -> None:
     `int` no whole number above 0, or one that is absurdly large."""
     for field in fields(settings):
         value, kind = getattr(settings, field.name), str(field.type).removesuffix(" | None")
-        if kind not in ("int", "float") or (value is None and kind != field.type):
+        if not field.init or kind not in ("int", "float") or (value is None and kind != field.type):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{field.name} {value!r} is not a number")

@@ -16,18 +16,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.flow.estimator import BLACK, FlowEstimator, check_frames, gray
-
-# Batches on their way: one that the GPU computes and a full one behind it, so that it does not wait for the host.
-AHEAD = 2
+from pipeline.flow.quantisation import Quantiser, bytes_of
 
 
 class Gathering:
     """An estimator that any number of threads call at once. The flow is that of the estimator alone, in every bit.
 
-    Whenever the GPU is free it gets the pairs that wait, the oldest first and with them all others of their size, up to
-    the estimator's `batch_size`; it never waits for more. Only full batches are sent ahead of that. One thread launches
-    all batches; it lives while pairs wait, so nothing is to be shut down. Memory: a copy of the frames and the flow of
-    AHEAD batches, beside the pairs that the callers themselves hold while they wait.
+    Whenever the GPU is free it gets the pairs that wait, the oldest first and with them all others of their size (of
+    any, where the estimator mixes them), up to its `batch_size`; it never waits for more. Only full batches are sent
+    ahead of that: one for each of its streams and one behind them, so that no stream waits for the host. One thread
+    launches all batches; it lives while pairs wait, so nothing is to be shut down. Memory: a copy of the frames and the
+    flow of these batches, beside the pairs that the callers themselves hold while they wait.
 
     When a batch fails its callers' pairs are tried again, each caller's alone, so that an error reaches only the caller
     whose pairs cause it. When not even black frames succeed then, the GPU is lost to this process (after an illegal
@@ -53,16 +52,25 @@ class Gathering:
 
     def estimate(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """`FlowEstimator.estimate`; waits until the GPU has done these pairs."""
+        return self._found(first, second, None)
+
+    def quantised(self, first: np.ndarray, second: np.ndarray, quantise: Quantiser) -> np.ndarray:
+        """`FlowEstimator.quantised`, by the GPU where the estimator has `bytes_back`."""
+        if self.estimator.bytes_back:
+            return self._found(first, second, quantise)
+        return bytes_of(self.estimate(first, second), quantise, self.estimator.name)
+
+    def _found(self, first: np.ndarray, second: np.ndarray, quantise: Quantiser | None) -> np.ndarray:
         check_frames(first, second)
         if not len(first):
-            return np.empty((0, 2, *first.shape[1:3]), np.float32)
+            return np.empty((0, 2, *first.shape[1:3]), np.uint8 if quantise else np.float32)
         if not self.estimator.sees_colour:  # here, where it keeps no GPU waiting
             first, second = gray(first), gray(second)
         try:
             try:
-                return self._flow(_Pairs(first, second))
+                return self._flow(_Pairs(first, second, quantise))
             except _OthersToo:
-                return self._flow(_Pairs(first, second, alone=True))
+                return self._flow(_Pairs(first, second, quantise, alone=True))
         except Exception:
             self._require_gpu()
             raise
@@ -77,7 +85,7 @@ class Gathering:
             self._changed.notify_all()
         batch = pairs.launched.result()
         try:
-            return batch.collect()[pairs.place]
+            return batch.collect()[pairs.number]
         except Exception as error:
             if batch.callers > 1:
                 raise _OthersToo from error
@@ -98,7 +106,7 @@ class Gathering:
         with self._changed:
             while self._waiting:
                 group, full = self._group()
-                if not self._unfinished or (full and self._unfinished < AHEAD):
+                if not self._unfinished or (full and self._unfinished <= self.estimator.streams):
                     self._waiting = [pairs for pairs in self._waiting if pairs not in group]
                     self._unfinished += 1
                     return group
@@ -113,7 +121,9 @@ class Gathering:
         if oldest.alone:
             return group, True
         for pairs in others:
-            if pairs.alone or pairs.size != oldest.size:
+            if pairs.alone or pairs.quantise != oldest.quantise:
+                continue
+            if pairs.size != oldest.size and not self.estimator.mixes_sizes:
                 continue
             if count + len(pairs.first) > self.estimator.batch_size:
                 return group, True
@@ -124,14 +134,12 @@ class Gathering:
     def _launch(self, group: Sequence[_Pairs]) -> None:
         """Launch one batch and tell its callers. What goes wrong is raised where they collect the flow."""
         try:
-            first, second = (np.concatenate(each) for each in zip(*((p.first, p.second) for p in group), strict=True))
-            collect = self.estimator.launch(first, second)
+            collect = self.estimator.launch_groups([(p.first, p.second) for p in group], group[0].quantise)
         except Exception as error:  # noqa: BLE001  whatever it is, it is the callers'
             collect = _raising(error)
-        batch, start = _Batch(collect, len(group)), 0
-        for pairs in group:
-            pairs.place = slice(start, start + len(pairs.first))
-            start = pairs.place.stop
+        batch = _Batch(collect, len(group))
+        for number, pairs in enumerate(group):
+            pairs.number = number
             pairs.launched.set_result(batch)
 
     def _require_gpu(self) -> None:
@@ -149,8 +157,9 @@ class _Pairs:
 
     first: np.ndarray
     second: np.ndarray
+    quantise: Quantiser | None = None
     alone: bool = False  # not to be computed with others'
-    place: slice = field(init=False)  # of its flow in the batch
+    number: int = field(init=False)  # in the batch
     launched: Future[_Batch] = field(default_factory=Future)
 
     @property
@@ -160,7 +169,7 @@ class _Pairs:
 
 @dataclass(eq=False)
 class _Batch:
-    collect: Callable[[], np.ndarray]  # waits for the GPU and gives the flow of all pairs
+    collect: Callable[[], list[np.ndarray]]  # waits for the GPU and gives the flow of each caller's pairs
     callers: int
     collected: bool = False
 
@@ -169,8 +178,8 @@ class _OthersToo(Exception):
     """Pairs of other callers were in the batch that failed."""
 
 
-def _raising(error: Exception) -> Callable[[], np.ndarray]:
-    def collect() -> np.ndarray:
+def _raising(error: Exception) -> Callable[[], list[np.ndarray]]:
+    def collect() -> list[np.ndarray]:
         raise error
 
     return collect

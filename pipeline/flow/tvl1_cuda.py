@@ -3,7 +3,7 @@
 All launches of a batch are known beforehand: how long a pair iterates is decided on the GPU, and launches that come too
 late for a settled pair return at once. So they are recorded once for each size of frames, as a CUDA graph, and nothing
 waits for the host in between. Frames and flow pass through page-locked memory on the launches' own stream, so that the
-host prepares the next batch while the GPU is at work on this one.
+host prepares the next batch while the GPU is at work on this one. Or a level is one launch (`mixed`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,27 +23,20 @@ from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.flow.estimator import FlowEstimator, gray
-from pipeline.flow.tvl1 import OwnTVL1, level_sizes, linear_taps
+from pipeline.flow.tvl1 import OwnTVL1, level_sizes
 
 try:
     import triton
 
-    from pipeline.flow.kernels import triton_inner, triton_level, triton_median, triton_pyramid, triton_warp
+    from pipeline.flow.kernels import triton_inner, triton_median, triton_pyramid, triton_warp
+    from pipeline.flow.launching import Quantise, brought, device, empty, new_stream, run
+    from pipeline.flow.mixed import Group, Mixed
 except ModuleNotFoundError as missing:
     problem = f"tvl1-cuda needs Triton, which cannot be imported here: {missing}"
     raise UsageError(problem, remedy="use tvl1-cpu; Triton comes for Linux on x86-64") from missing
 
 OLDEST = (8, 0)  # compute capability; what the kernels are compiled for in the tests
 SOLVERS = 8  # kept, so that videos of a few sizes, and last batches, do not record their launches again and again
-
-# Warps of a program, which computes as many pixels as it has threads. With several pixels a thread Triton spreads
-# planes over the threads in different ways and exchanges values through shared memory: up to 14 barriers a step of
-# `iterate` in place of one, and twice the registers. `iterate` needs 32 registers (40 in half precision), so that four
-# programs (three) share a multiprocessor.
-WARPS = {"resize": 4, "differentiate": 4, "linearise": 4, "median5": 4, "iterate": 16, "solve_level": 16}
-# Without a limit `solve_level`, which has all of them in it, takes 128 registers: one program a multiprocessor. With 64
-# there are two, and nothing is spilled; with 40, three, 48 bytes are.
-REGISTERS = {"solve_level": 64}
 
 
 def available() -> bool:
@@ -76,12 +69,16 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
             60. At 128 x 171 this moves the flow by .004 to .007 px on average on real clips and .07 px on synthetic
             ones (rounding emulated in PyTorch), less than what changing one pixel in a hundred by 1 does (.008, .009
             and .09 px).
-        fused: One launch a level of the pyramid, in which each pair ends by itself, in place of a hundred, each of
-            which waits for its slowest pair. The same flow, bit for bit; which is faster no GPU has told yet.
+        fused: One launch a level of the pyramid, in which each pair ends by itself and whose pairs may be of several
+            sizes, in place of a hundred, each of which waits for its slowest pair, and which are recorded for each
+            size. The same flow, bit for bit; which is faster no GPU has told yet.
+        streams: Batches computed at the same time, so that others are at work while one waits for its last pairs. Each
+            has memory of its own.
+        bytes_back: Make bytes of flow on the GPU where bytes are wanted, a quarter of what comes back. The same bytes.
     """
 
     name: ClassVar[str] = "tvl1-cuda"
-    RUNNING: ClassVar[frozenset[str]] = frozenset({"batch_size", "fused"})
+    RUNNING: ClassVar[frozenset[str]] = frozenset({"batch_size", "fused", "streams", "bytes_back"})
     sees_colour: ClassVar[bool] = False
 
     device = "cuda"
@@ -90,12 +87,17 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
     batch_size: int = 512
     half_precision: bool = False
     fused: bool = False
-    _solvers: OrderedDict[tuple[int, ...], Solver] = field(default_factory=OrderedDict, init=False, repr=False)
+    streams: int = 1
+    bytes_back: bool = False
+    # One for each stream, in the order in which they are next.
+    _solvers: OrderedDict[tuple[int, ...], deque[Solver]] = field(default_factory=OrderedDict, init=False, repr=False)
+    _lanes: deque[Mixed] = field(default_factory=deque, init=False, repr=False)
     _fitting: dict[tuple[int, ...], int] = field(default_factory=dict, init=False, repr=False)  # pairs by frame size
+    _most_pixels: float = field(default=float("inf"), init=False, repr=False)  # of a launch, where `fused`
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("half_precision", "fused"):
+        for name in ("half_precision", "fused", "bytes_back"):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} {value!r} is neither true nor false")
 
@@ -116,18 +118,57 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
         return self.launch(first, second)()
 
     def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
-        first, second = gray(first), gray(second)
-        solver = self._solver(len(first), first.shape[1:])
-        parts = [slice(start, start + solver.pairs) for start in range(0, len(first), solver.pairs)]
-        launched = [solver.launch(first[part], second[part]) for part in parts]
-        if len(launched) == 1:
-            return launched[0]
-        return lambda: np.concatenate([collect() for collect in launched])
+        collect = self.launch_groups([(first, second)])
+        return lambda: collect()[0]
 
-    def _solver(self, pairs: int, size: tuple[int, ...]) -> Solver:
-        """A solver for this many pairs or up to twice as many, so that last batches of all lengths share a few solvers.
+    @property
+    def mixes_sizes(self) -> bool:
+        return self.fused
 
-        Where memory does not suffice for it, first the other solvers go, then it is for half as many pairs.
+    def launch_groups(
+        self, groups: Sequence[Group], quantise: Quantise | None = None
+    ) -> Callable[[], list[np.ndarray]]:
+        groups = [(gray(first), gray(second)) for first, second in groups]
+        if self.fused:
+            return self._mixed(groups, quantise)
+        first, second = (np.concatenate(each) for each in zip(*groups, strict=True))
+        launched, start = [], 0
+        while start < len(first):
+            solvers = self._ready(len(first), first.shape[1:])
+            part = slice(start, start + solvers[0].pairs)
+            launched.append(solvers[0].launch(first[part], second[part], quantise))
+            solvers.rotate(-1)
+            start = part.stop
+        ends = np.cumsum([len(each) for each, _ in groups])[:-1]
+        return lambda: np.split(_together([collect() for collect in launched]), ends)
+
+    def _mixed(self, groups: Sequence[Group], quantise: Quantise | None) -> Callable[[], list[np.ndarray]]:
+        """In halves where they are more pairs than `batch_size`, or take more memory than there is."""
+        pairs, pixels = sum(len(first) for first, _ in groups), sum(first.size for first, _ in groups)
+        if pairs == 1 or (pairs <= self.batch_size and pixels <= self._most_pixels):
+            if not self._lanes:
+                self._lanes.extend(Mixed(self, self.half_precision) for _ in range(self.streams))
+            try:
+                self._lanes.rotate(-1)
+                return self._lanes[0].launch(groups, quantise)
+            except torch.OutOfMemoryError as error:
+                if pairs == 1:
+                    raise _too_large(groups[0][0].shape[1:]) from error
+                self._most_pixels = pixels - 1
+        if len(groups) > 1:
+            half = len(groups) // 2
+            some, others = (self._mixed(part, quantise) for part in (groups[:half], groups[half:]))
+            return lambda: some() + others()
+        ((first, second),) = groups
+        parts = (slice(pairs // 2), slice(pairs // 2, None))
+        launched = [self._mixed([(first[part], second[part])], quantise) for part in parts]
+        return lambda: [np.concatenate([collect()[0] for collect in launched])]
+
+    def _ready(self, pairs: int, size: tuple[int, ...]) -> deque[Solver]:
+        """Solvers, one a stream, for this many pairs or up to twice as many, so that last batches of all lengths share
+        a few of them.
+
+        Where memory does not suffice for them, first those of other sizes go, then they are for half as many pairs.
         """
         while True:
             capacity = min(self._fitting.get(size, self.batch_size), triton.next_power_of_2(pairs))
@@ -135,15 +176,15 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
             if key not in self._solvers:
                 self._forget(SOLVERS - 1)
                 try:
-                    self._solvers[key] = Solver(self, capacity, size, self.half_precision, self.fused)
+                    made = (Solver(self, capacity, size, self.half_precision) for _ in range(self.streams))
+                    self._solvers[key] = deque(made)
                 except torch.OutOfMemoryError as error:
                     if not self._solvers and capacity == 1:
-                        what = f"the GPU has too little memory free for a pair of {size[0]} x {size[1]} pixels"
-                        raise ValueError(what) from error
+                        raise _too_large(size) from error
             if key in self._solvers:
                 self._solvers.move_to_end(key)
                 return self._solvers[key]
-            if self._solvers:  # out of the `except`, whose traceback holds what the failed one got
+            if self._solvers:  # out of the `except`, whose traceback holds what the failed ones got
                 self._forget(0)
             else:
                 self._fitting[size] = capacity // 2
@@ -156,63 +197,50 @@ class TVL1CUDA(OwnTVL1, FlowEstimator):
             self._solvers.popitem(last=False)
 
 
+def _together(parts: list[np.ndarray]) -> np.ndarray:
+    """Without a copy where it is one."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _too_large(size: tuple[int, ...]) -> ValueError:
+    return ValueError(f"the GPU has too little memory free for a pair of {size[0]} x {size[1]} pixels")
+
+
 class Level:
-    """One level of the pyramid of a batch: its frames, its flow, and how to come here from the level before."""
+    """One level of the pyramid of a batch: its frames and its flow."""
 
-    def __init__(self, pairs: int, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, pairs: int, size: tuple[int, int]) -> None:
         self.size = size
-        self.frames = torch.zeros(2, pairs, *size, device=device)
-        self.flow = torch.zeros(pairs, 2, *size, device=device)
-
-    def taps(self, size: tuple[int, int], scale: tuple[float, float]) -> list[Tensor]:
-        """What the kernel `resize` needs to know of rows and columns to make planes of `size` from planes of this
-        level."""
-        both = [linear_taps(self.size[axis], size[axis], scale[axis]) for axis in (0, 1)]
-        return [torch.from_numpy(values).to(self.frames.device) for axis in both for values in axis]
+        self.frames = torch.zeros(2, pairs, *size, device=device())
+        self.flow = torch.zeros(pairs, 2, *size, device=device())
 
 
 class Solver:
-    """Solves batches of one size, up to `pairs` pairs of frames (H, W) each; holds all memory that this takes.
+    """Solves batches of one size, up to `pairs` pairs of frames (H, W) each, on a stream of its own; holds all memory
+    that this takes.
 
     That is 21 planes of H x W floats a pair (18 in half precision): a gigabyte for 512 pairs of 128 x 171. Raises
     torch.OutOfMemoryError where there is less.
     """
 
-    def __init__(
-        self,
-        parameters: OwnTVL1,
-        pairs: int,
-        size: tuple[int, ...],
-        half_precision: bool = False,
-        fused: bool = False,
-    ) -> None:
-        self.parameters, self.pairs, self.fused = parameters, pairs, fused
-        self.device = torch.device("cpu" if triton.knobs.runtime.interpret else "cuda")
+    def __init__(self, parameters: OwnTVL1, pairs: int, size: tuple[int, ...], half_precision: bool = False) -> None:
+        self.parameters, self.pairs, self.stream = parameters, pairs, new_stream()
         self.graph: Any = None
-        self._allocate(size, torch.float16 if half_precision else torch.float32)
-        if self.device.type == "cuda":
-            self._record()
+        with torch.cuda.stream(self.stream):
+            self._allocate(size, torch.float16 if half_precision else torch.float32)
+            if device().type == "cuda":
+                self._record()
 
     def _allocate(self, size: tuple[int, ...], small: torch.dtype) -> None:
-        step = self.parameters.scale_step
-        sizes = level_sizes(size, self.parameters)
-        self.levels = [Level(self.pairs, each, self.device) for each in sizes]
-        joints = zip(self.levels, self.levels[1:], strict=False)
-        self.joints = [
-            (
-                fine.taps(coarse.size, (1 / step, 1 / step)),
-                coarse.taps(fine.size, (coarse.size[0] / fine.size[0], coarse.size[1] / fine.size[1])),
-            )
-            for fine, coarse in joints
-        ]
-        self.bytes = torch.zeros(2, self.pairs, *size, device=self.device, dtype=torch.uint8)
+        self.levels = [Level(self.pairs, each) for each in level_sizes(size, self.parameters)]
+        self.bytes = torch.zeros(2, self.pairs, *size, device=device(), dtype=torch.uint8)
         plane = self.pairs * size[0] * size[1]
-        self.medians = torch.empty(2 * plane, device=self.device)
-        self.gradients = torch.empty(2 * plane, device=self.device)
-        self.data = torch.empty(3 * plane, device=self.device, dtype=small)
-        self.duals = torch.empty(4 * plane, device=self.device, dtype=small)
-        self.left = torch.zeros(self.pairs, device=self.device, dtype=torch.int32)
-        self.counts = torch.zeros(len(sizes), self.pairs, device=self.device, dtype=torch.int32)
+        self.medians = torch.empty(2 * plane, device=device())
+        self.gradients = torch.empty(2 * plane, device=device())
+        self.data = torch.empty(3 * plane, device=device(), dtype=small)
+        self.duals = torch.empty(4 * plane, device=device(), dtype=small)
+        self.left = torch.zeros(self.pairs, device=device(), dtype=torch.int32)
+        self.counts = torch.zeros(len(self.levels), self.pairs, device=device(), dtype=torch.int32)
 
     def _record(self) -> None:
         self._launch()  # compiles and loads the kernels, which must not happen while launches are recorded
@@ -226,36 +254,27 @@ class Solver:
         """Flow (n, 2, H, W) between gray frames (n, H, W) uint8, n being at most `pairs`."""
         return self.launch(first, second)()
 
-    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
-        """Begin `solve`; what is returned waits for the flow.
+    def launch(
+        self, first: np.ndarray, second: np.ndarray, quantise: Quantise | None = None
+    ) -> Callable[[], np.ndarray]:
+        """Begin `solve`; what is returned waits for the flow, or for the bytes that `quantise` makes of it.
 
         Everything goes through one stream, in order: the next batch's frames do not come before this one's flow is
-        copied. PyTorch gives page-locked memory to nobody else before the copies that use it are done.
+        copied.
         """
-        count, on_gpu = len(first), self.device.type == "cuda"
-        for staged, given in zip(self.bytes, (first, second), strict=True):
-            frames = torch.empty(given.shape, dtype=torch.uint8, pin_memory=on_gpu)
-            frames.numpy()[:] = given
-            staged[:count].copy_(frames, non_blocking=True)
-            staged[count:] = 0  # black pairs settle in the first iteration
-        self.levels[0].frames.copy_(self.bytes)
-        if self.graph:
-            self.graph.replay()
-        else:
-            self._launch()
-        found = self.levels[0].flow[:count]
-        flow = torch.empty(found.shape, pin_memory=on_gpu)
-        flow.copy_(found, non_blocking=True)
-        if not on_gpu:
-            return flow.numpy
-        done = torch.cuda.Event(blocking=True)  # waits without keeping a core busy
-        done.record()
-
-        def collect() -> np.ndarray:
-            done.synchronize()
-            return flow.numpy()
-
-        return collect
+        count = len(first)
+        with torch.cuda.stream(self.stream):
+            for staged, given in zip(self.bytes, (first, second), strict=True):
+                frames = empty(given.shape, torch.uint8)
+                frames.numpy()[:] = given
+                staged[:count].copy_(frames, non_blocking=True)
+                staged[count:] = 0  # black pairs settle in the first iteration
+            self.levels[0].frames.copy_(self.bytes)
+            if self.graph:
+                self.graph.replay()
+            else:
+                self._launch()
+            return brought(self.levels[0].flow[:count], quantise)
 
     def pixel_iterations(self) -> int:
         """How many pixels the inner loop has gone over in the last batch, all iterations of all pairs together."""
@@ -264,14 +283,13 @@ class Solver:
 
     def _launch(self) -> None:
         self.counts.zero_()
-        for index, (down, _) in enumerate(self.joints):
-            self._resize(self.levels[index].frames, self.levels[index + 1].frames, down, 1.0)
+        for fine, coarse in zip(self.levels, self.levels[1:], strict=False):
+            self._resize(fine.frames, coarse.frames, up=False)
         self.levels[-1].flow.zero_()
         for index in reversed(range(len(self.levels))):
             self._solve_level(self.levels[index], self.counts[index])
             if index:
-                up = self.joints[index - 1][1]
-                self._resize(self.levels[index].flow, self.levels[index - 1].flow, up, 1 / self.parameters.scale_step)
+                self._resize(self.levels[index].flow, self.levels[index - 1].flow, up=True)
 
     def _solve_level(self, level: Level, counts: Tensor) -> None:
         parameters, (height, width) = self.parameters, level.size
@@ -283,14 +301,6 @@ class Solver:
             float(np.float32(parameters.epsilon * parameters.epsilon * height * width)),
             parameters.lambda_ * parameters.theta, parameters.theta, parameters.tau / parameters.theta,
         )  # fmt: skip
-        if self.fused:
-            run(
-                triton_level.solve_level, self.pairs, 1,
-                firsts, seconds, self.gradients, level.flow, self.medians, self.data, self.duals, counts,
-                height, width, parameters.warps, parameters.outer_iterations, parameters.inner_iterations,
-                parameters.max_iterations_per_warp, *numbers, MEDIAN=parameters.median_filtering > 1,
-            )  # fmt: skip
-            return
         rounds = -(-parameters.max_iterations_per_warp // parameters.inner_iterations)
         for _ in range(parameters.warps):
             run(
@@ -310,17 +320,8 @@ class Solver:
                     height, width, parameters.inner_iterations, *numbers,
                 )  # fmt: skip
 
-    def _resize(self, planes: Tensor, resized: Tensor, taps: list[Tensor], factor: float) -> None:
+    def _resize(self, planes: Tensor, resized: Tensor, up: bool) -> None:
         count = planes.shape[0] * planes.shape[1]
         sizes = (*planes.shape[2:], *resized.shape[2:])
-        run(triton_pyramid.resize, count, resized[0, 0].numel(), planes, resized, *taps, *sizes, FACTOR=factor)
-
-
-def run(kernel: Any, programs: int, pixels: int, *arguments: Any, **constants: Any) -> None:
-    """Launch a kernel on `programs` planes or pairs, in blocks that cover `pixels`; nothing is fused that is not
-    written so."""
-    warps = WARPS[kernel.__name__]
-    block = 32 * warps
-    grid = (programs, triton.cdiv(pixels, block))
-    options = {"num_warps": warps, "maxnreg": REGISTERS.get(kernel.__name__), "enable_fp_fusion": False}
-    kernel[grid](*arguments, **constants, BLOCK=block, **options)
+        step = 1 / self.parameters.scale_step
+        run(triton_pyramid.resize, count, resized[0, 0].numel(), planes, resized, *sizes, STEP=step, UP=up)

@@ -17,7 +17,7 @@ from pipeline import arguments, flow
 from pipeline.arguments import Bound, Name
 from pipeline.errors import Refusal
 from pipeline.flow.gathering import Gathering
-from pipeline.flow.quantisation import Mapping, dequantise, linear_values
+from pipeline.flow.quantisation import Mapping, Quantiser, dequantise, linear_values
 from pipeline.views import colour
 from pipeline.views.codec import FrameCodec, JpegCodec, Layout, ZstdFrames, encode
 from pipeline.views.cuts import CutFinder
@@ -123,21 +123,16 @@ class FlowExtractor:
             frames = np.concatenate([self.last[None], frames])
         self.last = frames[-1]
         self.cuts.add(frames)
-        values = self.estimator.estimate(frames[:-1], frames[1:])
+        quantise = Quantiser(self.settings.bound, self.settings.mapping)
+        found = self.estimator.quantised(frames[:-1], frames[1:], quantise)
         estimated = time.perf_counter()
-        encoded = [self._encoded(value, pair) for pair, value in enumerate(values)]
+        encoded = [self.codec.encode_frame(values) for values in found]
         self.seconds["flow"] += estimated - began
         self.seconds["encode"] += time.perf_counter() - estimated
         return encoded
 
     def finish(self, cut: bool) -> list[np.ndarray]:
         return []
-
-    def _encoded(self, values: np.ndarray, pair: int) -> np.ndarray:
-        # One by one: the arithmetic of a whole block in float32 would take six times its frames' memory.
-        if not np.isfinite(values).all():
-            raise ValueError(f"{self.settings.estimator} gave a flow that is not finite, for pair {pair} of a block")
-        return self.codec.encode_frame(flow.quantise(values, self.settings.bound, self.settings.mapping))
 
 
 def _estimator(settings: FlowSettings) -> flow.FlowEstimator | Gathering:

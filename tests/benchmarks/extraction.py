@@ -10,6 +10,9 @@ Then, of these videos, of real clips where they are, and of videos as large as t
 one core against a bare loop of PyAV and OpenCV (the limit is .8), what comes on top of the time of TV-L1 (decoding,
 both encodings, writing, everything: the limit is .07), how many times the rate of one worker two have (the limit is
 1.85), and the size of the store against the papers' LMDBs.
+
+`--instant` measures something else instead: the CPU time of a frame with an estimator that takes no time, and how many
+frames/s a machine of 16 cores has by division (the goal is 10,000), which is what it could give a GPU to do.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from pipeline.video.decode import decode
 from pipeline.views import Extractor
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from tests.benchmarks import one_core
+from tests.benchmarks import instant, one_core
 from tests.benchmarks.figures import journal_lines, write_figures
 
 WORK = ("decode", "flow", "encode")
@@ -53,7 +56,10 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=40, help="how many synthetic videos as large as those of UCF101")
     parser.add_argument("--flow-videos", type=int, default=5, help="how many videos TV-L1 is computed of")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--instant", action="store_true", help="CPU time beside an estimator that takes no time")
     arguments = parser.parse_args()
+    if arguments.instant:
+        return all_but_flow(arguments)
     flow = {} if arguments.flow == "none" else {"flow": FlowSettings(estimator=arguments.flow)}
     settings = ExtractionSettings({"rgb": RgbSettings(), **flow}).resolved()
     with tempfile.TemporaryDirectory() as folder:
@@ -76,6 +82,16 @@ def main() -> None:
             found = one_core.measure(paths, scratch / kind, "tvl1-cpu", flow_videos) if paths else {}
             figures |= {f"{kind}: {name}": value for name, value in found.items()}
     report(figures, len(listed.rows), arguments)
+
+
+def all_but_flow(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        large = one_core.as_large_as_ucf101(Path(folder) / "large", arguments.large)
+        real = one_core.real_clips(arguments.large)
+        kinds = {"as UCF101": large} | ({"real clips": real} if real else {})
+        found = {kind: instant.measure(paths, Path(folder) / kind) for kind, paths in kinds.items()}
+    figures = {f"{kind}: {name}": value for kind, row in found.items() for name, value in row.items()}
+    report(figures, arguments.large, arguments)
 
 
 def make_videos(folder: Path, count: int) -> Path:
@@ -193,11 +209,10 @@ def flush_one_by_one(folder: Path) -> None:
 
 
 def report(figures: dict[str, float], count: int, arguments: argparse.Namespace) -> None:
-    print(
-        f"extraction of {count} videos, flow {arguments.flow}, {arguments.workers} workers, {arguments.rounds} rounds"
-    )
+    how = f"flow {arguments.flow}, {arguments.workers} workers, {arguments.rounds} rounds"
+    print(f"extraction of {count} videos, {'flow in no time, one core' if arguments.instant else how}")
     for name, value in figures.items():
-        print(f"  {name:<48} {value:8.3f}")
+        print(f"  {name:<58} {value:8.3f}")
     write_figures(arguments, videos=count, figures=figures)
 
 

@@ -86,13 +86,22 @@ def measure(
     **settings: Any,
 ) -> dict[str, float]:
     """Medians over the rounds."""
+    from pipeline.flow.mixed import Mixed
     from pipeline.flow.tvl1_cuda import TVL1CUDA, Solver
 
     half = precision == "half"
-    solver = Solver(TVL1CUDA(half_precision=half, **settings), len(first), first.shape[1:], half, fused)
-    whole = timed(lambda: solver.solve(first, second), arguments.rounds)
-    inside = timed(solver.graph.replay if solver.graph else solver._launch, arguments.rounds)
-    pixel_iterations = solver.pixel_iterations()
+    parameters = TVL1CUDA(half_precision=half, **settings)
+    if fused:
+        lane = Mixed(parameters, half)
+        whole = timed(lambda: lane.launch([(first, second)])(), arguments.rounds)
+        staged = lane.staged([(first, second)])
+        inside = timed(lambda: lane.solved(*staged), arguments.rounds)
+        pixel_iterations = lane.pixel_iterations()
+    else:
+        solver = Solver(parameters, len(first), first.shape[1:], half)
+        whole = timed(lambda: solver.solve(first, second), arguments.rounds)
+        inside = timed(solver.graph.replay if solver.graph else solver._launch, arguments.rounds)
+        pixel_iterations = solver.pixel_iterations()
     bound = pixel_iterations * BYTES[precision] / (arguments.bandwidth * 1e12)
     return {
         "pairs_per_second": len(first) / whole,
@@ -103,21 +112,23 @@ def measure(
     }
 
 
-def extraction(estimator: str, arguments: argparse.Namespace) -> dict[str, float]:
+def extraction(
+    estimator: str, arguments: argparse.Namespace, processes: int = 1, running: dict[str, Any] | None = None
+) -> dict[str, float]:
     """Pairs a second of decoding, flow and encoding together, and of the flow alone on frames in memory."""
-    views = {"rgb": RgbSettings(), "flow": FlowSettings(estimator=estimator, size=EXTRACTED)}
+    views = {"rgb": RgbSettings(), "flow": FlowSettings(estimator=estimator, size=EXTRACTED, running=running or {})}
     settings, cores = ExtractionSettings(views).resolved(), len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         videos, store = Path(folder) / "videos", Path(folder) / "store"
         count = -(-arguments.videos // len(synthetic.CLASSES))
         synthetic.generate(videos, count, 0, workers=cores, height=EXTRACTED[0], width=EXTRACTED[1] + 1)
         listed = importers.read("folder", videos)
-        extract(listed, videos, store, settings, cores)
+        extract(listed, videos, store, settings, processes * cores, gpu_processes=processes)
         first, second = decoded(videos, [row.path for row in listed.rows], arguments.pairs)
         lines = journal_lines(store)
     began, *rest = sorted(lines, key=lambda line: line["time"])[len(lines) // 4 :]
     rate = sum(line["frames"] - 1 for line in rest) / (rest[-1]["time"] - began["time"]) / max(1, len(visible_gpus()))
-    alone = flow.create(estimator)
+    alone = flow.create(estimator, **(running or {}))
     in_memory = len(first) / timed(lambda: alone.estimate(first, second), arguments.rounds)
     return {"pairs_per_second_and_gpu": rate, "in_memory": in_memory, "waiting": 1 - rate / in_memory}
 

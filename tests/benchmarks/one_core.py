@@ -112,7 +112,7 @@ def storing(store: Path, settings: ExtractionSettings) -> Work:
 
     def work(video: Path) -> Spent:
         row = Video(video.stem, video.name, "", "", "")
-        return clocked(lambda: extract_video(str(video.parent), str(store), row, settings.as_dict()))
+        return clocked(lambda: extract_video(str(video.parent), str(store), row, settings.as_dict(running=True)))
 
     return work
 

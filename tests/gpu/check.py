@@ -42,7 +42,8 @@ CHECKS = (
     Check("machine", "other_checks", 30, ("", "dali")),
     Check("agreement", "flow_checks", 75),
     Check("rates", "flow_checks", 60),
-    Check("streams", "flow_checks", 30),
+    Check("sizes", "flow_checks", 30),
+    Check("streams", "flow_checks", 40),
     Check("profile", "flow_checks", 25),
     Check("dali_tests", "other_checks", 120, ("dali",)),
     Check("readers", "other_checks", 50, ("", "dali")),
@@ -50,7 +51,7 @@ CHECKS = (
     Check("project_tests", "other_checks", 120),
     Check("raft", "other_checks", 45),
     Check("pictures", "other_checks", 20, ("", "dali")),
-    Check("extraction", "other_checks", 60),
+    Check("extraction", "other_checks", 100),
     Check("memcheck", "flow_checks", 40),
     Check("compiled", "other_checks", 90),
 )

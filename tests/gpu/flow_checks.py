@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from pipeline import flow
+from pipeline.flow.quantisation import Quantiser
 from tests.benchmarks import flow_gpu
-from tests.gpu.clock import DEVICE, bandwidth, new_stream, synchronise, timed
+from tests.gpu.clock import DEVICE, bandwidth, synchronise, timed
 from tests.gpu.given import Found, Given
 from tests.gpu.references import load, made
 
@@ -65,30 +66,38 @@ def rates(given: Given) -> Found:
 
 
 def streams(given: Given) -> Found:
-    """Pairs a second of one, two and four solvers, each on a stream of its own."""
-    from pipeline.flow.tvl1_cuda import TVL1CUDA, Solver
-
+    """Pairs a second with one, two and four batches at the same time, launch by launch and `fused`."""
     real = load(given.references)[0]
     figures: dict[str, float] = {}
-    for count in (1, 2, 4)[: given.few(3, 2)]:
-        places = [new_stream() for _ in range(count)]
-        solvers = []
-        for place in places:
-            with place:
-                solvers.append(Solver(TVL1CUDA(**given.flow), len(real.first), real.first.shape[1:]))
-        synchronise()
+    for fused in (False, True):
+        for count in (1, 2, 4)[: given.few(3, 2)]:
+            estimator = flow.create("tvl1-cuda", streams=count, fused=fused, **given.flow)
 
-        def work(places: list[Any] = places, solvers: list[Any] = solvers) -> None:
-            collects = []
-            for place, solver in zip(places, solvers, strict=True):
-                with place:
-                    collects.append(solver.launch(real.first, real.second))
-            for collect in collects:
-                collect()
+            def work(estimator: Any = estimator, count: int = count) -> None:
+                for collect in [estimator.launch(real.first, real.second) for _ in range(count)]:
+                    collect()
 
-        figures[f"{count} streams"] = count * len(real.first) / timed(work, given.few(3, 1))
-        solvers.clear()
+            name = f"{count} streams{', fused' if fused else ''}"
+            figures[name] = count * len(real.first) / timed(work, given.few(3, 1))
     return Found(None, ", ".join(f"{name}: {rate:,.0f} pairs/s" for name, rate in figures.items()), figures)
+
+
+def sizes(given: Given) -> Found:
+    """Bytes made on the GPU, of all sizes in one launch a level: equal to those of each alone, made on the host."""
+    groups = [(pairs.first, pairs.second) for pairs in load(given.references)]
+    apart = flow.create("tvl1-cuda", **given.flow)
+    together = flow.create("tvl1-cuda", fused=True, bytes_back=True, **given.flow)
+    figures: dict[str, Any] = {}
+    for mapping in ("linear", "sqrt"):
+        quantise = Quantiser(mapping=mapping)  # type: ignore[arg-type]
+        found = together.launch_groups(groups, quantise)()
+        expected = [quantise(apart.estimate(*group)) for group in groups]
+        figures[mapping] = all(map(np.array_equal, found, expected))
+    right = all(figures.values())
+    pairs = sum(len(first) for first, _ in groups)
+    figures["pairs_per_second"] = pairs / timed(lambda: together.launch_groups(groups, quantise)(), given.few(3, 1))
+    words = f"bytes of {len(groups)} sizes in one launch {'equal' if right else 'DIFFER from'} those of each alone"
+    return Found(right, f"{words}, {figures['pairs_per_second']:,.0f} pairs/s", figures)
 
 
 def profile(given: Given) -> Found:

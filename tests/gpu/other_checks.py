@@ -142,12 +142,18 @@ def compiled(given: Given) -> Found:
 
 
 def extraction(given: Given) -> Found:
-    """Pairs a second of decoding, flow and encoding together, and the share of the time that the GPU waits."""
+    """Pairs a second of decoding, flow and encoding together, with one process a GPU and several, as it is and with all
+    that waits for a verdict switched on; and the share of the time that the GPU waits."""
     estimator = "tvl1-cuda" if DEVICE == "cuda" else "dis"
+    switched = {"fused": True, "streams": 2, "bytes_back": True} if DEVICE == "cuda" else {}
     arguments = argparse.Namespace(videos=given.few(160, 1), pairs=given.few(512, 4), rounds=given.few(3, 1))
-    figures = flow_gpu.extraction(estimator, arguments)
-    rate, waiting = figures["pairs_per_second_and_gpu"], figures["waiting"]
-    return Found(None, f"{rate:,.0f} pairs/s, the GPU waits {waiting:.0%} of the time", figures)
+    figures: dict[str, Any] = {}
+    for processes, running in ((1, {}), (2, {}), (2, switched), (4, switched))[: given.few(4, 2)]:
+        name = f"{processes} a GPU{', fused' if running else ''}"
+        figures[name] = flow_gpu.extraction(estimator, arguments, processes, running)
+    rates = {name: (row["pairs_per_second_and_gpu"], row["waiting"]) for name, row in figures.items()}
+    words = ", ".join(f"{name}: {rate:,.0f} pairs/s, waits {waiting:.0%}" for name, (rate, waiting) in rates.items())
+    return Found(None, words, figures)
 
 
 def _steps(given: Given, precisions: tuple[str, ...], compiled: bool) -> Found:

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 
 from pipeline import flow, synthetic
-from pipeline.flow.tvl1 import linear_taps
+from pipeline.flow.quantisation import Quantiser
 
 SIZE = (21, 27)
-FACTOR = 1 / 0.7
+STEP = 1 / 0.8
 PAIRS = 3
 SETTLED = 1  # the pair that has no iterations left
 LEFT = [7, 0, 100]
 DONE = [0, 40, 5]  # iterations
 MOST = 9
 EPSILON = 0.01
+OTHER = (7, 9)  # size of a pair that is in one launch with others
+QUANTISE = Quantiser(3.0, "sqrt")
 WHOLE: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "two levels": ((20, 21), {"warps": 1, "inner_iterations": 2, "outer_iterations": 2}),
     "no median, own stop": ((9, 13), {"warps": 2, "median_filtering": 1, "epsilon": 0.1}),
@@ -60,29 +62,14 @@ def frames(size: tuple[int, int]) -> np.ndarray:
 
 def one_by_one(results: dict[str, Any]) -> None:
     from pipeline.flow.kernels import triton_inner, triton_median, triton_pyramid, triton_warp
-    from pipeline.flow.tvl1_cuda import run
+    from pipeline.flow.launching import run
 
     planes = inputs()
     pixels = SIZE[0] * SIZE[1]
-
-    def taps(sizes: tuple[int, int], scales: tuple[float, float]) -> list[torch.Tensor]:
-        both = [linear_taps(SIZE[axis], sizes[axis], scales[axis]) for axis in (0, 1)]
-        return [torch.from_numpy(values) for axis in both for values in axis]
-
-    smaller, larger = (17, 22), (30, 39)
-    results["smaller"] = torch.empty(PAIRS, *smaller)
-    scale = (1.25, 1.25)
-    run(
-        triton_pyramid.resize, PAIRS, 17 * 22, planes["first"], results["smaller"], *taps(smaller, scale), *SIZE,
-        *smaller, FACTOR=1.0,
-    )  # fmt: skip
-    results["larger"] = torch.empty(PAIRS, *larger)
-    scale = (SIZE[0] / larger[0], SIZE[1] / larger[1])
-    run(
-        triton_pyramid.resize, PAIRS, 30 * 39, planes["first"], results["larger"], *taps(larger, scale), *SIZE, *larger,
-        FACTOR=FACTOR,
-    )  # fmt: skip
-
+    for name, size, up in (("smaller", (17, 22), False), ("larger", (30, 39), True), ("as large", SIZE, False)):
+        results[name] = torch.empty(PAIRS, *size)
+        blocks = size[0] * size[1]
+        run(triton_pyramid.resize, PAIRS, blocks, planes["first"], results[name], *SIZE, *size, STEP=STEP, UP=up)
     results["gradients"] = gradients = torch.empty(PAIRS, 2, *SIZE)
     run(triton_pyramid.differentiate, PAIRS, pixels, planes["second"], gradients, *SIZE)
     results["data"], results["left by linearise"] = torch.empty(PAIRS, 3, *SIZE), torch.zeros(PAIRS, dtype=torch.int32)
@@ -117,29 +104,36 @@ def together(results: dict[str, Any]) -> None:
         moving = frames(size)
         estimator: Any = flow.create("tvl1-cuda", batch_size=2, **settings)
         results[name] = torch.from_numpy(estimator.estimate(moving[:-1], moving[1:]))
-        (solver,) = estimator._solvers.values()
+        ((solver,),) = estimator._solvers.values()
         results[f"counts {name}"] = solver.counts
         results[f"pixel iterations {name}"] = torch.tensor(solver.pixel_iterations())
-        fused: Any = flow.create("tvl1-cuda", batch_size=2, fused=True, **settings)
-        results[f"fused {name}"] = torch.from_numpy(fused.estimate(moving[:-1], moving[1:]))
-        (solver,) = fused._solvers.values()
-        results[f"fused counts {name}"] = solver.counts
+        fused: Any = flow.create("tvl1-cuda", batch_size=3, fused=True, **settings)
+        other = frames(OTHER)
+        both = fused.launch_groups([(other[:1], other[1:2]), (moving[:-1], moving[1:])])()
+        results |= {f"fused {name}": torch.from_numpy(both[1]), f"other {name}": torch.from_numpy(both[0])}
+        (lane,) = fused._lanes
+        results[f"fused counts {name}"] = lane.counts[1:, : len(solver.levels)].T
+        results[f"fused pixel iterations {name}"] = torch.tensor(lane.pixel_iterations())
 
 
 def one_behind_another(results: dict[str, Any]) -> None:
-    """Three batches of one solver, all launched before the first is collected."""
+    """Three batches on two streams, all launched before the first is collected: the flow, and bytes of it."""
     size, settings = WHOLE["capped"]
     moving = frames(size)
-    estimator: Any = flow.create("tvl1-cuda", batch_size=1, **settings)
-    launched = [estimator.launch(moving[t : t + 1], moving[t + 1 : t + 2]) for t in (0, 1, 0)]
-    results["one behind another"] = torch.from_numpy(np.concatenate([collect() for collect in launched]))
+    for fused in (False, True):
+        estimator: Any = flow.create("tvl1-cuda", batch_size=1, streams=2, fused=fused, bytes_back=True, **settings)
+        pairs = [(moving[t : t + 1], moving[t + 1 : t + 2]) for t in (0, 1, 0)]
+        launched = [estimator.launch_groups([pair], QUANTISE if n == 1 else None) for n, pair in enumerate(pairs)]
+        first, second, third = (collect()[0] for collect in launched)
+        results[f"one behind another {fused}"] = torch.from_numpy(np.concatenate([first, third]))
+        results[f"bytes {fused}"] = torch.from_numpy(second)
 
 
 def made_small() -> None:
     """Fits the kernels to the interpreter: its time goes by blocks, not by pixels, and it rounds where no GPU does."""
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    from pipeline.flow import tvl1_cuda
+    from pipeline.flow import launching
 
     def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
         """The interpreter rounds the product of a fused multiply-add, a GPU does not."""
@@ -147,8 +141,8 @@ def made_small() -> None:
         return TensorHandle(exact.astype(np.float32), c.dtype.scalar)
 
     InterpreterBuilder.create_fma = fused
-    for kernel in tvl1_cuda.WARPS:
-        tvl1_cuda.WARPS[kernel] = 8  # still several blocks an image
+    for kernel in launching.WARPS:
+        launching.WARPS[kernel] = 8  # still several blocks an image
 
 
 def main() -> None:

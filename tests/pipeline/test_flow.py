@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from pipeline import flow, synthetic
 from pipeline.errors import UsageError
 from pipeline.extraction import job
-from pipeline.flow.quantisation import Mapping, dequantise, linear_values, quantise
+from pipeline.flow.quantisation import Mapping, Quantiser, dequantise, linear_values, quantise
 from pipeline.manifest import Video
 from pipeline.store import open_store
 from pipeline.store.settings import ExtractionSettings
@@ -179,6 +180,18 @@ def test_the_square_root_mapping_is_finer_for_slow_motion() -> None:
     np.testing.assert_allclose(
         flow.dequantise(255 - every, mapping="sqrt"), -flow.dequantise(every, mapping="sqrt"), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("mapping", ["linear", "sqrt"])
+@pytest.mark.parametrize("bound", [20.0, 7.3, 1.0])
+def test_tensors_become_the_bytes_of_arrays(mapping: Mapping, bound: float) -> None:
+    between = dequantise(np.arange(255, dtype=np.uint8), bound, mapping)
+    between = (between + dequantise(np.arange(1, 256, dtype=np.uint8), bound, mapping)) / 2  # where rounding decides
+    near = [np.nextafter(between, np.float32(sign * np.inf)) for sign in (-1, 1)]
+    extremes = np.float32([0, -0.0, 1e-38, bound, -bound, 3e38, -3e38])
+    values = np.concatenate([between, *near, np.linspace(-1.1 * bound, 1.1 * bound, 9999, dtype=np.float32), extremes])
+    found = Quantiser(bound, mapping)(torch.from_numpy(values))
+    assert np.array_equal(found.numpy(), quantise(values, bound, mapping)) and found.dtype == torch.uint8
 
 
 def test_values_for_resizing_are_linear_in_the_flow() -> None:

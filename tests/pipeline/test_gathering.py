@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pipeline import flow
 from pipeline.flow.estimator import FlowEstimator
 from pipeline.flow.gathering import Gathering, _Pairs
+from pipeline.flow.quantisation import Quantiser
 from tests.patience import PATIENCE
 
 BROKEN = 255  # a pixel that the estimator stumbles over
@@ -52,8 +53,9 @@ class Differences(FlowEstimator):
 class OnItsWay(Differences):
     """Whose batches are finished when the test says so, one after the other, as a GPU finishes what was launched."""
 
-    def __init__(self, batch_size: int = 8) -> None:
+    def __init__(self, batch_size: int = 8, streams: int = 1) -> None:
         super().__init__(batch_size)
+        self.streams = streams
         self.finished = threading.Semaphore(0)
 
     def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
@@ -87,8 +89,11 @@ class Callers:
 
     def call(self, *given: np.ndarray) -> Future[np.ndarray]:
         """A call that finds the GPU busy."""
+        return self.call_for(self.gathering.estimate, *given)
+
+    def call_for(self, work: Callable[..., np.ndarray], *given: Any) -> Future[np.ndarray]:
         before = len(self.gathering._waiting)
-        called = self.pool.submit(self.gathering.estimate, *given)
+        called = self.pool.submit(work, *given)
         until(lambda: len(self.gathering._waiting) > before)
         return called
 
@@ -150,8 +155,9 @@ def test_whatever_waits_for_the_gpu_becomes_one_batch_the_oldest_first() -> None
     assert estimator.batches == [[1], [2, 2, 3, 3, 5, 5], [4], [6, 6, 6], [7] * 9, [8]]
 
 
-def test_only_full_batches_are_launched_behind_one_that_is_on_its_way() -> None:
-    estimator = OnItsWay(batch_size=4)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_only_full_batches_are_launched_behind_one_that_is_on_its_way(streams: int) -> None:
+    estimator = OnItsWay(4, streams)
     callers = Callers(Gathering(estimator))
     calls = [callers.hold(*frames(1))]
     estimator.open.set()
@@ -159,13 +165,55 @@ def test_only_full_batches_are_launched_behind_one_that_is_on_its_way() -> None:
     assert estimator.batches == [[1]]  # three of four pairs wait until the GPU is free
     calls.append(callers.pool.submit(callers.gathering.estimate, *frames(4)))
     until(lambda: estimator.batches == [[1], [2, 2, 3, 4]])
+    if streams == 2:
+        calls.append(callers.pool.submit(callers.gathering.estimate, *frames(9, 4)))
+        until(lambda: len(estimator.batches) == 3)
     calls += [callers.call(*frames(value, 4)) for value in (5, 6)]
-    assert len(estimator.batches) == 2  # and no third one however full
+    assert len(estimator.batches) == streams + 1  # and no further one however full
     for _ in calls:
         estimator.finished.release()
     for called in calls:
         called.result(PATIENCE)
-    assert estimator.batches[2:] == [[5] * 4, [6] * 4]
+    assert estimator.batches[streams + 1 :] == [[5] * 4, [6] * 4]
+
+
+class Mixing(Differences):
+    """Pairs of any sizes at once, and their bytes."""
+
+    mixes_sizes = True
+    bytes_back = True
+
+    def launch_groups(self, groups: Any, quantise: Any = None) -> Callable[[], list[np.ndarray]]:
+        self.batches.append([int(frame[0, 0]) for first, _ in groups for frame in first])
+        assert self.open.wait(PATIENCE)
+        alone = Differences()
+        found = [alone.batch(*group) for group in groups]
+        return lambda: [quantise(flow) if quantise else flow for flow in found]
+
+
+def test_pairs_of_all_sizes_share_a_batch_where_the_estimator_mixes_them_and_makes_their_bytes() -> None:
+    estimator, quantise = Mixing(batch_size=6), Quantiser(250.0, "sqrt")
+    gathering = Gathering(estimator)
+    callers = Callers(gathering)
+    given = [frames(value, pairs, size) for value, pairs, size in ((2, 2, (3, 4)), (3, 1, (5, 2)), (4, 1, (3, 4)))]
+    held = callers.hold(*frames(1))
+    calls = [callers.call_for(gathering.quantised, *pairs, quantise) for pairs in given]
+    flows = callers.call(*frames(5))
+    estimator.open.set()
+    for called, pairs in zip(calls, given, strict=True):
+        assert np.array_equal(called.result(PATIENCE), quantise(Differences().estimate(*pairs)))
+    for called, value in ((held, 1), (flows, 5)):
+        assert np.array_equal(called.result(PATIENCE), Differences().estimate(*frames(value)))
+    assert estimator.batches == [[1], [2, 2, 3, 4], [5]]
+    none = np.empty((0, 4, 5), np.uint8)
+    assert gathering.quantised(none, none, quantise).dtype == np.uint8
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_bytes_of_flow_are_the_estimators_wherever_they_are_made(back: bool) -> None:
+    estimator, quantise = (Mixing() if back else Differences()), Quantiser(100.0)
+    found = Gathering(estimator).quantised(*frames(1, 3), quantise)
+    assert np.array_equal(found, estimator.quantised(*frames(1, 3), quantise)) and found.dtype == np.uint8
 
 
 def test_only_the_caller_whose_pairs_fail_is_blamed() -> None:

@@ -62,10 +62,15 @@ def test_each_visible_gpu_is_named_as_its_process_will_see_it(
     assert visible_gpus() == expected
 
 
-@pytest.mark.parametrize(("videos", "threads"), [(7, [3, 3]), (1, [2]), (200, [MOST_THREADS] * 2)])
-def test_every_gpu_has_one_process_and_that_sees_no_other(videos: int, threads: list[int]) -> None:
-    names = ["GPU-one", "GPU-two"][: len(threads)]
-    with fake_gpus("GPU-one,GPU-two"), workers_for_extraction("", videos, SlurmSettings(), "gpus") as client:
+@pytest.mark.parametrize(
+    ("videos", "processes", "threads"), [(1, 1, [2]), (200, 1, [MOST_THREADS] * 2), (7, 2, [2, 2, 2, 2])]
+)
+def test_every_gpu_has_its_processes_and_those_see_no_other(videos: int, processes: int, threads: list[int]) -> None:
+    names = sorted((["GPU-one", "GPU-two"] * processes)[: len(threads)])
+    with (
+        fake_gpus("GPU-one,GPU-two"),
+        workers_for_extraction("", videos, SlurmSettings(), "gpus", processes) as client,
+    ):
         assert sorted(client.nthreads().values()) == threads
         seen = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))
     assert sorted(name for name, _ in seen.values()) == names

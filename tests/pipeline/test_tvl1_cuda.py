@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from pipeline import flow, synthetic
 from pipeline.errors import UsageError
 from pipeline.flow import tvl1_torch
+from pipeline.flow.quantisation import Quantiser
 from tests.pipeline import interpreted
 
 triton = pytest.importorskip("triton", reason="Triton comes for Linux on x86-64 only")
@@ -42,9 +42,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
 
 def test_resizing_is_the_oracles(found: dict[str, np.ndarray]) -> None:
     image = interpreted.inputs()["first"]
-    assert np.array_equal(found["smaller"], tvl1_torch.resize(image, (17, 22), (1.25, 1.25)))
-    resized = tvl1_torch.resize(image, (30, 39), (21 / 30, 27 / 39))
-    assert np.array_equal(found["larger"], (resized.double() * interpreted.FACTOR).float())
+    assert np.array_equal(found["smaller"], tvl1_torch.resize(image, (17, 22), (interpreted.STEP, interpreted.STEP)))
+    assert np.array_equal(found["larger"], tvl1_torch.enlarge(image[:, None], (30, 39), 1 / interpreted.STEP)[:, 0])
+    assert np.array_equal(found["as large"], image)
 
 
 def test_warping_is_the_oracles(found: dict[str, np.ndarray]) -> None:
@@ -115,13 +115,23 @@ def test_the_whole_is_the_oracles(found: dict[str, np.ndarray], name: str) -> No
 
 
 @pytest.mark.parametrize("name", interpreted.WHOLE)
-def test_one_launch_a_level_is_the_same_in_every_bit(found: dict[str, np.ndarray], name: str) -> None:
+def test_one_launch_a_level_is_the_same_in_every_bit_in_company_of_another_size(
+    found: dict[str, np.ndarray], name: str
+) -> None:
     assert np.array_equal(found[f"fused {name}"], found[name])
     assert np.array_equal(found[f"fused counts {name}"], found[f"counts {name}"])
+    if name != "half":
+        other, settings = interpreted.frames(interpreted.OTHER), interpreted.WHOLE[name][1]
+        expected = flow.create("tvl1-torch", **settings).estimate(other[:1], other[1:2])
+        assert np.array_equal(found[f"other {name}"], expected)
 
 
-def test_batches_that_are_launched_before_others_are_collected_give_the_same(found: dict[str, np.ndarray]) -> None:
-    assert np.array_equal(found["one behind another"], found["capped"][[0, 1, 0]])
+@pytest.mark.parametrize("fused", [False, True])
+def test_batches_of_two_streams_that_are_launched_before_others_are_collected_give_the_same(
+    found: dict[str, np.ndarray], fused: bool
+) -> None:
+    assert np.array_equal(found[f"one behind another {fused}"], found["capped"][[0, 0]])
+    assert np.array_equal(found[f"bytes {fused}"], flow.quantise(found["capped"][[1]], 3.0, "sqrt"))
 
 
 def test_the_cap_and_the_stop_decide_how_often_a_pair_is_iterated(found: dict[str, np.ndarray]) -> None:
@@ -135,26 +145,31 @@ def test_the_cap_and_the_stop_decide_how_often_a_pair_is_iterated(found: dict[st
 
 def signatures() -> list[tuple[Any, dict[str, str], dict[str, Any]]]:
     """Every kernel with the types of its arguments, in all variants that are launched."""
-    from pipeline.flow.kernels import triton_inner, triton_level, triton_median, triton_pyramid, triton_warp
+    from pipeline.flow.kernels import triton_inner, triton_median, triton_mixed, triton_pyramid, triton_warp
 
     sizes = {"height": "i32", "width": "i32"}
-    taps = {"rows": INTEGERS, "row_distances": FLOAT, "columns": INTEGERS, "column_distances": FLOAT}
-    resized = {"planes": FLOAT, "resized": FLOAT, **taps, **sizes, "new_height": "i32", "new_width": "i32"}
+    resized = {"planes": FLOAT, "resized": FLOAT, **sizes, "new_height": "i32", "new_width": "i32"}
+    shape = {"LEVELS": 5, "STEP": 1.25}
+    pairs = {"pyramids": FLOAT, "flows": FLOAT, "gradients": FLOAT}
     frames = {"firsts": FLOAT, "seconds": FLOAT, "gradients": FLOAT, "flow": FLOAT}
     floats = dict.fromkeys(("threshold", "limit", "theta", "step"), "fp32")
     variants: list[tuple[Any, dict[str, str], dict[str, Any]]] = [
-        (triton_pyramid.resize, resized, {"FACTOR": 1.0}),
-        (triton_pyramid.resize, resized, {"FACTOR": 1.25}),
+        (triton_pyramid.resize, resized, {"STEP": 1.25, "UP": False}),
+        (triton_pyramid.resize, resized, {"STEP": 1.25, "UP": True}),
         (triton_pyramid.differentiate, {"images": FLOAT, "gradients": FLOAT, **sizes}, {}),
         (triton_median.median5, {"flow": FLOAT, "medians": FLOAT, "left": INTEGERS, **sizes}, {}),
+        (triton_mixed.begin_pairs, {"frames": "*u8", "pyramids": FLOAT, "places": "*i64", "pixels": "i32"}, shape),
     ]
     for kind in (FLOAT, HALF):
         variants.append((triton_warp.linearise, {**frames, "data": kind, "left": INTEGERS, **sizes, "most": "i32"}, {}))
         planes = {"data": kind, "medians": FLOAT, "flow": FLOAT, "duals": kind, "left": INTEGERS, "counts": INTEGERS}
         variants.append((triton_inner.iterate, {**planes, **sizes, "most": "i32", **floats}, {}))
-        level = {**frames, "medians": FLOAT, "data": kind, "duals": kind, "counts": INTEGERS, **sizes}
-        level |= dict.fromkeys(("warps", "outer", "inner", "most"), "i32")
-        variants.append((triton_level.solve_level, {**level, **floats}, {"MEDIAN": True}))
+        level = {**pairs, "duals": kind, "places": "*i64", "level": "i32", "pixels": "i32"}
+        variants.append((triton_mixed.begin_level, level, shape))
+        level = {**pairs, "data": kind, "duals": kind, "places": "*i64", "thresholds": FLOAT, "counts": INTEGERS}
+        level |= dict.fromkeys(("level", "pixels", "warps", "outer", "inner", "most"), "i32")
+        level |= dict.fromkeys(("limit", "theta", "step"), "fp32")
+        variants.append((triton_mixed.solve_level, level, {"LEVELS": 5, "MEDIAN": True}))
     return variants
 
 
@@ -165,7 +180,7 @@ def test_every_kernel_compiles_and_spills_no_registers(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from pipeline.flow.tvl1_cuda import REGISTERS, WARPS
+    from pipeline.flow.launching import REGISTERS, WARPS
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -246,49 +261,13 @@ def test_without_a_driver_tvl1_is_the_cpus_and_torch_is_not_imported() -> None:
     assert run.stdout == "tvl1-cpu False\n", run.stderr
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"half_precision": 1}, {"fused": 0}, {"batch_size": 2.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"batch_size": 0}, {"half_precision": 1}, {"fused": 0}, {"streams": 0}, {"bytes_back": 1}, {"batch_size": 2.5}],
+)
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(settings))):
         flow.create("tvl1-cuda", **settings)
-
-
-class FewBytes:
-    """In the solver's place on a GPU with memory for `free` pairs in all solvers together; no flow."""
-
-    free = 0
-
-    def __init__(self, parameters: Any, pairs: int, size: tuple[int, ...], half_precision: bool, fused: bool) -> None:
-        self.pairs = 0
-        if pairs > FewBytes.free:
-            raise torch.OutOfMemoryError
-        self.pairs = pairs
-        FewBytes.free -= pairs
-
-    def __del__(self) -> None:
-        FewBytes.free += self.pairs
-
-    def launch(self, first: np.ndarray, second: np.ndarray) -> Callable[[], np.ndarray]:
-        assert len(first) <= self.pairs
-        return lambda: np.stack([first, second], axis=1).astype(np.float32)
-
-
-def test_too_little_memory_halves_the_batch_for_frames_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.flow import tvl1_cuda
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(tvl1_cuda, "Solver", FewBytes)
-    monkeypatch.setattr(FewBytes, "free", 20)
-    estimator: Any = flow.create("tvl1-cuda", batch_size=64)
-    frames = np.random.default_rng(0).integers(0, 256, (2, 100, 6, 7), dtype=np.uint8)
-    for pairs in (8, 100, 3, 100):
-        found = estimator.estimate(*frames[:, :pairs])
-        assert np.array_equal(found, frames[:, :pairs].transpose(1, 0, 2, 3))
-    assert [key[0] for key in estimator._solvers] == [4, 16]  # the one for 8 went, and no one tried 64 again
-    estimator.estimate(*frames[:, :5, :3])
-    assert [key for key in estimator._solvers] == [(8, 3, 7)]  # what others had is free before fewer pairs are tried
-    monkeypatch.setattr(FewBytes, "free", -100)
-    with pytest.raises(ValueError, match="too little memory free for a pair of 6 x 5 pixels"):
-        estimator.estimate(*frames[:, :5, :, :5])
 
 
 def clip(kind: int, count: int, height: int = 128, width: int = 171) -> tuple[np.ndarray, np.ndarray]:
@@ -332,9 +311,25 @@ def test_on_a_gpu_the_batch_does_not_show_in_the_flow_of_a_pair() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("half", [False, True])
 def test_on_a_gpu_one_launch_a_level_is_the_same_in_every_bit(half: bool) -> None:
-    first, second = clip(1, 40)
+    groups = [clip(1, 40), clip(2, 9, 64, 80), clip(0, 3, 15, 33)]
     plain, fused = (flow.create("tvl1-cuda", half_precision=half, fused=one) for one in (False, True))
-    assert np.array_equal(plain.estimate(first, second), fused.estimate(first, second))
+    expected = [plain.estimate(*group) for group in groups]
+    for _ in range(2):  # in memory that is new, and in what is there
+        for one, found in zip(expected, fused.launch_groups(groups)(), strict=True):
+            assert np.array_equal(found, one)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("mapping", ["linear", "sqrt"])
+def test_on_a_gpu_streams_and_bytes_of_flow_are_the_hosts(fused: bool, mapping: Any) -> None:
+    quantise = Quantiser(20.0, mapping)
+    pairs = [clip(number % 3, 16, 64, 80) for number in range(6)]
+    alone = flow.create("tvl1-cuda")
+    estimator = flow.create("tvl1-cuda", fused=fused, streams=3, bytes_back=True)
+    launched = [estimator.launch_groups([pair], quantise) for pair in pairs]
+    for pair, collect in zip(pairs, launched, strict=True):
+        assert np.array_equal(collect()[0], quantise(alone.estimate(*pair)))
 
 
 @pytest.mark.gpu

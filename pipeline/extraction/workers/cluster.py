@@ -91,20 +91,20 @@ def _check_scheduler_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def workers_for_extraction(
-    scheduler: str, workers: int, jobs: SlurmSettings, kind: Kind = "processes"
+    scheduler: str, workers: int, jobs: SlurmSettings, kind: Kind = "processes", gpu_processes: int = 1
 ) -> Iterator[Client]:
     """Workers to submit videos to; what was started for it ends with it.
 
-    scheduler: empty for processes on this machine; address or scheduler file of a running Dask scheduler, whose workers
-    are taken as they are; or "slurm", which submits `jobs`. workers: how many videos are in work at once; a running
-    scheduler has its own. kind, on this machine: "processes" have one thread each, so that OpenCV and FFmpeg get one
-    core each and a crash costs one video; "gpus" is a process for each GPU, see `gpus.gpu_cluster`; "here" is one
-    thread of this process, for a store that no other process sees. Raises Refusal where the scheduler does not answer,
-    or no job can be submitted.
+    scheduler: empty for processes on this machine; address or scheduler file of a running Dask scheduler, whose
+    workers are taken as they are; or "slurm", which submits `jobs`. workers: how many videos are in work at once; a
+    running scheduler has its own. kind, on this machine: "processes" have one thread each, so that OpenCV and
+    FFmpeg get one core each and a crash costs one video; "gpus" are `gpu_processes` for each GPU, see
+    `gpus.gpu_cluster`; "here" is one thread of this process, for a store that no other process sees. Raises Refusal
+    where the scheduler does not answer, or no job can be submitted.
     """
     with dask.config.set(DASK_SETTINGS):
         if scheduler == "":
-            chosen = _on_this_machine(workers, kind)
+            chosen = _on_this_machine(workers, kind, gpu_processes)
         elif scheduler == "slurm":
             chosen = _in_jobs(workers, jobs)
         else:
@@ -121,9 +121,11 @@ def address_of(client: Client) -> str:
 
 
 @contextlib.contextmanager
-def _on_this_machine(workers: int, kind: Kind) -> Iterator[Client]:
+def _on_this_machine(workers: int, kind: Kind, gpu_processes: int) -> Iterator[Client]:
     with _deaf_to_signals(), _scratch_folder():
-        cluster = gpu_cluster(workers) if kind == "gpus" else _local_cluster(workers, kind == "processes")
+        cluster = (
+            gpu_cluster(workers, gpu_processes) if kind == "gpus" else _local_cluster(workers, kind == "processes")
+        )
     with cluster, Client(cluster) as client:
         if kind != "here":
             client.register_plugin(_EndAtOnce())

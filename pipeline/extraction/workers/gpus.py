@@ -14,13 +14,15 @@ LOCAL_DASHBOARD = "127.0.0.1:0"  # any free port, and for this machine's eyes on
 MOST_THREADS = 16  # videos in work in one process; each holds up to 0.2 GB of frames and flow
 
 
-def gpu_cluster(videos: int) -> SpecCluster:
-    """One process for each GPU that this process may use, each with its own; `videos` in work at once in all of them.
+def gpu_cluster(videos: int, processes: int = 1) -> SpecCluster:
+    """So many processes for each GPU that this process may use; `videos` in work at once in all of them.
 
     In each there are at least two threads and at most MOST_THREADS, one video each: while some wait for the GPU, others
-    decode and encode. A crash costs the videos that are in work on one GPU. Raises Refusal where there is no GPU.
+    decode and encode. Threads share an interpreter's lock, which several processes do not; the GPU works for them in
+    turn, or at once under NVIDIA's MPS. A crash costs the videos that are in work in one process. Raises Refusal where
+    there is no GPU.
     """
-    gpus = visible_gpus()[:videos]
+    gpus = (processes * visible_gpus())[:videos]
     if not gpus:
         raise Refusal(
             "flow is to be computed on a GPU, and PyTorch finds none",

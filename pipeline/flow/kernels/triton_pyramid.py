@@ -10,33 +10,69 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["height", "width", "new_height", "new_width"])
-def resize(
-    planes, resized, rows, row_distances, columns, column_distances, height, width, new_height, new_width,
-    FACTOR: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """resized (P, new_height, new_width) = FACTOR * planes (P, height, width); grid (P, blocks of new pixels).
+@triton.jit
+def _taps(place, length, scale):
+    """`tvl1.linear_taps` of the pixels `place`: index of the left neighbour, and its distance; scale: double."""
+    position = (place.to(tl.float64) + 0.5) * scale - 0.5
+    whole = tl.floor(position)
+    index = whole.to(tl.int32)
+    beyond = index >= length - 1
+    shrinks = scale > 1
+    distance = tl.where(index < 0, 0.0, (position - whole).to(tl.float32))
+    distance = tl.where(beyond, tl.where(shrinks, 1.0, 0.0), distance)
+    return tl.where(beyond, tl.where(shrinks, length - 2, length - 1), tl.maximum(index, 0)), distance
 
-    rows, row_distances, columns, column_distances: what `tvl1.linear_taps` says of both axes.
-    """
-    plane = tl.program_id(0).to(tl.int64)
-    planes += plane * height * width
-    offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+
+@triton.jit
+def _resized(planes, resized, height, width, new_height, new_width, offset, STEP: tl.constexpr, UP: tl.constexpr):
+    """The pixels `offset` of a plane that is made STEP times as small; or, UP, as large as a finer level is, and STEP
+    times its value. Where both sizes are the same, it stays as it is."""
+    down = height.to(tl.float64) / new_height.to(tl.float64)
+    across = width.to(tl.float64) / new_width.to(tl.float64)
+    if not UP:
+        same = (height == new_height) & (width == new_width)
+        step = tl.full((), STEP, tl.float64)
+        down, across = tl.where(same, down, step), tl.where(same, across, step)
     inside = offset < new_height * new_width
     y = offset // new_width
-    x = offset - y * new_width
-    row, column = tl.load(rows + y, inside, 0), tl.load(columns + x, inside, 0)
-    down, across = tl.load(row_distances + y, inside, 0.0), tl.load(column_distances + x, inside, 0.0)
-    above, below = row * width, tl.minimum(row + 1, height - 1) * width
-    right = tl.minimum(column + 1, width - 1)
-    value, other = tl.load(planes + above + column, inside, 0.0), tl.load(planes + above + right, inside, 0.0)
-    upper = tl.fma(other - value, across, value)
-    value, other = tl.load(planes + below + column, inside, 0.0), tl.load(planes + below + right, inside, 0.0)
-    lower = tl.fma(other - value, across, value)
-    value = tl.fma(lower - upper, down, upper)
-    if FACTOR != 1:
-        value = (value.to(tl.float64) * FACTOR).to(tl.float32)
-    tl.store(resized + plane * new_height * new_width + offset, value, inside)
+    row, below = _taps(y, height, down)
+    column, beside = _taps(offset - y * new_width, width, across)
+    next_column = tl.minimum(column + 1, width - 1)
+    line = planes + row * width
+    value, other = tl.load(line + column, inside, 0.0), tl.load(line + next_column, inside, 0.0)
+    upper = tl.fma(other - value, beside, value)
+    line = planes + tl.minimum(row + 1, height - 1) * width
+    value, other = tl.load(line + column, inside, 0.0), tl.load(line + next_column, inside, 0.0)
+    lower = tl.fma(other - value, beside, value)
+    value = tl.fma(lower - upper, below, upper)
+    if UP:
+        value = (value.to(tl.float64) * STEP).to(tl.float32)
+    tl.store(resized + offset, value, inside)
+
+
+@triton.jit
+def _differences(image, gradients, size, width, offset):
+    """Central differences of one image, borders repeated, at the pixels `offset`."""
+    inside = offset < size
+    x = offset % width
+    left = tl.load(image + offset - tl.where(x > 0, 1, 0), inside, 0.0)
+    right = tl.load(image + offset + tl.where(x < width - 1, 1, 0), inside, 0.0)
+    above = tl.load(image + tl.where(offset >= width, offset - width, offset), inside, 0.0)
+    below = tl.load(image + tl.where(offset < size - width, offset + width, offset), inside, 0.0)
+    tl.store(gradients + offset, 0.5 * (right - left), inside)
+    tl.store(gradients + size + offset, 0.5 * (below - above), inside)
+
+
+@triton.jit(do_not_specialize=["height", "width", "new_height", "new_width"])
+def resize(
+    planes, resized, height, width, new_height, new_width, STEP: tl.constexpr, UP: tl.constexpr, BLOCK: tl.constexpr
+):
+    """resized (P, new_height, new_width) of planes (P, height, width); grid (P, blocks of new pixels)."""
+    plane = tl.program_id(0).to(tl.int64)
+    offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    planes += plane * height * width
+    resized += plane * new_height * new_width
+    _resized(planes, resized, height, width, new_height, new_width, offset, STEP, UP)
 
 
 @triton.jit(do_not_specialize=["height", "width"])
@@ -45,14 +81,5 @@ def differentiate(images, gradients, height, width, BLOCK: tl.constexpr):
     pixels)."""
     pair = tl.program_id(0).to(tl.int64)
     size = height * width
-    images += pair * size
-    gradients += pair * 2 * size
     offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = offset < size
-    x = offset % width
-    left = tl.load(images + offset - tl.where(x > 0, 1, 0), inside, 0.0)
-    right = tl.load(images + offset + tl.where(x < width - 1, 1, 0), inside, 0.0)
-    above = tl.load(images + tl.where(offset >= width, offset - width, offset), inside, 0.0)
-    below = tl.load(images + tl.where(offset < size - width, offset + width, offset), inside, 0.0)
-    tl.store(gradients + offset, 0.5 * (right - left), inside)
-    tl.store(gradients + size + offset, 0.5 * (below - above), inside)
+    _differences(images + pair * size, gradients + pair * 2 * size, size, width, offset)
