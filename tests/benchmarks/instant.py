@@ -23,7 +23,7 @@ from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
 from tests.benchmarks.one_core import in_turn, one_core, storing
 
-SIZE = (128, 171)  # of the flow
+SIZE = (128, 171)  # of both views
 CORES = 16  # of the machine that a rate is divided out for
 
 
@@ -63,7 +63,7 @@ def measure(videos: list[Path], scratch: Path) -> dict[str, float]:
         works = []
         for back in (False, True):
             chosen = FlowSettings(estimator="instant", size=SIZE, running={"bytes_back": back})
-            settings = ExtractionSettings({"rgb": RgbSettings(), "flow": chosen}).resolved()
+            settings = ExtractionSettings({"rgb": RgbSettings(size=SIZE), "flow": chosen}).resolved()
             works.append(storing(scratch / f"instant-{back}", settings))
         spent = in_turn(videos, *works)
         frames = int(open_store(scratch / "instant-True").table.lengths.sum())
