@@ -82,7 +82,7 @@ def clips_of(facts: dict[str, Any], path: Path) -> tuple[ClipSpec, Sampling]:
         return read(ClipSpec, facts["clips"], str(path)), sampling.chosen(facts["sampling"], str(path))
     except KeyError as missing:
         raise Refusal(
-            f"the checkpoint does not say what its networks were trained on: it has no {missing}",
+            f"the checkpoint, of an older costream, does not say what its networks were trained on: no {missing}",
             where=str(path),
             remedy="give another RUN= to train anew",
         ) from missing

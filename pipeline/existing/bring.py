@@ -292,8 +292,8 @@ def _pictures(existing: Existing, video: str, notes: Counter[str]) -> tuple[list
     if len(pairs) == len(frames):
         if existing.aligned is None and len(frames) > 1:
             raise Undecodable(
-                f"it has {len(frames)} frames and as many flow pictures, other videos one less: tell which pair of"
-                " frames each picture is of, by `--alignment`, and `--retry_quarantined true`",
+                f"it has {len(frames)} frames and as many flow pictures, other videos one less: say which pair of"
+                " frames each picture is of, with `--alignment` and `--retry_quarantined true`",
                 "open",
             )
         second = existing.aligned == "second"

@@ -9,6 +9,8 @@ import pytest
 
 from pipeline import __main__ as program
 from pipeline.commands import console, stores
+from pipeline.extraction import estimate
+from pipeline.extraction.workers.slurm import SlurmSettings
 from tests.faults import small
 
 
@@ -40,6 +42,13 @@ def videos(tmp_path: Path) -> Path:
 def store(videos: Path, tmp_path: Path) -> Path:
     """The store of those videos."""
     return small.store(videos, tmp_path / "store")
+
+
+@pytest.fixture
+def sampled_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample of `extract --dry_run` is worked on in this process; one of its own takes long to start."""
+    chosen = estimate.workers_for_extraction
+    monkeypatch.setattr(estimate, "workers_for_extraction", lambda *_: chosen("", 1, SlurmSettings(), "here"))
 
 
 @pytest.fixture(scope="module")

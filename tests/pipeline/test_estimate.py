@@ -52,6 +52,7 @@ def test_an_estimate_is_near_what_a_run_makes(
         assert 0 < amount.error < amount.value
 
 
+@pytest.mark.usefixtures("sampled_here")
 def test_only_the_beginning_of_a_long_video_is_worked_on(
     extraction_settings: ExtractionSettings, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_frames_are_counted_where_the_header_does_not_tell(tmp_path: Path) -> No
     assert frames_of(tmp_path / "v.h264", DecodeSettings()) == 45
 
 
+@pytest.mark.usefixtures("sampled_here")
 def test_what_is_there_is_not_estimated_again_and_not_touched(
     run: Run, synthetic_videos: Path, synthetic_store: VideoStore, tmp_path: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_what_a_run_would_refuse_is_refused(extraction_settings: ExtractionSetti
         estimate(Manifest([], []), tmp_path, tmp_path / "store", extraction_settings)
 
 
+@pytest.mark.usefixtures("sampled_here")
 @pytest.mark.remedy("nothing was written; without --dry_run the run begins: {}", told=True)
 def test_videos_of_the_sample_that_are_broken_are_told(run: Run, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
@@ -131,6 +134,7 @@ def test_videos_of_the_sample_that_are_broken_are_told(run: Run, tmp_path: Path)
     assert (tmp_path / "store").exists()
 
 
+@pytest.mark.usefixtures("sampled_here")
 def test_a_dry_run_for_slurm_prints_the_job(run: Run, synthetic_videos: Path, tmp_path: Path) -> None:
     code, out, _ = run(
         *[

@@ -112,7 +112,7 @@ def test_what_is_in_quarantine_is_brought_again_by_the_command_that_status_tells
     assert open_store(store).info("walk/b").fps == 30
 
 
-@pytest.mark.remedy("by `--alignment`, and `--retry_quarantined true`", told=True)
+@pytest.mark.remedy("with `--alignment` and `--retry_quarantined true`", told=True)
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_the_alignment_of_the_few_that_leave_it_open_is_told(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
@@ -123,7 +123,7 @@ def test_the_alignment_of_the_few_that_leave_it_open_is_told(
     command = ("bring", "--frames", raw, "--flow", raw, "--store", store)
     code, _, err = run(*command)
     assert code == 3
-    assert "tell which pair of frames each picture is of, by `--alignment`, and `--retry_quarantined true`" in err
+    assert "say which pair of frames each picture is of, with `--alignment` and `--retry_quarantined true`" in err
     told = (*command, "--alignment", which, "--retry_quarantined", "true")
     if which == "second":  # which is a setting of the store, and the store says so
         assert "`--overwrite true` redoes the whole store" in refused(run, *told)

@@ -20,8 +20,7 @@ from pipeline import storage, synthetic
 from pipeline.errors import Refusal
 from pipeline.extraction import estimate, job
 from pipeline.extraction.run import extract
-from pipeline.extraction.workers import admission, cluster
-from pipeline.extraction.workers.slurm import SlurmSettings
+from pipeline.extraction.workers import admission
 from pipeline.importers import folder
 from pipeline.manifest import Manifest
 from pipeline.storage import objects
@@ -94,13 +93,12 @@ def test_two_writers_of_a_store_end_and_one_goes_on(videos: Path, memory: Path) 
 
 
 @pytest.mark.remedy("make room for temporary files, or set TMPDIR")
+@pytest.mark.usefixtures("sampled_here")
 def test_temporary_files_get_room(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (videos / "jump" / "broken.mp4").unlink()
     full, other = tmp_path / "full", tmp_path / "other"
     for path in (full, other):
         path.mkdir()
-    chosen = cluster.workers_for_extraction  # in threads, which see the disk that is full
-    monkeypatch.setattr(estimate, "workers_for_extraction", lambda *_: chosen("", 1, SlurmSettings(), "here"))
 
     def estimated(place: Path) -> estimate.Estimate:
         monkeypatch.setenv("TMPDIR", str(place))

@@ -70,7 +70,7 @@ def check_scheduler(scheduler: str, workers: int) -> None:
         _check_scheduler_file(Path(scheduler))
     if workers:
         raise UsageError(
-            f"a running scheduler has the workers it has, and these cannot be made {workers}",
+            f"a running scheduler has the workers it has: {workers} cannot be asked for",
             where=scheduler,
             remedy="leave --workers out, or start as many with `dask worker`",
         )
