@@ -24,6 +24,7 @@ from pipeline import storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from pipeline.views import VIEWS
+from pipeline.views.view import View
 from train import checkpoints
 from train.show import pages
 
@@ -74,6 +75,7 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
     quotes = published.about(records[0].data, first=_made_by(trained_stages[-1]))
     order = [stage.name for stage in trained_stages]
     told = verdicts.verdicts(shown, order, videos)
+    strips = _strips(banks, store, centre)
     content = {
         "run": run.resolve().name,
         "run_path": str(run),
@@ -92,7 +94,8 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "classes": len(store.classes),
         "stream_names": {r.stream: streams.in_words(r.stream) for r in records},
         "below": {name: VIEWS[name].colours_in_words for name in banks if name in VIEWS and name != store.views[0]},
-        "strips": _strips(banks, store, centre),
+        "strips": strips,
+        "beside": _beside(banks, store, next(iter(strips.values()))),
         "results": {name: sheets.of_results(name, records) for name in protocols},
         "clusters": {name: _clusters(name, records) for name in protocols},
         "by_class": by_class,
@@ -208,6 +211,20 @@ def _strips(banks: Banks, store: VideoStore, centre: bool) -> dict[str, list[Str
         queries = queries or filmstrips.choose_queries(trained, QUERIES)
         made[stream] = filmstrips.strips(store, trained, untrained, queries, centre)
     return made
+
+
+def _beside(banks: Banks, store: VideoStore, queries: Sequence[Strip]) -> dict[View, list[Strip]]:
+    """Of each view that no network of the run looks at, the same queries, without neighbours."""
+    clip = next(iter(banks.values()))[1].attributes
+    frames = int(clip["clip.length"]) * int(clip["clip.stride"])
+    return {
+        VIEWS[view]: [
+            Strip(query.video_id, query.label, filmstrips.picture(store, query.video_id, view, frames), [], [])
+            for query in queries
+        ]
+        for view in store.views[1:]
+        if view not in banks
+    }
 
 
 def _clusters(protocol: str, records: list[Record]) -> list[Sheet]:

@@ -83,6 +83,7 @@ def test_data_that_cannot_be_meant_fails(tmp_path: Path, changed: dict, told: st
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.remedy(" SET='{}'", told=True)
 def test_every_line_has_a_command_that_is_there_or_says_why_not() -> None:
     named: set[tuple[str, str]] = set()
     for line in tables.listing():

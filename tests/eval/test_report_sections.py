@@ -19,6 +19,7 @@ from eval.report import pictures, sheets, training
 from eval.results import Record
 from eval.runs import bank_path
 from pipeline.store import VideoStore
+from pipeline.views import VIEWS
 from tests.eval.test_report import Page, words
 
 
@@ -160,3 +161,18 @@ def test_a_matrix_tells_every_cell_and_leaves_names_out_where_they_cannot_be_rea
     assert pictures.matrix(many, ["n"] * len(many)) is None
     some = pictures.matrix(many[:60, :60], ["n"] * 60)
     assert some and not some.named
+
+
+def test_views_that_no_network_looks_at_are_shown_of_the_same_videos(
+    evaluated: Path, store: VideoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not report.page_content(evaluated, store)["beside"]
+    banks = report._banks
+    monkeypatch.setattr(report, "_banks", lambda *given: {"rgb": banks(*given)["rgb"]})
+    content = report.page_content(evaluated, store)
+    shown = content["beside"][VIEWS["flow"]]
+    queries = content["strips"]["rgb"]
+    assert [strip.video_id for strip in shown] == [strip.video_id for strip in queries]
+    assert all(one.picture.height == 2 * query.picture.height for one, query in zip(shown, queries, strict=True))
+    page = report.render("report.html", content)
+    assert f"Not looked at by this run: {VIEWS['flow'].title}" in page and shown[0].picture.uri in page
