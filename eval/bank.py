@@ -18,6 +18,7 @@ from pipeline.errors import Refusal
 from pipeline.manifest import SPLITS
 from pipeline.storage import disk, sealed
 
+EVALUATE = "evaluate again: make evaluate RUN= STORE="
 ROWS = ("float32", "float16")  # what features may be kept as
 AT_ONCE = 4096  # rows that are looked at together
 CHUNK = 1 << 20  # bytes of a chunk of rows
@@ -64,9 +65,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.Dataset, dict[str, Any]]]:
         with h5py.File(path, "r") as file:
             yield _checked(file, path.stat().st_size)
     except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # HDF5's own too
-        raise Refusal(
-            f"not a feature bank: {error}", where=str(path), remedy="evaluate again: make evaluate"
-        ) from error
+        raise Refusal(f"not a feature bank: {error}", where=str(path), remedy=EVALUATE) from error
 
 
 def _checked(file: h5py.File, size: int) -> tuple[h5py.Dataset, dict[str, Any]]:

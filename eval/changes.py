@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import classes
-from eval.bank import FeatureBank
+from eval.bank import EVALUATE, FeatureBank
 from eval.protocols import PROTOCOLS
 from eval.report import refuse_other_videos
 from eval.report.pictures import Matrix, matrix
@@ -70,8 +69,7 @@ def _confusion(run: Path, stage: str, stream: str, protocol: str, store: VideoSt
     """(C, C), see `classes.confusion`."""
     path = bank_path(run, store, stage, "trained", protocol, stream)
     if not path.is_file():
-        remedy = f"make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}"
-        raise Refusal("the features of the run are not there", where=str(path), remedy=remedy)
+        raise Refusal("the features of the run are not there", where=str(path), remedy=EVALUATE)
     bank = FeatureBank.load(path)
     refuse_other_videos(bank, store, str(path))
     tested, gallery = bank.rows("test"), bank.rows("train")

@@ -96,7 +96,12 @@ def evaluate(
             if mean.metric in ("R@1", "linear_top1"):
                 who = f"{mean.stage}, {mean.stream}, {mean.network}, protocol {mean.protocol}"
                 console.print(f"{who}: {mean.metric} {100 * mean.value:.1f} %, {mean.set_name}")
-    errors.print(f"next: make search QUERY=clip.mp4 RUN={quote(str(run))} STORE={quote(str(store))}")
+    tell_of_next(run, store)
+
+
+def tell_of_next(run: Path, store: str) -> None:
+    """What to do with a run that is evaluated."""
+    errors.print(f"next: make search QUERY=clip.mp4 RUN={quote(str(run))} STORE={quote(store)}")
 
 
 def tested_videos(store: VideoStore) -> int:

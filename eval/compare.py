@@ -276,13 +276,14 @@ def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
     recipe = recipe_of(path)
     seed, begun = recipe.pop("seed"), _with_begun(recipe)
     seeds = [*dict.fromkeys([*begun, seed])]
-    records = [record for record in results.read(path / "results.json") if record.protocol == protocol]
+    listed = results.read(path / "results.json")
+    records = [record for record in listed if record.protocol == protocol]
     if not records:
-        raise Refusal(
-            f"the run was not evaluated by protocol {protocol!r}",
-            where=str(path),
-            remedy=f"make evaluate RUN={shlex.quote(str(path))} STORE=..., or another --protocol",
+        asked = ",".join(dict.fromkeys([*(record.protocol for record in listed), protocol]))
+        remedy = (
+            f"make evaluate RUN={shlex.quote(str(path))} STORE= ARGS='--protocols [{asked}]', or another --protocol"
         )
+        raise Refusal(f"the run was not evaluated by protocol {protocol!r}", where=str(path), remedy=remedy)
     records = _of_one_test(path, records, data, annotations)
     return _Run(
         path,
@@ -340,7 +341,7 @@ def _refuse_mixtures(found: list[_Run]) -> None:
             raise Refusal(
                 f"the runs were evaluated on other videos: {run.records[0].data} and {first.records[0].data}",
                 where=f"{run.path}, {first.path}",
-                remedy="compare what was evaluated on one store: make evaluate RUN= STORE=",
+                remedy="evaluate them on one store: make evaluate RUN= STORE=",
             )
         if other := seen.get((run.recipe, run.seed)):
             raise Refusal(

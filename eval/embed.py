@@ -44,17 +44,22 @@ def extraction_settings(run: Path, like: VideoStore | None = None) -> Extraction
     Raises Refusal where the run does not say it (an imported one, or one of an older costream) and `like` is not given.
     """
     views = set()
-    known = None if like is None else like.settings
+    known, said_by = (None if like is None else like.settings), run
     for stream, stage in last_stages(run).items():
         views.add(provenance.clips_of(stage.metadata, stage.checkpoint)[0].stream(stream).view)
-        known = known or stage.metadata.get("store_settings")
+        if not known:
+            known, said_by = stage.metadata.get("store_settings"), stage.checkpoint
     if not known:
         raise Refusal(
             "the run does not say how the videos that it was trained on were extracted",
             where=str(run),
             remedy="give a store that was extracted as they were, STORE=: its settings are taken",
         )
-    return ExtractionSettings.from_dict(known).only(views)
+    try:
+        return ExtractionSettings.from_dict(known).only(views)
+    except ValueError as error:
+        what = f"the checkpoint says what cannot be: store_settings: {error}"
+        raise Refusal(what, where=str(said_by), remedy=checkpoints.REPLACE) from error
 
 
 def extracted(manifest: Manifest, root: Path, store: Path, settings: ExtractionSettings, workers: int) -> VideoStore:
@@ -67,7 +72,7 @@ def extracted(manifest: Manifest, root: Path, store: Path, settings: ExtractionS
     if not len(opened.videos):
         reasons = "; ".join(sorted(set(opened.quarantine.values())))
         why = f"none of the videos can be used: {reasons}"
-        raise Refusal(why, where=str(root), remedy=f"see {store / 'quarantine'}")
+        raise Refusal(why, where=str(root), remedy=f"see the reasons in {store / 'quarantine'}")
     return opened
 
 
@@ -106,7 +111,20 @@ def embed(
             networks[wanted[stream]] = checkpoints.load_method(stage.checkpoint).networks[stream]
         paths = {folder / f"{stream}.h5": request for stream, request in wanted.items()}
         made = features.banks(paths, lambda request: networks[request].to(device), store, videos, executor)
-    return {stream: FeatureBank.load(made[request]) for stream, request in wanted.items()}
+    return {
+        stream: _of_width(made[request], networks[request].size(request.layer)) for stream, request in wanted.items()
+    }
+
+
+def _of_width(path: Path, width: int) -> FeatureBank:
+    bank = FeatureBank.load(path)
+    if bank.features.shape[1] != width:
+        raise Refusal(
+            f"features of {bank.features.shape[1]} numbers, and the network gives {width}",
+            where=str(path),
+            remedy="delete it and run the same command again",
+        )
+    return bank
 
 
 def _refuse_without_view(store: VideoStore, view: str, stream: str) -> None:

@@ -24,7 +24,7 @@ from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import ADJUSTED, NETWORKS, Record
 from eval.runs import Stage, bank_path, classes_path, stages, trained_on
-from eval.splits import TESTED, compared_videos, damaged_videos, judged, lacks
+from eval.splits import SCORES, TESTED, compared_videos, damaged_videos, judged, lacks
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import Damaged, VideoStore
@@ -138,7 +138,7 @@ def _measured(
             bank = FeatureBank.load(banks[request])
             measured[request, centre] = measure(bank, centre, lacking)
             if request not in grouped:
-                grouped[request] = {} if "clusters" in lacking else _clusters(bank)
+                grouped[request] = {} if SCORES in lacking else _clusters(bank)
         records += _records(subject, measured[request, centre], store, grouped[request])
         classes += _by_class(subject, measured[request, centre], store)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
@@ -150,7 +150,7 @@ def _measured(
             alone = [measured[request, protocol.centre] for request in requests]
             loaded = [FeatureBank.load(banks[request]) for request in requests]
             fused = fuse(protocol, [part.stream for part in parts], loaded, alone, lacking)
-            agreeing = {} if "clusters" in lacking else _agreement(loaded)
+            agreeing = {} if SCORES in lacking else _agreement(loaded)
             records += _records(_together(parts), fused, store, agreeing)
             classes += _by_class(_together(parts), fused, store)
     if classes:

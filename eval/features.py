@@ -162,7 +162,8 @@ def banks(
             write(path, bank.stream, *bank_of, request.attributes())
         if attributes is not None:
             made[request] = path
-            storage.remove(_rows_path(path))
+            if _rows_path(path).is_file():
+                storage.remove(_rows_path(path))
         else:
             places.setdefault(request, []).append(path)
     missing: dict[tuple[Seen, str, Look, int, TF32], list[Request]] = {}

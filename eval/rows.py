@@ -44,7 +44,7 @@ class Rows:
         self._first = len(line)
         with storage.writing("the features", path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  closed by `close`
+            self._file = open(path, "a+b", buffering=0, opener=storage.open_own)  # noqa: SIM115  closed by `close`
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

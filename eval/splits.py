@@ -15,8 +15,10 @@ from pipeline.manifest import SPLITS
 from pipeline.store import Damaged, VideoStore
 from pipeline.store.annotated import NO_LABEL
 from pipeline.store.annotation import AnnotationSet, with_test_share
+from train.training_set import LONGER
 
 TESTED = "test"  # the split whose videos look for neighbours among those of GALLERY
+SCORES = "scores of clusters"  # how well they agree with classes
 SHARE = 0.25  # of the videos, which is held out where there is one split alone
 SHOWN = 5  # videos that a message names
 
@@ -58,7 +60,7 @@ def judged(store: VideoStore) -> tuple[VideoStore, list[LeftOut]]:
         return _with_splits(store, splits, f"{gallery or 'none'}+{tested}"), [told]
     alone = gallery if gallery is not None else tested
     if alone is None:
-        raise Refusal("the store has no video with a frame to show", where=str(store.root), remedy="extract videos")
+        raise Refusal("the store has no video with a frame to show", where=str(store.root), remedy=LONGER)
     splits = _held_out(store, np.flatnonzero(counted & (said.splits == SPLITS.index(alone))))
     count = int((splits == SPLITS.index(TESTED)).sum())
     why = (
@@ -125,7 +127,7 @@ def damaged_videos(store: VideoStore, videos: Iterable[str], views: Collection[s
 
 
 def lacks(store: VideoStore, videos: Iterable[str]) -> dict[str, str]:
-    """What labels do not suffice for ("retrieval", "probe", "clusters") -> why."""
+    """What labels do not suffice for ("retrieval", "probe", SCORES) -> why. Clusters are found without any."""
     labels: dict[str, list[str]] = {GALLERY: [], TESTED: []}
     for video in videos:
         info = store.info(video)
@@ -136,7 +138,7 @@ def lacks(store: VideoStore, videos: Iterable[str]) -> dict[str, str]:
         why = "no video has a label (make annotate STORE= MANIFEST= gives some)"
         if gallery or labels[TESTED]:
             why = f"{len(labels[TESTED]) or 'none'} of the test videos has a label"
-        return dict.fromkeys(("retrieval", "probe", "clusters"), why)
+        return dict.fromkeys(("retrieval", "probe", SCORES), why)
     if not gallery:
         return dict.fromkeys(("retrieval", "probe"), "no training video has a label")
     if len(set(gallery)) < 2 or len(set(gallery)) == len(gallery):

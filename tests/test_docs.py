@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from costream.__main__ import COMMANDS as BEHIND
-from eval.__main__ import COMMANDS as EVAL
 from pipeline import flow, synthetic
-from pipeline.__main__ import COMMANDS as PIPELINE
-from pipeline.commands import console
 from pipeline.store import VideoStore
-from tests.test_make import folder, made
+from tests import printed
+from tests.printed import argv_of
+from tests.test_make import folder
 from train import recipe as recipes
-from train.__main__ import COMMANDS as TRAIN
 from train.clips.spec import ClipSpec
 from train.sampling.sampling import Sampling
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", TOP / "data_manifests" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
-COMMANDS = {"pipeline": PIPELINE, "train": TRAIN, "eval": EVAL}
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]*) -->\n)?^([ ]*)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 NEEDS = {
     "a trained run",
@@ -55,18 +49,6 @@ def lines_of(page: Path) -> Iterator[tuple[str, str]]:
             for line in text.strip().splitlines():
                 if line.strip().startswith(("make ", "python -m ", "costream ")):
                     yield line.strip(), needs
-
-
-def argv_of(line: str, there: Path) -> list[str]:
-    """What Python is run with for a line, without `-m`."""
-    words = shlex.split(line, comments=True)
-    if words[0] == "python":
-        return words[2:]
-    if words[0] == "costream":
-        place = BEHIND[words[1]]
-        return [place.package, place.name, *words[2:]]
-    variables = dict(word.split("=", 1) for word in words[2:])
-    return made(there, words[1], variables)[1:]
 
 
 def slug(heading: str) -> str:
@@ -98,32 +80,12 @@ def test_every_command_is_understood_or_says_what_it_needs(
     page: Path, COPY: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Targets, variables, commands, options and their types: all but what the commands do."""
-    called: list[Any] = []
-
-    def stand_in(commands: Any) -> dict[str, Any]:
-        def taken(function: Any) -> Any:
-            def call(*given: Any, **options: Any) -> None:
-                called.append(function)
-
-            call.__doc__, call.__signature__ = function.__doc__, inspect.signature(function)  # type: ignore[attr-defined]
-            call.__annotations__ = get_type_hints(function, include_extras=True)
-            return call
-
-        return {name: taken(function) for name, function in commands.items()}
-
-    stand_ins = {package: stand_in(commands) for package, commands in COMMANDS.items()}
-    count = 0
     for line, needs in lines_of(page):
         assert not needs or needs in NEEDS, needs
         if line.startswith("make ") and line.split()[1] in OF_MAKE:
             assert re.search(rf"^{line.split()[1]}: ", (TOP / "Makefile").read_text(), re.MULTILINE)
-            continue
-        package, *words = argv_of(line, COPY)
-        monkeypatch.setattr(sys, "argv", [package, *words])
-        asked = words[0]
-        assert console.main({asked: stand_ins[package][asked]}, "", package) == 0, line
-        count += 1
-    assert len(called) == count
+        else:
+            printed.understood(argv_of(line, COPY), monkeypatch)
 
 
 CUT = {"steps": 1}
@@ -167,8 +129,7 @@ def test_the_commands_of_the_documentation_run(
                 continue
             package, *words = argv_of(line, COPY)
             words = [word.replace("=tvl1", "=dis") if word.startswith("--flow.estimator") else word for word in words]
-            monkeypatch.setattr(sys, "argv", [package, *words])
-            assert console.main(COMMANDS[package], "", package) == 0, line
+            assert printed.run([package, *words], monkeypatch) == 0, line
 
 
 def flow_picture(path: Path, frame: np.ndarray) -> None:

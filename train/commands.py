@@ -112,27 +112,46 @@ def pretrain(
     return _run(loaded, opened, run, work)
 
 
-@_listing_choices
-def finetune(
-    store: StorePlace,
-    run: Input | None = None,
-    recipe: Name = "small",
-    out: OutputFolder | None = None,
-    streams: Names | None = None,
-    seed: Seed | None = None,
-    hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
-    time_limit: Text | None = None,
-    profile: Number = 0,
-    annotations: Text = "",
-    use_all: bool = False,
-    set: Changes | None = None,
-    steps: Number = 0,
-    epochs: Number = 0,
-    batch: Number = 0,
-    more_steps: Number = 0,
-    devices: CountOrAll = 0,
-    logger: LoggerName = "tensorboard",
-) -> int:
+def _on_labels(said: Callable[[], None]) -> Callable[..., int]:
+    """The command that trains a recipe on labels, from a run or from nothing; `said` has its help, and its name, which
+    is that of the recipes' folder, too."""
+    folder = said.__name__
+
+    def command(
+        store: StorePlace,
+        run: Input | None = None,
+        recipe: Name = "small",
+        out: OutputFolder | None = None,
+        streams: Names | None = None,
+        seed: Seed | None = None,
+        hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+        time_limit: Text | None = None,
+        profile: Number = 0,
+        annotations: Text = "",
+        use_all: bool = False,
+        set: Changes | None = None,
+        steps: Number = 0,
+        epochs: Number = 0,
+        batch: Number = 0,
+        more_steps: Number = 0,
+        devices: CountOrAll = 0,
+        logger: LoggerName = "tensorboard",
+    ) -> int:
+        work = _Work(hardware, devices, time_limit, profile, use_all, more_steps, logger)
+        opened = open_store(store, annotations)
+        loaded = recipes.load(finetuning.find(folder, recipe), seed, overrides.listed(set, steps, epochs, batch))
+        begun = finetuning.begun_with(loaded, run, streams or [])
+        into = out or (run.with_name(f"{run.name}-{folder}") if run else None)
+        if into is None:
+            raise UsageError("there is no folder for the new run", where="out", remedy="--out runs/scratch")
+        return _run(begun, opened, into, work)
+
+    command.__name__, command.__doc__ = folder, said.__doc__
+    return _listing_choices(command)
+
+
+@_on_labels
+def finetune() -> None:
     """Train networks of a run further, on labels. Safe to repeat: as `pretrain`, which it is in all else.
 
     Each stage of the recipe begins with the last network of its stream in the run, and a fresh classifier; what the
@@ -149,32 +168,10 @@ def finetune(
         seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
         set, steps, epochs, batch, more_steps, devices, logger: As `pretrain` has them.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps, logger)
-    changes = overrides.listed(set, steps, epochs, batch)
-    return _classify("finetune", open_store(store, annotations), run, recipe, out, streams, seed, changes, work)
 
 
-@_listing_choices
-def probe(
-    store: StorePlace,
-    run: Input | None = None,
-    recipe: Name = "small",
-    out: OutputFolder | None = None,
-    streams: Names | None = None,
-    seed: Seed | None = None,
-    hardware: Hardware = Hardware(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
-    time_limit: Text | None = None,
-    profile: Number = 0,
-    annotations: Text = "",
-    use_all: bool = False,
-    set: Changes | None = None,
-    steps: Number = 0,
-    epochs: Number = 0,
-    batch: Number = 0,
-    more_steps: Number = 0,
-    devices: CountOrAll = 0,
-    logger: LoggerName = "tensorboard",
-) -> int:
+@_on_labels
+def probe() -> None:
     """Train a linear probe end to end, as published: the run's networks stay as they are, in evaluation mode, and a
     classifier learns from augmented clips. All else is as in `finetune`.
 
@@ -188,9 +185,6 @@ def probe(
         seed, hardware, time_limit, profile, annotations, use_all: As `pretrain` has them.
         set, steps, epochs, batch, more_steps, devices, logger: As `pretrain` has them.
     """
-    work = _Work(hardware, devices, time_limit, profile, use_all, more_steps, logger)
-    changes = overrides.listed(set, steps, epochs, batch)
-    return _classify("probe", open_store(store, annotations), run, recipe, out, streams, seed, changes, work)
 
 
 class _Work:
@@ -216,26 +210,6 @@ class _Work:
         self.hardware = dataclasses.replace(hardware, devices=devices or hardware.devices)
         self.deadline = time.monotonic() + seconds(time_limit) if time_limit is not None else math.inf
         self.profile, self.use_all, self.more_steps, self.logger = profile, use_all, more_steps, logger
-
-
-def _classify(
-    folder: str,
-    store: VideoStore,
-    run: Path | None,
-    recipe: str,
-    out: Path | None,
-    streams: list[str] | None,
-    seed: int | None,
-    changes: list[str],
-    work: _Work,
-) -> int:
-    """`folder`: of the recipes."""
-    loaded = recipes.load(finetuning.find(folder, recipe), seed, changes)
-    begun = finetuning.begun_with(loaded, run, streams or [])
-    if out is None and run is None:
-        raise UsageError("there is no folder for the new run", where="out", remedy="--out runs/scratch")
-    folder_of_it = out or run.with_name(f"{run.name}-{folder}")  # type: ignore[union-attr]
-    return _run(begun, store, folder_of_it, work)
 
 
 def _run(recipe: Recipe, store: VideoStore, run: Path, work: _Work) -> int:

@@ -19,6 +19,7 @@ from train.sampling.groups import Groups
 
 SHOWN = 5  # videos that a message names
 LABELS = "write labels of a manifest beside the videos: make annotate STORE= MANIFEST="
+LONGER = "extract videos of two frames or more: make extract-flow VIDEOS= STORE="
 HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users of the same seed
 
 
@@ -102,7 +103,7 @@ class TrainingSet:
             raise Refusal(
                 f"none of {len(videos)} videos has a frame that all its views have",
                 where=where,
-                remedy="extract videos of two frames or more: flow has one frame less than its video",
+                remedy=LONGER,
             )
         left_out = empty | short if drop else empty
         if drop and self.short:

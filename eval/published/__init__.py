@@ -109,7 +109,8 @@ class Paper(Settings):
                     for source in sources:
                         if _kind(str(source)) not in self.sources:
                             raise cannot_be(
-                                f"{row.model}, {name}: {source!r} is no source", f"list it: {list(self.sources)}"
+                                f"{row.model}, {name}: {source!r} is no source",
+                                f"list it among the sources, {list(self.sources)}",
                             )
         return self
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import classes, filmstrips, published, results, streams
-from eval.bank import FeatureBank
+from eval.bank import EVALUATE, FeatureBank
 from eval.charts import Bar
 from eval.features import videos_digest
 from eval.filmstrips import Strip
@@ -28,6 +28,7 @@ from pipeline.views.view import View
 from train import checkpoints
 from train.show import pages
 
+ITS_STORE = "give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE="
 QUERIES = 4
 METHODS_WITH_LABELS = frozenset({"ubernce", "classify"})
 
@@ -124,7 +125,7 @@ def _evaluated(run: Path, store: VideoStore) -> tuple[list[results.Record], list
         raise Refusal(
             "the run was evaluated on other videos than this store's, or by another of its annotation sets",
             where=f"{run}, {store.root}, annotation set {store.annotated.name!r}",
-            remedy="give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE=",
+            remedy=ITS_STORE,
         )
     trained_stages = stages(run)
     if gone := {name for r in records for name in r.stage.split("+")} - {stage.name for stage in trained_stages}:
@@ -145,9 +146,7 @@ def _banks(run: Path, trained_stages: list[Stage], protocol: str, store: VideoSt
             if trained.is_file() and untrained.is_file():
                 found[stream] = (stage, FeatureBank.load(trained), FeatureBank.load(untrained))
     if not found:
-        raise Refusal(
-            "there are no features of this run", where=str(run / "features"), remedy="make evaluate RUN= STORE="
-        )
+        raise Refusal("there are no features of this run", where=str(run / "features"), remedy=EVALUATE)
     for stage, bank, _ in found.values():
         refuse_other_videos(bank, store, stage.name)
     return {stream: found[stream] for stream in streams.in_order(found)}
@@ -160,7 +159,7 @@ def refuse_other_videos(bank: FeatureBank, store: VideoStore, where: str) -> Non
         raise Refusal(
             "the run was evaluated on other videos than this store's",
             where=f"{where}, {store.root}",
-            remedy="give the store that it was evaluated on, or evaluate again: make evaluate RUN= STORE=",
+            remedy=ITS_STORE,
         )
 
 

@@ -93,6 +93,10 @@ class ExtractionSettings:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ExtractionSettings:
         """What `as_dict` gave. Raises ValueError, naming the group and the key, where that cannot be meant."""
+        if not isinstance(data, dict) or not all(isinstance(group, dict) for group in data.values()):
+            raise ValueError("settings of views are a mapping of mappings")
+        if unknown := data.keys() - {*VIEWS, "decode"}:
+            raise ValueError(f"{min(map(str, unknown))}: there is no such view")
         views = {name: _checked(name, VIEWS[name].stored_settings, data[name]) for name in data if name != "decode"}
         return cls(views, _checked("decode", lambda group: DecodeSettings(**group), data.get("decode", {})))
 

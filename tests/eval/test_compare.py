@@ -182,6 +182,7 @@ def refused(runs: list[Path], match: str, **options: str) -> None:
         compare(runs, **options)
 
 
+@pytest.mark.remedy("give one of them: they would count twice", "--data and --annotations: ")
 def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) -> None:
     refused([tmp_path / "nowhere"], "no such folder")
     refused([runs[0], write_run(tmp_path / "again", "A", 2, trained(0.1))], "the same recipe and the same seed, 2,")
@@ -192,3 +193,9 @@ def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) ->
     refused(runs, "not evaluated by protocol 'coclr'", protocol="coclr")
     with pytest.raises(UsageError, match="clean"):
         compare(runs, protocol="clen")
+    compare([runs[0]])
+    path = tmp_path / "data" / "results.json"
+    results.write(path, [*results.read(path), *results.read(runs[0] / "results.json")])
+    with pytest.raises(UsageError, match="--data and --annotations: tiny by ; ucf101 by "):
+        compare([tmp_path / "data"])
+    compare([tmp_path / "data"], data="ucf101", annotations="")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import commands, evaluate, features, published, results, retrieval, runs
+from eval import evaluate, features, published, results, retrieval, runs
 from eval.bank import FeatureBank
 from eval.clusters import ALGORITHMS, between, measure
 from eval.published import Origin, Quoted
@@ -144,15 +144,6 @@ def test_protocols_fail_by_name(run: Path, store: VideoStore) -> None:
         run_evaluation(run, store, ("clear",))
     with pytest.raises(UsageError, match="no protocol"):
         run_evaluation(run, store, ())
-
-
-def test_commands_evaluate_and_report(run: Path, store: VideoStore, capsys: pytest.CaptureFixture) -> None:
-    commands.evaluate(run, store.root, protocols=["coclr"], threads=1)
-    assert str(run / "report.html") in capsys.readouterr().out
-    (run / "report.html").unlink()
-    commands.report(run, store.root)
-    assert str(run / "report.html") in capsys.readouterr().out
-    assert (run / "report.html").is_file()
 
 
 def test_published_numbers_stand_beside_networks_of_that_data_set_only(

@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval import commands, published, results
+from eval import commands, evaluate, published, results
 from eval.published import SUPERVISED, Origin, classifier_origin, counterpart, tables
 from eval.results import Record
 from eval.runs import Stage
 from pipeline.errors import UsageError
+from tests import printed
+from tests.test_make import folder
+from train import finetune
 from train import recipe as recipes
 
+COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 S3D = Origin("coclr", "ucf101", "s3d", "32x128x128")
 
 
@@ -65,10 +69,22 @@ def test_those_of_a_data_set_begin_with_the_run_s_method() -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"values": {"ucf101 R@1": [0.5]}}, "no source"),
+        pytest.param(
+            {"values": {"ucf101 R@1": [0.5]}},
+            "no source",
+            marks=pytest.mark.remedy("name where it was read: [53.3, mvcgc]"),
+        ),
         ({"values": {"ucf101 R@1": [153.0, "readme"]}}, "no percentage"),
-        ({"values": {"ucf101 R@1": [53.0, "rumour"]}}, "'rumour' is no source"),
-        ({"values": {"R@1": [53.0, "readme"]}}, "no number's name"),
+        pytest.param(
+            {"values": {"ucf101 R@1": [53.0, "rumour"]}},
+            "'rumour' is no source",
+            marks=pytest.mark.remedy("list it among the sources, "),
+        ),
+        pytest.param(
+            {"values": {"R@1": [53.0, "readme"]}},
+            "no number's name",
+            marks=pytest.mark.remedy("a data set and a metric, such as `ucf101 R@1`"),
+        ),
         ({"values": {"ucf101 accuracy": [53.0, "readme"]}}, "no number's name"),
         ({"netwrok": "s3d"}, "netwrok"),
     ],
@@ -81,6 +97,44 @@ def test_data_that_cannot_be_meant_fails(tmp_path: Path, changed: dict, told: st
     with pytest.raises(UsageError, match=re.escape(told)) as caught:
         published.load(path)
     assert str(path) in str(caught.value)
+    content["tables"][0]["rows"][0] |= {"values": {"ucf101 R@1": [53.3, "mvcgc"]}}
+    content["tables"][0]["rows"][0].pop("netwrok", None)
+    content["sources"]["mvcgc"] = content["sources"]["readme"]  # listed
+    path.write_text(yaml.safe_dump(content))
+    published.load(path)
+
+
+@pytest.mark.remedy(
+    "STORE=stores/{} ARGS='--protocols [{}]'",
+    "make finetune RECIPE={} STORE=stores/{} OUT={}",
+    "make evaluate RUN={} {}",
+    "make pretrain METHOD={} RECIPE={} STORE=stores/{} RUN={}",
+    ".venv/bin/python -m train import --{} FILE --pretraining {} --run {}",
+    "make {} RECIPE={} RUN={} STORE=stores/{} OUT={}",
+    " SET='{}'",
+    told=True,
+)
+def test_every_command_of_every_line_is_understood(COPY: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of command is given to its program once, and what it names is looked up for each."""
+    kinds: dict[tuple[str, ...], str] = {}
+    for line in tables.listing():
+        if line.here != "not run":
+            continue
+        for command in line.commands:
+            words = shlex.split(command)
+            given = dict(word.split("=", 1) for word in words[2:] if "=" in word)
+            if words[0] == "make":
+                kinds[words[1], *given] = command
+            else:
+                kinds[tuple(word for word in words if word.startswith("--"))] = command
+            if asked := re.fullmatch(r"--protocols \[(\w+)\]", given.get("ARGS", "")):
+                evaluate.asked_for([asked[1]])
+            assert ("ARGS" in given) == bool(asked)
+            if words[1] in ("finetune", "probe"):
+                assert finetune.find(words[1], given["RECIPE"]).is_file()
+    assert {kind[0] for kind in kinds} == {"--flow", "--rgb", "evaluate", "finetune", "pretrain", "probe"}
+    for command in kinds.values():
+        printed.understood(printed.argv_of(command, COPY), monkeypatch)
 
 
 @pytest.mark.remedy(" SET='{}'", told=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,15 +9,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from eval import commands, embed, search
+from eval import commands, embed, search, splits
 from eval.bank import FeatureBank
 from pipeline import synthetic
+from pipeline.commands.remove import remove
 from pipeline.errors import Refusal, UsageError
+from pipeline.importers import read
 from pipeline.store import VideoStore, open_store
+from pipeline.store.settings import ExtractionSettings
 from tests.eval.test_report import Page, words
+from tests.pipeline.reference import run_here
 from train import checkpoints
 from train.checkpoints import METADATA
 from train.stages import checkpoint_path
+from train.training_set import TrainingSet, of_splits
 
 
 def plain_similarities(query: dict[str, np.ndarray], banks: dict[str, FeatureBank]) -> np.ndarray:
@@ -45,8 +49,14 @@ def banks(searched: Path, store: VideoStore) -> dict[str, FeatureBank]:
     return search.gallery(searched, store, "opencv", 1)
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos are extracted in this process, without workers."""
+    monkeypatch.setattr(embed, "extract", lambda *given, **_: run_here(*given))
+
+
 def test_a_folder_of_new_videos_becomes_features_in_one_go_and_again_costs_nothing(
-    searched: Path, store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    searched: Path, store: VideoStore, tmp_path: Path, here: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     videos, out = tmp_path / "new", tmp_path / "out"
     videos.mkdir()
@@ -71,6 +81,7 @@ def test_a_folder_of_new_videos_becomes_features_in_one_go_and_again_costs_nothi
     assert "features of 3 videos" in capsys.readouterr().out
 
 
+@pytest.mark.remedy("give a store that was extracted as they were, STORE=: its settings are taken")
 def test_a_run_that_does_not_say_how_its_videos_were_extracted_asks_for_a_store(
     run: Path, store: VideoStore, tmp_path: Path
 ) -> None:
@@ -84,8 +95,14 @@ def test_a_run_that_does_not_say_how_its_videos_were_extracted_asks_for_a_store(
     assert embed.extraction_settings(run, store).as_dict() == store.settings
 
 
+@pytest.mark.remedy("give a video file as QUERY=")
 def test_a_video_of_the_store_finds_itself_and_then_what_plain_loops_find(
-    searched: Path, store: VideoStore, banks: dict[str, FeatureBank], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    searched: Path,
+    store: VideoStore,
+    banks: dict[str, FeatureBank],
+    tmp_path: Path,
+    here: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     row = 5
     name = banks["rgb"].video_ids[row]
@@ -97,6 +114,8 @@ def test_a_video_of_the_store_finds_itself_and_then_what_plain_loops_find(
     assert [one.similarity for one in found] == pytest.approx(similar[order], abs=1e-5)
     assert found[0].video_id == name and found[0].similarity == pytest.approx(1.0)
     file = tmp_path / "a <b>&'.mp4"
+    with pytest.raises(UsageError, match="no such video"):
+        commands.search(file, searched, str(store.root))
     shutil.copyfile(Path(store.root).parent / "videos" / f"{name}.mp4", file)
     out = tmp_path / "search.html"
     commands.search(file, searched, str(store.root), neighbours=4, out=out, reader="opencv", threads=1)
@@ -114,6 +133,7 @@ def test_an_unlabelled_store_is_searched_too(unlabelled_store: VideoStore) -> No
     assert len(found) == 3 and found[0].video_id == bank.video_ids[2] and found[0].label == ""
 
 
+@pytest.mark.remedy("ask for a higher similarity: --least .999")
 def test_duplicates_are_all_pairs_above_the_similarity(
     banks: dict[str, FeatureBank], store: VideoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +150,7 @@ def test_duplicates_are_all_pairs_above_the_similarity(
     monkeypatch.setattr(search, "MOST_PAIRS", 0)
     with pytest.raises(Refusal, match="more than 0 pairs"):
         search.duplicates(banks, store, least)
+    assert search.duplicates(banks, store, 0.999) == []
 
 
 def test_planted_duplicates_are_told_with_their_splits(
@@ -152,18 +173,67 @@ def test_planted_duplicates_are_told_with_their_splits(
     assert set(line.split(",")[:2]) == {store.videos[train], store.videos[test]}
 
 
-def test_what_cannot_be_searched_fails(
-    searched: Path, store: VideoStore, unlabelled_store: VideoStore, banks: dict[str, FeatureBank], tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match="no such video"):
-        commands.search(tmp_path / "none.mp4", searched, str(store.root))
-    with pytest.raises(Refusal, match="looks at flow, which the store does not have"):
-        search.gallery(searched, unlabelled_store, "opencv", 1)
+def test_what_cannot_be_searched_fails(store: VideoStore, banks: dict[str, FeatureBank]) -> None:
     with pytest.raises(UsageError, match="0 videos"):
         search.search({}, banks, store, 0)
     for least in (0.0, 1.5, float("nan")):
         with pytest.raises(UsageError, match="similarity of"):
             search.duplicates(banks, store, least)
-    one = dataclasses.replace(banks["rgb"], features=banks["rgb"].features[:1], video_ids=["a"])
+
+
+@pytest.mark.remedy(
+    "add it: make extract-flow VIDEOS= STORE=",
+    "extract more videos into it: make extract-flow VIDEOS= STORE=",
+    "extract videos of two frames or more: make extract-flow VIDEOS= STORE=",
+    "`python -m pipeline remove` takes it out of the store; flow has one frame less than its video",
+)
+def test_a_store_of_one_picture_becomes_one_that_is_searched(
+    searched: Path, tmp_path: Path, extraction_settings: ExtractionSettings
+) -> None:
+    """Step by step as the refusals say: its flow, videos of more frames, and without the picture."""
+    (tmp_path / "videos").mkdir()
+    picture = synthetic.video(synthetic.CLASSES[0], 0, frames=1, height=32, width=48)
+    synthetic.write_mp4(tmp_path / "videos" / "picture.mp4", picture)
+    root, flow = tmp_path / "store", extraction_settings
+    run_here(read("folder", tmp_path / "videos"), tmp_path / "videos", root, flow.only({"rgb"}))
+
+    def embedded(videos: list[str]) -> dict[str, FeatureBank]:
+        return embed.embed(searched, open_store(root), videos, tmp_path / "banks", "opencv", 1)
+
+    with pytest.raises(Refusal, match="looks at flow, which the store does not have"):
+        embedded([])
+    listed = read("folder", tmp_path / "videos")
+    run_here(listed, tmp_path / "videos", root, flow, add_views=True)
+    for nothing in (splits.judged, lambda opened: TrainingSet(of_splits(opened, [""]), "")):
+        with pytest.raises(Refusal, match="extract videos of two frames or more"):
+            nothing(open_store(root))
+    with pytest.raises(Refusal, match="no frame of flow is there"):
+        embedded(["picture"])
+    banks = []
+    for count in (1, 2):
+        name = f"{count}.mp4"
+        synthetic.write_mp4(
+            tmp_path / "videos" / name, synthetic.video(synthetic.CLASSES[0], count, frames=9, height=32, width=48)
+        )
+        run_here(read("folder", tmp_path / "videos"), tmp_path / "videos", root, flow)
+        banks.append(embedded([str(number) for number in range(1, count + 1)]))
+    remove(str(root), ["picture"])
+    opened = open_store(root)
+    assert opened.videos == embed.usable(opened)[0] == ["1", "2"] and splits.judged(opened)
+    assert len(TrainingSet(of_splits(opened, [""]), "")) == 2
     with pytest.raises(Refusal, match="1 video to look among"):
-        search.duplicates({"rgb": one}, store, 0.5)
+        search.duplicates(banks[0], opened, 0.5)
+    assert search.duplicates(banks[1], opened, 0.5) == []
+
+
+@pytest.mark.remedy("see the reasons in ")
+def test_a_folder_of_broken_videos_tells_where_the_reasons_are(
+    searched: Path, store: VideoStore, tmp_path: Path, here: None
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    listed = read("folder", tmp_path)
+    settings = embed.extraction_settings(searched)
+    with pytest.raises(Refusal, match="none of the videos can be used") as refused:
+        embed.extracted(listed, tmp_path, tmp_path / "store", settings, 1)
+    where = Path(refused.value.remedy.removeprefix("see the reasons in "))
+    assert "broken" in "".join(path.read_text() for path in where.rglob("*") if path.is_file())

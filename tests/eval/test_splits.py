@@ -15,8 +15,10 @@ from eval import clusters, evaluate, results, splits
 from eval.bank import FeatureBank
 from eval.report import write_report
 from eval.runs import bank_path, stages
+from pipeline.commands.annotate import annotate
+from pipeline.commands.stores import verify
 from pipeline.errors import Refusal
-from pipeline.manifest import SPLITS
+from pipeline.manifest import SPLITS, Manifest, Video
 from pipeline.store import VideoStore, annotation, layout, open_store
 from pipeline.store.annotation import AnnotationSet, Said
 
@@ -88,10 +90,28 @@ def test_other_splits_stand_in(said: Path, split: dict[str, str], name: str) -> 
     assert (len(of(found, "train")), len(of(found, "test"))) == (12, 6)
 
 
-def test_one_recording_fails(said: Path) -> None:
+@pytest.mark.remedy("or a manifest that tells their recordings (source): make annotate STORE= MANIFEST=")
+def test_one_recording_fails(said: Path, tmp_path: Path) -> None:
     store = annotated(said, "one", {"test": "train"}, label=False, source="only")
     with pytest.raises(Refusal, match=r"(?s)18 videos of one recording are too few.*make annotate"):
         splits.judged(store)
+    rows = [Video(video, f"{video}.mp4", source=video[:-1], split="train") for video in store.videos]
+    Manifest(rows, []).save(tmp_path / "manifest.csv")
+    annotate(str(said), tmp_path / "manifest.csv", name="one")
+    splits.judged(open_store(said, "one"))
+
+
+@pytest.mark.remedy("no video has a label (make annotate STORE= MANIFEST= gives some)", told=True)
+def test_a_manifest_gives_labels(said: Path, tmp_path: Path) -> None:
+    store = annotated(said, "bare", {}, label=False)
+    assert set(splits.lacks(store, store.videos).values()) == {
+        "no video has a label (make annotate STORE= MANIFEST= gives some)"
+    }
+    rows = [Video(video, f"{video}.mp4", label=video.split("-")[1]) for video in store.videos]
+    rows = [dataclasses.replace(row, split=store.info(row.video_id).split) for row in rows]
+    Manifest(rows, sorted({row.label for row in rows})).save(tmp_path / "manifest.csv")
+    annotate(str(said), tmp_path / "manifest.csv", name="labelled")
+    assert splits.lacks(open_store(said, "labelled"), store.videos) == {}
 
 
 def test_what_labels_do_not_suffice_for_is_told(said: Path) -> None:
@@ -109,7 +129,7 @@ def test_what_labels_do_not_suffice_for_is_told(said: Path) -> None:
     assert found(train="aabb", test="ab") == set()
     assert found(train="aaaa", test="aa") == found(train="abcd", test="ab") == {"probe"}
     assert found(train="", test="ab") == {"retrieval", "probe"}
-    assert found(train="ab", test="a") == found(train="", test="") == {"retrieval", "probe", "clusters"}
+    assert found(train="ab", test="a") == found(train="", test="") == {"retrieval", "probe", splits.SCORES}
 
 
 def test_a_store_with_the_split_train_alone_is_evaluated(run: Path, said: Path, told: list[str]) -> None:
@@ -130,6 +150,7 @@ def test_a_store_without_labels_gives_features_and_neighbours(
     assert records == [] and found == run / "features"
     assert any("no retrieval: no video has a label" in line for line in told)
     assert any("no probe: no video has a label" in line for line in told)
+    assert any("no scores of clusters: no video has a label" in line for line in told)
     judged, _ = splits.judged(store)
     path = bank_path(run, judged, "rgb", "trained", "clean", "rgb")
     bank = FeatureBank.load(path)
@@ -162,7 +183,10 @@ def damage(store: VideoStore, video: str) -> None:
     path.write_bytes(content)
 
 
-def test_a_damaged_video_is_named_and_left_out_and_the_rest_evaluated(run: Path, said: Path, told: list[str]) -> None:
+@pytest.mark.remedy("are damaged, and are left out (make verify STORE= tells more)", told=True)
+def test_a_damaged_video_is_named_and_left_out_and_the_rest_evaluated(
+    run: Path, said: Path, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     store = open_store(said)
     bad = [of(store, "test")[1], of(store, "train")[5]]
     for video in bad:
@@ -174,6 +198,9 @@ def test_a_damaged_video_is_named_and_left_out_and_the_rest_evaluated(run: Path,
     bank = FeatureBank.load(bank_path(run, store, "rgb", "trained", "clean", "rgb"))
     assert sorted(set(store.videos) - set(bank.video_ids)) == sorted(bad)
     assert results.read(run / "results.json") == sorted(records, key=results._order)
+    assert verify(str(said), threads=1) == 1
+    said_more = "".join(capsys.readouterr())
+    assert all(video in said_more for video in bad)
 
 
 def test_videos_without_label_and_without_frames_do_not_count(said: Path, caplog: pytest.LogCaptureFixture) -> None:
