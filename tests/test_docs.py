@@ -55,6 +55,7 @@ OF_MAKE = {
     "check": ".ci/run",
     "gpu-references": "tests/test_gpu_check.py",
     "gpu-check": "tests/test_gpu_check.py",
+    "tensorboard": "tests/train/test_tensorboard.py",
 }
 HOURS = ("make bench-methods ",)  # that a command takes, which is what its page tells of it
 COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
@@ -104,7 +105,7 @@ def test_extras_and_modules_that_sentences_name_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for listed in re.findall(r"costream(?:-[\w.-]+\.whl)?\[([a-z0-9,]+)\]", text):
         assert set(listed.split(",")) <= set(extras), listed
-    for module in re.findall(r"python -m (?!pip )([\w.]+)", text):
+    for module in re.findall(r"python -m ([\w.]+)", text):
         assert (path := TOP / module.replace(".", "/")).is_dir() or path.with_suffix(".py").is_file(), module
 
 
