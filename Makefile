@@ -89,7 +89,7 @@ help: ## List the commands
 setup: $(STAMP) ## Make the virtual environment and install what is pinned (a second when nothing changed)
 
 $(STAMP): pyproject.toml pipeline/people/requirements.txt
-	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costream needs Python 3.11 or newer; this is %s. Set PYTHON=" % sys.version.split()[0])'
+	@"$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "costream needs Python 3.11 to 3.13; this is %s. Set PYTHON=" % sys.version.split()[0])'
 	test -x $(PY) || "$$PYTHON" -m venv "$$VENV"
 	$(PY) -m pip uninstall --quiet --yes $(OTHER_FAISS)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --editable '.[$(FAISS),dev]'

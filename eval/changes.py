@@ -1,11 +1,12 @@
-"""Class by class what is found and confused, and what changed from one run to another."""
+"""Class by class what is found and confused, and what changed from one run to another, also in their recipes."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,3 +77,29 @@ def _confusion(run: Path, stage: str, stream: str, protocol: str, store: VideoSt
     centre = PROTOCOLS[protocol].centre
     found = classes.found_classes(bank.features[tested], bank.features[gallery], bank.labels[gallery], centre)
     return classes.confusion(bank.labels[tested], found, len(store.classes))
+
+
+def of_recipes(recipes: Mapping[str, dict[str, Any]]) -> Sheet:
+    """Keys of which recipes say different things, a column for each recipe; of a stage that not all of them have, its
+    method alone."""
+    stages = [{stage["name"]: str(stage.get("method", "yes")) for stage in of["stages"]} for of in recipes.values()]
+    own = [name for name in dict.fromkeys(name for of in stages for name in of) if any(name not in of for of in stages)]
+    rows: list[list[Cell]] = [[f"stages.{name}", *(of.get(name) for of in stages)] for name in own]
+    flat = [dict(_flat(recipe)) for recipe in recipes.values()]
+    for key in dict.fromkeys(key for values in flat for key in values):
+        said = [values.get(key) for values in flat]
+        if key != "title" and len(set(said)) > 1 and not key.startswith(tuple(f"stages.{name}." for name in own)):
+            rows.append([key, *said])
+    return plain("differences", "What differs between the recipes", ("key", *recipes), rows)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each key of a recipe that holds no others, with what it says; stages by their names."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value):
+            yield from _flat(item, f"{key}.{item.get('name', number)}")
+    else:
+        yield key, str(value)

@@ -19,7 +19,7 @@ from eval.charts import Bar
 from eval.protocols import PROTOCOLS
 from eval.report import render
 from eval.report.pictures import drawn_map
-from eval.report.sheets import QUOTED, WORDS, Sheet, plain
+from eval.report.sheets import QUOTED, WORDS, Sheet
 from eval.report.training import curves
 from eval.results import MEAN, Record
 from eval.retrieval import KS
@@ -236,35 +236,11 @@ def write_page(comparison: Comparison, out: Path, store: VideoStore | None = Non
         "runs_of": runs_of,
         "stream_names": {line.stream: streams.in_words(line.stream) for line in comparison.lines},
         "recipes": recipes,
-        "differences": _differences(comparison.recipes),
+        "differences": changes.of_recipes(comparison.recipes),
         "protocol_words": PROTOCOLS[comparison.protocol].words,
     }
     with storage.writing("the comparison", out):
         storage.write_atomically(out, render("comparison.html", content).encode())
-
-
-def _differences(recipes: dict[str, dict[str, Any]]) -> Sheet:
-    """Keys of which recipes say different things, a column for each recipe."""
-    flat = {name: dict(_flat(recipe)) for name, recipe in recipes.items()}
-    keys = dict.fromkeys(key for values in flat.values() for key in values)
-    rows: list[list[Cell]] = []
-    for key in keys:
-        said = [values.get(key) for values in flat.values()]
-        if key != "title" and len(set(said)) > 1:
-            rows.append([key, *said])
-    return plain("differences", "What differs between the recipes", ("key", *recipes), rows)
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Each key of a recipe that holds no others, with what it says; stages by their names."""
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        for number, item in enumerate(value):
-            yield from _flat(item, f"{key}.{item.get('name', number)}")
-    else:
-        yield key, str(value)
 
 
 def _bar_name(line: Line, several: bool) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from pipeline import flow, synthetic
 from pipeline.store import VideoStore
 from tests import printed
 from tests.printed import argv_of
-from tests.test_make import folder
+from tests.test_make import folder, made
 from train import recipe as recipes
 from train.clips.spec import ClipSpec
 from train.sampling.sampling import Sampling
@@ -26,8 +28,9 @@ from train.sampling.sampling import Sampling
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", TOP / "data_manifests" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]*) -->\n)?^([ ]*)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
+COMMAND = ("make ", "python -m ", "costream ")
+INLINE = re.compile(r"`((?:make|python -m|costream) [^`]*=[^`\s][^`]*)`")  # whole commands, not their names alone
 NEEDS = {
-    "a trained run",
     "videos without a split",
     "a data set",
     "a GPU",
@@ -35,20 +38,68 @@ NEEDS = {
     "a cluster",
     "an S3 bucket",
     "published files",
+    "Docker and a GPU",
+    "another environment",
 }
-OF_MAKE = {"demo", "test", "check", "docs", "setup", "gpu-references", "gpu-check"}  # which run no command, or several
+# Targets that run no command, or several, and what runs those.
+OF_MAKE = {
+    "demo": "tests/test_docs.py",
+    "docs": "tests/test_docs.py",
+    "test": ".ci/run",
+    "check": ".ci/run",
+    "gpu-references": "tests/test_gpu_check.py",
+    "gpu-check": "tests/test_gpu_check.py",
+    "tensorboard": "tests/train/test_tensorboard.py",
+}
+HOURS = ("make bench-methods ",)  # that a command takes, which is what its page tells of it
 COPY = folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(TOP)))
 
 
 def lines_of(page: Path) -> Iterator[tuple[str, str]]:
-    """Each command of a page's blocks, and what its block says it needs."""
+    """Each command of a page, in blocks and in sentences, in order; and what its block says it needs."""
+    text, end = page.read_text(encoding="utf-8"), 0
+    for block in [*BLOCK.finditer(text), None]:
+        for line in INLINE.findall(text[end : block.start() if block else None]):
+            yield " ".join(line.split()), ""
+        if block and block[3] == "sh":
+            for line in block[4].strip().splitlines():
+                if line.strip().startswith(COMMAND):
+                    yield line.strip(), block[1]
+        end = block.end() if block else end
+
+
+@every_page
+def test_every_line_of_a_shell_is_a_command_of_ours_or_says_what_it_needs(page: Path) -> None:
     for needs, _, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if language == "sh" or (not language and "make " in text):
-            for line in text.strip().splitlines():
-                if line.strip().startswith(("make ", "python -m ", "costream ")):
-                    yield line.strip(), needs
+        for line in text.strip().splitlines():
+            if language == "sh":
+                assert needs or line.strip().startswith(COMMAND), line
+            elif not language:
+                assert not line.strip().startswith((*COMMAND, "pip ", "docker ", "dask ", "export ")), line
+
+
+@every_page
+def test_extras_and_modules_that_sentences_name_are_there(page: Path) -> None:
+    with (TOP / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    text = page.read_text(encoding="utf-8")
+    for listed in re.findall(r"costream(?:-[\w.-]+\.whl)?\[([a-z0-9,]+)\]", text):
+        assert set(listed.split(",")) <= set(extras), listed
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert (path := TOP / module.replace(".", "/")).is_dir() or path.with_suffix(".py").is_file(), module
+
+
+def test_the_versions_of_python_are_the_same_everywhere() -> None:
+    with (TOP / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    listed = [kind.rpartition(" ")[2] for kind in project["classifiers"] if " :: Python :: " in kind]
+    first, last = (tuple(map(int, version.split("."))) for version in (listed[0], listed[-1]))
+    assert project["requires-python"] == f">={listed[0]},<{last[0]}.{last[1] + 1}"
+    assert f"not {first} <= sys.version_info[:2] <= {last} and" in (TOP / "Makefile").read_text()
+    for page in ("README.md", "docs/index.md"):
+        assert f"Linux, Python {listed[0]} to {listed[-1]}, about" in (TOP / page).read_text()
 
 
 def slug(heading: str) -> str:
@@ -82,31 +133,30 @@ def test_every_command_is_understood_or_says_what_it_needs(
     """Targets, variables, commands, options and their types: all but what the commands do."""
     for line, needs in lines_of(page):
         assert not needs or needs in NEEDS, needs
-        if line.startswith("make ") and line.split()[1] in OF_MAKE:
-            assert re.search(rf"^{line.split()[1]}: ", (TOP / "Makefile").read_text(), re.MULTILINE)
+        if line.startswith("make ") and (target := line.split()[1]) in OF_MAKE:
+            assert re.search(rf"^{target}: ", (TOP / "Makefile").read_text(), re.MULTILINE)
+            assert target in (TOP / OF_MAKE[target]).read_text()
+            continue
+        argv = argv_of(line, COPY)
+        if line.startswith(HOURS):
+            assert (TOP / f"{argv[0].replace('.', '/')}.py").is_file()
         else:
-            printed.understood(argv_of(line, COPY), monkeypatch)
+            printed.understood(argv, monkeypatch)
 
 
 CUT = {"steps": 1}
-WALK = (
-    "own-videos.md",
-    "flow.md",
-    "data-sets.md",
-    "bring-export.md",
-    "library.md",
-    "store.md",
-    "results.md",
-    "protocols.md",
-)
+FIRST = [
+    PAGES[0],
+    *(TOP / "docs" / name for name in ("own-videos.md", "flow.md", "data-sets.md")),
+]  # others use what they write
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_the_commands_of_the_documentation_run(
     COPY: Path, synthetic_videos: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that need no data set, GPU or cluster, in the order of the pages, in one folder.
+    """All that need no data set, GPU or cluster, page by page, in one folder.
 
     Recipes have one step, and flow is DIS: TV-L1 would compile for longer than all the rest takes.
     """
@@ -123,13 +173,60 @@ def test_the_commands_of_the_documentation_run(
         flow_picture(there / name, frames[number])
     shorten(there / "recipes", monkeypatch)
     monkeypatch.chdir(there)
-    for page in WALK:
-        for line, needs in lines_of(TOP / "docs" / page):
-            if needs or "runs/other" in line and not (there / "runs" / "other").exists():
+    ran = set()
+
+    def run(*argv: str, line: str) -> None:
+        argv = tuple(word.replace("=tvl1", "=dis") if word.startswith("--flow.estimator") else word for word in argv)
+        assert printed.run(list(argv), monkeypatch) == 0, line
+
+    for page in [*FIRST, *(page for page in PAGES if page not in FIRST)]:
+        for line, needs in lines_of(page):
+            if line in ran or line.startswith(HOURS):
                 continue
-            package, *words = argv_of(line, COPY)
-            words = [word.replace("=tvl1", "=dis") if word.startswith("--flow.estimator") else word for word in words]
-            assert printed.run([package, *words], monkeypatch) == 0, line
+            ran.add(line)
+            if needs == "videos without a split":
+                run("pipeline", "extract", f"--videos={synthetic_videos / 'train'}", "--store=unsplit", *DIS, line=line)
+                run(*argv_of(line.replace("stores/mine", "unsplit"), COPY), line=line)
+            elif line.startswith("make demo"):
+                for argv in demo(line, COPY):
+                    run(*argv, line=line)
+            elif not needs and not (line.startswith("make ") and line.split()[1] in OF_MAKE):
+                if "runs/other" in line and not (there / "runs" / "other").exists():
+                    train = ("--method=coclr", "--store=stores/mine", "--run=runs/other", "--seed=1")
+                    run("train", "pretrain", *train, line=line)
+                    run("eval", "evaluate", "--run=runs/other", "--store=stores/mine", line=line)
+                run(*argv_of(line, COPY), line=line)
+    text = (TOP / "docs" / "library.md").read_text(encoding="utf-8")
+    code = "\n".join(code for _, _, language, code in BLOCK.findall(text) if language == "python")
+    exec(compile(code, "library.md", "exec", dont_inherit=True), {})
+
+
+DIS = ("--flow.estimator=dis", "--flow.short_side=48", "--rgb.short_side=48")
+
+
+def demo(line: str, there: Path) -> list[list[str]]:
+    """What `make demo` runs, with few videos."""
+    (there / "all").unlink(missing_ok=True)
+    made(there, "demo", dict(word.split("=", 1) for word in line.split()[2:]))
+    listed = [json.loads(called)[1:] for called in (there / "all").read_text().splitlines()]
+    assert [argv[:2] for argv in listed] == [
+        ["pipeline", "synthetic"],
+        ["pipeline", "extract"],
+        ["train", "pretrain"],
+        ["eval", "evaluate"],
+    ]
+    listed[0] += ["--train_per_class=2", "--test_per_class=1"]
+    return listed
+
+
+@pytest.mark.slow
+def test_the_documentation_is_built(tmp_path: Path) -> None:
+    """As `make docs` does; strict, so that nothing is left open."""
+    pytest.importorskip("mkdocs")
+    built = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "docs")]
+    done = subprocess.run(built, cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "docs" / "index.html").is_file()
 
 
 def flow_picture(path: Path, frame: np.ndarray) -> None:
@@ -147,8 +244,8 @@ def shorten(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for stage in data["stages"]:
             stage.pop("epochs", None)
             stage.update(CUT)
-            if "queue" in stage.get("settings", {}):
-                stage["settings"]["queue"] = 4
+            for name in {"queue", "prototypes"} & stage.get("settings", {}).keys():
+                stage["settings"][name] = 4
         copy = there / path.relative_to(recipes.FOLDER)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(json.dumps(data))

@@ -33,7 +33,7 @@ TARGETS = {
     "tensorboard": "RUN PORT",
 }
 # fmt: on
-# Stands for the Python of the virtual environment: writes down what it would be run with.
+# Stands for the Python of the virtual environment: writes down what it would be run with, and what it was so far.
 PYTHON = """#!/bin/sh
 if [ "$1" = -c ]; then
     code=$2
@@ -42,6 +42,7 @@ if [ "$1" = -c ]; then
 $code" "$@"
 fi
 {real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
+{{ cat given; echo; }} >> all
 exit ${{CODE:-0}}
 """
 # The same with a pip: `installed` lists packages, the last one that owns a module last.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,14 +59,30 @@ def test_the_sdist_holds_them_too(built: Path) -> None:
     assert held >= wanted() | {"pyproject.toml", "LICENSE"}
 
 
-def test_the_wheel_runs_from_where_it_is_unpacked(built: Path, tmp_path: Path) -> None:
+def test_the_wheel_runs_where_it_is_installed(built: Path, tmp_path: Path, synthetic_videos: Path) -> None:
+    """In an environment of its own that sees this one's packages, from another folder."""
     [wheel] = built.glob("*.whl")
-    with zipfile.ZipFile(wheel) as content:
-        content.extractall(tmp_path / "site")
-    there = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(tmp_path / "site")}, "text": True}
-    listed = subprocess.run([sys.executable, "-m", "costream", "--help"], check=True, capture_output=True, **there)
-    assert "pretrain" in listed.stdout
-    found = subprocess.run([sys.executable, "-c", LIST], check=True, capture_output=True, **there)
-    place, recipes = found.stdout.split()
-    assert place.startswith(str(tmp_path / "site"))
+    place = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    [packages] = place.glob("lib/python*/site-packages")
+    there = {"cwd": tmp_path, "check": True, "capture_output": True, "text": True}
+    subprocess.run(
+        [place / "bin" / "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", wheel], **there
+    )
+    (packages / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    assert "pretrain" in subprocess.run([place / "bin" / "costream", "--help"], **there).stdout
+    found = subprocess.run([place / "bin" / "python", "-c", LIST], **there)
+    where, recipes = found.stdout.split()
+    assert where.startswith(str(packages))
     assert int(recipes) == len(list((TOP / "train" / "recipes").rglob("*.yaml")))
+    listed = ["manifest", "--videos", str(synthetic_videos), "--out", "list.csv", "--dataset", "synthetic"]
+    subprocess.run([place / "bin" / "costream", *listed], **there)
+    assert len((tmp_path / "list.csv").read_text().splitlines()) == 13
+
+
+def test_the_documentation_names_the_wheel_and_the_pins(built: Path) -> None:
+    [wheel] = built.glob("*.whl")
+    text = (TOP / "docs" / "index.md").read_text(encoding="utf-8")
+    [contrib] = re.findall(r'"(opencv-contrib-python==[^"]+)"', (TOP / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f"pip install 'dist/{wheel.name}[cpu]'\n" in text
+    assert f"pip install --force-reinstall --no-deps {contrib}\n" in text

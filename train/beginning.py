@@ -11,7 +11,7 @@ from pipeline.errors import counted
 from pipeline.store import VideoStore
 from train import augment
 from train.console import tell
-from train.hardware import Hardware, device
+from train.hardware import Hardware, device, in_words
 from train.networks.settings import NetworkSettings
 from train.recipe import Augmentation, Recipe
 from train.stage_data import make_loader, training_set_of
@@ -34,9 +34,9 @@ def tell_of(recipe: Recipe, store: VideoStore, training_set: TrainingSet, run: P
 
 def tell_of_plan(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """The device, and of each stage its length, its videos and its networks; none of them is built."""
-    tell(
-        f"on {_device_in_words(recipe, hardware)}, reader {hardware.reader} with {counted(hardware.threads, 'thread')}"
-    )
+    found = device(hardware, recipe.precision_of(recipe.stages[0]), recipe.sync_batchnorm)
+    words = in_words(found, hardware.ranks)
+    tell(f"on {words}, reader {hardware.reader} with {counted(hardware.threads, 'thread')}")
     for stage in recipe.stages:
         order = training_set_of(recipe, stage, store).order(
             recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate
@@ -83,14 +83,6 @@ def weights(network: NetworkSettings, channels: int) -> int:
     """How many numbers of a network are trained."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         return sum(weight.numel() for weight in network.build(channels).parameters())
-
-
-def _device_in_words(recipe: Recipe, hardware: Hardware) -> str:
-    found = device(hardware, recipe.precision_of(recipe.stages[0]), recipe.sync_batchnorm)
-    if found.type == "cuda":
-        return f"{hardware.ranks} x {torch.cuda.get_device_name(found)}"
-    several = f"{hardware.ranks} processes of " if hardware.ranks > 1 else ""
-    return f"the CPU, {several}{counted(torch.get_num_threads(), 'thread')}"
 
 
 def tell_of_next(store: VideoStore, run: Path) -> None:

@@ -36,12 +36,14 @@ def facts(
     training_set: TrainingSet,
     start: dict[str, str],
     onednn: bool,
+    hardware: str = "",
 ) -> dict[str, Any]:
     """What a checkpoint records of where it comes from.
 
     Args:
         start: Digest of the weights that each role starts from.
         onednn: Whether torch may use it: see `train.hardware.convolutions`.
+        hardware: In words, of the machine that wrote it.
     """
     return described(recipe, stage) | {
         "versions": environment.versions() | ({} if onednn else {"oneDNN": "off"}),
@@ -51,6 +53,7 @@ def facts(
         "store_videos_hash": training_set.digest,
         "annotations": {"name": store.annotated.name, "digest": store.annotated.digest},
         "start": start,
+        "hardware": hardware,
     }
 
 

@@ -39,7 +39,7 @@ from train.callbacks.waiting import Waiting
 from train.callbacks.watching import Watching
 from train.checkpoints import METADATA
 from train.console import LEADER, tell
-from train.hardware import Hardware, convolutions, device, started_by
+from train.hardware import Hardware, convolutions, device, in_words, started_by
 from train.hardware.precision import tf32
 from train.loggers import LoggerName
 from train.methods.method import Method
@@ -191,7 +191,8 @@ def run_stage(
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
     right = _convolutions_are_right(recipe, stage, hardware)
-    facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right)
+    on = in_words(device(hardware, recipe.precision_of(stage), recipe.sync_batchnorm), hardware.ranks)
+    facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right, hardware=on)
     files = _start_files(recipe, stage, run)
     facts["after"] = sorted({method for file in files for method in checkpoints.made_by(file)})
     facts["begun"] = {role: checkpoints.lineage(file) for role, file in zip(stage.start, files, strict=True)}

@@ -138,7 +138,8 @@ def cost(stages: Sequence[Stage], recipe: dict[str, Any]) -> Sheet:
 
 
 def when(stages: Sequence[Stage]) -> str:
-    """How long training took, by its log, and on which day it ended, by its last checkpoint."""
+    """On which day training ended, by its last checkpoint, how long it took, by its log, and on what, where the
+    checkpoints say it."""
     seconds = 0.0
     for stage in stages:
         before = 0
@@ -146,7 +147,9 @@ def when(stages: Sequence[Stage]) -> str:
             seconds, before = seconds + (line["step"] - before) * line.get("step_time", 0.0), line["step"]
     day = time.strftime("%Y-%m-%d", time.localtime(max(stage.checkpoint.stat().st_mtime for stage in stages)))
     took = "" if not seconds else f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(seconds / 60, 0.1):.1f} min"
-    return ", ".join(filter(None, (f"trained until {day}", took and f"{took} of steps")))
+    machines = list(dict.fromkeys(filter(None, (stage.metadata.get("hardware") for stage in stages))))
+    on = f"on {'; '.join(machines)}" if machines else ""
+    return ", ".join(filter(None, (f"trained until {day}", took and f"{took} of steps", on)))
 
 
 def provenance(stages: Sequence[Stage], digests: Sequence[str]) -> Sheet:

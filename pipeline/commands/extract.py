@@ -19,7 +19,7 @@ from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, prin
 from pipeline.errors import named, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
 from pipeline.extraction.plan import as_stored
-from pipeline.extraction.progress import counting_bar
+from pipeline.extraction.progress import PREPARING, counting_bar
 from pipeline.extraction.run import Unfinished
 from pipeline.extraction.run import extract as run_extraction
 from pipeline.extraction.workers.cluster import check_scheduler
@@ -212,8 +212,12 @@ def _prune(work: _Work, dry_run: bool) -> None:
 def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
     job = job_script(slurm, workers) if scheduler == "slurm" else ""  # first, as its settings may be wrong
     with counting_bar("videos", errors) as bar:
-        task = bar.add_task("sample", total=None, rate="")
-        plan = estimate(**work._asdict(), progress=lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(PREPARING, total=None, rate="")
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, description="sample", completed=done, total=total)
+
+        plan = estimate(**work._asdict(), progress=progress)
     print_estimate(plan, 0 if scheduler not in ("", "slurm") else workers)
     if job:
         console.print(f"\n{job}")

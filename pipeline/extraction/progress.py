@@ -13,6 +13,7 @@ from rich.table import Column
 from pipeline.extraction.job import Outcome
 from pipeline.terminal import Terminal
 
+PREPARING = "preparing; the first time on a machine takes half a minute"
 LINE_SECONDS = 10  # between two lines where the line cannot be redrawn
 
 
@@ -140,7 +141,7 @@ def _duration(seconds: float) -> str:
 
 def preparing() -> Status:
     """A line shown while the views prepare themselves: a first use on a machine may compile for half a minute."""
-    return Terminal(stderr=True).status("preparing; the first time on a machine takes half a minute")
+    return Terminal(stderr=True).status(PREPARING)
 
 
 def comparing() -> Status:

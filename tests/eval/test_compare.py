@@ -79,12 +79,14 @@ def test_the_baseline_of_a_stream_comes_first_and_then_the_best(runs: list[Path]
 def test_what_differs_between_recipes_is_listed(runs: list[Path], tmp_path: Path) -> None:
     for run in runs:
         recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-        steps = 100 if recipe["title"] == "A" else 200
-        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"stages": [{"name": "rgb", "steps": steps}]}))
+        stages = [{"name": "rgb", "steps": 100 if recipe["title"] == "A" else 200}]
+        stages += [{"name": "later", "method": "cmc", "steps": 3}] if recipe["title"] == "A" else []
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"stages": stages}))
     write_page(compare(runs), tmp_path / "page.html")
     shown = words((tmp_path / "page.html").read_text())
     assert "What differs; all else is the same." in shown
-    assert re.search(r"stages\.rgb\.steps100200", shown), shown[shown.index("What differs") :][:200]
+    assert re.search(r"stages\.latercmc–\s*stages\.rgb\.steps100200", shown), shown[shown.index("What differs") :][:200]
+    assert "stages.later." not in shown  # what a stage says that others do not have is no difference of its own
 
 
 def begun(folder: Path, seed: int, of: Path, value: float, chance: float = 0.1) -> Path:

@@ -26,7 +26,7 @@ def test_device_plan_and_networks_are_told_and_what_comes_next(
     run = tmp_path / "runs a"
     assert pretrain("infonce", str(store.root), run, recipe=str(path), hardware=runs.HARDWARE, steps=2) == 0
     told = capsys.readouterr().err
-    assert "\non the CPU, 1 thread, reader opencv with 1 thread\n" in told.replace(
+    assert "\non the CPU, 1 thread, reader opencv with 1 thread\n" in re.sub(r" \(.*\)", "", told).replace(
         "2 threads, reader", "1 thread, reader"
     )
     network = checkpoints.load_method(checkpoint_path(run, "motion")).networks["flow"]

@@ -88,6 +88,7 @@ def test_metadata_says_where_a_checkpoint_comes_from(trained: dict[str, Path], s
             "optimised",
             "data",
             "begun",
+            "hardware",
         ),
         *("recipe_hash", "store_settings", "store_settings_hash", "store_videos_hash", "start", "annotations"),
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
+import re
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,7 +17,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvi
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pipeline.arguments import Cores, Name
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from train.settings import check_number
 
 
@@ -47,6 +51,22 @@ class Hardware:
     def ranks(self) -> int:
         """Processes that train together."""
         return self.nodes * self.devices
+
+
+def in_words(found: torch.device, devices: int) -> str:
+    """What a run computes on, as reports name it."""
+    if found.type == "cuda":
+        return f"{devices} x {torch.cuda.get_device_name(found)}"
+    several = f"{counted(devices, 'process', 'processes')} of " if devices > 1 else ""
+    return f"{_processor()}, {several}{counted(torch.get_num_threads(), 'thread')}"
+
+
+def _processor() -> str:
+    """Name of the CPU, where the system tells it; otherwise its kind."""
+    with contextlib.suppress(OSError):
+        if named := re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return f"the CPU ({named[1].strip()})"
+    return f"the CPU ({platform.machine()})"
 
 
 def device(hardware: Hardware, precision: str, sync_batchnorm: bool) -> torch.device:
