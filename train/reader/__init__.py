@@ -1,4 +1,4 @@
-"""Executors of clip plans: the same pixels from a thread pool with OpenCV or from DALI.
+"""Executors of clip plans: the same pixels from a pool of threads, with OpenCV's pixels, or from DALI.
 
 An executor is one module here and one line in EXECUTORS: a class of (store, threads) with `read` and `close`.
 All cut exactly the window of `train.augment.pixel_window` and resize it bilinearly without a smoothing filter: `opencv`
@@ -62,7 +62,7 @@ def create(name: str, store: VideoStore, threads: int) -> Executor:
     """The named executor ("opencv", "dali", or "auto": opencv, and with a CUDA device what is faster, see `measuring`).
 
     threads: of this executor, for reading and decoding. On a CPU the OpenCV pool is
-    2.3 times as fast per core as DALI, whose resize takes ten times OpenCV's time there; on a GPU DALI decodes and
+    3.5 times as fast per core as DALI, whose resize takes ten times OpenCV's time there; on a GPU DALI decodes and
     resizes beside the training step.
 
     Raises UsageError for an unknown name, a thread count below 1, and where DALI is asked for and not installed.
