@@ -287,11 +287,11 @@ def search(
     if not query.is_file():
         raise UsageError("there is no such video", where=str(query), remedy="give a video file as QUERY=")
     opened = open_store(store)
-    banks = searching.gallery(run, opened, reader, threads)
     with tempfile.TemporaryDirectory() as folder:
         asked = Manifest([Video("query", query.name)], [])
         settings = embed.extraction_settings(run, opened)
         place = embed.extracted(asked, query.parent, Path(folder) / "store", settings, workers=1)
+        banks = searching.gallery(run, opened, reader, threads)  # what costs most comes last
         rows = embed.embed(run, place, ["query"], Path(folder), reader, threads)
         found = searching.search({name: bank.features[0] for name, bank in rows.items()}, banks, opened, neighbours)
         searching.write_page((place, "query", query), found, opened, banks, run, out)

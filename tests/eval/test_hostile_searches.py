@@ -170,7 +170,7 @@ def test_whatever_is_searched_for(
         folder.mkdir()
         put(folder / "clip.mp4", elsewhere)
         assert refused(what, lambda query=folder / "clip.mp4": searched(query)), what
-    assert not (tmp_path / "page.html").exists()
+    assert not (tmp_path / "page.html").exists() and not (run / "features").exists()
     bytewise = os.fsdecode(b"\xff.mp4")
     assert refused("no UTF-8", lambda: searched(video(tmp_path / bytewise)))
     searched(video(tmp_path / NAMED))
