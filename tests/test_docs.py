@@ -192,7 +192,13 @@ def test_the_commands_of_the_documentation_run(
                     run(*argv, line=line)
             elif not needs and not (line.startswith("make ") and line.split()[1] in OF_MAKE):
                 if "runs/other" in line and not (there / "runs" / "other").exists():
-                    train = ("--method=coclr", "--store=stores/mine", "--run=runs/other", "--seed=1")
+                    train = (
+                        "--method=vicc",
+                        "--recipe=small-real",
+                        "--store=stores/mine",
+                        "--run=runs/other",
+                        "--seed=1",
+                    )
                     run("train", "pretrain", *train, line=line)
                     run("eval", "evaluate", "--run=runs/other", "--store=stores/mine", line=line)
                 run(*argv_of(line, COPY), line=line)
