@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ import torch
 
 from pipeline.errors import Refusal
 from pipeline.storage import sealed
+
+# As a shell has it, with the file and the new one behind.
+TENSORS_ALONE = (
+    "python -c \"import sys, torch; whole = torch.load(sys.argv[1], map_location='cpu', weights_only=False);"
+    " torch.save({'state_dict': whole.get('state_dict', whole)}, sys.argv[2])\" FILE NEW"
+)
 
 
 def load(path: Path, remedy: str) -> Any:
@@ -30,10 +37,19 @@ def load(path: Path, remedy: str) -> Any:
     except FileNotFoundError as error:
         raise Refusal("there is no checkpoint", where=str(path), remedy=remedy) from error
     except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise Refusal(
+                f"the file holds a {found[1]}, which is neither a tensor nor a plain value, and to load such might run"
+                " code",
+                where=str(path),
+                remedy=f"give another file; or, of one that you trust, its tensors alone: {TENSORS_ALONE}",
+            ) from error
+        with path.open("rb") as file:
+            begins = file.read(16)
         raise Refusal(
-            "the file is no checkpoint, or holds more than tensors and plain values and might run code",
+            f"the file is no checkpoint: it begins with {begins!r}",
             where=str(path),
-            remedy="give another file; of one that you trust, load it elsewhere and save its state dict alone",
+            remedy="download it again: a site may have sent a page in its place",
         ) from error
     except Exception as error:  # damaged bytes make torch raise nearly anything
         raise Refusal(
