@@ -20,6 +20,7 @@ from eval.runs import bank_path
 from eval.table import Cell
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
+from pipeline.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def by_class(
         before, after = counts
         drawn[f"from {before} to {after}"] = matrix(counts[after], store.classes, counts[before])
     sheet = plain(f"classes-{stream}", f"R@1 class by class, {stream}", head, rows)
-    return Classwise(sheet, {name: one for name, one in drawn.items() if one})
+    # A template joins them with texts of its own, and so takes them for text that is safe already.
+    return Classwise(sheet, {visible(name): one for name, one in drawn.items() if one})
 
 
 def _confusion(run: Path, stage: str, stream: str, protocol: str, store: VideoStore) -> np.ndarray:

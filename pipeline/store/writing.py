@@ -45,7 +45,8 @@ def create_store(
         with writing_to(path):
             storage.write_atomically(path / layout.RECORD, compatibility.root_record(settings))
     store = open_store(path)
-    if not overwrite and (store.videos or store.listing.table.missing or store.quarantine):
+    listed = store.listing.table  # what is said of the videos may be gone, which the run mends
+    if not overwrite and (len(listed) or listed.missing or store.quarantine):
         compatibility.refuse_other(store, settings, add_views)
     return store
 

@@ -205,7 +205,7 @@ def test_official_lists_are_extracted_and_another_split_needs_no_extraction(
     assert open_store(store).info("Walk/v_Walk_g01_c01").split == "train"
     code, _, err = run(*extract, "--split", 1, "--manifest", tmp_path / "list.csv")
     assert code == 2
-    assert "a manifest says already what --split" in err
+    assert "a manifest says already what split" in err
 
 
 def test_status_tells_what_is_there(run: Run, store: Path) -> None:

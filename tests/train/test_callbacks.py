@@ -94,7 +94,7 @@ def test_nobody_else_speaks(store: VideoStore, tmp_path: Path, capfd: pytest.Cap
     runs.run(recipe, store, tmp_path / "run")
     out, told = capfd.readouterr()
     assert out == ""
-    assert all(line.startswith("pixels") for line in told.replace("\r", "\n").splitlines() if line.strip()), told
+    assert all("pixels" in line for line in told.replace("\r", "\n").splitlines() if line.strip()), told
 
 
 @pytest.mark.parametrize(("too_much", "warnings"), [(-1.0, 1), (1e6, 0)])

@@ -13,7 +13,6 @@ import torch
 
 from pipeline.errors import UsageError
 from pipeline.store import VideoStore
-from pipeline.views.codec import JpegCodec
 from tests.train import batches, runs
 from tests.train.stores import write_store
 from tests.train.test_goca import SMALL
@@ -22,6 +21,7 @@ from train.clips.spec import ClipSpec
 from train.methods import settings_of
 from train.methods.goca import GOCA
 from train.methods.method import Method
+from train.reader.jpeg import WindowDecoder
 from train.sampling.multiscale import Multiscale
 
 SAMPLING: dict[str, Any] = {"name": "multiscale", "longer": 2, "shorter": 2, "shorter_length": 2, "apart": 2}
@@ -95,13 +95,13 @@ def test_clips_of_two_lengths_cost_what_their_frames_cost(tmp_path: Path, monkey
     """At the published lengths 2 x 32 + 4 x 16 = 128 frames of each view a sample, not 6 x 32 = 192; and of these each
     once, however many clips show it."""
     decoded: list[int] = []
-    decode = JpegCodec.decode_frame
+    decode = WindowDecoder.__call__
 
-    def counted(codec: JpegCodec, stream: Any, shape: Any) -> Any:
+    def counted(decoder: WindowDecoder, stream: Any) -> Any:
         decoded.append(1)
-        return decode(codec, stream, shape)
+        return decode(decoder, stream)
 
-    monkeypatch.setattr(JpegCodec, "decode_frame", counted)
+    monkeypatch.setattr(WindowDecoder, "__call__", counted)
     store = write_store(tmp_path / "store", {f"v{number}": (100, 20, 24) for number in range(2)})
     reads = {stream: tuple(range(6)) for stream in ("rgb", "flow")}
     loader = batches.make(

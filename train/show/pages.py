@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from pipeline.terminal import visible
 
@@ -12,7 +13,7 @@ from pipeline.terminal import visible
 def environment(package: str) -> jinja2.Environment:
     """The templates of a package; every name that one uses must be given, and text is escaped, also what would
     steer the page as a terminal."""
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         autoescape=True,
         finalize=_shown,
@@ -20,6 +21,8 @@ def environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["e"] = made.filters["escape"] = lambda value: markupsafe.escape(_shown(value))
+    return made
 
 
 def _shown(value: Any) -> Any:
