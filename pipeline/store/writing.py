@@ -46,7 +46,8 @@ def create_store(
             storage.write_atomically(path / layout.RECORD, compatibility.root_record(settings))
     store = open_store(path)
     listed = store.listing.table  # what is said of the videos may be gone, which the run mends
-    if not overwrite and (len(listed) or listed.missing or store.quarantine):
+    held = layout.inventory_path(path).exists() or len(listed) or listed.missing
+    if not overwrite and (held or store.quarantine):
         compatibility.refuse_other(store, settings, add_views)
     return store
 

@@ -106,7 +106,7 @@ class Histories(RuleBasedStateMachine):
         redo = self.chosen not in ("", chosen)
         changed = {name for name, file in self.stored.items() if self.files[name] != file}
         settle = functools.partial(run_here, self.manifest, self.videos, self.root, SETTINGS[chosen], retry, overwrite)
-        if self.unreadable or ((redo or changed) and not overwrite):
+        if self.unreadable or ((redo and self.held or changed) and not overwrite):
             with pytest.raises(Refusal):
                 settle()
             return
@@ -130,6 +130,11 @@ class Histories(RuleBasedStateMachine):
     @property
     def manifest(self) -> Manifest:
         return Manifest([Video(name, f"{name}.mp4") for name in sorted(self.files)], [])
+
+    @property
+    def held(self) -> bool:
+        """Whether videos have been stored or refused; a store that never held any takes other settings."""
+        return bool(self.stored or self.refused) or layout.inventory_path(self.root).exists()
 
     def become(self, chosen: str, stored: dict[str, File], refused: set[str]) -> None:
         redone = {name for name, file in stored.items() if self.chosen != chosen or self.stored.get(name) != file}

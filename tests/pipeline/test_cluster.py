@@ -299,7 +299,7 @@ def test_a_scratch_folder_that_is_none_is_refused(
 def test_a_scheduler_has_a_certificate_as_the_documentation_says(
     synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (written,) = re.findall(r"```\n(test -f key.pem .*?)```", (TOP / "docs" / "clusters.md").read_text(), re.DOTALL)
+    (written,) = re.findall(r"```sh\n(test -f key.pem .*?)```", (TOP / "docs" / "clusters.md").read_text(), re.DOTALL)
     given = subprocess.run(
         ["sh", "-ec", f"{written}\nenv -0"], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout
