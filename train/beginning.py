@@ -14,7 +14,7 @@ from train.console import tell
 from train.hardware import Hardware, device, in_words
 from train.networks.settings import NetworkSettings
 from train.recipe import Augmentation, Recipe
-from train.stage_data import make_loader, training_set_of
+from train.stage_data import make_loader, steps_of_epoch, training_set_of
 from train.training_set import TrainingSet
 
 
@@ -38,10 +38,7 @@ def tell_of_plan(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     words = in_words(found, hardware.ranks)
     tell(f"on {words}, reader {hardware.reader} with {counted(hardware.threads, 'thread')}")
     for stage in recipe.stages:
-        order = training_set_of(recipe, stage, store).order(
-            recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate
-        )
-        of_epoch = max(1, len(order) // recipe.accumulate)
+        of_epoch = max(1, steps_of_epoch(recipe, stage, store))
         steps = stage.length(of_epoch)
         videos = recipe.batch_of(stage) * recipe.accumulate
         length = f"{counted(steps, 'step')} of {counted(videos, 'video')} ({steps / of_epoch:.3g} epochs)"

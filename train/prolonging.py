@@ -10,7 +10,7 @@ from train import checkpoints, stages
 from train.console import tell
 from train.optim import ON_TO_HORIZON, PROLONGED
 from train.recipe import Recipe, StageSettings
-from train.stage_data import training_set_of
+from train.stage_data import steps_of_epoch
 
 
 def as_recorded(run: Path, recipe: Recipe) -> Recipe:
@@ -35,7 +35,8 @@ def prolonged(run: Path, recipe: Recipe, store: VideoStore, steps: int) -> Recip
     if not any(reached):
         problem = "no stage of this run has been trained, so there is nothing to prolong"
         raise UsageError(problem, where=str(run), remedy="train it first, without --more_steps")
-    ends = [stage.length(_of_epoch(recipe, stage, store)) for stage in recipe.stages]
+    epochs = [steps_of_epoch(recipe, stage, store) for stage in recipe.stages]
+    ends = [stage.length(of_epoch) for stage, of_epoch in zip(recipe.stages, epochs, strict=True)]
     for stage, step, end in zip(recipe.stages, reached, ends, strict=True):
         if step < end:
             tell(
@@ -46,9 +47,9 @@ def prolonged(run: Path, recipe: Recipe, store: VideoStore, steps: int) -> Recip
     begun_with = {name for stage in recipe.stages for name in stage.start.values()}
     last = [stage for stage in recipe.stages if stage.name not in begun_with]
     said = []
-    for stage, end in zip(recipe.stages, ends, strict=True):
+    for stage, of_epoch, end in zip(recipe.stages, epochs, ends, strict=True):
         if stage in last:
-            _check_room(recipe, stage, store, end, steps)
+            _check_room(stage, of_epoch, end, steps)
             optimiser = stage.settings.optimiser
             goes_on = ON_TO_HORIZON if optimiser.horizon else PROLONGED[optimiser.schedule]
             said.append(f"stage {stage.name}: {counted(steps, 'step')} more, {end} -> {end + steps}; {goes_on}")
@@ -66,16 +67,9 @@ def _reached(run: Path, recipe: Recipe, stage: StageSettings) -> int:
     return int(checkpoints.metadata(path)["step"]) if path.exists() else 0
 
 
-def _of_epoch(recipe: Recipe, stage: StageSettings, store: VideoStore) -> int:
-    """Steps."""
-    training_set = training_set_of(recipe, stage, store)
-    order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
-    return len(order) // recipe.accumulate
-
-
-def _check_room(recipe: Recipe, stage: StageSettings, store: VideoStore, end: int, steps: int) -> None:
+def _check_room(stage: StageSettings, of_epoch: int, end: int, steps: int) -> None:
     """Raises UsageError where the learning rate cannot follow its schedule for so many steps after the stage's end."""
-    optimiser, of_epoch = stage.settings.optimiser, _of_epoch(recipe, stage, store)
+    optimiser = stage.settings.optimiser
     horizon, warm_up = optimiser.horizon * of_epoch, optimiser.warm_up * of_epoch
     if 0 < horizon < end + steps:
         raise UsageError(

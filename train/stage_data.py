@@ -89,6 +89,13 @@ def training_set_of(recipe: Recipe, stage: StageSettings, store: VideoStore) -> 
     )
 
 
+def steps_of_epoch(recipe: Recipe, stage: StageSettings, store: VideoStore) -> int:
+    order = training_set_of(recipe, stage, store).order(
+        recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate
+    )
+    return len(order) // recipe.accumulate
+
+
 def make_loader(
     recipe: Recipe,
     stage: StageSettings,
