@@ -23,7 +23,7 @@ from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import ADJUSTED, NETWORKS, Record
-from eval.runs import Stage, bank_path, classes_path, stages, trained_on
+from eval.runs import Stage, bank_path, classes_path, probed_path, stages, trained_on
 from eval.splits import SCORES, TESTED, compared_videos, damaged_videos, judged, lacks
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
@@ -136,7 +136,7 @@ def _measured(
         centre = PROTOCOLS[subject.protocol].centre
         if (request, centre) not in measured:
             bank = FeatureBank.load(banks[request])
-            measured[request, centre] = measure(bank, centre, lacking)
+            measured[request, centre] = measure(bank, centre, probed_path(banks[request]), lacking)
             if request not in grouped:
                 grouped[request] = {} if SCORES in lacking else _clusters(bank)
         records += _records(subject, measured[request, centre], store, grouped[request])
@@ -149,10 +149,12 @@ def _measured(
             requests = [subjects[part] for part in parts]
             alone = [measured[request, protocol.centre] for request in requests]
             loaded = [FeatureBank.load(banks[request]) for request in requests]
-            fused = fuse(protocol, [part.stream for part in parts], loaded, alone, lacking)
+            whole = _together(parts)
+            kept = probed_path(bank_path(run, store, whole.stage, network, protocol.name, whole.stream))
+            fused = fuse(protocol, [part.stream for part in parts], loaded, alone, kept, lacking)
             agreeing = {} if SCORES in lacking else _agreement(loaded)
-            records += _records(_together(parts), fused, store, agreeing)
-            classes += _by_class(_together(parts), fused, store)
+            records += _records(whole, fused, store, agreeing)
+            classes += _by_class(whole, fused, store)
     if classes:
         _write_table(classes_path(run, store), classes)
     for (name, network, _), subject in latest.items():
@@ -245,8 +247,8 @@ def _records(subject: Subject, measured: Measured, store: VideoStore, grouped: d
         values = {f"R@{k}": (share, chance[k]) for k, share in retrieval.shares(measured.ranks).items()}
     if measured.voted is not None:
         values["knn_top1"] = (float(np.mean(measured.voted == measured.wanted)), chance[1])
-    if measured.probabilities is not None and measured.classes is not None:
-        accuracy = float(np.mean(measured.classes[measured.probabilities.argmax(1)] == measured.wanted))
+    if measured.probabilities is not None:
+        accuracy = float(np.mean(measured.probabilities.argmax(1) == measured.wanted))
         # Guessing a class as often as it occurs in training is right as often as a random training video is.
         values["linear_top1"] = (accuracy, chance[1])
     values |= {name: (value, 0.0 if name.endswith(ADJUSTED) else None) for name, value in grouped.items()}

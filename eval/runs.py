@@ -43,6 +43,11 @@ def bank_path(run: Path, store: VideoStore, stage: str, network: str, protocol: 
     return folder / f"{network}-{protocol}-{stream}.h5"
 
 
+def probed_path(bank: Path) -> Path:
+    """Where the probabilities by the linear probe of a bank are kept."""
+    return bank.with_name(f"{bank.stem}-linear.h5")
+
+
 def classes_path(run: Path, store: VideoStore) -> Path:
     """Where R@k of each class is kept, as CSV."""
     return run / "features" / data_of(store) / store.annotated.name / "classes.csv"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import evaluate, features, published, results, retrieval, runs
+from eval import evaluate, features, linear, published, results, retrieval, runs
 from eval.bank import FeatureBank
 from eval.clusters import ALGORITHMS, between, measure
 from eval.published import Origin, Quoted
@@ -106,6 +106,7 @@ def test_a_second_evaluation_computes_nothing_and_changes_nothing(
     run_evaluation(evaluated, store)  # in this folder, whose name the page shows
     before = {name: (evaluated / name).read_bytes() for name in ("results.json", "report.html")}
     monkeypatch.setattr(features, "compute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(linear, "probe", lambda *_, **__: pytest.fail("fitted again"))
     run_evaluation(evaluated, store)
     assert {name: (evaluated / name).read_bytes() for name in before} == before
 

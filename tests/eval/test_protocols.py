@@ -6,12 +6,13 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from eval import commands, evaluate, features, fusion, results, retrieval
+from eval import commands, evaluate, features, fusion, linear, results, retrieval
 from eval.bank import FeatureBank
 from eval.compare import compare
 from eval.features import Seen
@@ -197,30 +198,68 @@ def bank(seed: int, width: int = 6) -> FeatureBank:
     )
 
 
-def test_streams_are_put_together_as_the_protocol_says() -> None:
+def test_streams_are_put_together_as_the_protocol_says(tmp_path: Path) -> None:
     banks = [bank(0), bank(1), bank(2)]
     names, weights = ["rgb", "flow", "toy"], [2.0, 2.0, 1.0]
-    parts = [evaluate.measure(one, centre=True) for one in banks]
+    kept = tmp_path / "linear.h5"
+    parts = [evaluate.measure(one, True, kept) for one in banks]
     protocol = dataclasses.replace(PROTOCOLS["cocon"], fusion="similarities")
     tested, gallery = banks[0].rows("test"), banks[0].rows("train")
     alone = [retrieval.similarity(one.features[tested], one.features[gallery]) for one in banks]
-    summed = evaluate.fuse(protocol, names, banks, parts)
+    summed = evaluate.fuse(protocol, names, banks, parts, kept)
     assert summed.ranks is not None
     matrix = fusion.fuse_similarities(*alone, weights=weights)
     assert retrieval.shares(summed.ranks) == retrieval.recall(matrix, summed.wanted, summed.have)
     probabilities = fusion.fuse_probabilities(*(part.probabilities for part in parts), weights=weights)
     np.testing.assert_array_equal(summed.probabilities, probabilities)
 
-    classes_alone = evaluate.fuse(PROTOCOLS["cocon"], names, banks, parts)
+    classes_alone = evaluate.fuse(PROTOCOLS["cocon"], names, banks, parts, kept)
     assert classes_alone.ranks is None
     np.testing.assert_array_equal(classes_alone.probabilities, probabilities)
 
     mean = dataclasses.replace(banks[0], features=sum(one.features for one in banks) / 3)
-    expected, found = evaluate.measure(mean, centre=False), evaluate.fuse(PROTOCOLS["goca"], names, banks, parts)
+    expected = evaluate.measure(mean, False, kept)
+    found = evaluate.fuse(PROTOCOLS["goca"], names, banks, parts, tmp_path / "fused.h5")
     np.testing.assert_array_equal(found.ranks, expected.ranks)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
     with pytest.raises(Refusal, match="same rows and columns"):
-        evaluate.fuse(PROTOCOLS["goca"], names[:2], [bank(0), bank(1, width=7)], parts[:2])
+        evaluate.fuse(PROTOCOLS["goca"], names[:2], [bank(0), bank(1, width=7)], parts[:2], kept)
+
+
+def test_a_probe_is_fitted_again_only_if_something_that_it_follows_from_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, kept, fitted, probe = bank(0), tmp_path / "run" / "linear.h5", [0], linear.probe
+
+    def counted(*given: Any, **more: Any) -> linear.LinearResult:
+        fitted[0] += 1
+        return probe(*given, **more)
+
+    def probabilities(of: FeatureBank) -> Any:
+        return evaluate.measure(of, True, kept).probabilities
+
+    monkeypatch.setattr(linear, "probe", counted)
+    once = probabilities(first)
+    tested, gallery = first.rows("test"), first.rows("train")
+    given = (first.features[gallery], first.labels[gallery], first.features[tested], first.labels[tested])
+    np.testing.assert_array_equal(once, probe(*given).probabilities.astype(np.float32))
+    np.testing.assert_array_equal(probabilities(first), once)
+    assert fitted == [1]
+    moved = first.features.copy()
+    moved[-1] += 1  # of a test video
+    for number, changed in enumerate((
+        {"features": moved}, {"labels": first.labels[::-1].copy()}, {"attributes": {"seed": 1}},
+        {"video_ids": first.video_ids[::-1]}, {},
+    ), 2):  # fmt: skip
+        probabilities(dataclasses.replace(first, **changed))
+        assert fitted == [number], changed
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    np.testing.assert_array_equal(probabilities(first), once)
+    monkeypatch.setitem(linear.MADE_BY, "scikit-learn", "another")
+    np.testing.assert_array_equal(probabilities(first), once)
+    assert fitted == [8]
 
 
 def with_sets(store: VideoStore, folder: Path, name: str) -> Path:
