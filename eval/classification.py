@@ -217,6 +217,9 @@ def of_run(run: Path, trained_stages: Sequence[Stage], store: VideoStore, protoc
             remedy="RUN:STREAM says which",
         )
     path, settings = found[stream or next(iter(found))]
+    if not path.is_file():
+        remedy = f"make evaluate RUN= STORE= ARGS='--protocols [{protocol}]' tests it, or tells why not"
+        raise Refusal(f"the classifier was not tested by protocol {protocol!r}", where=str(run), remedy=remedy)
     bank = FeatureBank.load(path)
     return Probabilities(bank.video_ids, settings.classes or list(store.classes), bank.features)
 

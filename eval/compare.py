@@ -113,7 +113,8 @@ class Comparison:
         return made
 
     def last_stages(self) -> dict[str, dict[str, Line]]:
-        """Stream -> recipe -> the trained network of its last stage on it that retrieves."""
+        """Stream -> recipe -> the trained network of its last stage on it that retrieves; recipes in one order of all
+        streams, so that what changed is told in one direction."""
         found: dict[str, dict[str, Line]] = {}
         for line in self.lines:
             order = [stage["name"] for stage in self.recipes[line.recipe]["stages"]]
@@ -121,7 +122,7 @@ class Comparison:
                 held = found.setdefault(line.stream, {}).setdefault(line.recipe, line)
                 if order.index(line.stage) > order.index(held.stage):
                     found[line.stream][line.recipe] = line
-        return found
+        return {stream: {name: held[name] for name in self.recipes if name in held} for stream, held in found.items()}
 
     def maps(self, store: VideoStore) -> dict[str, dict[str, Any]]:
         """Recipe -> the `map` of its first seed's features, by the `stream` of the highest R@1; none of too few."""

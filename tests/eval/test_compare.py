@@ -70,6 +70,18 @@ def test_recipes_that_differ_in_the_seed_alone_are_one_line(runs: list[Path]) ->
     assert comparison.recipes == {name: {"title": name, **SAID} for name in "AB"}
 
 
+def test_what_changed_is_told_in_one_direction_of_all_streams(tmp_path: Path) -> None:
+    made = []
+    for name, flow, rgb in (("A", 0.2, 0.4), ("B", 0.5, 0.3)):
+        measured = {("flow", "rgb", "trained"): flow, ("rgb", "rgb", "trained"): rgb}
+        made.append(write_run(tmp_path / name, name, 0, measured))
+    for given in (made, made[::-1]):
+        found = compare(given).last_stages()
+        assert {stream: list(lines) for stream, lines in found.items()} == dict.fromkeys(
+            ("flow", "rgb"), [run.name for run in given]
+        )
+
+
 def test_the_baseline_of_a_stream_comes_first_and_then_the_best(runs: list[Path]) -> None:
     found = [(line.recipe, line.network) for line in compare(runs).lines]
     assert {network for _, network in found[:-2]} == {"untrained"}
