@@ -14,6 +14,7 @@ from train.clustering.kmeans import kmeans
 
 __all__ = ["Clustering", "cluster", "cluster_scores", "measure"]
 
+BETWEEN = "views_kmeans"  # of the clusters of several views
 ALGORITHMS = {
     "kmeans": "k-means",
     "spherical_kmeans": "spherical k-means",
@@ -83,4 +84,4 @@ def between(views: Sequence[np.ndarray], labels: np.ndarray, seed: int) -> dict[
     count = len(np.unique(labels[labels != NO_LABEL]))
     found = [kmeans(features, count, seed=seed) for features in views]
     scores = [cluster_scores(one, other) for one, other in itertools.combinations(found, 2)]
-    return {f"views_kmeans_{name}": float(np.mean([score[name] for score in scores])) for name in ("nmi", "ami")}
+    return {f"{BETWEEN}_{name}": float(np.mean([score[name] for score in scores])) for name in ("nmi", "ami")}

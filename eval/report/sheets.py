@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.classes import ClassScore
-from eval.clusters import ALGORITHMS
+from eval.clusters import ALGORITHMS, BETWEEN
 from eval.published import Quoted
 from eval.results import Record
 from eval.table import SUFFIXES, Cell, Table
@@ -26,7 +26,8 @@ WORDS = {
 }
 QUOTED = ("R@1", "probe_top1", "finetune_top1")  # beside which published numbers stand
 SHOWN_INSTEAD = 3
-CLUSTERED = re.compile(rf"({'|'.join(sorted(ALGORITHMS, key=len, reverse=True))})_({'|'.join(SCORES)})")
+CLUSTERINGS = ALGORITHMS | {BETWEEN: "k-means of each, with each other"}
+CLUSTERED = re.compile(rf"({'|'.join(sorted(CLUSTERINGS, key=len, reverse=True))})_({'|'.join(SCORES)})")
 SIZED = re.compile(r"finch_purity@(\d+)-(\d+)")
 
 
@@ -88,7 +89,8 @@ def of_results(protocol: str, records: Sequence[Record]) -> Sheet:
 
 
 def of_clusters(protocol: str, records: Sequence[Record]) -> Sheet:
-    """Agreement of clusters with classes by one protocol, in percent; a row for each network and algorithm."""
+    """Agreement of clusters with classes, and of those of several streams with each other, by one protocol, in percent;
+    a row for each network and algorithm."""
     rows: list[list[Cell]] = []
     kinds = []
     for (stream, stage, network), found in _grouped(r for r in records if r.protocol == protocol).items():
@@ -96,7 +98,7 @@ def of_clusters(protocol: str, records: Sequence[Record]) -> Sheet:
         for record in found:
             if match := CLUSTERED.fullmatch(record.metric):
                 scores.setdefault(match[1], {})[match[2]] = 100 * record.value
-        for name, words in ALGORITHMS.items():
+        for name, words in CLUSTERINGS.items():
             if name in scores:
                 rows.append([stream, stage, network, words, *(scores[name].get(score) for score in SCORES)])
                 kinds.append(network)

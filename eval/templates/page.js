@@ -29,6 +29,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// What is folded cannot be unfolded on paper.
+window.addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details")) one.open = true;
+});
 // On a map the frame of the point under the pointer, or of the one that has the focus.
 for (const map of document.querySelectorAll(".map")) {
   const tip = map.querySelector(".tip");

@@ -12,6 +12,7 @@ import pytest
 
 from eval import commands
 from pipeline.store import VideoStore
+from train.commands import preview
 
 PHONE = 400
 
@@ -39,7 +40,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(finished_evaluation: Path, store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A report, a comparison and a page of a search."""
+    """A report, a comparison, a page of a search and one of what the network sees."""
     folder = tmp_path_factory.mktemp("pages")
     run = shutil.copytree(finished_evaluation, folder / "run")
     video = Path(store.root).parent / "videos" / f"{store.videos[0]}.mp4"
@@ -47,8 +48,10 @@ def pages(finished_evaluation: Path, store: VideoStore, tmp_path_factory: pytest
     other = shutil.copytree(run, folder / "other")
     (other / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("seed: 0", "seed: 1"))
     commands.report(runs=[run, other], store=str(store.root), out=folder / "comparison.html")
+    preview("infonce", str(store.root), str(run / "recipe.yaml"), "flow", videos=1, out=folder / "preview.html")
     return {
         "report": run / "report.html",
+        "preview": folder / "preview.html",
         "comparison": folder / "comparison.html",
         "search": folder / "search.html",
     }
@@ -64,7 +67,7 @@ def show(browser: Any, page: Path, width: int = 1280, **media: str) -> None:
     browser.get(page.as_uri())
 
 
-@pytest.mark.parametrize("name", ["report", "comparison", "search"])
+@pytest.mark.parametrize("name", ["report", "comparison", "search", "preview"])
 def test_a_page_has_no_error_and_all_its_pictures(browser: Any, pages: dict[str, Path], name: str) -> None:
     browser.get_log("browser")
     show(browser, pages[name])
@@ -83,7 +86,7 @@ def test_a_page_has_no_error_and_all_its_pictures(browser: Any, pages: dict[str,
     )
 
 
-@pytest.mark.parametrize("name", ["report", "comparison", "search"])
+@pytest.mark.parametrize("name", ["report", "comparison", "search", "preview"])
 def test_a_page_fits_a_phone_and_is_dark_where_that_is_wished(browser: Any, pages: dict[str, Path], name: str) -> None:
     ground = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     show(browser, pages[name], PHONE, prefers_color_scheme="light")
@@ -99,6 +102,14 @@ def test_on_paper_pictures_stand_still_and_what_is_for_the_screen_is_gone(browse
     film = "getComputedStyle(document.querySelector('.film img'))"
     assert browser.execute_script(f"return {film}.animationName") == "none"
     assert browser.execute_script("return getComputedStyle(document.querySelector('.downloads')).display") == "none"
+    show(browser, pages["preview"], PHONE, media="print")
+    film = "getComputedStyle(document.querySelector('.film'))"
+    assert browser.execute_script(f"return {film}.printColorAdjust") == "exact"
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE
+    show(browser, pages["report"])
+    browser.execute_cdp_cmd("Page.printToPDF", {})
+    folded = "return [...document.querySelectorAll('details')].filter((one) => !one.open).length"
+    assert browser.execute_script(folded) == 0
 
 
 @pytest.mark.parametrize("name", ["report", "comparison"])
