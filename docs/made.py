@@ -19,7 +19,7 @@ import train  # noqa: F401  (mends torchvision before lightning is imported)
 
 # isort: split
 from eval.__main__ import COMMANDS as EVAL
-from eval.protocols import PROTOCOLS
+from eval.protocols import PROTOCOLS, Windows
 from pipeline import importers
 from pipeline.__main__ import COMMANDS as PIPELINE
 from pipeline.errors import Refusal
@@ -208,9 +208,15 @@ def _shown(value: Any) -> str:
 
 def _looks(*looks: Any) -> list[tuple[str, ...]]:
     return [
-        (field.name, *(_cell(str(getattr(look, field.name))) for look in looks))
+        (field.name, *(_cell(_in_words(getattr(look, field.name))) for look in looks))
         for field in dataclasses.fields(looks[0])
     ]
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Windows):
+        return f"{value.count} {value.kind}" if value.kind in ("uniform", "random") else value.kind
+    return "–" if value is None or value == "" else str(value)
 
 
 def _sheets() -> list[Any]:
