@@ -1,32 +1,83 @@
 """Bank and retrieval at the size of Kinetics-400: `python -m tests.benchmarks.retrieval --videos 240000 --width 2048`.
 
-A fresh process writes the rows as extraction does, makes a bank of them, reads it, and looks for the neighbours of some
-of them among all; told are the seconds and the largest resident size after each part, and what the search takes against
-faiss's exact index and against the matrix product alone. Limit: 16 GB.
+A fresh process computes a bank by the code of evaluation, of a simulated store (`tests.benchmarks.memory`), whose clips
+are noise that follows from the video and whose network is one matrix: so that what is measured is all but reading and
+network. It is ended half-way and goes on. Then the bank is used again, read, and the neighbours of some of its videos
+are looked for among all; told are seconds, those of the processor, and the largest resident size after each part, and
+what the search takes against faiss's exact index and against the matrix product alone. Limit: 16 GB.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faiss
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from eval import bank, retrieval
+from eval import features, retrieval
 from eval.bank import FeatureBank
+from eval.features import Request, Seen
+from eval.protocols import Look, Windows
 from eval.rows import Rows
+from pipeline.store import VideoStore, open_store
+from tests.benchmarks import memory
 from tests.benchmarks.figures import write_figures
+from train.clips.spec import ClipSpec
+from train.networks.network import Network
+from train.reader import Executor, Group
 
-AT_ONCE = 2000  # rows
-CLASSES = 400
+CLIP = ClipSpec(length=4, stride=1, size=(4, 4))
+INPUTS = 3 * 4 * 4 * 4  # numbers of such a clip
+ONE = Look(Windows("centre"), Windows("centre"))
+
+
+class Ended(Exception):
+    """What ends the computation half-way."""
+
+
+class Noise(Executor):
+    """Clips of bytes that follow from the video; of so many, and then it fails."""
+
+    def __init__(self, clips: int) -> None:
+        self.left = clips
+
+    def read(self, view: str, groups: Sequence[Group]) -> list[Tensor]:
+        [(plans, size)] = groups
+        self.left -= len(plans)
+        if self.left < 0:
+            raise Ended
+        return [torch.stack([self._clip(plan.video_id, (4, *size, 3)) for plan in plans]).permute(0, 4, 1, 2, 3)]
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _clip(self, video: str, shape: tuple[int, ...]) -> Tensor:
+        content = hashlib.shake_128(video.encode()).digest(INPUTS)
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(shape)
+
+
+class Product(nn.Module):
+    """What `features` asks of a network: rows of `width` by one matrix."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(INPUTS, width, generator=generator), requires_grad=False)
+
+    def size(self, layer: str) -> int:
+        return self.weight.shape[1]
+
+    def embed(self, clips: Tensor, layer: str) -> Tensor:
+        return clips.flatten(1) @ self.weight
 
 
 def main() -> None:
@@ -45,37 +96,48 @@ def main() -> None:
 
     @contextmanager
     def measured(name: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         yield
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        figures[name] = {"seconds": time.perf_counter() - begun, "peak_gib": peak}
-        print(f"{name:24} {figures[name]['seconds']:8.1f} s, largest size so far {peak:6.2f} GiB", flush=True)
+        seconds, spent, peak = time.perf_counter() - begun, time.process_time() - worked, memory.peak() / 2**30
+        figures[name] = {"seconds": seconds, "cpu_seconds": spent, "peak_gib": peak}
+        print(f"{name:26} {seconds:8.1f} s, CPU {spent:8.1f} s, largest size so far {peak:6.2f} GiB", flush=True)
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
+        memory.simulate(Path(scratch) / "store", arguments.videos)
+        with measured("store opened"), memory.listed(arguments.videos):
+            store = open_store(str(Path(scratch) / "store"))
+            assert len(store.table) == arguments.videos
         path = Path(scratch) / "bank.h5"
-        with measured("rows and bank written"):
-            write(path, arguments)
+        compute(path, store, arguments, measured)
         print(f"{path.stat().st_size / 2**30:.2f} GiB on the disk")
         with measured("bank read"):
             found = FeatureBank.load(path)
     compare(found, arguments, measured)
-    taken = {name: figures[name]["seconds"] for name in ("search", "faiss", "product alone")}
+    taken = {name: figures[name]["cpu_seconds"] for name in ("search", "faiss", "product alone")}
     print(f"search takes {taken['search'] / taken['product alone']:.2f} of the product alone", end=", ")
     print(f"faiss {taken['faiss'] / taken['product alone']:.2f}")
     write_figures(arguments, parts=figures)
 
 
-def write(path: Path, arguments: argparse.Namespace) -> None:
-    kind, rng = "float16" if arguments.half else "float32", np.random.default_rng(0)
-    with Rows(path.with_name("rows"), {}, arguments.width, kind) as rows:
-        while rows.count < arguments.videos:
-            block = min(AT_ONCE, arguments.videos - rows.count), arguments.width
-            rows.append(rng.standard_normal(block, dtype=np.float32))
-        size = rows.count, rows.width
-        ids, labels = [f"class/{number:09}" for number in range(size[0])], np.arange(size[0]) % CLASSES
-        attributes = {"dtype": kind, "stream": "rgb", "videos": "bench"}
-        bank.write(path, "rgb", rows.blocks(), size, ids, labels, ["train"] * size[0], attributes)
-        rows.remove()
+def compute(path: Path, store: VideoStore, arguments: argparse.Namespace, measured: Callable[[str], Any]) -> None:
+    videos, network = store.videos, cast(Network, Product(arguments.width))
+    digests = features.videos_digest(store, videos), features.contents_digest(store, videos)
+    request = Request(
+        "bench", "trained", Seen("rgb", CLIP), "backbone", ONE, 0, store.settings_hash, *digests, "", "Noise",
+        dtype="float16" if arguments.half else "float32",
+    )  # fmt: skip
+
+    def made(clips: int) -> None:
+        features.banks({path: request}, lambda _: network, store, videos, Noise(clips))
+
+    with measured("half of it, ended"), suppress(Ended):
+        made(len(videos) // 2)
+    with Rows(path.with_name("bank.h5.rows"), request.rows_of(), arguments.width, request.dtype) as kept:
+        assert len(videos) // 2 - 100 < kept.count <= len(videos) // 2, kept.count
+    with measured("the rest, and the bank"):
+        made(len(videos))
+    with measured("found, and used again"):
+        made(0)
 
 
 def compare(found: FeatureBank, arguments: argparse.Namespace, measured: Callable[[str], Any]) -> None:
