@@ -72,6 +72,8 @@ class Look:
         """The clips that a network is shown which was trained on those."""
         own: dict[str, object] = {"length": self.frames, "stride": self.stride, "size": self.size, "crop": self.crop}
         own["pixels"] = self.pixels or None
+        if self.crop is not None:
+            own["streams"] = {name: one.changed(crop=None) for name, one in trained_on.streams.items()}
         return trained_on.changed(**{name: value for name, value in own.items() if value is not None})
 
     def layer_of(self, layers: tuple[str, ...], default: str) -> str:

@@ -12,9 +12,9 @@ Where `clips.pixels` is "published" they draw the papers' own steps in place of 
 from __future__ import annotations
 
 from train.augment.draws import Draws
-from train.augment.plans import ClipPlan, Pixels, blur_taps, clip_length, colour_maps
+from train.augment.plans import Choice, ClipPlan, Pixels, blur_taps, clip_length, colour_maps
 from train.augment.policy import Policy
-from train.augment.windows import WHOLE, Window, pixel_window
+from train.augment.windows import WHOLE, Window, fullest, pixel_window
 from train.clips.colour import IMAGENET_MEAN, IMAGENET_STD
 from train.settings.registry import Registry
 
@@ -23,6 +23,7 @@ __all__ = [
     "IMAGENET_STD",
     "POLICIES",
     "WHOLE",
+    "Choice",
     "ClipPlan",
     "Draws",
     "Pixels",
@@ -31,6 +32,7 @@ __all__ = [
     "blur_taps",
     "clip_length",
     "colour_maps",
+    "fullest",
     "pixel_window",
     "policy",
 ]

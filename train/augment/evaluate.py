@@ -13,7 +13,7 @@ from train.augment.draws import Draws
 from train.augment.plans import Filter, Pixels
 from train.augment.policy import Policy, Size, Streams
 from train.augment.standard import as_published
-from train.augment.windows import WHOLE, crops
+from train.augment.windows import WHOLE, Window, crops
 from train.clips import colour
 from train.settings import check_choice, check_number
 
@@ -30,7 +30,8 @@ class Evaluate(Policy):
     streams that are images get the same one (published), the others stay as they are.
 
     Args:
-        crop: "whole", or the side of a square as a fraction of the frame's short side.
+        crop: "whole", or the side of a square as a fraction of the frame's short side; of streams that say nothing
+            else.
         jitter: Probability of the colour jitter, drawn once per video (published: .3).
         crops: How many squares, see `train.augment.windows.crops`.
         scaled: Height and width that frames are scaled to before they are cut; none: as they are.
@@ -64,13 +65,12 @@ class Evaluate(Policy):
         changed = draws.shared.random() < self.jitter
         [jittered] = colour.jitter(numbers, *JITTER) if changed else [None]
         taken = steps.jitter(numbers, np.array([changed]), JITTER)
-        cut = (
-            [(WHOLE, False)] if isinstance(self.crop, str) else crops(self.scaled or frame_size, self.crop, self.crops)
-        )
+        cut = {name: self._cut(frame_size, bound.stream.crop or self.crop) for name, bound in streams.items()}
         made = []
-        for window, mirrored in cut:
+        for number in range(self.crops):
             shown: dict[str, Pixels] = {}
             for name, bound in streams.items():
+                window, mirrored = cut[name][number]
                 flip = mirrored and bound.stream.mirror != "never"
                 if bound.stream.pixels == "published":
                     shown[name] = as_published(bound, window, flip, self.filter, taken)
@@ -79,3 +79,6 @@ class Evaluate(Policy):
                 shown[name] = Pixels(window, flip, affine[None].astype(np.float32))
             made.append(shown)
         return made
+
+    def _cut(self, frame_size: Size, side: float | str) -> list[tuple[Window, bool]]:
+        return [(WHOLE, False)] if isinstance(side, str) else crops(self.scaled or frame_size, side, self.crops)

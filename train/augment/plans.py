@@ -38,6 +38,15 @@ class Published:
     steps: tuple[tuple[str, np.ndarray], ...] = ()
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Windows of which the executor cuts a clip at the fullest: whose bytes are, in the mean of all frames of the clip,
+    farthest from `empty`. Of equally full ones the first."""
+
+    windows: tuple[Window, ...]
+    empty: int
+
+
 @dataclass(frozen=True, eq=False)
 class Pixels:
     """What is done to the frames of one stream of a clip, in this order: cut, resize, mirror, blur, then colour.
@@ -50,6 +59,7 @@ class Pixels:
     blur: standard deviation of a Gaussian in pixels of the resized clip; 0 for none.
     published: steps on bytes in the place of blur and of what is not affine in colour, which then begins with the RGB
         bytes of an image.
+    choice: windows of which one is taken; `window` is the first of them.
     """
 
     window: Window
@@ -57,6 +67,12 @@ class Pixels:
     colour: np.ndarray
     blur: float = 0.0
     published: Published | None = None
+    choice: Choice | None = None
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """One of which the clip is cut at."""
+        return self.choice.windows if self.choice else (self.window,)
 
     @property
     def image(self) -> bool:

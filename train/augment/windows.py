@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 Window = tuple[float, float, float, float]
+PixelWindow = tuple[int, int, int, int]  # the same in whole pixels
 
 WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
 ATTEMPTS = 10  # of a random resized crop, as in torchvision
@@ -69,7 +71,7 @@ def crops(frame_size: tuple[int, int], side: float, count: int) -> list[tuple[Wi
     raise ValueError(f"a test has 1, 3 or 10 crops, not {count}")
 
 
-def pixel_window(window: Window, height: int, width: int) -> tuple[int, int, int, int]:
+def pixel_window(window: Window, height: int, width: int) -> PixelWindow:
     """(top, left, height, width) in whole pixels of a frame of `height` x `width`.
 
     Every executor cuts this window. The two edges of each axis are rounded to the nearest pixel, at least one apart.
@@ -77,6 +79,12 @@ def pixel_window(window: Window, height: int, width: int) -> tuple[int, int, int
     top, down = _edges(window[0], window[2], height)
     left, across = _edges(window[1], window[3], width)
     return top, left, down, across
+
+
+def fullest(windows: Sequence[PixelWindow], sums: Sequence[float]) -> PixelWindow:
+    """The window with the largest mean, of equal ones the first; sums: over the pixels of each."""
+    means = [total / (height * width) for total, (_, _, height, width) in zip(sums, windows, strict=True)]
+    return windows[means.index(max(means))]
 
 
 def _edges(start: float, extent: float, size: int) -> tuple[int, int]:

@@ -26,12 +26,14 @@ class StreamSettings(Settings):
         mirror: Of clips that are mirrored: "turned", values that point to a side point to the other one (u of flow
             changes its sign); "plain", only places change (published, mostly); "never", this stream is not mirrored.
         size: Height and width of its clips, in pixels; none: those of `clips.size`.
+        crop: What evaluation cuts out of it; none: `clips.crop`.
     """
 
     view: str = ""
     input: str = ""
     mirror: Mirror = "turned"
     size: Sides | None = None
+    crop: float | None = Field(default=None, gt=0, le=1)
 
 
 class ClipSpec(Settings):
@@ -83,7 +85,7 @@ class ClipSpec(Settings):
         own = self.streams.get(name, StreamSettings())
         shown = settings or own
         view, given = known_input(shown.view or name, shown.input, f"streams.{name}")
-        return Stream(name, view, given, own.size or self.size, shown.mirror, self.statistics, self.pixels)
+        return Stream(name, view, given, own.size or self.size, shown.mirror, self.statistics, self.pixels, own.crop)
 
     def channels(self) -> dict[str, int]:
         """Channels of every stream at the network's input."""

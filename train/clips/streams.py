@@ -30,6 +30,7 @@ class Stream:
     mirror: Mirror = "turned"
     statistics: Statistics = "imagenet"
     pixels: Made = "ours"
+    crop: float | None = None
 
     @property
     def channels(self) -> int:

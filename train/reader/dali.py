@@ -18,8 +18,9 @@ from pipeline.errors import Refusal, UsageError
 from pipeline.pictures import jpeg_size
 from pipeline.store import VideoStore, corrupt
 from pipeline.views.codec import JpegCodec
-from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
+from train.augment import ClipPlan, blur_taps, clip_length, fullest, pixel_window
 from train.augment.plans import Filter
+from train.augment.windows import PixelWindow
 from train.reader import Executor, Group
 from train.reader.bytewise import applied
 from train.reader.planes import Planes, planes_of, refuse_uneven
@@ -180,7 +181,7 @@ class DaliExecutor(Executor):
 def _inputs(plans: Sequence[ClipPlan], images: Mapping[Place, Any], planes: Planes) -> dict[str, Any]:
     """A batch for the pipeline, an item a frame of a clip: images, integer windows, flips and blurs."""
     drawn, length = [plan.pixels for plan in plans], clip_length(plans)
-    windows = [pixel_window(pixels.window, *size) for pixels, size in zip(drawn, planes.sizes, strict=True)]
+    windows = [_window(plan, size, images, planes) for plan, size in zip(plans, planes.sizes, strict=True)]
     inputs: dict[str, Any] = {
         "images": [images[plan.video_id, number] for plan in plans for number in plan.frames.tolist()],
         "windows": np.repeat(np.array(windows, np.int32), length, axis=0),
@@ -191,6 +192,20 @@ def _inputs(plans: Sequence[ClipPlan], images: Mapping[Place, Any], planes: Plan
         inputs["taps"] = np.repeat(np.array([blur_taps(pixels.blur) for pixels in drawn], np.int32), length)
         inputs["sigmas"] = np.repeat(np.array([pixels.blur or 1.0 for pixels in drawn], np.float32), length)
     return inputs
+
+
+def _window(plan: ClipPlan, size: tuple[int, int], images: Mapping[Place, Any], planes: Planes) -> PixelWindow:
+    """Where a clip is cut; of several windows the fullest, see `train.augment.Choice`."""
+    windows, choice = [pixel_window(window, *size) for window in plan.pixels.windows], plan.pixels.choice
+    if choice is None:
+        return windows[0]
+    sums = torch.zeros(len(windows), dtype=torch.int64)
+    for number in plan.frames.tolist():
+        frame = torch.from_dlpack(images[plan.video_id, number]).view(planes.count, *size, planes.channels)
+        distance = (frame.to(torch.int16) - choice.empty).abs_()
+        cut = [distance[:, top : top + height, left : left + width] for top, left, height, width in windows]
+        sums = sums.to(frame.device) + torch.stack([part.sum() for part in cut])
+    return fullest(windows, sums.tolist())
 
 
 def _define_decoding(pipeline: Pipeline, planes: Planes) -> None:

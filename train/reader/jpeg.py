@@ -12,10 +12,10 @@ import numpy as np
 from pipeline import LARGEST
 from pipeline.existing.huffman import SCAN, SEQUENTIAL, TABLES, code_tables
 from pipeline.views.codec import FrameCodec, JpegCodec
+from train.augment.windows import PixelWindow
 from train.reader import jpeg_kernels
 from train.reader.jpeg_codes import BLOCK, SHORT_CODE, ZIGZAG, code_table, pair_table
 from train.reader.jpeg_pixels import LANES
-from train.reader.resize import PixelWindow
 
 SCALES = 0xDB  # the marker of the tables that coefficients are multiplied by
 AC, DC = 0, 2  # places of the first of two tables

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.store import VideoStore, corrupt
 from pipeline.views import VIEWS
-from train.augment import ClipPlan, blur_taps, clip_length, pixel_window
+from train.augment import ClipPlan, blur_taps, clip_length, fullest, pixel_window
 from train.console import preparing
 from train.reader import Executor, Group, jpeg, resize
 from train.reader.bytewise import applied
@@ -71,20 +71,30 @@ class OpenCVExecutor(Executor):
 
     def _fill(self, view: str, frames: list[int], clips: list[_Wanted]) -> None:
         """Decode these frames of a video, each once, into all of its clips that show them."""
-        video_id = clips[0].plan.video_id
-        shape, windows = self.store.shape(video_id, view)[1:], [clip.window for clip in clips]
-        decode = WindowDecoder(self.store.codec(view), shape, windows)
+        decoded = self._decoded(view, frames, clips)
+        if choosing := [clip for clip in clips if clip.choosing]:
+            kept = dict(decoded)
+            for clip in choosing:
+                clip.choose(kept)
+            decoded = iter(kept.items())
         showing = [(clip.places, _Together(clip)) for clip in clips]
-        for number, stream in self._shards.each(video_id, view, frames):
-            try:
-                frame = decode(stream)
-            except ValueError as error:
-                raise corrupt(self.store.root, video_id, self.store.path(video_id, view), error) from error
+        for number, frame in decoded:
             for places, together in showing:
                 if number in places:
                     together.show(frame, places[number])
         for _, together in showing:
             together.resize()
+
+    def _decoded(self, view: str, frames: list[int], clips: list[_Wanted]) -> Iterator[tuple[int, np.ndarray]]:
+        """Frames of a video by number, right where these clips of it may be cut."""
+        video_id = clips[0].plan.video_id
+        windows = [window for clip in clips for window in clip.windows]
+        decode = WindowDecoder(self.store.codec(view), self.store.shape(video_id, view)[1:], windows)
+        for number, stream in self._shards.each(video_id, view, frames):
+            try:
+                yield number, decode(stream)
+            except ValueError as error:
+                raise corrupt(self.store.root, video_id, self.store.path(video_id, view), error) from error
 
 
 def frame_size(frames: np.ndarray, view: str) -> Size:
@@ -112,6 +122,8 @@ def clips_of(
     clips = torch.empty(shape, dtype=torch.uint8 if values is None else torch.float32)
     for plan, clip in zip(plans, clips.numpy(), strict=True):
         wanted = _Wanted(plan, frame, planes.channels, size, clip, values)
+        if wanted.choosing:
+            wanted.choose(frames)
         together = _Together(wanted)
         for number, place in wanted.places.items():
             together.show(frames[number], place)
@@ -127,14 +139,31 @@ class _Wanted:
         self, plan: ClipPlan, frame: Size, channels: int, size: Size, clip: np.ndarray, values: np.ndarray | None
     ) -> None:
         self.plan, self.clip = plan, clip
-        self.window = pixel_window(plan.pixels.window, *frame)
+        self.windows = [pixel_window(window, *frame) for window in plan.pixels.windows]
         self._frame, self._channels, self._size, self._values = frame, channels, size, values
         # A short video repeats its first frame: a frame is resized to the first of its places alone.
         self.places = {number: place for place, number in reversed(list(enumerate(plan.frames.tolist())))}
 
+    @property
+    def choosing(self) -> bool:
+        """Whether it is open where it is cut, until `choose` has seen all its frames."""
+        return len(self.windows) > 1
+
+    def choose(self, frames: Mapping[int, np.ndarray] | np.ndarray) -> None:
+        """See `train.augment.Choice`. frames: decoded, by number."""
+        assert self.plan.pixels.choice is not None
+        shown = [frames[number] for number in self.plan.frames.tolist()]
+        planes = shown if self._channels > 1 else [plane for frame in shown for plane in frame]
+        sums = []
+        for top, left, height, width in self.windows:
+            cut = slice(top, top + height), slice(left, left + width)
+            empty = np.full_like(planes[0][cut], self.plan.pixels.choice.empty)
+            sums.append(sum(cv2.norm(plane[cut], empty, cv2.NORM_L1) for plane in planes))
+        self.windows = [fullest(self.windows, sums)]
+
     def resizing(self) -> WindowResize:
         """Of its frames, for one thread."""
-        pixels, window = self.plan.pixels, self.window
+        pixels, [window] = self.plan.pixels, self.windows
         if pixels.published is not None and pixels.published.filter:
             return PillowResize(pixels.published.filter, self._channels, window, pixels.flip, self._size)
         if self._values is None:
@@ -182,12 +211,14 @@ class _Together:
 
 
 def _pieces(wanted: Sequence[_Wanted]) -> Iterator[tuple[list[int], list[_Wanted]]]:
-    """Distinct frames of a video, up to PIECE of them, and the clips that show some of them."""
+    """Distinct frames of a video, up to PIECE of them, and the clips that show some of them; all of a video of whose
+    clips one is yet to be placed."""
     of_video: dict[str, list[_Wanted]] = {}
     for clip in wanted:
         of_video.setdefault(clip.plan.video_id, []).append(clip)
     for clips in of_video.values():
         frames = sorted(set().union(*(clip.places for clip in clips)))
-        for start in range(0, len(frames), PIECE):
-            some = frames[start : start + PIECE]
+        piece = len(frames) if any(clip.choosing for clip in clips) else PIECE
+        for start in range(0, len(frames), piece):
+            some = frames[start : start + piece]
             yield some, [clip for clip in clips if not clip.places.keys().isdisjoint(some)]

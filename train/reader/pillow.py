@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.flow.kernels import kernel
 from train.augment.plans import Filter
+from train.augment.windows import PixelWindow
 
 ONE = 1 << 22  # a weight of one, in Pillow's fixed point
 HALF = ONE >> 1
@@ -63,7 +64,7 @@ def weights(kind: Filter, pixels: int, size: int) -> Table:
 class PillowResize:
     """See `train.reader.resize.WindowResize`; bytes into bytes, of 1 or 3 interleaved channels."""
 
-    def __init__(self, kind: Filter, channels: int, window: tuple[int, int, int, int], flip: bool, size: Size) -> None:
+    def __init__(self, kind: Filter, channels: int, window: PixelWindow, flip: bool, size: Size) -> None:
         top, left, height, width = window
         self.channels, self._window = channels, (slice(top, top + height), slice(left, left + width))
         self._rows = weights(kind, height, size[0])

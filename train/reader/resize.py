@@ -9,11 +9,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from train.augment.windows import PixelWindow
 from train.reader import kernels
 
 TOGETHER = 2  # frames that are resized at once: less waiting for Python's lock, and still in the processor's cache
 Size = tuple[int, int]  # height and width
-PixelWindow = tuple[int, int, int, int]  # top, left, height, width
 
 
 class WindowResize(Protocol):

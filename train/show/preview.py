@@ -209,14 +209,15 @@ def _strip(plan: ClipPlan, pictures: np.ndarray, note: str, store: VideoStore) -
 def _facts(plan: ClipPlan, store: VideoStore) -> list[str]:
     """Another view in the stream's place, window, mirror and blur, in words."""
     pixels, view = plan.pixels, plan.stream.view
+    others = pixels.choice.windows if pixels.choice else ()
     frame_height, frame_width = VIEWS[view].frame_size(store.shape(plan.video_id, view))
     top, left, height, width = pixel_window(pixels.window, frame_height, frame_width)
     share = height * width / (frame_height * frame_width)
     return [
         f"showing {view}" if view != plan.stream.name else "",
         (
-            f"window {width}x{height} of {frame_width}x{frame_height} ({share:.0%}),"
-            f" {left} from the left, {top} from the top"
+            f"window {width}x{height} of {frame_width}x{frame_height} ({share:.0%}), "
+            + (f"the fullest of {len(others)}" if others else f"{left} from the left, {top} from the top")
         ),
         "mirrored" if pixels.flip else "not mirrored",
         f"blur {pixels.blur:.2f} px" if pixels.blur else "no blur",
