@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import Refusal
-from pipeline.importers.inventory import Tree
+from pipeline.importers.inventory import Tree, told_by_kind
 from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
@@ -64,10 +65,15 @@ class FrameFolders(AbstractContextManager):
 
     def _videos(self) -> list[str]:
         tree = Tree(self.path)
-        pictures = {
-            folder: any(PICTURE.fullmatch(posixpath.basename(path)) for path in files)
-            for folder, files in tree.folders()
-        }
+        pictures: dict[str, bool] = {}
+
+        def others() -> Iterator[str]:
+            for folder, files in tree.folders():
+                left = [path for path in files if not PICTURE.fullmatch(posixpath.basename(path))]
+                pictures[folder] = len(left) < len(files)
+                yield from left
+
+        self.notes += told_by_kind(others(), "files not called img_*.jpg, flow_x_*.jpg or flow_y_*.jpg are left out")
         self.notes += tree.notes()
         above = {posixpath.dirname(folder) for folder in pictures if folder}
         if not any(pictures.values()):
