@@ -6,6 +6,7 @@ Frames are `img_00001.jpg` and so on; the flow of each pair is two gray pictures
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
@@ -54,8 +55,9 @@ class FrameFolders(AbstractContextManager):
         return list(zip(u, v, strict=True))
 
     def stamp(self, video: str) -> int:
-        folder = self.path / video
-        return stamp_of(sorted(folder.iterdir())) if folder.is_dir() else 0
+        with contextlib.suppress(OSError):  # there is none, or its name is longer than any
+            return stamp_of(sorted((self.path / video).iterdir()))
+        return 0
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import os
 import posixpath
@@ -94,7 +95,8 @@ class Inventory:
             )
         self.top = top
         self.tree = Tree(top)
-        self.identities = {path: _identity(top / path) for _, files in self.tree.folders() for path in files}
+        found = {path: _identity(top / path) for _, files in self.tree.folders() for path in files}
+        self.identities = {path: identity for path, identity in found.items() if identity}
         self.paths = sorted(self.identities)
 
     def candidates(self) -> list[str]:
@@ -173,6 +175,8 @@ class Tree:
         while below:
             folder = below.pop()
             identity = _identity(self.top / folder)
+            if not identity:
+                continue
             if identity in seen:
                 self.same.append(folder)
                 continue
@@ -257,19 +261,22 @@ def printable(names: str) -> str:
     return names.encode("utf-8", "backslashreplace").decode()
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """What file or folder a path leads to; of a link that leads nowhere, the link."""
-    try:
-        status = path.stat()
-    except OSError:
-        status = path.lstat()
-    return status.st_dev, status.st_ino
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What file or folder a path leads to; of a link that leads nowhere, the link. None of what went while it was
+    listed, as a download that ends does."""
+    for look in (path.stat, path.lstat):
+        with contextlib.suppress(OSError):
+            status = look()
+            return status.st_dev, status.st_ino
+    return None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise Refusal(
             f"a folder cannot be listed: {error.strerror}",

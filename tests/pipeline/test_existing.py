@@ -254,11 +254,13 @@ def test_a_large_number_in_a_name_costs_no_more_than_a_small_one(tmp_path: Path)
             "files not called img_*.jpg, flow_x_*.jpg or flow_y_*.jpg are left out: 1 .png (a/b/frame_3.png)"
         ]
         source.frames("a/b")
+    assert FrameFolders(tmp_path).stamp("x" * 300) == 0
 
 
 def test_a_picture_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     os.mkfifo(tmp_path / "a" / "b" / "img_00001.jpg")
+    (tmp_path / "a" / "b" / "README").symlink_to("nowhere")
     existing = Existing(FrameFolders(tmp_path), None)
     summary = bring(manifest_of(existing), existing, tmp_path / "store", 1, "again").summary
     assert summary.quarantined == {"a/b": "img_00001.jpg cannot be read: it is not a regular file"}
