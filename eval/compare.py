@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import statistics
 import unicodedata
@@ -278,7 +279,7 @@ def _with_begun(recipe: dict[str, Any]) -> list[int]:
     for stage in recipe["stages"]:
         for role, given in stage.get("start", {}).items():
             made_by = Path(given).parent.parent
-            if "/" in given and (made_by.parent / RECIPE).is_file():
+            if "/" in given and os.path.isfile(made_by.parent / RECIPE):
                 begun = recipe_of(made_by.parent)
                 seeds += [begun.pop("seed"), *_with_begun(begun)]
                 stage["start"][role] = f"{made_by.name} of {begun['title']}, recipe {recipe_hash(begun)}"

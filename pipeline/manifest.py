@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal
+from pipeline.names import is_text, looks
 
 DEEPEST, LONGEST = 100, 1000  # of an id: folders and bytes, so that its path in a store is one that systems take
 SPLITS = ("train", "val", "test", "")
@@ -64,7 +64,7 @@ class Manifest:
             with storage.open_text(path, newline="") as file:
                 reader = csv.DictReader(file)
                 header = tuple(reader.fieldnames or ())
-                if set(header) != set(COLUMNS):
+                if sorted(header) != sorted(COLUMNS):
                     raise Refusal(
                         f"its header is {','.join(header) or 'empty'}",
                         where=str(path),
@@ -121,50 +121,45 @@ def _row(path: Path, line: int, record: dict) -> Video:
 
 
 def _validate(rows: list[Video], classes: list[str], where: str) -> None:
-    seen: dict[str, str] = {}  # as ids look: those that differ in bytes alone could not be told apart
+    seen: dict[str, str] = {}  # as ids look: those that look alike could not be told apart
     known = set(classes)
     if len(known) != len(classes):
         raise Refusal("a class is listed twice", where=where, remedy="list every class once, in official order")
     refuse_alike("class names", classes, where)
     refuse_alike("recordings", dict.fromkeys(row.source for row in rows), where)
     for name in classes:
-        if name.splitlines() != [name]:
-            raise Refusal(f"class name {name!r} is not one line", where=where, remedy="rename the class")
+        if name.splitlines() != [name] or not is_text(name):
+            raise Refusal(f"class name {name!r} is not one line of text", where=where, remedy="rename the class")
     for row in rows:
         problem = None
         if not row.video_id or not row.path:
             problem = "a row without video_id or path"
-        elif any(part in ("", ".", "..") for part in row.video_id.split("/")) or "\0" in row.video_id:
+        elif any(part in ("", ".", "..") for part in row.video_id.split("/")):
             problem = f"video_id {row.video_id!r} is not a plain relative path"
         elif row.video_id.count("/") > DEEPEST or len(row.video_id.encode(errors="replace")) > LONGEST:
             problem = (
                 f"video_id {row.video_id[:40]!r}... lies in more than {DEEPEST} folders or has over {LONGEST:,} bytes"
             )
-        elif not _is_unicode(row.video_id + row.path):
-            problem = f"the name {row.path!r} is not valid UTF-8"
-        elif (other := seen.get(unicodedata.normalize("NFC", row.video_id))) is not None:
+        elif not is_text(row.video_id + row.path + row.source):
+            problem = f"what is said of {row.path!r} is no text: it holds a NUL, or is not valid UTF-8"
+        elif (other := seen.get(looks(row.video_id))) is not None:
             problem = f"video_id {row.video_id!r} stands in two rows"
             if other != row.video_id:
-                problem = f"video_ids {ascii(other)} and {ascii(row.video_id)} look alike (Unicode's NFC and NFD)"
+                problem = f"video_ids {ascii(other)} and {ascii(row.video_id)} look alike"
         elif row.split not in SPLITS:
             problem = f"split {row.split!r} of {row.video_id!r} is none of train, val, test or empty"
         elif row.label and row.label not in known:
             problem = f"label {row.label!r} of {row.video_id!r} is not in the class list"
         if problem:
             raise Refusal(problem, where=where, remedy="correct the row, or rename the file; nothing was started")
-        seen[unicodedata.normalize("NFC", row.video_id)] = row.video_id
+        seen[looks(row.video_id)] = row.video_id
 
 
 def refuse_alike(kind: str, names: Iterable[str], where: str) -> None:
-    """Raises Refusal for two that differ in their bytes and not in their letters."""
+    """Raises Refusal for two that differ in their bytes and not in what is seen of them."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        other = seen.setdefault(looks(name).rstrip(" "), name)
         if other != name:
-            what = f"{kind} {ascii(other)} and {ascii(name)} look alike (Unicode's NFC and NFD)"
+            what = f"{kind} {ascii(other)} and {ascii(name)} look alike"
             raise Refusal(what, where=where, remedy="give both the same name")
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether no byte of a file's name was smuggled in that stands for no letter; no text file could hold it."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)

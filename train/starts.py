@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from pipeline.errors import UsageError, refuse_unknown
 from train.methods.method import MethodSettings, Start
@@ -29,7 +29,7 @@ def check(
             refuse_unknown("role", role, settings.starts)
         if name in earlier:
             _check_fit(settings.starts[role], earlier[name], role, name)
-        elif name != GIVEN_RUN and not Path(name).is_file():
+        elif name != GIVEN_RUN and not os.path.isfile(name):
             refuse_unknown("earlier stage (and there is no such file)", name, earlier, where=role)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pipeline import pictures, storage, synthetic
 from pipeline.errors import Refusal
 from pipeline.flow.estimator import FlowEstimator
 from pipeline.importers import folder as plain_folder
+from pipeline.importers.inventory import Tree
 from pipeline.show import flow_files
 from pipeline.video.decode import Undecodable, decode
 
@@ -126,9 +128,8 @@ def true_pairs(folder: Path) -> tuple[list[Pair], list[str]]:
     if not folder.is_dir():
         raise Refusal("there is no such folder", where=str(folder), remedy="give a folder of images and their flow")
     pairs, left_out = [], []
-    for path, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        matched, unmatched = _match(Path(path), sorted(names))
+    for path, files in sorted(Tree(folder).folders()):
+        matched, unmatched = _match(folder / path, sorted(map(posixpath.basename, files)))
         left_out += [f"{flow}: {reason}" for flow, reason in unmatched.items()]
         for (first, second), flow in matched.items():
             try:

@@ -6,15 +6,17 @@ Frames are `img_00001.jpg` and so on; the flow of each pair is two gray pictures
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import Refusal
-from pipeline.importers.inventory import Tree
+from pipeline.importers.inventory import Tree, told_by_kind
 from pipeline.storage import stamp_of
 from pipeline.video.decode import Undecodable
 
@@ -53,8 +55,9 @@ class FrameFolders(AbstractContextManager):
         return list(zip(u, v, strict=True))
 
     def stamp(self, video: str) -> int:
-        folder = self.path / video
-        return stamp_of(sorted(folder.iterdir())) if folder.is_dir() else 0
+        with contextlib.suppress(OSError):  # there is none, or its name is longer than any
+            return stamp_of(sorted((self.path / video).iterdir()))
+        return 0
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -64,10 +67,15 @@ class FrameFolders(AbstractContextManager):
 
     def _videos(self) -> list[str]:
         tree = Tree(self.path)
-        pictures = {
-            folder: any(PICTURE.fullmatch(posixpath.basename(path)) for path in files)
-            for folder, files in tree.folders()
-        }
+        pictures: dict[str, bool] = {}
+
+        def others() -> Iterator[str]:
+            for folder, files in tree.folders():
+                left = [path for path in files if not PICTURE.fullmatch(posixpath.basename(path))]
+                pictures[folder] = len(left) < len(files)
+                yield from left
+
+        self.notes += told_by_kind(others(), "files not called img_*.jpg, flow_x_*.jpg or flow_y_*.jpg are left out")
         self.notes += tree.notes()
         above = {posixpath.dirname(folder) for folder in pictures if folder}
         if not any(pictures.values()):

@@ -56,7 +56,7 @@ class VideoFiles:
         self.root = root
 
     def has(self, video: Video) -> bool:
-        return (self.root / video.path).is_file()
+        return os.path.isfile(self.root / video.path)  # also where the name is longer than any
 
     def stamp(self, video: Video) -> tuple[int, ...]:
         return file_stamp(self.root / video.path)

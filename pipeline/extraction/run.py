@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -134,7 +135,7 @@ def _work_off(
 ) -> None:
     """Take out of `todo` what was brought into the store or into quarantine."""
     sizes = {row.video_id: size_of(task.root / row.path) for row in todo.values()}
-    missing = [row for row in todo.values() if not sizes[row.video_id] and not (task.root / row.path).exists()]
+    missing = [row for row in todo.values() if not sizes[row.video_id] and not os.path.exists(task.root / row.path)]
     bar = ExtractionBar(sizes, summary.in_quarantine, pairs=any(VIEWS[name].per_pair for name in task.settings.views))
 
     def settle(outcomes: Iterable[Outcome], kept: Journal) -> None:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import io
+import os
 import re
 import sys
 import warnings
@@ -50,7 +51,7 @@ def find_weights(model: str, weights: str, recorded: str | None) -> tuple[Path, 
         path = Path(weights)
         known = "; ".join(f"{name}: {address}" for name, address in published.items()) or "none"
         remedy = f"give the path of a file, or a name that ptlflow publishes, with its file in {kept}: {known}"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f'the weights "{weights}" of ptlflow\'s {model} are not here', where=str(path), remedy=remedy)
     digest = storage.file_digest(path)
     begins = re.search(r"-([0-9a-f]{8,})\.", path.name) if weights in published else None

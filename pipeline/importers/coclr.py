@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Entry, match
 from pipeline.importers.ucf101 import recording
 from pipeline.manifest import Manifest
+from pipeline.validation import parse_json
 
 LIST = re.compile(r"(train|val|test)_split(\d\d)?\.csv")
 SHAPE = "path,num_frames with .../<class>/<video> as path"
@@ -78,8 +78,11 @@ def _number(path: Path) -> int | None:
 
 def _rows(path: Path) -> Iterator[_Row]:
     for number, line in official.lines(path):
-        *before, frames = next(csv.reader([line]))
-        parts = [part for part in ",".join(before).split("/") if part]  # an unquoted path may hold commas
+        try:
+            *before, frames = next(csv.reader([line]))
+        except csv.Error as error:
+            raise official.unreadable(path, error) from error
+        parts = official.parts(",".join(before))  # an unquoted path may hold commas
         if len(parts) < 2 or not frames.isdecimal():
             raise official.bad_line(path, number, f"{line!r} is not a path and a number of frames", SHAPE)
         yield _Row(path, number, parts[-2], parts[-1], bool(frames.strip("0")))
@@ -90,9 +93,11 @@ def _sources(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        ids = json.loads(storage.read_text(path))
+        ids = parse_json(storage.read_text(path))
+        if not isinstance(ids, dict) or not all(type(number) in (int, str) for number in ids.values()):
+            raise ValueError("it is something else")
         return {key: f"source-{number}" for key, number in ids.items()}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise Refusal(
             f"it does not map names to numbers: {error}", where=str(path), remedy="give the file as CoCLR ships it"
         ) from error

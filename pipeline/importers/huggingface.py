@@ -46,7 +46,9 @@ def read(videos: Place, label: str = "label", classes: Path | None = None) -> Ma
         if not row.get(NAME):
             raise Refusal(f"a row has no {NAME}", where=where, remedy=f"give the column {NAME} a video's path")
         video = posixpath.normpath(posixpath.join(posixpath.dirname(path), row[NAME]))
-        split = table.split_of(row["split"], where) if row.get("split") else split_folder(video)
+        split = (
+            table.split_of(row["split"], where) if row.get("split") else split_folder("/".join(official.parts(video)))
+        )
         entries.append(Entry(video, table.class_of(row.get(label, ""), names, by_spelling, where), split))
     notes = [] if labels else [f"the metadata has no column {printable(label)}: videos have no labels"]
     return match(videos, entries, names, notes, case_matters=True)

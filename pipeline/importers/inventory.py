@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import os
 import posixpath
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import Refusal, named
 from pipeline.manifest import unique_ids
+from pipeline.names import looks
 from pipeline.store import layout
 
 # Containers of videos. A file without an extension is taken too: decoding tells whether it is a video. Any other is
@@ -63,6 +64,21 @@ def told_by_extension(ids: Mapping[str, str]) -> list[str]:
     ]
 
 
+def told_by_kind(paths: Iterable[str], what: str) -> list[str]:
+    """Files that are left out, if any are, counted by their extensions, with the first ones of each."""
+    kinds: dict[str, list[str]] = collections.defaultdict(list)
+    counts: dict[str, int] = collections.Counter()
+    for path in paths:
+        kind = _kind(path)
+        counts[kind] += 1
+        if counts[kind] <= SHOWN:
+            kinds[kind].append(path)
+    ordered = sorted(kinds, key=lambda kind: (-counts[kind], kind))
+    shown = {kind: ", ".join(kinds[kind]) + (", ..." if counts[kind] > SHOWN else "") for kind in ordered}
+    told = "; ".join(f"{counts[kind]:,} {kind or 'without extension'} ({shown[kind]})" for kind in ordered)
+    return [printable(f"{what}: {told}")] if told else []
+
+
 class Inventory:
     """What lies below a folder, each folder once however many links lead to it; hidden files and stores are passed
     over.
@@ -79,7 +95,8 @@ class Inventory:
             )
         self.top = top
         self.tree = Tree(top)
-        self.identities = {path: _identity(top / path) for _, files in self.tree.folders() for path in files}
+        found = {path: _identity(top / path) for _, files in self.tree.folders() for path in files}
+        self.identities = {path: identity for path, identity in found.items() if identity}
         self.paths = sorted(self.identities)
 
     def candidates(self) -> list[str]:
@@ -107,16 +124,8 @@ class Inventory:
 
     def notes(self) -> list[str]:
         """What is left out, by kind."""
-        kinds = collections.defaultdict(list)
-        for path in self.paths:
-            if not may_be_video(path):
-                kinds[_kind(path)].append(path)
-        told = []
-        if kinds:
-            ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
-            counts = "; ".join(f"{len(paths):,} {kind} ({named(paths, SHOWN)})" for kind, paths in ordered)
-            told.append(f"files that are no videos by their names are left out: {counts}")
-        told += self.of_archives()
+        others = (path for path in self.paths if not may_be_video(path))
+        told = [*told_by_kind(others, "files that are no videos by their names are left out"), *self.of_archives()]
         told += self.tree.notes()
         if self.same_files:
             pairs = [f"{path} is {other}" for path, other in self.same_files.items()]
@@ -166,6 +175,8 @@ class Tree:
         while below:
             folder = below.pop()
             identity = _identity(self.top / folder)
+            if not identity:
+                continue
             if identity in seen:
                 self.same.append(folder)
                 continue
@@ -229,7 +240,7 @@ def stem(path: str) -> str:
 
 def spelling(name: str) -> str:
     """The name of a class or folder as it is compared: `Playing Guitar` and `playing_guitar` are one class."""
-    return unicodedata.normalize("NFC", name.casefold()).replace(" ", "_")
+    return looks(looks(name).casefold()).replace(" ", "_")
 
 
 def split_folder(path: str) -> str:
@@ -250,19 +261,22 @@ def printable(names: str) -> str:
     return names.encode("utf-8", "backslashreplace").decode()
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """What file or folder a path leads to; of a link that leads nowhere, the link."""
-    try:
-        status = path.stat()
-    except OSError:
-        status = path.lstat()
-    return status.st_dev, status.st_ino
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What file or folder a path leads to; of a link that leads nowhere, the link. None of what went while it was
+    listed, as a download that ends does."""
+    for look in (path.stat, path.lstat):
+        with contextlib.suppress(OSError):
+            status = look()
+            return status.st_dev, status.st_ino
+    return None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise Refusal(
             f"a folder cannot be listed: {error.strerror}",

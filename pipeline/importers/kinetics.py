@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+import math
 from pathlib import Path
 
 from pipeline import storage
@@ -14,6 +13,7 @@ from pipeline.manifest import Manifest
 
 FOLDER = "annotations"
 SHAPE = "label,youtube_id,time_start,time_end,split"
+LONGEST = 10**6  # seconds; names have six digits
 
 
 def read(videos: Place, lists: Path | None = None, classes: Path | None = None) -> Manifest:
@@ -28,7 +28,7 @@ def read(videos: Place, lists: Path | None = None, classes: Path | None = None) 
     found = official.find(
         videos, lists, _is_kinetics, f"CSVs of Kinetics with the columns {SHAPE}", (FOLDER,), one_will_do=True
     )
-    rows = [(path, number, row) for path in found for number, row in _rows(path)]
+    rows = [(path, number, row) for path in found for number, row in official.csv_rows(path)]
     labels = {row["label"] for _, _, row in rows if row.get("label")}
     names = official.class_names(classes) if classes else sorted(labels)
     by_spelling = official.official_names(names)
@@ -46,16 +46,6 @@ def _is_kinetics(path: Path) -> bool:
         return False
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        with storage.open_text(path, newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            for row in reader:
-                yield reader.line_num, {(key or "").strip(): value.strip() for key, value in row.items() if value}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise official.unreadable(path, error) from error
-
-
 def _entry(path: Path, number: int, row: dict[str, str], by_spelling: dict[str, str]) -> Entry:
     video, label = row.get("youtube_id", ""), row.get("label", "")
     if not video or "/" in video:
@@ -68,7 +58,10 @@ def _entry(path: Path, number: int, row: dict[str, str], by_spelling: dict[str, 
     name = video
     if row.get("time_start") and row.get("time_end"):
         try:
-            name += "".join(f"_{int(float(row[key])):06d}" for key in ("time_start", "time_end"))
-        except (ValueError, OverflowError) as error:
-            raise official.bad_line(path, number, "the times are not numbers of seconds", SHAPE) from error
+            times = [float(row[key]) for key in ("time_start", "time_end")]
+        except ValueError:
+            times = [math.nan]
+        if not all(0 <= time < LONGEST for time in times):
+            raise official.bad_line(path, number, f"the times are not numbers of seconds below {LONGEST:,}", SHAPE)
+        name += "".join(f"_{int(time):06d}" for time in times)
     return Entry(f"{folder}{name}.mp4", label, split, source=video, other_name=f"{folder}{video}.mp4")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal, refuse_unknown
 from pipeline.importers.inventory import Place, folder_of, spelling
 
-NUMBERED = re.compile(r"\d+(?:[ \t]+|,)(?=\S)")  # "1 ApplyEyeMakeup" or "1,ApplyEyeMakeup"
+NUMBERED = re.compile(r"([0-9]{1,9})(?:[ \t]+|,)(?=\S)")  # "1 ApplyEyeMakeup" or "1,ApplyEyeMakeup"
 SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|validation|test)(?:ing)?(?![a-z])", re.IGNORECASE)
 SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
@@ -67,13 +67,37 @@ def of_split(numbers: Mapping[Path, int | None], split: int | None) -> list[Path
 
 
 def lines(path: Path) -> list[tuple[int, str]]:
-    """Number and text of every line that is not blank, without blanks around it. Raises Refusal."""
+    """Number and text of every line that is not blank, without blanks and marks of byte order around it. Raises
+    Refusal."""
     try:
         with storage.open_text(path) as file:
-            stripped = [(number, line.strip(" \t\r\n")) for number, line in enumerate(file, start=1)]
+            stripped = [(number, line.strip(" \t\r\n\ufeff")) for number, line in enumerate(file, start=1)]
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
     return [(number, line) for number, line in stripped if line]
+
+
+def csv_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line and values of every row of a CSV, by the names in its header or by `columns`, without blanks around them;
+    what is empty is left out. Raises Refusal, also for a row that has more fields than there are columns."""
+    try:
+        with storage.open_text(path, newline="") as file:
+            reader = csv.DictReader(file, fieldnames=columns, skipinitialspace=True)
+            names = [name.strip() for name in reader.fieldnames or () if name.strip()]
+            if len(set(names)) < len(names):
+                raise bad_line(path, 1, "its header names a column twice", "every column once")
+            for row in reader:
+                if any(row.pop(None, ())):  # DictReader's key of what has no column
+                    what = "it has more fields than there are columns: quote commas in names"
+                    raise bad_line(path, reader.line_num, what, ",".join(names))
+                yield reader.line_num, {name.strip(): value.strip() for name, value in row.items() if value}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(path, error) from error
+
+
+def parts(path: str) -> list[str]:
+    """Folders and name of a listed path, as Linux or Windows writes it."""
+    return [part for part in path.split("/" if "/" in path else "\\") if part not in ("", ".")]
 
 
 def unreadable(path: Path, error: Exception) -> Refusal:
@@ -88,13 +112,20 @@ def bad_line(path: Path, number: int, what: str, shape: str) -> Refusal:
 
 
 def class_names(path: Path) -> list[str]:
-    """The classes of a class list in its order: one a line, with or without a number before each."""
+    """The classes of a class list, one a line: in the order of their numbers, where these are all from 0 or 1 on, and
+    otherwise in that of the list."""
     names = [line for _, line in lines(path)]
     if not names:
-        raise Refusal("the class list is empty", where=str(path), remedy="list one class a line")
-    if all(NUMBERED.match(name) for name in names):
-        names = [NUMBERED.sub("", name, count=1) for name in names]
+        raise empty(path)
+    numbered = sorted((int(found[1]), name[found.end() :]) for name in names if (found := NUMBERED.match(name)))
+    numbers = [number for number, _ in numbered]
+    if numbers in ([*range(len(names))], [*range(1, len(names) + 1)]):
+        return [name for _, name in numbered]
     return names
+
+
+def empty(class_list: Path) -> Refusal:
+    return Refusal("the class list is empty", where=str(class_list), remedy="list one class a line")
 
 
 def class_list_beside(lists: Iterable[Path]) -> Path | None:

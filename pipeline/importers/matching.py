@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -24,8 +25,10 @@ from pipeline.importers.inventory import (
     told_by_extension,
 )
 from pipeline.manifest import SPLITS, Manifest, Video
+from pipeline.names import looks
 
 NAMED = 5  # of many missing files, these are named
+ELSEWHERE = re.compile(r"/|[A-Za-z]:[/\\]|[^/]*\\")  # a path that begins at the root of a machine, or is of Windows
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ def match(
     """The Manifest of the listed videos that lie below `videos`, sorted by path; its notes tell what does not fit.
 
     A file answers to an entry when its path ends with the listed one, or when it lies flat (without class folders) and
-    has the name. Its extension may be another (people convert), case and blanks of its folders too, and, unless
-    case_matters, that of its name. What agrees more comes first, and no file answers to two entries. Raises Refusal
-    when none is found.
+    has the name; also when a listed path of another machine ends with its own. Its extension may be another (people
+    convert), case and blanks of its folders too, and, unless case_matters, that of its name. What agrees more comes
+    first, and no file answers to two entries. Raises Refusal when none is found.
     """
     wanted = _merged(entries)
     inventory, extracted = inventory_of(videos), isinstance(videos, Extracted)
@@ -126,28 +129,37 @@ def _found(entries: list[Entry], files: list[str], case_matters: bool) -> dict[E
         if path in free:
             found[entry] = path
             del free[path]
-    # To the byte, then as it looks (`é` is one letter or two, as a system writes it), then in any case.
-    cases: tuple[Callable[[str], str], ...] = (str, _looks) if case_matters else (str, _looks, _folded)
-    for (file_keys, entry_key), case in itertools.product(((_tails, _tail), (_flat, _name)), cases):
+    # To the byte, then as it looks (`é` is one letter or two, as a system writes it), then in any case, then nearly.
+    cases: tuple[Callable[[str], str], ...] = (str, looks, _nearly)
+    if not case_matters:
+        cases = (str, looks, _folded, lambda name: _folded(_nearly(name)))
+    ways: tuple[tuple[Callable[[str], list[str]], Callable[[str], list[str]]], ...] = (
+        (_tails, lambda name: [_tail(name)]),
+        (_flat, lambda name: [_name(name)]),
+        (_whole, _below),
+    )
+    for (file_keys, entry_keys), case in itertools.product(ways, cases):
         index = defaultdict(list)
         for file in free:
             for key in file_keys(file):
                 index[case(key)].append(file)
         for entry in entries:
             names = [name for name in (entry.path, entry.other_name) if name and entry not in found]
-            candidates = [file for name in names for file in index.get(case(entry_key(name)), ()) if file in free]
+            keys = [case(key) for name in names for key in entry_keys(name)]
+            candidates = [file for key in keys for file in index.get(key, ()) if file in free]
             if candidates:
                 found[entry] = min(candidates, key=lambda file: _unlikeness(entry, file))
                 del free[found[entry]]
     return found
 
 
-def _looks(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
 def _folded(name: str) -> str:
-    return _looks(_looks(name).casefold())
+    return looks(looks(name).casefold())
+
+
+def _nearly(name: str) -> str:
+    """Letters of any width, and no blanks around folders and names."""
+    return "/".join(part.strip() for part in unicodedata.normalize("NFKC", looks(name)).split("/"))
 
 
 def _unlikeness(entry: Entry, file: str) -> tuple:
@@ -167,6 +179,19 @@ def _tail(path: str) -> str:
 def _tails(file: str) -> list[str]:
     """What a list may call a file: its path from any of its folders on."""
     parts = _tail(file).split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts) - 1)]
+
+
+def _whole(file: str) -> list[str]:
+    """The path of a file that lies in a folder."""
+    return [_tail(file)] if "/" in file else []
+
+
+def _below(path: str) -> list[str]:
+    """What a path of another machine may be called here: it from any of its folders on."""
+    if not ELSEWHERE.match(path):
+        return []
+    parts = _tail(path.replace("\\", "/")).split("/")
     return ["/".join(parts[start:]) for start in range(len(parts) - 1)]
 
 

@@ -98,7 +98,7 @@ def _names_of(parsed: list[_Line]) -> list[str]:
     """Class names from the folders, where each label has one of its own; else the numbers."""
     folders = defaultdict(set)
     for line in parsed:
-        folders[line.label].add(posixpath.basename(posixpath.dirname(line.path)))
+        folders[line.label].update(official.parts(line.path)[-2:-1] or [""])
     only = {label: next(iter(names)) for label, names in folders.items() if len(names) == 1}
     count = max(folders, default=-1) + 1
     if sorted(only) == list(range(count)) and len(set(only.values())) == count and all(only.values()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import posixpath
 import re
@@ -16,6 +15,7 @@ from pipeline.importers import lists as official
 from pipeline.importers.inventory import Place, stem
 from pipeline.importers.matching import Entry, match
 from pipeline.manifest import Manifest
+from pipeline.validation import parse_json
 
 FOLDERS = ("annotations", "labels")  # where such tables usually lie
 
@@ -91,20 +91,17 @@ def rows(path: Path, columns: str = "") -> Iterator[tuple[int, dict[str, str]]]:
     """
     try:
         if path.suffix.lower() == ".csv":
-            with storage.open_text(path, newline="") as file:
-                fields = [name.strip() for name in columns.split(",")] if columns else None
-                objects: list[Any] = list(csv.DictReader(file, fieldnames=fields, skipinitialspace=True))
+            objects: list[Any] = [row for _, row in official.csv_rows(path, columns.split(",") if columns else None)]
         elif path.suffix.lower() == ".jsonl":
-            objects = [json.loads(line) for line in storage.read_text(path).splitlines() if line.strip()]
+            objects = [json.loads(line) for line in storage.read_text(path).split("\n") if line.strip()]
         else:
             objects = json.loads(storage.read_text(path))
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise official.unreadable(path, error) from error
     if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
         raise Refusal("it is no list of objects", where=str(path), remedy="give the table as the data set ships it")
     for number, row in enumerate(objects, start=1):
-        values = {str(key or "").strip(): value for key, value in row.items()}
-        yield number, {key: str(value).strip() for key, value in values.items() if type(value) in (str, int)}
+        yield number, {key.strip(): str(value).strip() for key, value in row.items() if type(value) in (str, int)}
 
 
 def class_names(path: Path) -> list[str]:
@@ -112,12 +109,19 @@ def class_names(path: Path) -> list[str]:
     if path.suffix.lower() != ".json":
         return official.class_names(path)
     try:
-        listed = json.loads(storage.read_text(path))
+        listed = parse_json(storage.read_text(path))
         if isinstance(listed, dict):
-            return sorted(listed, key=lambda name: int(listed[name]))
-        return [name if isinstance(name, str) else " ".join(name) for name in listed]
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+            places = {str(place): name for name, place in listed.items() if type(place) in (str, int)}
+            if missing := [place for place in range(len(listed)) if str(place) not in places]:
+                raise ValueError(f"it does not give each class its place: none has {missing[0]}")
+            names = [places[str(place)] for place in range(len(listed))]
+        else:
+            names = [name if isinstance(name, str) else " ".join(name) for name in listed]
+    except (OSError, ValueError, TypeError) as error:
         raise official.unreadable(path, error) from error
+    if not names:
+        raise official.empty(path)
+    return names
 
 
 def class_of(text: str, names: list[str], by_spelling: dict[str, str], where: str) -> str:

@@ -56,13 +56,13 @@ def _entries(path: Path, split: str, classes: list[str]) -> Iterator[Entry]:
     shape = "Class/v_Class_g01_c01.avi, in training lists followed by the number of the class"
     by_spelling = official.official_names(classes)
     for number, line in official.lines(path):
-        video, _, index = line.rpartition(" ")
-        if not (video and index.isdecimal()):
-            video, index = line, ""
-        folder, slash, name = video.strip().partition("/")
-        if not slash:
+        *words, index = line.rsplit(None, 1)
+        numbered = bool(words) and index.isascii() and index.isdecimal()
+        *above, name = official.parts(words[0] if numbered else line)
+        if not above:
             raise official.bad_line(path, number, f"{line!r} does not name a class folder", shape)
-        label = official.official_name(folder, by_spelling, f"{path}, line {number}")
-        if index and classes.index(label) + 1 != int(index):
-            raise official.bad_line(path, number, f"{label} is number {classes.index(label) + 1}, not {index}", shape)
-        yield Entry(f"{folder}/{name}", label, split, recording(label, name.rpartition(".")[0]))
+        label = official.official_name(above[-1], by_spelling, f"{path}, line {number}")
+        place = str(classes.index(label) + 1)
+        if numbered and index.lstrip("0") != place:
+            raise official.bad_line(path, number, f"{label} is number {place}, not {index[:20]}", shape)
+        yield Entry(f"{above[-1]}/{name}", label, split, recording(label, name.rpartition(".")[0]))

@@ -1,15 +1,18 @@
 """Masks and key points that somebody has already, in a folder, found by the ids of the videos.
 
 Of the video `Walk/w_01` it is FOLDER/Walk/w_01.npy or .npz (an array `maps` or `keypoints`), or a folder of pictures of
-that name, taken in the order of their names.
+that name, taken in the order of the numbers in their names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import io
-from collections.abc import Callable
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +27,8 @@ from pipeline.people.key_points import JOINTS, heat_maps
 
 PICTURES = (".png", ".jpg", ".jpeg")
 SUFFIXES = (".npz", ".npy")
+LARGEST = 2**30  # bytes of an array that is compressed
+MOST_PEOPLE = 1000  # in a frame
 
 
 @dataclass
@@ -48,7 +53,7 @@ class MapFiles(MapEstimator):
             raise TypeError(f"folder {self.folder!r} is no path")
 
     def open(self) -> None:
-        if not self.folder or not Path(self.folder).is_dir():
+        if not self.folder or not os.path.isdir(self.folder):
             raise UsageError(
                 f"the {self.view} is to be taken from files, and "
                 + (f"there is no folder {self.folder}" if self.folder else "no folder is given"),
@@ -58,7 +63,8 @@ class MapFiles(MapEstimator):
 
     def of_video(self, video_id: str) -> MapEstimator:
         one = dataclasses.replace(self)
-        one._given = self._read(Path(self.folder) / video_id)
+        with _read():  # what is wrong with one video's files ends no run
+            one._given = self._found(Path(self.folder) / video_id)
         return one
 
     def finish(self, cut: bool) -> None:
@@ -85,30 +91,35 @@ class MapFiles(MapEstimator):
             raise ValueError(f"a map of {given.where} is {planes.dtype} {planes.shape}, not {wanted}")
         return np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes])
 
-    def _read(self, path: Path) -> _Given:
+    def _found(self, path: Path) -> _Given:
         for suffix in SUFFIXES:
             file = path.with_name(path.name + suffix)
-            if file.is_file():
+            if os.path.isfile(file):
                 return self._array(file)
-        if path.is_dir():
+        if os.path.isdir(path):
             return _pictures(path)
         raise ValueError(f"there is no {self.view} at {path}: neither a file {' or '.join(SUFFIXES)} nor a folder")
 
     def _array(self, file: Path) -> _Given:
-        content = file.read_bytes()
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        """What is compressed may be far larger than its file, and is read whole; any other array where it is needed."""
+        digest = storage.file_digest(file)
+        try:
+            loaded = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{file} is no whole array: {error}") from error
         if isinstance(loaded, np.ndarray):
-            arrays = {"maps": loaded}
-        else:
-            with loaded:
-                arrays = {name: loaded[name] for name in loaded.files}
-        digest = hashlib.sha256(content).hexdigest()
-        return self._of_arrays(arrays, file, digest)
+            return self._of_arrays({"maps": loaded}, file, digest)
+        with loaded:
+            if (largest := max((part.file_size for part in loaded.zip.infolist()), default=0)) > LARGEST:
+                raise ValueError(f"{file} holds an array of {largest:,} bytes, over {LARGEST:,}: save it as .npy")
+            return self._of_arrays(loaded, file, digest)
 
-    def _of_arrays(self, arrays: dict[str, np.ndarray], file: Path, digest: str) -> _Given:
+    def _of_arrays(self, arrays: Mapping[str, np.ndarray], file: Path, digest: str) -> _Given:
         if "maps" not in arrays:
             raise ValueError(f'{file} holds {", ".join(arrays) or "nothing"}, and no array "maps"')
         maps = arrays["maps"]
+        if maps.ndim not in (3, 4):
+            raise ValueError(f"maps of {file} are {maps.dtype} {maps.shape}, not uint8 (F, {self.planes}, H, W)")
         maps = maps[:, None] if maps.ndim == 3 and self.planes == 1 else maps  # (F, H, W) of masks
         return _Given(str(file), len(maps), digest, lambda number: maps[number])
 
@@ -124,18 +135,34 @@ class _Given:
     taken: int = 0
 
 
+@contextlib.contextmanager
+def _read() -> Iterator[None]:
+    """A ValueError for what cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
 def _pictures(folder: Path) -> _Given:
     """Gray pictures, 255 is sure."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    files = sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=_place)
     digest = hashlib.sha256("".join(storage.file_digest(path) for path in files).encode()).hexdigest()
 
     def frame(number: int) -> np.ndarray:
-        image = pictures.decoded(files[number].read_bytes(), cv2.IMREAD_GRAYSCALE)
+        with _read():
+            content = storage.read_regular(files[number])
+        image = pictures.decoded(content, cv2.IMREAD_GRAYSCALE)
         if image is None:
             raise ValueError(f"{files[number]} is no picture")
         return image[None]
 
     return _Given(str(folder), len(files), digest, frame)
+
+
+def _place(picture: Path) -> tuple[list[int], str]:
+    """Sorts pictures of a video: mask_2 before mask_10."""
+    return [int(number) for number in re.findall("[0-9]+", picture.name)], picture.name
 
 
 class MaskFiles(MapFiles):
@@ -152,12 +179,14 @@ class PoseFiles(MapFiles):
     view = "pose"
     planes = len(JOINTS)
 
-    def _of_arrays(self, arrays: dict[str, np.ndarray], file: Path, digest: str) -> _Given:
+    def _of_arrays(self, arrays: Mapping[str, np.ndarray], file: Path, digest: str) -> _Given:
         if "keypoints" not in arrays:
             return super()._of_arrays(arrays, file, digest)
         points = arrays["keypoints"]
         if points.ndim != 4 or points.shape[2:] != (len(JOINTS), 3) or points.dtype.kind != "f":
             raise ValueError(f"keypoints of {file} are {points.dtype} {points.shape}, not float (F, people, 17, 3)")
+        if points.shape[1] > MOST_PEOPLE:
+            raise ValueError(f"keypoints of {file} are of {points.shape[1]:,} people a frame, over {MOST_PEOPLE:,}")
         return _Given(str(file), len(points), digest, lambda number: points[number])
 
     def _map(self, given: _Given, number: int, size: tuple[int, int]) -> np.ndarray:

@@ -46,7 +46,8 @@ def heat_maps(people: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     sigma = SPREAD * min(size)
     drawn = np.zeros((len(JOINTS), height, width), np.float32)
     known = np.isfinite(people).all(axis=-1) & (people[..., 2] > 0)
-    for person, seen in zip(people, known, strict=True):
+    shown = known.any(axis=1)
+    for person, seen in zip(people[shown], known[shown], strict=True):
         joints = np.flatnonzero(seen)
         across = _spot(person[joints, 0] * width, width, sigma)
         down = _spot(person[joints, 1] * height, height, sigma)

@@ -4,6 +4,7 @@ package that a network is from need not be here (docs/flow.md saves one of torch
 from __future__ import annotations
 
 import functools
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Program(MapEstimator):
             self.open()
 
     def open(self) -> None:
-        if not Path(self.path).is_file():
+        if not os.path.isfile(self.path):
             raise UsageError(
                 f"the {self.view} is to be estimated by a network, and "
                 + (f"there is no file {self.path}" if self.path else "its file is not given"),

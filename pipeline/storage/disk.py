@@ -196,11 +196,15 @@ def regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
 
 
 def stamp_of(paths: Iterable[Path]) -> int:
-    """Another number, of 63 bits, where one of these local files was written again, renamed, or is gone."""
+    """Another number, of 63 bits, where one of these local files was written again, renamed, or is gone; of a link that
+    leads nowhere the name counts."""
     found = hashlib.blake2b(digest_size=8)
     for path in paths:
-        facts = path.stat()
-        found.update(f"{path.name}/{facts.st_size}/{facts.st_mtime_ns}/".encode(errors="surrogateescape"))
+        told = f"{path.name}/"
+        with contextlib.suppress(OSError):
+            facts = path.stat()
+            told += f"{facts.st_size}/{facts.st_mtime_ns}/"
+        found.update(told.encode(errors="surrogateescape"))
     return int.from_bytes(found.digest()) >> 1
 
 

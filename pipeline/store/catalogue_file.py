@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -92,7 +91,7 @@ class Catalogue:
         if (
             length.min() < 0
             or size.min() < -1
-            or not (np.isfinite(fps) & (fps >= 0)).all()
+            or not ((fps >= 0) & (fps <= records.FASTEST)).all()
             or form.min() < 0
             or form.max() >= len(self.forms)
             or cuts.min(initial=0) < 0

@@ -6,7 +6,6 @@ import copy
 import difflib
 import functools
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import Refusal, counted
+from pipeline.names import looks
 from pipeline.store import annotated, catalogue, layout, quarantine, records, shard
 from pipeline.store.annotated import Annotated
 from pipeline.store.damage import corrupt, damaged_root, mixed
@@ -252,16 +252,15 @@ class VideoStore:
         raise self._missing(video_id)
 
     def own_names(self, video_ids: Iterable[str]) -> list[str]:
-        """Each id as the store spells it, where one video's differs in Unicode's normal form (NFC, NFD) alone; others
-        stay as they are."""
+        """Each id as the store spells it, where one video's looks like it; others stay as they are."""
         stored = self.table.names(np.arange(len(self.table)))  # of a store whose annotation set is gone, too
         given, there = list(video_ids), set(stored)
         if there.issuperset(given):
             return given
         alike: dict[str, list[str]] = {}
         for video_id in stored:
-            alike.setdefault(unicodedata.normalize("NFC", video_id), []).append(video_id)
-        found = [alike.get(unicodedata.normalize("NFC", video_id), []) for video_id in given]
+            alike.setdefault(looks(video_id), []).append(video_id)
+        found = [alike.get(looks(video_id), []) for video_id in given]
         return [
             names[0] if name not in there and len(names) == 1 else name
             for name, names in zip(given, found, strict=True)

@@ -15,7 +15,9 @@ __all__ = ["check", "parse_json"]
 
 Frames = Annotated[int, Field(ge=0, lt=2**31)]
 Shape = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=2, max_length=8)]
-Rate = Annotated[float, Field(ge=0, le=2**53)]
+FASTEST = 2**31 - 1  # frames a second that a container can say
+Rate = Annotated[float, Field(ge=0, le=FASTEST)]
+Moment = Annotated[float, Field(ge=0, le=2**53)]  # seconds since 1970
 Stamp = list[int]
 
 
@@ -81,14 +83,14 @@ class Refused(Facts):
 class RunBegan(Facts):
     """The first line of a journal."""
 
-    time: Rate
+    time: Moment
     videos: Count
 
 
 class RunDid(Facts):
     """Any other line of a journal."""
 
-    time: Rate
+    time: Moment
     video_id: str
     frames: Frames
 

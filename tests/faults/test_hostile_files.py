@@ -177,6 +177,7 @@ def test_each_value_of_a_file_may_be_gone_or_another(store: Path, kind: str, sha
     [
         (("fps",), -1.0, "fps"),
         (("fps",), float("nan"), "NaN"),
+        (("fps",), 2.0**31, "fps"),
         (("length",), -3, "length"),
         (("file", "bytes"), -1, "file.bytes"),
         (("shapes", "rgb"), [3, 0, 24, 3], "shape"),
@@ -273,7 +274,7 @@ def test_an_index_that_is_not_that_of_its_frames_is_refused(store: Path, change:
             read()
 
 
-COLUMN = {"length": -1, "fps": float("nan"), "form": 7, "bytes": -2}
+COLUMN = {"length": -1, "fps": 2.0**31, "form": 7, "bytes": -2}
 
 
 @pytest.mark.parametrize("column", [*COLUMN, "cuts", "null", "forms", "columns"])

@@ -188,6 +188,7 @@ def test_as_many_flow_pictures_as_frames_lose_the_last_and_other_numbers_are_ref
         ({b"000000001": {b"a": 1}}, "is not a list of pictures"),
         ({b"000000001": [frame_jpegs(1)[0][:-40]] * 4}, "frame 0 is cut off"),
         ({b"000000001": [*frame_jpegs(3), b""]}, "frame 3 is empty"),
+        ({b"000000001": [cv2.imencode(".png", np.zeros((8, 8)))[1].tobytes()] * 4}, "frame 0 is no JPEG"),
         ({b"000000001": [*frame_jpegs(3), b"\xff\xd8 no picture \xff\xd9"]}, "frame 3 cannot be decoded"),
         ({b"000000001": [*frame_jpegs(3), HALF]}, "frame 3 is damaged: its data end before the picture does"),
     ],
@@ -247,13 +248,19 @@ def test_a_large_number_in_a_name_costs_no_more_than_a_small_one(tmp_path: Path)
         path = tmp_path / "a" / "b" / f"img_{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
+    (tmp_path / "a" / "b" / "frame_3.png").touch()
     with FrameFolders(tmp_path) as source, pytest.raises(Undecodable, match="picture img number 3 is missing"):
+        assert source.notes == [
+            "files not called img_*.jpg, flow_x_*.jpg or flow_y_*.jpg are left out: 1 .png (a/b/frame_3.png)"
+        ]
         source.frames("a/b")
+    assert FrameFolders(tmp_path).stamp("x" * 300) == 0
 
 
 def test_a_picture_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     os.mkfifo(tmp_path / "a" / "b" / "img_00001.jpg")
+    (tmp_path / "a" / "b" / "README").symlink_to("nowhere")
     existing = Existing(FrameFolders(tmp_path), None)
     summary = bring(manifest_of(existing), existing, tmp_path / "store", 1, "again").summary
     assert summary.quarantined == {"a/b": "img_00001.jpg cannot be read: it is not a regular file"}

@@ -246,6 +246,9 @@ def test_bench_flow_tells_the_error_against_true_flow(run: Run, frames: np.ndarr
     flow_files.write(folder / "c" / "f.flo", np.zeros((2, 5, 5)))
     true_pair(folder / "d", frames)
     write_image(folder / "d" / "frame1.png", frames[1, :20])
+    for one, other in ("ab", "bc", "ca"):
+        (folder / one / "link").symlink_to(f"../{other}")
+        (folder / one / "back").symlink_to("..")
     found, left_out = pairs.true_pairs(folder)
     assert [(pair.name, pair.first.shape[:2]) for pair in found] == [
         ("a", (32, 48)),

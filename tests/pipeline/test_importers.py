@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline import importers
 from pipeline.errors import Refusal, UsageError
+from pipeline.extraction.plan import VideoFiles
 from pipeline.manifest import Manifest, Video
 from pipeline.store import layout
 
@@ -176,6 +178,21 @@ def test_each_folder_and_file_is_taken_once_where_links_cross(tmp_path: Path) ->
     assert folders.endswith("left out: test/all, train/held_out")
     assert "2 names of files" in files
     assert "test/c.mp4 is test/walk/b.mp4, train/walk/z.mp4 is train/walk/a.mp4" in files
+
+
+def test_what_goes_while_it_is_listed_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(tmp_path, "a.mp4", "b.mp4.part", "c/d.mp4")
+    is_folder = os.path.isdir
+
+    def looked_at(path: str) -> bool:
+        found = is_folder(path)
+        if path.endswith(("b.mp4.part", "c")) and os.path.exists(path):
+            shutil.rmtree(path) if found else os.unlink(path)
+        return found
+
+    monkeypatch.setattr(os.path, "isdir", looked_at)
+    assert [row.path for row in read(tmp_path).rows] == ["a.mp4"]
+    assert not VideoFiles(tmp_path).has(Video("a", "x" * 300))
 
 
 def test_three_folders_that_link_to_each_other_end(tmp_path: Path) -> None:

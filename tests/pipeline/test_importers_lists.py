@@ -58,6 +58,10 @@ def test_listed_names_are_found_whatever_they_hold(
         ("a.avi", "walk/a.avi"),
         ("Train/A.avi", "walk/a.avi"),
         ("walk/noextension", "walk/noextension.avi"),
+        ("walk/a.avi", "/data/of another/walk/a.avi"),
+        ("walk/a.mp4", "C:\\data\\Walk\\a.avi"),
+        ("walk/a b.avi", "walk/a\xa0b\u200b.avi"),
+        ("walk/a .avi", "walk/\uff41.avi"),
     ],
 )
 def test_a_video_is_found_as_people_keep_it(tmp_path: Path, disk: str, listed: str) -> None:
@@ -75,6 +79,8 @@ def test_a_video_is_found_as_people_keep_it(tmp_path: Path, disk: str, listed: s
         ("walk/a.jpg", "walk/a.avi"),
         ("walk/a/0001.jpg", "walk/a"),
         (".walk/a.avi", "walk/a.avi"),
+        ("val/walk/a.avi", "/data/walk/a.txt"),
+        ("val/walk/a.avi", "/data/train/walk/a.avi"),
     ],
 )
 def test_another_video_is_not_taken_for_it(tmp_path: Path, disk: str, listed: str) -> None:
@@ -171,6 +177,10 @@ def test_named_lists_are_taken_and_no_others(tmp_path: Path) -> None:
         (b"0,brush hair\n1,chew\n", ["brush hair", "chew"]),
         (b"\xef\xbb\xbfwalk\n\n 3 point shot\n", ["walk", "3 point shot"]),
         (b"a, b\nc", ["a, b", "c"]),
+        (b"2 walk\n1 run\n", ["run", "walk"]),
+        (b"100 m\n200 m\n", ["100 m", "200 m"]),
+        (b"1000000000 a\n" + b"1" * 5000 + b" b", ["1000000000 a", "1" * 5000 + " b"]),
+        (b"walk\n\xef\xbb\xbfrun", ["walk", "run"]),
     ],
 )
 def test_class_lists_are_read_in_all_their_shapes(tmp_path: Path, text: bytes, names: list[str]) -> None:

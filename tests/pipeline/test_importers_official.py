@@ -30,8 +30,8 @@ def write(top: Path, files: dict[str, str]) -> Path:
 
 def ucf101(top: Path, *videos: str, folder: str = "ucfTrainTestlist", end: str = "\r\n") -> Path:
     """A folder of videos with UCF101's lists in it; in split 2 the test videos are those of split 1's training."""
-    train = "".join(f"{path} {number}{end}" for path, number in TRAIN.items())
-    test = "".join(f"{path}{end}" for path in TEST)
+    train = "".join(f"./{path}\t{number}{end}" for path, number in TRAIN.items())
+    test = "".join(f"/data/UCF-101/{path}{end}" for path in TEST)
     turned = "".join(f"{path} {1 + ('Push' in path) + 2}{end}" for path in TEST)
     lists = {"trainlist01": train, "testlist01": test, "trainlist02": turned, "testlist02": "\n".join(TRAIN)}
     write(top, {f"{folder}/{name}.txt": text for name, text in {"classInd": CLASS_LIST, **lists}.items()})
@@ -108,6 +108,7 @@ def test_nothing_of_the_lists_is_refused(tmp_path: Path) -> None:
         ("Hammering/v_Hammering_g09_c01.avi 1", "Hammering is number 2, not 1"),
         ("Hamering/v_Hammering_g09_c01.avi 2", '"Hamering" is not in the class list'),
         ("v_Hammering_g09_c01.avi 2", "does not name a class folder"),
+        ("Hammering/v_Hammering_g09_c01.avi " + "9" * 5000, "Hammering is number 2, not 9"),
     ],
 )
 def test_a_line_that_contradicts_the_class_list_is_refused(tmp_path: Path, line: str, message: str) -> None:
@@ -232,6 +233,9 @@ def test_one_csv_of_kinetics_and_a_class_list_can_be_named(tmp_path: Path) -> No
         ("zumba,,1,2,train", "'' is no YouTube id"),
         ("zumba,a/b,1,2,train", "'a/b' is no YouTube id"),
         ("zumba,ab,one,2,train", "not numbers of seconds"),
+        ("zumba,ab,1,1e300,train", "not numbers of seconds"),
+        ("zumba,ab,-1,2,train", "not numbers of seconds"),
+        ("pull, push,ab,1,2,train", "it has more fields than there are columns"),
         ("zumba,ab,1,2,best", "split 'best' is none of"),
     ],
 )

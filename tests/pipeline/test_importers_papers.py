@@ -57,7 +57,7 @@ def test_the_sources_of_coclr_tell_recordings(tmp_path: Path) -> None:
     write(tmp_path, {**COCLR, "lists/video_source.json": json.dumps(sources)})
     manifest = importers.read("coclr", tmp_path, lists=tmp_path / "lists")
     assert [row.source for row in manifest.rows] == ["source-7"] * 3
-    for text in ("[1]", "{"):
+    for text in ("[1]", "{", "[" * 100_000, '{"a": NaN}', '{"a": "\\ud800"}', '{"a": [1]}'):
         write(tmp_path, {"lists/video_source.json": text})
         with pytest.raises(Refusal, match="does not map names to numbers"):
             importers.read("coclr", tmp_path, lists=tmp_path / "lists")
@@ -89,6 +89,9 @@ def test_a_bad_line_of_coclr_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(Refusal, match="is not a path and a number of frames") as refused:
         importers.read("coclr", tmp_path)
     assert refused.value.where.endswith("train_split.csv, line 2")
+    write(tmp_path, {"train_split.csv": f"a/{'b' * 200_000},3\n"})
+    with pytest.raises(Refusal, match="field larger than field limit"):
+        importers.read("coclr", tmp_path)
 
 
 def test_a_class_that_coclr_does_not_list_is_refused(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ def test_ones_own_table_is_described_in_yaml(tmp_path: Path) -> None:
         ({"a.csv": "name,label\nx,y\n"}, "have no column 'path'"),
         ({"a.csv": "path,label\na,y\n,y\n"}, "a row names no video"),
         ({"a.csv": "path,label,split\na,y,best\n"}, "split 'best' is none of"),
+        ({"a.csv": "path,label\na,x,y\n"}, "it has more fields than there are columns"),
+        ({"a.csv": "path,label,label\na,x,y\n"}, "names a column twice"),
+        ({"a.csv": "path,label\na,x\n", "list.json": "{}"}, "the class list is empty"),
+        ({"a.csv": "path,label\na,1\n", "list.json": '{"x": 1, "y": 2}'}, "does not give each class its place"),
+        ({"a.csv": "path,label\na,1\n", "list.json": '{"x": 1e999}'}, "does not give each class its place"),
         ({"a.json": '{"a": 1}'}, "it is no list of objects"),
         ({"a.json": "[1"}, "the list cannot be read"),
         ({"a.json": "[" * 100_000}, "the list cannot be read"),
@@ -140,7 +145,8 @@ def test_ones_own_table_is_described_in_yaml(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, files: dict[str, object], message: str) -> None:
-    write(tmp_path, {**files, "videos/a.mp4": "video", "mine.yaml": "importer: table\n"})
+    settings = "settings: {files: a.(csv|json), class_files: list.json}"
+    write(tmp_path, {**files, "videos/a.mp4": "video", "mine.yaml": f"importer: table\n{settings}\n"})
     with pytest.raises(Refusal, match=message):
         importers.read(str(tmp_path / "mine.yaml"), tmp_path / "videos", lists=tmp_path if not files else None)
 
@@ -166,9 +172,10 @@ def test_a_folder_of_hugging_face_is_read_by_its_metadata(tmp_path: Path) -> Non
         tmp_path,
         {
             "train/metadata.csv": "file_name,label,text\ncats/1.mp4,cat,a cat\n2.mp4,dog,a dog\n",
-            "validation/metadata.jsonl": '{"file_name": "3.mp4", "label": "dog", "boxes": [1, 2]}\n',
-            "metadata.csv": "file_name,label,split\nmore/4.mp4,cat,test\nmore/5.mp4,,\n",
+            "validation/metadata.jsonl": '{"file_name": "3.mp4", "label": "dog", "text": "\u2028", "boxes": [1, 2]}\n',
+            "metadata.csv": "file_name,label,split\nmore/4.mp4,cat,test\nmore/5.mp4,,\ntest\\6.mp4,cat,\n",
             **dict.fromkeys(("train/cats/1.mp4", "train/2.mp4", "validation/3.mp4", "more/4.mp4", "more/5.mp4"), "x"),
+            "test/6.mp4": "x",
         },
     )
     manifest = importers.read("huggingface", tmp_path)
@@ -176,6 +183,7 @@ def test_a_folder_of_hugging_face_is_read_by_its_metadata(tmp_path: Path) -> Non
     assert [(row.path, row.label, row.split) for row in manifest.rows] == [
         ("more/4.mp4", "cat", "test"),
         ("more/5.mp4", "", ""),
+        ("test/6.mp4", "cat", "test"),
         ("train/2.mp4", "dog", "train"),
         ("train/cats/1.mp4", "cat", "train"),
         ("validation/3.mp4", "dog", "val"),

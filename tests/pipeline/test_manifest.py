@@ -63,6 +63,11 @@ def test_columns_may_stand_in_another_order_and_behind_a_byte_order_mark(tmp_pat
         (HEADER + "a//b,a.mp4,,,\n", "not a plain relative path"),
         (HEADER + "a,a.mp4,,,\na,b.mp4,,,\n", "stands in two rows"),
         (HEADER + "a,a.mp4,,,training\n", "split 'training'"),
+        (HEADER + "a,a\0.mp4,,,\n", "holds a NUL"),
+        (HEADER.replace("\n", ",split\n") + "a,a.mp4,,,test,train\n", "header is .*,split,split"),
+        (HEADER + "a,a.mp4,,,\na\u200b,b.mp4,,,\n", r"video_ids 'a' and 'a\\u200b' look alike"),
+        (HEADER + "a,a.mp4,x y,,\nb,b.mp4,x\xa0y,,\n", r"class names 'x y' and 'x\\xa0y' look alike"),
+        (HEADER + "a,a.mp4,x,s,\nb,b.mp4,x,s ,\n", "recordings 's' and 's ' look alike"),
         (HEADER + f"a,a.mp4,,{'x' * (csv.field_size_limit() + 1)},\n", "field larger than field limit"),
     ],
 )

@@ -20,7 +20,7 @@ from pipeline.extraction import job
 from pipeline.extraction.opening import joined, run_into
 from pipeline.extraction.plan import VideoFiles
 from pipeline.importers import folder
-from pipeline.people import tflite
+from pipeline.people import files, tflite
 from pipeline.people.blazepose import BlazePose, merged
 from pipeline.people.key_points import JOINTS, heat_maps
 from pipeline.store import catalogue, layout, open_store
@@ -192,7 +192,7 @@ def given(tmp_path: Path) -> Path:
         if name == "walk/a":
             (at / name).mkdir()
             for number, mask in enumerate(masks):
-                cv2.imwrite(str(at / name / f"{number:05d}.png"), mask)
+                cv2.imwrite(str(at / name / f"mask_{number + 9}.png"), mask)  # 9 and then 10
         else:
             np.save(at / f"{name}.npy", masks)
         (at / "points" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -231,12 +231,41 @@ def test_what_somebody_has_is_added_and_nothing_else_is_touched(videos: Path, gi
     opened = open_store(store)
     masks = np.load(given / "walk" / "b.npy")
     assert np.abs(opened.read("walk/b", "segmentation", slice(None))[:, 0].astype(int) - masks).max() <= 3
+    masks = np.stack([cv2.imread(str(given / "walk" / "a" / f"mask_{number}.png"), 0) for number in (9, 10, 11)])
+    assert np.abs(opened.read("walk/a", "segmentation", slice(None))[:, 0].astype(int) - masks).max() <= 3
     points = np.load(given / "points" / "walk" / "b.npz")["keypoints"]
     expected = np.stack([heat_maps(one, (16, 24)) for one in points])
     assert np.abs(opened.read("walk/b", "pose", slice(None)).astype(int) - expected).max() <= 3
     record = catalogue.read_record(layout.record_path(store, "walk/a"))
     assert record is not None and record["segmentation_estimates"]["frames"] == 3
     assert len(record["pose_estimates"]["sha256"]) == 64
+
+
+def test_files_that_hold_no_maps_are_named_and_cost_what_their_frames_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGEST", 10**6)
+    np.savez_compressed(tmp_path / "huge.npz", maps=np.zeros((2, 17, 8, 8), np.uint8), other=np.zeros(10**6 + 1, bool))
+    np.savez_compressed(tmp_path / "crowd.npz", keypoints=np.zeros((1, 1001, 17, 3), np.float16))
+    np.save(tmp_path / "number.npy", np.uint8(3))
+    claims = np.lib.format.header_data_from_array_1_0(np.zeros((1, 17, 64, 64), np.uint8)) | {
+        "shape": (10**11, 17, 9, 9)
+    }
+    with open(tmp_path / "claims.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, claims)
+    for name in ("empty.npy", "empty.npz"):
+        (tmp_path / name).touch()
+    (tmp_path / "locked" / "1.png").mkdir(parents=True)
+    wanted = {"huge": "an array of .* bytes, over", "crowd": "1,001 people a frame", "number": "are uint8 ()"}
+    wanted |= {
+        "claims": "no whole array",
+        "empty": "no whole array",
+        "locked": "cannot be read",
+        "x" * 255: "no pose at",
+    }
+    for name, told in wanted.items():
+        with pytest.raises(ValueError, match=told):
+            files.PoseFiles(folder=str(tmp_path)).of_video(name)
 
 
 def test_a_kill_while_views_are_added_leaves_a_whole_store(videos: Path, given: Path, tmp_path: Path) -> None:
