@@ -103,7 +103,7 @@ def _of_files(place: Path, network: Network, kept: str | os.PathLike[str] | None
     root = place.parent if single else place
     with contextlib.ExitStack() as stack:
         target = Path(kept) if kept else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "store"
-        opened = embed.extracted(listed, root, target, wanted, workers=1 if single else 0)
+        opened, _ = embed.extracted(listed, root, target, wanted, workers=1 if single else 0)
         return _computed(opened, embed.usable(opened)[0], network, threads)
 
 

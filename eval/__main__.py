@@ -3,8 +3,11 @@
 import sys
 from collections.abc import Callable
 
-from eval import commands
 from pipeline.commands import console
+from pipeline.commands.starting import loading
+
+with loading():
+    from eval import commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": commands.evaluate,

@@ -7,7 +7,6 @@ import logging
 import tempfile
 from collections import Counter
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 
@@ -37,7 +36,8 @@ from pipeline.arguments import (
     Text,
     Weights,
 )
-from pipeline.commands.stores import QUARANTINE_EXIT_CODE
+from pipeline.commands.following import following
+from pipeline.commands.stores import QUARANTINE_EXIT_CODE, print_summary
 from pipeline.errors import UsageError, counted, named, refuse_unknown
 from pipeline.manifest import SPLITS, Manifest, Video
 from pipeline.store import VideoStore, open_store
@@ -101,7 +101,7 @@ def evaluate(
 
 def tell_of_next(run: Path, store: str) -> None:
     """What to do with a run that is evaluated."""
-    errors.print(f"next: make search QUERY=clip.mp4 RUN={quote(str(run))} STORE={quote(store)}")
+    errors.print(following("search", query="/path/to/clip.mp4", run=str(run), store=store))
 
 
 def tested_videos(store: VideoStore) -> int:
@@ -146,7 +146,7 @@ def fuse(
         console.print(f"{shares} of {len(labels)} videos, {len(inputs)} inputs, protocol {protocol}")
     if out is not None:
         classification.write_json(whole, out)
-        console.print(f"wrote class probabilities of {len(whole.video_ids)} videos: {out}")
+        console.print(f"wrote class probabilities of {counted(len(whole.video_ids), 'video')}: {out}")
 
 
 def _probabilities(given: str, store: VideoStore, protocol: str) -> classification.Probabilities:
@@ -187,7 +187,7 @@ def report(
     if runs:
         comparison = comparing.compare(runs, protocol, data_of(opened), opened.annotated.name)
         comparing.write_page(comparison, out, opened)
-        console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")
+        console.print(f"compared {counted(len(runs), 'run')} of {counted(len(comparison.recipes), 'recipe')}: {out}")
         return
     assert run is not None
     console.print(f"wrote {write_report(run, opened)}")
@@ -216,7 +216,7 @@ def compare(
     comparison = comparing.compare(runs, protocol, data, annotations)
     comparing.write_page(comparison, out)
     console.print(comparison.table())
-    console.print(f"compared {len(runs)} runs of {len(comparison.recipes)} recipes: {out}")
+    console.print(f"compared {counted(len(runs), 'run')} of {counted(len(comparison.recipes), 'recipe')}: {out}")
 
 
 def embed_folder(
@@ -247,16 +247,18 @@ def embed_folder(
     """
     _show_log()
     settings = embed.extraction_settings(run, open_store(store) if store else None)
-    cache = embed.extracted(
-        importers.listed("folder", videos, manifest=manifest), videos, out / "store", settings, workers
-    )
+    listed = importers.listed("folder", videos, manifest=manifest)
+    cache, summary = embed.extracted(listed, videos, out / "store", settings, workers)
+    print_summary(summary, str(cache.root))
     chosen, empty = embed.usable(cache)
     if empty:
-        errors.print(f"{len(empty)} videos have no frame that all views have, and are left out: {named(empty, 5)}")
+        errors.print(
+            f"left out, without a frame that all views have: {counted(len(empty), 'video')}, {named(empty, 5)}"
+        )
     banks = embed.embed(run, cache, chosen, out, reader, threads)
     embed.write_parquet(banks, cache, out / "features.parquet")
     sizes = ", ".join(f"{bank.features.shape[1]} of {stream}" for stream, bank in banks.items())
-    console.print(f"features of {len(chosen)} videos ({sizes}): {out / 'features.parquet'}")
+    console.print(f"features of {counted(len(chosen), 'video')} ({sizes}): {out / 'features.parquet'}")
     return QUARANTINE_EXIT_CODE if cache.quarantine or empty else 0
 
 
@@ -290,7 +292,7 @@ def search(
     with tempfile.TemporaryDirectory() as folder:
         asked = Manifest([Video("query", query.name)], [])
         settings = embed.extraction_settings(run, opened)
-        place = embed.extracted(asked, query.parent, Path(folder) / "store", settings, workers=1)
+        place, _ = embed.extracted(asked, query.parent, Path(folder) / "store", settings, workers=1)
         banks = searching.gallery(run, opened, reader, threads)  # what costs most comes last
         rows = embed.embed(run, place, ["query"], Path(folder), reader, threads)
         found = searching.search({name: bank.features[0] for name, bank in rows.items()}, banks, opened, neighbours)
@@ -329,7 +331,7 @@ def duplicates(
     across = sum(set(pair.splits) == {"train", "test"} for pair in pairs)
     shown = f", the first {SHOWN_PAIRS} are shown" if len(pairs) > SHOWN_PAIRS else ""
     console.print(
-        f"{len(pairs)} pairs are similar by {least} or more, {across} of them a training and a test video{shown}"
+        f"{counted(len(pairs), 'pair')} similar by {least} or more, {across} of them a training and a test video{shown}"
         + (f": {out}" if out else "")
     )
 

@@ -19,8 +19,8 @@ from eval.features import Request, Seen
 from eval.protocols import PROTOCOLS
 from eval.runs import Stage, stages
 from pipeline import storage
-from pipeline.commands.stores import print_summary
 from pipeline.errors import Refusal
+from pipeline.extraction.journal import Summary
 from pipeline.extraction.run import extract
 from pipeline.manifest import Manifest
 from pipeline.store import VideoStore, open_store
@@ -62,18 +62,19 @@ def extraction_settings(run: Path, like: VideoStore | None = None) -> Extraction
         raise Refusal(what, where=str(said_by), remedy=checkpoints.REPLACE) from error
 
 
-def extracted(manifest: Manifest, root: Path, store: Path, settings: ExtractionSettings, workers: int) -> VideoStore:
-    """The store with all videos of the manifest, of which only what is missing is extracted; broken ones are told and
-    left out. Raises Refusal where none could be used."""
+def extracted(
+    manifest: Manifest, root: Path, store: Path, settings: ExtractionSettings, workers: int
+) -> tuple[VideoStore, Summary]:
+    """The store with all videos of the manifest, of which only what is missing is extracted; broken ones are left out.
+    Raises Refusal where none could be used."""
     workers = workers or len(os.sched_getaffinity(0))
     summary = extract(manifest, root, store, settings, workers=workers, time_limit=TIME_LIMIT)
-    print_summary(summary, str(store))
     opened = open_store(store)
     if not len(opened.videos):
         reasons = "; ".join(sorted(set(opened.quarantine.values())))
         why = f"none of the videos can be used: {reasons}"
-        raise Refusal(why, where=str(root), remedy=f"see the reasons in {store / 'quarantine'}")
-    return opened
+        raise Refusal(why, where=str(root), remedy="repair or replace them")
+    return opened, summary
 
 
 def usable(store: VideoStore) -> tuple[list[str], list[str]]:

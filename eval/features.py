@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 from torch import Tensor, nn
 
@@ -175,7 +177,7 @@ def banks(
                     shutil.copyfile(made[request], aside)
         else:
             missing.setdefault(request.clips, []).append(request)
-    for (seen, layer, look, seed, rounding), requests in missing.items():
+    for number, ((seen, layer, look, seed, rounding), requests) in enumerate(missing.items(), start=1):
         with contextlib.ExitStack() as opened:
             opened.enter_context(tf32(rounding))
             networks = [network(request) for request in requests]
@@ -186,7 +188,7 @@ def banks(
             done = min(rows.count for rows in kept)
             for rows in kept:
                 rows.keep(done)
-            title = f"{seen.stream} features, {len(requests)} networks"
+            title = f"features {number}/{len(missing)}, {seen.stream}"
             found = compute(networks, seen, layer, store, videos, look, reader, seed=seed, title=title, done=done)
             for computed in found:
                 for rows, block in zip(kept, computed, strict=True):
@@ -377,21 +379,20 @@ def refresh_batchnorm(network: Network, clips: Iterable[Tensor]) -> None:
         norm.momentum = momentum
 
 
-class _ClipRate(ProgressColumn):
-    """Clips a second since the beginning."""
+class _Done(ProgressColumn):
+    """How many videos and, since the beginning, clips a second."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.fields['clips'] / max(task.elapsed or 0, 1e-9):.0f} clips/s", no_wrap=True)
+        rate = task.fields["clips"] / max(task.elapsed or 0, 1e-9)
+        told = f"left  {task.completed:.0f}/{task.total:.0f} videos  {rate:.0f} clips/s"
+        return Text(told, no_wrap=True, overflow="crop")
 
 
-def _progress() -> Progress:
-    count, left = MofNCompleteColumn(), TimeRemainingColumn()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
-        count,
-        TextColumn("videos"),
-        _ClipRate(),
-        left,
+def _progress(console: Console | None = None) -> Progress:
+    """What is asked for most in front, as a narrow terminal cuts off its end."""
+    whole = Column(no_wrap=True)
+    title, left = (
+        TextColumn("{task.description}", markup=False, table_column=whole),
+        TimeRemainingColumn(table_column=whole),
     )
-    return Progress(*columns, TextColumn("left"), console=Terminal(stderr=True))
+    return Progress(title, BarColumn(bar_width=10), left, _Done(), console=console or Terminal(stderr=True))

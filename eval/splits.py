@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.features import GALLERY
-from pipeline.errors import Refusal, named
+from pipeline.errors import Refusal, counted, named
 from pipeline.manifest import SPLITS
 from pipeline.store import Damaged, VideoStore
 from pipeline.store.annotated import NO_LABEL
@@ -85,7 +85,7 @@ def _held_out(store: VideoStore, rows: np.ndarray) -> np.ndarray:
     splits[rows] = [SPLITS.index(split[name].split) for name in names]
     if not (splits == SPLITS.index(TESTED)).any():
         raise Refusal(
-            f"{len(names)} videos of one recording are too few to hold some out",
+            f"{counted(len(names), 'video')} of one recording: too few to hold some out",
             where=str(store.root),
             remedy="more videos, or a manifest that tells their recordings (source): make annotate STORE= MANIFEST=",
         )
@@ -106,9 +106,9 @@ def compared_videos(store: VideoStore) -> tuple[list[str], list[LeftOut]]:
     unlabelled = chosen & (said.labels == NO_LABEL)
     left_out = []
     if empty.any():
-        left_out.append(_videos("have no frame that all views have, and are left out", store, empty))
+        left_out.append(_videos("without a frame that all views have, left out", store, empty))
     if unlabelled.any() and not unlabelled[chosen].all():
-        left_out.append(_videos("have no label, and are left out", store, unlabelled))
+        left_out.append(_videos("without a label, left out", store, unlabelled))
         chosen &= ~unlabelled
     return table.names(np.flatnonzero(chosen)), left_out
 
@@ -123,7 +123,9 @@ def damaged_videos(store: VideoStore, videos: Iterable[str], views: Collection[s
             except Damaged:
                 found.append(video)
                 break
-    return LeftOut(f"{len(found)} videos are damaged, and are left out (make verify STORE= tells more)", tuple(found))
+    return LeftOut(
+        f"{counted(len(found), 'video')} damaged, and left out (make verify STORE= tells more)", tuple(found)
+    )
 
 
 def lacks(store: VideoStore, videos: Iterable[str]) -> dict[str, str]:
@@ -147,4 +149,4 @@ def lacks(store: VideoStore, videos: Iterable[str]) -> dict[str, str]:
 
 
 def _videos(why: str, store: VideoStore, which: np.ndarray) -> LeftOut:
-    return LeftOut(f"{int(which.sum())} videos {why}", tuple(store.table.names(np.flatnonzero(which))))
+    return LeftOut(f"{counted(int(which.sum()), 'video')} {why}", tuple(store.table.names(np.flatnonzero(which))))

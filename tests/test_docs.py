@@ -102,6 +102,20 @@ def test_the_versions_of_python_are_the_same_everywhere() -> None:
         assert f"Linux, Python {listed[0]} to {listed[-1]}, about" in (TOP / page).read_text()
 
 
+def test_the_citation_is_of_this_version() -> None:
+    """Valid by the schema of the Citation File Format 1.2.0: what it asks for, and nothing that it does not know."""
+    with (TOP / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    cited = yaml.safe_load((TOP / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["cff-version"], cited["version"], cited["license"]) == (
+        "1.2.0",
+        project["version"],
+        project["license"],
+    )
+    assert all(cited[key] for key in ("message", "title", "authors")) and all(one["name"] for one in cited["authors"])
+    assert cited.keys() <= {"cff-version", "message", "title", "type", "authors", "version", "license"}
+
+
 def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 

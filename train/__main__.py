@@ -4,7 +4,10 @@ import sys
 from collections.abc import Callable
 
 from pipeline.commands import console
-from train import commands, file_commands
+from pipeline.commands.starting import loading
+
+with loading():
+    from train import commands, file_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "pretrain": commands.pretrain,

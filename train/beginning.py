@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import torch
 
+from pipeline.commands.following import following
 from pipeline.errors import counted
 from pipeline.store import VideoStore
 from train import augment
@@ -36,7 +36,8 @@ def tell_of_plan(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """The device, and of each stage its length, its videos and its networks; none of them is built."""
     found = device(hardware, recipe.precision_of(recipe.stages[0]), recipe.sync_batchnorm)
     words = in_words(found, hardware.ranks)
-    tell(f"on {words}, reader {hardware.reader} with {counted(hardware.threads, 'thread')}")
+    name = "opencv" if hardware.reader == "auto" and not torch.cuda.is_available() else hardware.reader
+    tell(f"on {words}, reader {name} with {counted(hardware.threads, 'thread')}")
     for stage in recipe.stages:
         of_epoch = max(1, steps_of_epoch(recipe, stage, store))
         steps = stage.length(of_epoch)
@@ -84,7 +85,7 @@ def weights(network: NetworkSettings, channels: int) -> int:
 
 def tell_of_next(store: VideoStore, run: Path) -> None:
     """What to do with a run that is trained."""
-    tell(f"next: make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}")
+    tell(following("evaluate", run=str(run), store=str(store.root)))
 
 
 def doing(recipe: Recipe) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from pipeline.arguments import (
     StorePlace,
     Text,
 )
+from pipeline.commands.following import after_store
 from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore, open_store
 from train import beginning, loggers, overrides, prolonging, stages
@@ -322,4 +323,5 @@ def preview(
     opened = open_store(store, annotations)
     loaded = fitted(_loaded(recipe, method, seed, set or []), opened)
     name, shown = previews.write_preview(loaded, stage, opened, epoch, batch, videos, out)
-    console.print(f"showed {shown} videos of batch {batch} of epoch {epoch}, stage {name}: {out}")
+    console.print(f"showed {counted(shown, 'video')} of batch {batch} of epoch {epoch}, stage {name}: {out}")
+    tell(after_store(opened, method, recipe))

@@ -17,9 +17,7 @@ console = Terminal(quiet=not LEADER)
 
 def preparing() -> Status:
     """A line that is there while the reader prepares itself: its first use on a machine compiles for some seconds."""
-    return Terminal(stderr=True, quiet=not LEADER).status(
-        "preparing the reader; the first time on a machine it is compiled"
-    )
+    return Terminal(stderr=True, quiet=not LEADER).status("preparing the reader; its first use compiles it")
 
 
 def tell(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.arguments import Input, Name, OutputFile, OutputFolder, Text
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, counted
 from train import exports, imported
 from train import verify as verification
 from train.console import console
@@ -25,7 +25,7 @@ def verify(run: Input) -> int:
             problems.append(problem)
             console.print(str(problem))
     whole = "all whole" if not problems else f"{len(problems)} damaged"
-    console.print(f"checked {checked} files of {run}: {whole}")
+    console.print(f"checked {counted(checked, 'file')} of {run}: {whole}")
     return 1 if problems else 0
 
 

@@ -42,6 +42,8 @@ def of_stage(name: LoggerName, run: Path, stage: str) -> Iterator[list[Logger]]:
     if name == "mlflow":
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         where = os.environ.get("MLFLOW_TRACKING_URI", (run / "mlruns").absolute().as_uri())
+        if where.startswith("file:"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # or MLflow 3.17 refuses every folder
         logger: Logger = MLFlowLogger(experiment, title, where, run_id=known)
     elif name == "wandb":
         known = known or uuid.uuid4().hex

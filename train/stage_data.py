@@ -69,8 +69,8 @@ def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
         raise Refusal(
             lack,
             where=str(store.root),
-            remedy=f"`python -m pipeline annotate --store={root} --test_share .2` keeps a fifth for the test,"
-            " `--manifest` in its place gives the official split; or train on all of them: `--use_all true`,"
+            remedy=f"`make annotate STORE={root} TEST_SHARE=0.2` keeps a fifth for the test,"
+            " `MANIFEST=` in its place gives the official split; or train on all of them: `--use_all true`,"
             " or `splits` in the recipe",
         )
 
@@ -134,10 +134,30 @@ def fitted(recipe: Recipe, store: VideoStore, ranks: int = 1) -> Recipe:
         return recipe
     for batch in range(room - room % ranks, 0, -ranks):
         try:
-            stages = [stage.changed(batch=min(stage.batch, batch)) for stage in recipe.stages]
+            stages = [
+                stage.changed(
+                    batch=min(stage.batch, batch),
+                    settings=stage.settings.of_batch(min(recipe.batch_of(stage), batch)),
+                )
+                for stage in recipe.stages
+            ]
             smaller = recipe.of_stages(stages, batch=min(recipe.batch, batch))
         except ValidationError:
             continue
-        tell(f"a batch of {largest} is more than the {counted(room, 'training video')}: batch {batch} (fit_batch)")
+        told = "".join(sorted(_differences(recipe.stages, stages)))
+        tell(
+            f"a batch of {largest} is more than the {counted(room, 'training video')}: batch {batch}{told} (fit_batch)"
+        )
         return smaller
     return recipe
+
+
+def _differences(stages: list[StageSettings], smaller: list[StageSettings]) -> set[str]:
+    """Of the methods' settings."""
+    return {
+        f", {key} {value} -> {now[key]}"
+        for one, other in zip(stages, smaller, strict=True)
+        for now in [other.settings.as_dict()]
+        for key, value in one.settings.as_dict().items()
+        if now[key] != value
+    }

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 
 from pipeline import storage
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, counted
 from pipeline.storage import exclusive
 from pipeline.store import VideoStore
 from pipeline.store.settings import differences
@@ -101,8 +101,8 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
         stage.settings.check_batch(size)
     except UsageError as error:
         raise UsageError(
-            f"the last batch of an epoch, of {size} videos, does not suit the method of stage {stage.name!r}:"
-            f" {error.what}",
+            f"the last batch of an epoch, of {counted(size, 'video')},"
+            f" does not suit the method of stage {stage.name!r}: {error.what}",
             where="order.last",
             remedy="order.last: drop in the recipe, or another batch",
         ) from error

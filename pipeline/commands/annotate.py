@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pipeline.arguments import Input, Name, Seed, Share, StorePlace, Text
+from pipeline.commands.following import after_store
 from pipeline.commands.stores import console, errors
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.manifest import Manifest
 from pipeline.store import annotation, open_store
 from pipeline.store.annotation import AnnotationSet, with_test_share
@@ -48,11 +49,15 @@ def annotate(
         content = with_test_share(content, test_share, seed)
     with writing_to(opened.root):
         annotation.save(opened.root, name, content)
-    written = open_store(store, name).annotated
+    opened = open_store(store, name)
+    written = opened.annotated
     if told := written.told():
         errors.print(marked("note", "yellow", told))
     splits = ", ".join(f"{number} {split}" for split, number in written.count_splits().items())
     console.print(
-        f"annotated {len(written.table) - written.left_out} videos ({splits}) of {len(written.classes)} classes as"
+        f"annotated {counted(len(written.table) - written.left_out, 'video')} ({splits})"
+        f" of {counted(len(written.classes), 'class', 'classes')} as"
         f" {name}, digest {written.digest[:16]}, in {store}"
     )
+    if name == annotation.EXTRACTION:
+        errors.print(after_store(opened))

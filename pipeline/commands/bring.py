@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pipeline import importers
 from pipeline.arguments import Bound, CountOrAll, Input, Name, Positive, Seconds, StorePlace
+from pipeline.commands.following import after_store
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, errors, print_notes, print_summary
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.existing import Source, open_source
 from pipeline.existing.bring import Brought, Existing, manifest_of
 from pipeline.existing.bring import bring as run_bringing
@@ -79,7 +80,7 @@ def bring(
         said = importers.listed(dataset, existing.place, split=split, lists=lists, classes=classes, manifest=manifest)
         rows, count = manifest_of(existing, said), workers or len(os.sched_getaffinity(0))
         _tell_of_beginning(existing, rows)
-        errors.print(f"bringing {len(rows.rows)} videos, {count} threads, into {store}")
+        errors.print(f"bringing {counted(len(rows.rows), 'video')}, {counted(count, 'thread')}, into {store}")
         brought = run_bringing(rows, existing, location(store), count, again, retry_quarantined, overwrite, time_limit)
     _tell_of_end(brought, store)
     return QUARANTINE_EXIT_CODE if brought.summary.quarantined or brought.summary.in_quarantine else 0
@@ -138,11 +139,14 @@ def _tell_of_beginning(existing: Existing, rows: Manifest) -> None:
 
 def _tell_of_end(brought: Brought, store: str) -> None:
     for note, (number, first) in sorted(brought.noted.items()):
-        errors.print(marked("note", "yellow", f"{note}: in {number} videos, the first is {first}"))
+        errors.print(marked("note", "yellow", f"{note}: in {counted(number, 'video')}, the first is {first}"))
     print_summary(brought.summary, store)
-    said = open_store(store).annotated
+    opened = open_store(store)
+    said = opened.annotated
     for lack in filter(None, [said.without_split(), said.without_recordings()]):
         errors.print(marked("note", "bold yellow", lack))
+    if len(opened.table):
+        errors.print(after_store(opened))
 
 
 def _flow_source(flow: Path, frames: Source) -> Source:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +14,9 @@ from rich.table import Table
 from pipeline import importers
 from pipeline.arguments import CountOrAll, Input, Name, Positive, Seconds, StorePlace, Text
 from pipeline.commands import console as console_main
+from pipeline.commands.following import after_store
 from pipeline.commands.stores import QUARANTINE_EXIT_CODE, console, errors, print_notes, print_summary
-from pipeline.errors import named, refuse_unknown
+from pipeline.errors import counted, named, refuse_unknown
 from pipeline.extraction.estimate import Amount, Estimate, estimate
 from pipeline.extraction.plan import as_stored
 from pipeline.extraction.progress import PREPARING, counting_bar
@@ -184,9 +184,10 @@ def _workers(scheduler: str, workers: int, slurm: SlurmSettings) -> int:
 def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
     settings, store = work.settings.as_dict(), str(work.store)
     views = " and ".join(VIEWS[name].described(settings[name]) for name in work.settings.views)
-    where = {"": f"{workers} workers", "slurm": f"{workers} workers in jobs of slurm"}.get(scheduler, scheduler)
-    count = len(work.manifest.rows)
-    errors.print(f"extracting {count} videos: {views}, {where}, into {store}")
+    hands = counted(workers, "worker")
+    where = {"": hands, "slurm": f"{hands} in jobs of slurm"}.get(scheduler, scheduler)
+    count = counted(len(work.manifest.rows), "video")
+    errors.print(f"extracting {count}: {views}, {where}, into {store}")
     try:
         summary = run_extraction(**work._asdict(), workers=workers, scheduler=scheduler, jobs=slurm)
     except Unfinished as stopped:
@@ -194,7 +195,7 @@ def _extract(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) ->
         raise
     print_summary(summary, store)
     if summary.stored:
-        errors.print(f"next: make pretrain STORE={shlex.quote(store)} RUN=runs/{work.store.name}")
+        errors.print(after_store(open_store(work.store)))
     return QUARANTINE_EXIT_CODE if summary.quarantined or summary.in_quarantine else 0
 
 
@@ -206,7 +207,8 @@ def _prune(work: _Work, dry_run: bool) -> None:
     if unlisted and not dry_run:
         removal.remove(work.store, unlisted)
     shown = f": {named([repr(name) for name in unlisted], SHOWN)}" if unlisted else ""
-    console.print(f"{'would remove' if dry_run else 'removed'} {len(unlisted)} videos that are not listed{shown}")
+    found = counted(len(unlisted), "unlisted video")
+    console.print(f"{'would remove' if dry_run else 'removed'} {found}{shown}")
 
 
 def _estimate(work: _Work, workers: int, scheduler: str, slurm: SlurmSettings) -> int:
@@ -229,7 +231,7 @@ def print_estimate(plan: Estimate, workers: int) -> None:
     """What is to do and what it costs. workers: 0 where they are not known."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     there = f"{plan.summary.skipped} are there already, {plan.summary.in_quarantine} in quarantine"
-    table.add_row("to do", f"{plan.todo} videos ({decimal(plan.size)}); {there}")
+    table.add_row("to do", f"{counted(plan.todo, 'video')} ({decimal(plan.size)}); {there}")
     if plan.frames and plan.seconds and plan.stored:
         seconds = plan.seconds.value
         table.add_row("frames", f"{plan.frames.value:,.0f}{_uncertainty(plan.frames)}")
@@ -239,9 +241,8 @@ def print_estimate(plan: Estimate, workers: int) -> None:
         table.add_row("store", f"{decimal(round(plan.stored.value))} more{_uncertainty(plan.stored)}")
         milliseconds = sorted(1e3 * one.seconds for one in plan.sample if not one.refused)
         spread = f"a frame took {_figure(milliseconds[0])} to {_figure(milliseconds[-1])} ms"
-        table.add_row(
-            "sample", f"the beginning of {len(plan.sample)} videos, from the smallest file to the largest; {spread}"
-        )
+        sample = counted(len(plan.sample), "video")
+        table.add_row("sample", f"the beginning of {sample}, from the smallest file to the largest; {spread}")
     console.print(table)
     for refused in (one.refused for one in plan.sample if one.refused):
         console.print(marked("would land in quarantine", "yellow", refused))
@@ -254,13 +255,13 @@ def _with_workers(plan: Estimate, workers: int) -> str:
     batches: the sample's videos were alone, while in a run pairs of several share a batch."""
     assert plan.seconds
     if not plan.gpus:
-        return f"{_time(plan.seconds.value / workers)} with {workers} workers on cores like this machine's"
+        return f"{_time(plan.seconds.value / workers)} with {counted(workers, 'worker')} on cores like this machine's"
     assert plan.on_gpus
     gpus, processes = min(plan.gpus, workers), min(plan.gpus * plan.gpu_processes, workers)
     threads = processes * threads_each(workers, processes)
     least = plan.seconds.value / threads
     most = max(least, plan.on_gpus.value / gpus)
-    where = f"{threads} videos at once on {gpus} GPUs like this machine's"
+    where = f"{counted(threads, 'video')} at once on {counted(gpus, 'GPU')} like this machine's"
     return f"{_time(least)} to {_time(most)} with {where}; the less, the fuller their batches"
 
 

@@ -27,7 +27,7 @@ from pipeline.bench.pairs import (
     video_pairs,
 )
 from pipeline.commands.stores import console, errors
-from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.errors import Refusal, UsageError, counted, refuse_unknown
 from pipeline.extraction.progress import counting_bar
 from pipeline.flow import ESTIMATORS, create
 from pipeline.flow.estimator import FlowEstimator
@@ -204,7 +204,9 @@ def _sizes(text: str, count: int) -> list[tuple[int, int]]:
             )
         if count * int(match[1]) * int(match[2]) > MOST_PIXELS:
             raise UsageError(
-                f"{count} pairs of {part} do not fit into memory", where="--count", remedy="fewer, or smaller ones"
+                f"no room in memory for {counted(count, 'pair')} of {part}",
+                where="--count",
+                remedy="fewer, or smaller ones",
             )
         sizes.append((int(match[1]), int(match[2])))
     return sizes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.arguments import Names, StorePlace
 from pipeline.commands.stores import console
+from pipeline.errors import counted
 from pipeline.storage import location
 from pipeline.store import open_store, removal
 
@@ -19,4 +20,4 @@ def remove(store: StorePlace, videos: Names) -> None:
     """
     chosen = list(dict.fromkeys(open_store(store).own_names(videos)))
     removal.remove(location(store), chosen)
-    console.print(f"removed {len(chosen)} videos: {store}")
+    console.print(f"removed {counted(len(chosen), 'video')}: {store}")

@@ -29,7 +29,8 @@ from pipeline.arguments import (
     StorePlace,
     Text,
 )
-from pipeline.errors import Refusal, UsageError, named
+from pipeline.commands.following import following
+from pipeline.errors import Refusal, UsageError, counted, named
 from pipeline.existing import open_source
 from pipeline.extraction import quarantine
 from pipeline.extraction.journal import Summary, last_run, same_bytes
@@ -80,7 +81,11 @@ def manifest(
     print_notes(listed)
     splits = Counter(row.split or "no split" for row in listed.rows)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
-    console.print(f"listed {len(listed.rows)} videos ({counts}) of {len(listed.classes)} classes in {out}")
+    found, said = counted(len(listed.rows), "video"), counted(len(listed.classes), "class", "classes")
+    console.print(f"listed {found} ({counts}) of {said} in {out}")
+    if videos is not None:
+        place = f"stores/{videos.resolve().name}"
+        errors.print(following("extract", videos=str(videos), manifest=str(out), store=place))
 
 
 def _place(videos: Path | None, frames: Path | None) -> Place:
@@ -129,9 +134,9 @@ def status(
     if told := _told_of_same_bytes(opened):
         table.add_row("", marked(told, "yellow"))
     if cuts.any():
-        table.add_row("cuts", f"{cuts.sum()} between shots, in {np.count_nonzero(cuts)} videos")
-    if partial := np.count_nonzero(videos.partial):
-        table.add_row("partial", f"{partial} videos whose files break off; what was readable is stored")
+        table.add_row("cuts", f"{cuts.sum()} between shots, in {counted(int(np.count_nonzero(cuts)), 'video')}")
+    if partial := int(np.count_nonzero(videos.partial)):
+        table.add_row("partial", f"{counted(partial, 'video')} whose files break off; what was readable is stored")
     for name in [name for name in VIEWS if name in opened.settings and name not in opened.views]:
         there = np.count_nonzero(videos.of_kinds([name in kind.shapes for kind in videos.kinds], bool))
         table.add_row(name, f"in {there} of {len(videos)} videos; `extract --views {name}` goes on")
@@ -150,7 +155,7 @@ def status(
     console.print(table)
     refused = list(opened.quarantine_entries())
     if refused:
-        console.print(marked(f"{len(refused)} videos in quarantine", "bold"))
+        console.print(marked(f"{counted(len(refused), 'video')} in quarantine", "bold"))
         reasons = {entry["video_id"]: entry["reason"] for entry in refused}
         for line in quarantine.lines(reasons, {entry["video_id"]: entry["reproduce"] for entry in refused}):
             console.print(line)
@@ -196,8 +201,10 @@ def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600
         console.print(marked("damaged", "red", f"{item.video_id}: {item.what}"))
         console.print(marked(f"  {item.path}", "dim"))
     rate = read / max(time.perf_counter() - began, 1e-9) / 2**20
-    verdict = f"{len({d.video_id for d in damage})} are damaged" if damage else "all whole"
-    console.print(f"verified {videos} videos, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({store})")
+    verdict = f"{len({d.video_id for d in damage})} damaged" if damage else "all whole"
+    console.print(
+        f"verified {counted(videos, 'video')}, {read / 2**20:.1f} MiB at {rate:.0f} MiB/s: {verdict} ({store})"
+    )
     return 1 if damage else 0
 
 
@@ -253,8 +260,8 @@ def preview(
         raise Refusal("the store holds no videos", where=store, remedy="run `make extract-flow` first")
     videos = opened.own_names(videos)
     written = write_contact_sheets(opened, videos, out)
-    clips = f" and {len(write_clips(opened, videos, out))} clips" if clip else ""
-    console.print(f"wrote {len(written)} contact sheets{clips} below {out}, the first is {written[0]}")
+    clips = f" and {counted(len(write_clips(opened, videos, out)), 'clip')}" if clip else ""
+    console.print(f"wrote {counted(len(written), 'contact sheet')}{clips} below {out}, the first is {written[0]}")
 
 
 def probe(file: Input) -> int:
@@ -271,7 +278,7 @@ def probe(file: Input) -> int:
             frames, (height, width) = frames + len(block), block.shape[1:3]
     except Undecodable as error:
         raise Refusal(error.reason, where=str(file), remedy="repair or replace the file") from error
-    console.print(f"decoded {frames} frames of {width}x{height} from {file}")
+    console.print(f"decoded {counted(frames, 'frame')} of {width}x{height} from {file}")
     return 0
 
 
@@ -307,7 +314,7 @@ def make_synthetic(
             progress=lambda done, _: bar.update(task, completed=done),
             truth=truth,
         )
-    console.print(f"made {made} of {total} videos ({len(synthetic.CLASSES)} classes) in {out}")
+    console.print(f"made {made} of {total} videos ({counted(len(synthetic.CLASSES), 'class', 'classes')}) in {out}")
 
 
 def print_notes(listed: Manifest) -> None:
@@ -335,25 +342,25 @@ def _told_of_same_bytes(store: VideoStore) -> str:
         return ""
     shown = named([" = ".join(ids) for ids in groups], SHOWN)
     count = sum(map(len, groups)) - len(groups)
-    return f"{count} videos have the same bytes as another one: {shown}; `remove` takes out one of them"
+    return f"{counted(count, 'video')} with the same bytes as another one: {shown}; `remove` takes out one of them"
 
 
 def print_summary(summary: Summary, store: str) -> None:
     """The end of a run that wrote into a store: what it refused, and one line of what it did."""
     for what, videos in (("quarantined", summary.quarantined), ("stored in part", summary.partial)):
         if videos:
-            errors.print(marked(what, "yellow", f"{len(videos)} videos"))
+            errors.print(marked(what, "yellow", counted(len(videos), "video")))
         for line in quarantine.lines(videos, {}):
             errors.print(line)
     if summary.lost:
-        told = f"{len(summary.lost)} videos that were stored are gone, and this run does not list them"
+        told = f"{counted(len(summary.lost), 'stored video')} gone, and not listed by this run"
         errors.print(marked("missing", "yellow", f"{told}: {named([repr(name) for name in summary.lost], SHOWN)}"))
     if summary.stored:
         if told := _told_of_same_bytes(open_store(store)):
             errors.print(marked("note", "yellow", told))
         for difference in compatibility.version_differences(open_store(store)):
             errors.print(marked("note", "yellow", f"{difference}: videos of this run may differ in their last bits"))
-    parts = [f"stored {summary.stored} videos ({summary.frames} frames)"]
+    parts = [f"stored {counted(summary.stored, 'video')} ({counted(summary.frames, 'frame')})"]
     if summary.partial:
         parts.append(f"{len(summary.partial)} of them in part")
     if summary.skipped:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, counted
 from pipeline.existing import Jpeg, Source, alignment, jpegs
 from pipeline.existing.alignment import Alignment
 from pipeline.existing.views import BroughtFlow, BroughtFrames, Origin
@@ -138,7 +138,8 @@ def manifest_of(existing: Existing, listed: Manifest | None = None) -> Manifest:
         )
     known = {row.video_id for row in listed.rows}
     others = [video for video in videos if video not in known]
-    notes = (f"{len(others)} videos are not in the manifest and left out, the first is {others[0]}",) if others else ()
+    told = f"left out, as the manifest lacks them: {counted(len(others), 'video')}" if others else ""
+    notes = (f"{told}, the first is {others[0]}",) if told else ()
     order = {video: place for place, video in enumerate(videos)}
     rows = sorted(listed.rows, key=lambda row: order.get(row.video_id, len(order)))
     return Manifest(rows, listed.classes, (*listed.notes, *notes))

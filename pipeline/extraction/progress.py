@@ -33,31 +33,29 @@ def counting_bar(unit: str, console: Console) -> Progress:
 
 
 class ExtractionBar:
-    """One live line; on a terminal that cannot redraw, a line every ten seconds.
+    """One live line, what is asked for most in front, as a narrow terminal cuts off its end; where a line cannot be
+    redrawn, one every ten seconds.
 
     sizes: bytes of each video's file that is to do (or 1, where sizes tell nothing), by its id. The bar and the time
     left go by them, and within a video by its frames: the largest come first, so that a count of videos would promise
     an end that is far too late.
-    quarantined: how many are in quarantine already. pairs: whether flow is computed, so that pairs of frames are told
-    too.
+    quarantined: how many are in quarantine already.
     """
 
-    def __init__(self, sizes: Mapping[str, int], quarantined: int, doing: str = "extract", pairs: bool = False) -> None:
+    def __init__(self, sizes: Mapping[str, int], quarantined: int, doing: str = "extract") -> None:
         self.console = Terminal(stderr=True)
         self.sizes, self.quarantined, self.doing = sizes, quarantined, doing
-        self.with_pairs = pairs
-        self.videos = self.frames = self.pairs = 0
+        self.videos = self.frames = 0
         self.through = self.stored = 0  # bytes
         self.running: dict[str, tuple[int, float]] = {}  # video -> frames that are through, and which share that is
         self.total = sum(sizes.values())
         self.progress = Progress(
             TextColumn(doing, style="bold", table_column=Column(no_wrap=True, min_width=len(doing))),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=False)),  # two lines on a narrow terminal
-            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len("0:00:00 left"))),
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True, overflow="crop")),
             console=self.console,
         )
-        self.task = self.progress.add_task("", total=self.total, told=f"0/{len(sizes)} videos  starting", left="")
+        self.task = self.progress.add_task("", total=self.total, told=f"0/{len(sizes)} videos  starting")
         self.began = self.printed = time.monotonic()
 
     def __enter__(self) -> ExtractionBar:
@@ -78,7 +76,6 @@ class ExtractionBar:
         self.running.pop(outcome.video_id, None)
         self.videos += 1
         self.frames += outcome.frames
-        self.pairs += max(0, outcome.frames - 1)
         self.through += self.sizes[outcome.video_id]
         if outcome.status == "stored":
             self.stored += self.sizes[outcome.video_id]
@@ -96,12 +93,11 @@ class ExtractionBar:
 
     def _show(self) -> None:
         now = time.monotonic()
-        told, seconds = self._told(now - self.began), self.seconds_left(now - self.began)
-        left = "" if seconds is None else f"{_duration(seconds)} left"
-        self.progress.update(self.task, completed=self.through + self._of_running(), told=told, left=left)
+        told = self._told(max(now - self.began, 1e-3))
+        self.progress.update(self.task, completed=self.through + self._of_running(), told=told)
         if not self.console.is_terminal and (now - self.printed > LINE_SECONDS or self.videos == len(self.sizes)):
             self.printed = now
-            self.say(f"{self.doing}  {told}  {left}")
+            self.say(f"{self.doing}  {told}")
 
     def _of_running(self) -> float:
         """Bytes."""
@@ -115,18 +111,13 @@ class ExtractionBar:
         return spent * rest / done if done else None
 
     def _told(self, spent: float) -> str:
-        spent = max(spent, 1e-3)
-        frames = [frames for frames, _ in self.running.values()]
-        parts = [
-            f"{self.videos}/{len(self.sizes)} videos",
-            f"{self.videos / spent:.1f} videos/s",
-            f"{(self.frames + sum(frames)) / spent:.0f} frames/s",
-        ]
-        if self.with_pairs:
-            parts.append(f"{(self.pairs + sum(max(0, count - 1) for count in frames)) / spent:.0f} pairs/s")
+        left = self.seconds_left(spent)
+        frames = self.frames + sum(frames for frames, _ in self.running.values())
+        parts = [] if left is None else [f"{_duration(left)} left"]
+        parts.append(f"{self.videos}/{len(self.sizes)} videos")
         if self.quarantined:
             parts.append(f"{self.quarantined} in quarantine")
-        return "  ".join(parts)
+        return "  ".join([*parts, f"{frames / spent:.0f} frames/s"])
 
 
 def _duration(seconds: float) -> str:

@@ -29,7 +29,6 @@ from pipeline.manifest import Manifest, Video
 from pipeline.store import fence
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import writing_to
-from pipeline.views import VIEWS
 
 TOGETHER = 1000  # missing files that are told at once
 
@@ -136,7 +135,7 @@ def _work_off(
     """Take out of `todo` what was brought into the store or into quarantine."""
     sizes = {row.video_id: size_of(task.root / row.path) for row in todo.values()}
     missing = [row for row in todo.values() if not sizes[row.video_id] and not os.path.exists(task.root / row.path)]
-    bar = ExtractionBar(sizes, summary.in_quarantine, pairs=any(VIEWS[name].per_pair for name in task.settings.views))
+    bar = ExtractionBar(sizes, summary.in_quarantine)
 
     def settle(outcomes: Iterable[Outcome], kept: Journal) -> None:
         for outcome in noted(outcomes, task.store, kept, bar):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, counted
 from pipeline.importers import lists as official
 from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Entry, match
@@ -60,8 +60,8 @@ def read(videos: Place, split: int | None = None, lists: Path | None = None, cla
     empty = sum(not row.has_frames for row in rows)
     if empty:
         notes.append(
-            f"{empty:,} videos are kept that CoCLR drops: the lists give them 0 frames,"
-            " as [ ] in names misled its count"
+            f"kept, though CoCLR drops what its lists give 0 frames, as [ ] in names misled its count:"
+            f" {counted(empty, 'video')}"
         )
     return match(videos, entries, names, notes)
 

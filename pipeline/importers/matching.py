@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.errors import Refusal, named
+from pipeline.errors import Refusal, counted, named
 from pipeline.importers.inventory import (
     Extracted,
     Place,
@@ -29,6 +29,7 @@ from pipeline.names import looks
 
 NAMED = 5  # of many missing files, these are named
 ELSEWHERE = re.compile(r"/|[A-Za-z]:[/\\]|[^/]*\\")  # a path that begins at the root of a machine, or is of Windows
+MAYBE = "file that may be a video", "files that may be videos"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def match(
             else "the lists name no video",
             where="; ".join(
                 [
-                    f"{folder_of(videos)} ({len(files):,} {'videos' if extracted else 'files that may be videos'})",
+                    f"{folder_of(videos)} ({counted(len(files), *(('video', 'videos') if extracted else MAYBE))})",
                     *inventory.of_archives(),
                 ]
             ),
@@ -99,7 +100,9 @@ def match(
     if missing:
         notes.append(f"{len(missing):,} of {len(wanted):,} listed videos are not there: {_some(missing)}")
     if unlisted:
-        notes.append(f"{len(unlisted):,} videos in the folder are in no list and are left out: {_some(unlisted)}")
+        notes.append(
+            f"left out, as no list has them: {counted(len(unlisted), 'video')} in the folder, {_some(unlisted)}"
+        )
     if known:
         notes += differences(rows, known)
     return Manifest(rows, classes, tuple(notes))
@@ -215,13 +218,13 @@ def differences(rows: list[Video], known: Known) -> list[str]:
     classes = len({row.label for row in rows if row.label})
     if (here, classes) == (dict(known.splits), known.classes):
         return []
-    return [f"{known.name} has {_counts(known.splits, known.classes)}; here are {_counts(here, classes)}"]
+    return [f"{known.name} has {_counts(known.splits, known.classes)}; yours has {_counts(here, classes)}"]
 
 
 def _counts(splits: Mapping[str, int], classes: int) -> str:
     parts = [f"{splits[split]:,} {split or 'no split'}" for split in SPLITS if split in splits]
-    of_classes = f" of {classes} classes" if classes else ""
-    return f"{sum(splits.values()):,} videos{of_classes} ({', '.join(parts)})"
+    of_classes = f" of {counted(classes, 'class', 'classes')}" if classes else ""
+    return f"{counted(sum(splits.values()), 'video')}{of_classes} ({', '.join(parts)})"
 
 
 def _some(names: list[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.errors import Refusal, UsageError, counted, refuse_unknown
 from pipeline.manifest import SPLITS
 from pipeline.store import annotation, classes, columns, inventory, layout
 from pipeline.store.annotation import AnnotationSet, Said
@@ -80,10 +80,9 @@ class Annotated:
 
     def told(self) -> str:
         """Which videos only one of set and store has, in a sentence; empty where there are none."""
-        one = f"{self.absent} videos of the annotation set {self.name!r} are not in the store"
-        other = (
-            f"{self.left_out} videos of the store are not in the annotation set {self.name!r}: without label and split"
-        )
+        absent, left_out = counted(self.absent, "video"), counted(self.left_out, "video")
+        one = f"not in the store: {absent} of the annotation set {self.name!r}"
+        other = f"without label and split, as the annotation set {self.name!r} lacks them: {left_out} of the store"
         return "; ".join(sentence for sentence, number in ((one, self.absent), (other, self.left_out)) if number)
 
     def without_split(self) -> str:
@@ -91,7 +90,7 @@ class Annotated:
         if not (self.labels != NO_LABEL).any() or (self.splits != SPLITS.index("")).any():
             return ""
         return (
-            f"no video has a split, though there are labels: of {len(self.table)} videos none is kept for a test"
+            f"no video has a split, though there are labels: of {len(self.table)} none is kept for a test"
             " (`annotate` gives or makes a split)"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, counted
 from pipeline.store import layout
 
 SHOWN = 5  # videos that a refusal names
@@ -23,7 +23,7 @@ def mixed(root: Path, others: list[str]) -> Refusal:
     """Frames and flow of such videos would be read as if they were of the store's size, rate and bound."""
     shown = ", ".join(repr(video_id) for video_id in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
     return Refusal(
-        f"{len(others)} videos were made with other settings than the store's,"
+        f"{counted(len(others), 'video')} made with other settings than the store's,"
         f" as folders copied from another store are: {shown}",
         where=str(root),
         remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"

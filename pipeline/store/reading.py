@@ -6,6 +6,7 @@ import copy
 import difflib
 import functools
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -274,7 +275,7 @@ class VideoStore:
         return Refusal(
             f"video {video_id!r} is not in the store" + (f"; {hint}" if hint else ""),
             where=str(self.root),
-            remedy="`make status STORE=...` lists what is there",
+            remedy=f"`make status STORE={shlex.quote(str(self.root))} SHOW=videos` lists what is there",
         )
 
     def codec(self, view: str) -> FrameCodec:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import named
+from pipeline.errors import counted, named
 from pipeline.store import records
 from pipeline.views import VIEWS
 
@@ -132,7 +132,7 @@ class VideoTable:
             return ""
         names = named([repr(video_id) for video_id in self.missing], SHOWN)
         return (
-            f"{len(self.missing)} videos that were stored are gone, and nobody removed them by a command: {names}"
+            f"{counted(len(self.missing), 'stored video')} gone that nobody removed by a command: {names}"
             " (`verify` lists them; extraction brings them back, `remove` says that it was meant)"
         )
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline import arguments, people
 from pipeline.arguments import Name, within
+from pipeline.errors import counted
 from pipeline.views.codec import FrameCodec, JpegCodec, Layout
 from pipeline.views.size import Quality, ShortSide, Size, checked_short_side, resize, stored_size
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
@@ -153,7 +154,7 @@ def told_of_nobody(views: Sequence[str], records: Iterable[dict[str, Any]]) -> d
     shares = {view: f"{100 * nobody[view] / frames[view]:.0f} %" if frames[view] else "none" for view in views}
     return {
         view: f"nobody in {shares[view]} of {frames[view]:,} frames that were estimated, and in no frame of"
-        f" {without[view]:,} videos"
+        f" {counted(without[view], 'video')}"
         for view in views
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from eval import features
 from eval.features import FeatureBank, Request, Seen
@@ -335,3 +337,14 @@ def test_a_bank_that_does_not_fit_on_the_disk_is_refused(store: VideoStore, exec
     finally:
         the_disk().folder = None
     assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["bank.h5"]
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_the_bar_is_one_line_that_a_narrow_terminal_cuts_at_its_end(width: int) -> None:
+    console = Console(file=(told := io.StringIO()), width=width)
+    bar = features._progress(console)
+    bar.add_task("features 3/4, vicc-flow", total=13320, completed=4000, clips=40_000)
+    console.print(bar.get_renderable())
+    [line] = told.getvalue().splitlines()
+    assert re.match(r"features 3/4, vicc-flow ━+ +-:--:-- left  4000/13320 v", line)
+    assert line.rstrip().endswith("clips/s") or width == 60

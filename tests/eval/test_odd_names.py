@@ -37,6 +37,7 @@ from pipeline.store import annotation, open_store
 from pipeline.store.annotation import AnnotationSet
 from pipeline.store.catalogue import save as save_catalogue
 from pipeline.terminal import visible
+from tests import printed, test_make
 from tests.eval.conftest import RECIPE
 from tests.pipeline.test_odd_names import ODD
 from tests.train.stores import write_store
@@ -108,6 +109,9 @@ def call(program: str, *arguments: object) -> tuple[int, str, str]:
         except SystemExit as ended:
             code = int(ended.code or 0)
     return code, out.getvalue(), err.getvalue()
+
+
+COPY = test_make.folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +279,7 @@ def test_odd_names_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("instead", [[], ["--manifest", "#split, 'a'.csv"]], ids=["share", "manifest"])
 def test_training_without_a_split_tells_commands_that_make_one(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: list[str]
+    folder: Path, COPY: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / STORE, STORE)
@@ -286,9 +290,10 @@ def test_training_without_a_split_tells_commands_that_make_one(
     trained = [f"--recipe={folder}/#'r' [a].yaml" if "recipe" in option else option for option in TRAINED]
     code, _, err = call("train", "pretrain", "--run=r", *trained)
     assert code == 1
-    words = shlex.split(err.partition("to do: `")[2].partition("` keeps a fifth")[0])
-    assert words[:2] + words[-2:] == ["python", "-m", "--test_share", ".2"]
-    code, _, err = call(*words[2:-2], *(instead or words[-2:]))
+    words = printed.argv_of(err.partition("to do: `")[2].partition("` keeps a fifth")[0], COPY)
+    share = "--test_share=0.2"
+    assert words[:2] == ["pipeline", "annotate"] and share in words
+    code, _, err = call(*(word for word in words if word != share), *(instead or [share]))
     assert code == 0, err
     code, _, err = call("train", "pretrain", "--run=r", *trained)
     assert code == 0, err

@@ -28,8 +28,10 @@ from eval.retrieval import recall, similarity
 from eval.runs import bank_path
 from eval.table import SUFFIXES, Table
 from pipeline.commands import console
+from pipeline.commands.following import after_store, following
 from pipeline.errors import Refusal
 from pipeline.importers import folder
+from pipeline.manifest import SPLITS
 from pipeline.store import VideoStore, annotation, open_store
 from pipeline.store.annotation import AnnotationSet, Said
 from pipeline.store.settings import ExtractionSettings
@@ -306,20 +308,29 @@ def test_strips_are_of_one_evaluation(finished_evaluation: Path, store: VideoSto
     )
 
 
-@pytest.mark.remedy(
-    "next: make evaluate RUN={} STORE={}", "next: make search QUERY=clip.mp4 RUN={} STORE={}", told=True
-)
+@pytest.mark.parametrize("program", ["train", "/bin/costream"])
 def test_what_comes_next_is_understood(
-    COPY: Path, store: VideoStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    COPY: Path, store: VideoStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
-    """Of stages two and three: trained, evaluated, searched."""
+    """As it is printed, by make or by `costream`, after each stage."""
+    monkeypatch.setattr(sys, "argv", [program])
     run = Path("runs/it's [a] $run")
     tell_of_next(store, run)
     tell_of_search(run, str(store.root))
-    told = [line.removeprefix("next: ") for line in capsys.readouterr().err.splitlines()]
-    given = [f"--run={run}", f"--store={store.root}"]
+    without = dataclasses.replace(store.annotated, splits=np.full_like(store.annotated.splits, SPLITS.index("")))
+    lines = [
+        after_store(store),
+        following("extract", videos="a b", manifest="#.csv", store="s"),
+        *capsys.readouterr().err.splitlines(),
+    ]
+    monkeypatch.setattr(store, "annotated", without)
+    told = [line.removeprefix("next: ") for line in [*lines, after_store(store)]]
+    assert {line.split()[0] for line in told} == {"costream" if "costream" in program else "make"}
     argvs = [printed.argv_of(line, COPY) for line in told]
-    assert [argv[:2] for argv in argvs] == [["eval", "evaluate"], ["eval", "search"]]
+    asked = ["pretrain", "extract", "evaluate", "search", "annotate"]
+    assert [argv[1] for argv in argvs] == asked
     for argv in argvs:
-        assert set(given) <= set(argv)
+        words = {word for option in argv for word in option.split("=", 1)}
+        assert {str(run)} <= words or argv[1] not in ("evaluate", "search")
+        assert {str(store.root)} <= words or argv[1] == "extract"
         printed.understood(argv, monkeypatch)

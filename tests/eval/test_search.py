@@ -167,7 +167,7 @@ def test_planted_duplicates_are_told_with_their_splits(
     bank = FeatureBank("rgb", rows, list(store.videos), np.zeros(len(rows), dtype=np.int64), [""] * len(rows), {})
     monkeypatch.setattr(search, "gallery", lambda *_: {"rgb": bank})
     commands.duplicates(searched, str(store.root), out=tmp_path / "pairs.csv")
-    assert "1 pairs are similar by 0.98 or more, 1 of them a training and a test video" in capsys.readouterr().out
+    assert "1 pair similar by 0.98 or more, 1 of them a training and a test video" in capsys.readouterr().out
     head, line = (tmp_path / "pairs.csv").read_text().splitlines()
     assert head == "video,near-duplicate,similarity,split,its split"
     assert set(line.split(",")[:2]) == {store.videos[train], store.videos[test]}
@@ -226,14 +226,15 @@ def test_a_store_of_one_picture_becomes_one_that_is_searched(
     assert search.duplicates(banks[1], opened, 0.5) == []
 
 
-@pytest.mark.remedy("see the reasons in ")
-def test_a_folder_of_broken_videos_tells_where_the_reasons_are(
-    searched: Path, store: VideoStore, tmp_path: Path, here: None
+@pytest.mark.remedy("repair or replace them")
+def test_a_folder_of_broken_videos_is_refused_with_the_reasons(
+    searched: Path, synthetic_videos: Path, tmp_path: Path, here: None
 ) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    listed = read("folder", tmp_path)
-    settings = embed.extraction_settings(searched)
-    with pytest.raises(Refusal, match="none of the videos can be used") as refused:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    listed, settings = read("folder", tmp_path), embed.extraction_settings(searched)
+    with pytest.raises(Refusal, match="none of the videos can be used: "):
         embed.extracted(listed, tmp_path, tmp_path / "store", settings, 1)
-    where = Path(refused.value.remedy.removeprefix("see the reasons in "))
-    assert "broken" in "".join(path.read_text() for path in where.rglob("*") if path.is_file())
+    shutil.copy(min(synthetic_videos.rglob("*.mp4")), broken)
+    opened, summary = embed.extracted(listed, tmp_path, tmp_path / "store", settings, 1)
+    assert opened.videos == ["broken"] and summary.stored == 1

@@ -183,7 +183,7 @@ def damage(store: VideoStore, video: str) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.remedy("are damaged, and are left out (make verify STORE= tells more)", told=True)
+@pytest.mark.remedy("damaged, and left out (make verify STORE= tells more)", told=True)
 def test_a_damaged_video_is_named_and_left_out_and_the_rest_evaluated(
     run: Path, said: Path, told: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +193,7 @@ def test_a_damaged_video_is_named_and_left_out_and_the_rest_evaluated(
         damage(store, video)
     _, records = evaluate.evaluate(run, store, ["clean"], "opencv", 1)
     [line] = [line for line in told if "damaged" in line]
-    assert line.startswith("2 videos are damaged, and are left out") and all(repr(video) in line for video in bad)
+    assert line.startswith("2 videos damaged, and left out") and all(repr(video) in line for video in bad)
     assert {record.metric for record in records} >= {"R@1", "linear_top1"}
     bank = FeatureBank.load(bank_path(run, store, "rgb", "trained", "clean", "rgb"))
     assert sorted(set(store.videos) - set(bank.video_ids)) == sorted(bad)
@@ -209,10 +209,10 @@ def test_videos_without_label_and_without_frames_do_not_count(said: Path, caplog
     labels[:2] = -1
     store = store.said_by(dataclasses.replace(store.annotated, labels=labels))
     videos, [left_out] = splits.compared_videos(store)
-    assert len(videos) == 16 and str(left_out).startswith("2 videos have no label, and are left out: ")
+    assert len(videos) == 16 and str(left_out).startswith("2 videos without a label, left out: ")
     store.table.frames[4] = 0
     videos, left = splits.compared_videos(store)
-    assert len(videos) == 15 and any("1 videos have no frame" in str(one) for one in left)
+    assert len(videos) == 15 and any("1 video without a frame" in str(one) for one in left)
 
 
 def test_what_is_said_by_others_leaves_the_store_as_it_is(store: VideoStore) -> None:

@@ -229,7 +229,7 @@ def test_a_video_of_another_store_is_noticed_and_redone_when_asked(videos: Path,
     other = small.store(videos, tmp_path / "other", OTHER)
     shutil.rmtree(store / "videos" / "walk" / "a")
     shutil.copytree(other / "videos" / "walk" / "a", store / "videos" / "walk" / "a")
-    with pytest.raises(Refusal, match="1 videos were made with other settings than the store's.*: 'walk/a'"):
+    with pytest.raises(Refusal, match="1 video made with other settings than the store's.*: 'walk/a'"):
         open_store(store).videos
     assert "walk/a: settings_hash" in refused(videos, store).what
     summary = run_here(folder.read(videos), videos, store, SMALL, overwrite=True)

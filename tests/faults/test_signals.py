@@ -52,7 +52,7 @@ def test_the_first_signal_lets_the_running_video_finish(
     run.open_gate()
     ended, out, err = run.end()
     assert ended == code, err
-    assert "stored 1 videos (400 frames), in" in out
+    assert "stored 1 video (400 frames), in" in out
     assert "interrupted: 1 stored, 7 left; run the same command again to go on" in err
     assert "Traceback" not in err
     assert_all_ended(processes)

@@ -59,7 +59,7 @@ def test_whatever_is_deleted_is_told_and_the_next_run_brings_it_back(
     assert list(gone(store).values()) == [video]
     assert open_store(store).table.missing == (("walk/a",) if video == "walk/a" else ())
     if video == "walk/a":
-        assert "1 videos that were stored are gone" in open_store(store).table.told_of_missing()
+        assert "1 stored video gone" in open_store(store).table.told_of_missing()
     if not video:
         with pytest.raises(Refusal, match="the annotation set 'extraction' is gone"):
             open_store(store).classes
@@ -89,13 +89,10 @@ def test_a_lost_video_stays_lost_when_others_come_until_it_is_removed_by_a_comma
     summary = run_here(Manifest(rows, listed.classes), videos, store, SMALL)
     assert (summary.stored, summary.lost) == (1, ("walk/a",))
     stores.print_summary(summary, str(store))
-    assert (
-        "missing 1 videos that were stored are gone, and this run does not list them: 'walk/a'"
-        in capsys.readouterr().err
-    )
+    assert "missing 1 stored video gone, and not listed by this run: 'walk/a'" in capsys.readouterr().err
     assert gone(store) == {"videos/walk/a/zarr.json": "walk/a"}
     stores.status(str(store))
-    assert "missing      1 videos that were stored are gone" in capsys.readouterr().out
+    assert "missing      1 stored video gone" in capsys.readouterr().out
     assert stores.verify(str(store)) == 1
     remove(str(store), ["walk/a"])
     assert gone(store) == {}

@@ -132,14 +132,14 @@ def test_annotate_replaces_a_set_and_tells_what_does_not_fit(run: Run, store: Pa
     code, out, err = run("annotate", "--store", store, "--manifest", tmp_path / "list.csv", "--name", "parity")
     assert code == 0
     assert "annotated 10 videos (10 train) of 2 classes as parity, digest" in out
-    assert "2 videos of the annotation set 'parity' are not in the store" in err
+    assert "not in the store: 2 videos of the annotation set 'parity'" in err
     after = {path: path.read_bytes() for path in store.rglob("*") if path.is_file() and path.suffix != ".csv"}
     assert json.loads(after.pop(store / "annotations.json"))["names"] == ["parity"]
     assert after == before
     Manifest([Video("v3", "x", "odd")], ["odd"]).save(tmp_path / "list.csv")
     code, out, err = run("annotate", "--store", store, "--manifest", tmp_path / "list.csv", "--name", "parity")
-    assert "annotated 1 videos (10 no split) of 1 classes" in out
-    assert "9 videos of the store are not in the annotation set 'parity': without label and split" in err
+    assert "annotated 1 video (10 no split) of 1 class" in out
+    assert "without label and split, as the annotation set 'parity' lacks them: 9 videos of the store" in err
     annotation.save(store, "another", AnnotationSet([], {}))
     code, _, err = run("status", "--store", store)
     assert code == 2 and "several annotation sets: another, parity" in err

@@ -57,7 +57,7 @@ def test_frames_get_recordings_and_splits_of_the_data_sets_own_lists(
         given = ("--manifest", tmp_path / "m.csv")
     code, _, err = run("bring", "--frames", frames, "--store", tmp_path / "store", *given)
     assert code == 0
-    assert "1 videos" in err
+    assert "1 video" in err
     assert "v_Hammering_g03_v1.5" in err
     assert "no video has a split" not in err
     assert "its own recording" not in err

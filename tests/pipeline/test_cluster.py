@@ -162,7 +162,7 @@ def test_a_video_that_an_earlier_run_left_with_a_worker_is_waited_for(
         left = client.submit(unless_stopped, run_name(store), "walk/a", Path.read_text, pipe)
         with (
             open(pipe, "w"),  # is open as soon as the worker reads
-            pytest.raises(Refusal, match="still at 1 videos of an earlier run, as 'walk/a'"),
+            pytest.raises(Refusal, match="still at 1 video of an earlier run, as 'walk/a'"),
         ):
             admission.admit(client, tmp_path, store, said.append)
         left.result()

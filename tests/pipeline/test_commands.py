@@ -83,8 +83,8 @@ def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Ru
     extract = ("extract", "--videos", videos, "--store", tmp_path / "store", "--views", "rgb", "--workers", 1)
     code, out, err = run(*extract)
     assert code == stores.QUARANTINE_EXIT_CODE
-    assert "stored 1 videos (5 frames), 1 in quarantine, in" in out
-    assert "quarantined 1 videos   1 x the file is empty (0 bytes)     jump/[b]" in err
+    assert "stored 1 video (5 frames), 1 in quarantine, in" in out
+    assert "quarantined 1 video   1 x the file is empty (0 bytes)     jump/[b]" in err
     assert open_store(tmp_path / "store").info("jump/a").views == ("rgb",)
     code, out, _ = run(*extract)
     assert code == stores.QUARANTINE_EXIT_CODE
@@ -105,11 +105,11 @@ def test_frames_and_sizes_are_chosen_by_options(run: Run, tmp_path: Path) -> Non
     options = ("--decode.fps", "12.5", "--decode.accept_partial", "true", "--rgb.size", "[20,40]")
     code, out, err = run(*extract, tmp_path / "parts", *options)
     assert code == 0
-    assert "stored 1 videos" in out
+    assert "stored 1 video" in out
     assert "1 of them in part" in out
-    assert "stored in part 1 videos   1 x damaged after" in err
+    assert "stored in part 1 video   1 x damaged after" in err
     code, out, _ = run("status", "--store", tmp_path / "parts")
-    assert "1 videos whose files break off" in out
+    assert "1 video whose files break off" in out
     assert "size [20, 40]" in out
     for wrong in (("--rgb.short_side", 64, "--rgb.size", "[64,64]"), ("--rgb.size", "[64]"), ("--decode.fps", "-1")):
         assert run(*extract, tmp_path / "wrong", *wrong)[0] == 2
@@ -234,7 +234,7 @@ def test_verify_tells_damage_by_exit_code_and_name(run: Run, store: Path) -> Non
     assert code == 1
     assert f"damaged {first}: its bytes are not what was written" in out
     assert f"damaged {second}: the commit record of video" in out
-    assert "2 are damaged" in out
+    assert "2 damaged" in out
     (store / layout.RECORD).write_bytes(b"{")
     code, _, err = run("verify", "--store", store)
     assert code == 1

@@ -90,7 +90,7 @@ def test_what_is_there_is_not_estimated_again_and_not_touched(
     dry = ("extract", "--videos", synthetic_videos, "--store", store, "--dry_run", "true", "--workers", 4)
     code, out, _ = run(*dry, "--rgb.quality", 90, "--flow.estimator", "dis")
     assert code == 0
-    assert "to do 1 videos" in " ".join(out.split())
+    assert "to do 1 video" in " ".join(out.split())
     assert "11 are there already, 0 in quarantine" in out
     assert "minutes with 4 workers" in out
     assert "nothing was written" in out
@@ -130,7 +130,7 @@ def test_videos_of_the_sample_that_are_broken_are_told(run: Run, tmp_path: Path)
     assert "(from one video)" in out
     assert f"nothing was written; without --dry_run the run begins: {tmp_path / 'store'}" in out
     assert not (tmp_path / "store").exists()
-    assert "stored 1 videos" in run(*dry[:-4], "--views", "rgb", "--workers", 1)[1]
+    assert "stored 1 video" in run(*dry[:-4], "--views", "rgb", "--workers", 1)[1]
     assert (tmp_path / "store").exists()
 
 

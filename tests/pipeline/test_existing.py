@@ -125,7 +125,7 @@ def test_the_sample_in_the_released_layout(shared: Path, run: Run, tmp_path: Pat
     code, out, err = run(*command, "--store", tmp_path / "store")
     assert code == 3
     assert "stored 4 videos (21 frames), 1 in quarantine" in out
-    assert "quarantined 1 videos   1 x it is empty" in err
+    assert "quarantined 1 video   1 x it is empty" in err
     assert "    YoYo/clip_[HD]_bracket" in err
     store = open_store(tmp_path / "store")
     assert {*store.videos, *store.quarantine} == set(truth["rgb"])
@@ -144,7 +144,7 @@ def test_a_rerun_does_only_what_is_missing(packed: tuple[Path, Path], run: Run, 
     assert before == {path: path.stat().st_mtime_ns for path in (root / "videos").rglob("*") if path.is_file()}
     record = root / "videos" / "Walk" / "v_Walk_g01_c01" / "zarr.json"
     record.unlink()
-    assert "stored 1 videos (6 frames), 2 were there already" in run(*command)[1]
+    assert "stored 1 video (6 frames), 2 were there already" in run(*command)[1]
     assert record.is_file()
     assert {info.fps for info in open_store(root).infos.values()} == {25.0}
 
@@ -171,7 +171,7 @@ def test_as_many_flow_pictures_as_frames_lose_the_last_and_other_numbers_are_ref
     command = (*command, "--alignment", "first")
     code, _, err = run(*command)
     assert code == 3
-    assert f"the flow of the last frame leads to no frame and is left out: in 1 videos, the first is {NAMES[0]}" in err
+    assert f"the flow of the last frame leads to no frame and is left out: in 1 video, the first is {NAMES[0]}" in err
     assert "2 flow pictures do not fit 4 frames" in err
     assert "3 flow pictures do not fit 1 frames" in err
     store = open_store(tmp_path / "store")
@@ -239,7 +239,7 @@ def test_a_gap_in_the_numbers_of_a_folder_and_lone_planes_are_reported(
     (root / NAMES[2] / "img_00001.jpg").rename(root / NAMES[2] / "img_00007.jpg")
     reasons = bring_all(root, root, tmp_path / "store").quarantined
     assert reasons[NAMES[0]] == "picture img number 3 is missing"
-    assert reasons[NAMES[1]] == "there are 3 pictures flow_x and 2 pictures flow_y"
+    assert reasons[NAMES[1]] == "tyours has 3 pictures flow_x and 2 pictures flow_y"
     assert reasons[NAMES[2]] == "picture img number 1 is missing"
 
 
@@ -287,7 +287,7 @@ def test_only_what_is_not_plain_is_encoded_again_and_told(run: Run, tmp_path: Pa
     path = pack(tmp_path / "frame.lmdb", {"a/odd": odd, "a/plain": plain})
     code, _, err = run("bring", "--frames", path, "--store", tmp_path / "store")
     assert code == 0
-    assert "encoded again: in 1 videos, the first is a/odd" in err
+    assert "encoded again: in 1 video, the first is a/odd" in err
     store = open_store(tmp_path / "store")
     assert stored_bytes(store, "a/plain") == plain
     assert [jpeg == ours for jpeg, ours in zip(odd, stored_bytes(store, "a/odd"), strict=True)] == [True] + 3 * [False]
@@ -302,7 +302,7 @@ def test_a_manifest_chooses_and_labels(packed: tuple[Path, Path], frames: Videos
     command = ("bring", "--frames", packed[0], "--store", tmp_path / "store")
     code, _, err = run(*command, "--manifest", tmp_path / "list.csv")
     assert code == 3
-    assert "2 videos are not in the manifest and left out" in err
+    assert "left out, as the manifest lacks them: 2 videos" in err
     assert "frame.lmdb does not have this video" in err
     store = open_store(tmp_path / "store")
     info = store.info(NAMES[0])

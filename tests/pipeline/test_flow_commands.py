@@ -346,7 +346,7 @@ def test_bench_flow_refuses_what_cannot_be_meant(run: Run, tmp_path: Path) -> No
         (("--size", "128"), 2, "'128' is no size"),
         (("--size", "128x4"), 2, "at least 16"),
         (("--size", "128x40000"), 2, "is no size"),
-        (("--count", 100_000), 2, "do not fit into memory"),
+        (("--count", 100_000), 2, "no room in memory for 100,000 pairs"),
         (("--count", 0), 2, "count 0 is out of range"),
         (("--videos", tmp_path, "--pairs", tmp_path), 2, "not both"),
         (("--pairs", tmp_path / "none"), 1, "there is no such folder"),

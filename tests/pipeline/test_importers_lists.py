@@ -108,7 +108,7 @@ def test_what_is_missing_and_what_is_not_listed_is_told(tmp_path: Path) -> None:
     assert [row.video_id for row in manifest.rows] == ["c/0"]
     missing, unlisted = manifest.notes
     assert missing == ("7 of 8 listed videos are not there: c/1.avi, c/2.avi, c/3.avi, c/4.avi, c/5.avi, and 2 more")
-    assert unlisted == "1 videos in the folder are in no list and are left out: c/z.mp4"
+    assert unlisted == "left out, as no list has them: 1 video in the folder, c/z.mp4"
 
 
 def test_a_name_that_is_no_text_can_be_told(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_counts_are_compared_with_the_known_ones(tmp_path: Path) -> None:
     known = Known("The set", classes=3, splits={"train": 1200, "test": 1})
     assert match(tmp_path, entries, ["c", "d"], known=known).notes == (
         "The set has 1,201 videos of 3 classes (1,200 train, 1 test); "
-        "here are 3 videos of 2 classes (1 train, 1 test, 1 no split)",
+        "yours has 3 videos of 2 classes (1 train, 1 test, 1 no split)",
     )
 
 
@@ -270,7 +270,7 @@ def test_a_count_of_frames_may_be_any_number(tmp_path: Path) -> None:
     (tmp_path / "train_split01.csv").write_text(f"x/a/b.mp4,{'9' * 5000}\nx/a/c.mp4,000\n")
     manifest = importers.read("coclr", tmp_path)
     assert [row.video_id for row in manifest.rows] == ["a/b", "a/c"]
-    assert any(note.startswith("1 videos are kept that CoCLR drops") for note in manifest.notes)
+    assert any(note.startswith("kept, though CoCLR drops") for note in manifest.notes)
 
 
 def test_times_that_are_no_times_are_refused_by_their_line(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_ucf101_is_read_by_its_official_lists(tmp_path: Path, end: str) -> None:
     assert manifest.rows[0].video_id == "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01"
     assert manifest.notes == (
         "UCF101, split 1, has 13,320 videos of 101 classes (9,537 train, 3,783 test); "
-        "here are 6 videos of 4 classes (4 train, 2 test)",
+        "yours has 6 videos of 4 classes (4 train, 2 test)",
     )
 
 
@@ -98,7 +98,7 @@ def test_the_lists_of_ucf101_may_lie_elsewhere(tmp_path: Path) -> None:
 def test_nothing_of_the_lists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="none of the 6 listed videos is there") as refused:
         importers.read("ucf101", ucf101(tmp_path, "frames/ApplyEyeMakeup/0001.jpg", "other.mp4"))
-    assert "1 files that may be videos" in refused.value.where
+    assert "1 file that may be a video" in refused.value.where
     assert "not frames" in refused.value.remedy
 
 
@@ -146,7 +146,7 @@ def test_hmdb51_is_read_by_its_official_lists(tmp_path: Path) -> None:
     ]
     assert manifest.notes == (
         "HMDB51, split 1, has 6,766 videos of 51 classes (3,570 train, 1,530 test, 1,666 no split); "
-        "here are 3 videos of 2 classes (1 train, 1 test, 1 no split)",
+        "yours has 3 videos of 2 classes (1 train, 1 test, 1 no split)",
     )
     assert [row.split for row in importers.read("hmdb51", tmp_path, split=2).rows] == ["train", "train", "test"]
 
@@ -214,7 +214,7 @@ def test_what_kinetics_lacks_is_told(tmp_path: Path) -> None:
         "3 of 4 listed videos are not there: gH4_000005_000015.mp4, playing guitar/cD-2_000000_000010.mp4,"
         " zumba/eF3_000001_000011.mp4"
     )
-    assert manifest.notes[1].startswith("3 videos in the folder are in no list and are left out: zumba/-A_b1_")
+    assert manifest.notes[1].startswith("left out, as no list has them: 3 videos in the folder, zumba/-A_b1_")
 
 
 def test_one_csv_of_kinetics_and_a_class_list_can_be_named(tmp_path: Path) -> None:

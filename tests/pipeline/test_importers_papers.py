@@ -79,7 +79,7 @@ def test_lists_of_coclr_without_number_and_without_class_list(tmp_path: Path) ->
     ]
     assert manifest.notes == (
         "there is no ClassInd.txt beside the lists: classes are in alphabetical order",
-        "1 videos are kept that CoCLR drops: the lists give them 0 frames, as [ ] in names misled its count",
+        "kept, though CoCLR drops what its lists give 0 frames, as [ ] in names misled its count: 1 video",
     )
 
 

@@ -40,9 +40,9 @@ def test_something_something_v2_is_read_by_its_official_lists(tmp_path: Path, fo
         ("7.webm", manifest.classes[1], "7", "train"),
     ]
     assert manifest.notes == (
-        "1 videos in the folder are in no list and are left out: 9.webm",
+        "left out, as no list has them: 1 video in the folder, 9.webm",
         "Something-something v2 has 193,690 videos of 174 classes (168,913 train, 24,777 test); "
-        "here are 2 videos of 2 classes (1 train, 1 test)",
+        "yours has 2 videos of 2 classes (1 train, 1 test)",
     )
 
 
@@ -99,7 +99,7 @@ def test_a_table_of_ava_lists_each_movie_once_and_without_a_label(tmp_path: Path
         ("1j20qq1JyX4.mp4", "", "1j20qq1JyX4", "val"),
     ]
     assert manifest.notes == (
-        "AVA 2.2, fifteen minutes of movies has 299 videos (235 train, 64 val); here are 2 videos (1 train, 1 val)",
+        "AVA 2.2, fifteen minutes of movies has 299 videos (235 train, 64 val); yours has 2 videos (1 train, 1 val)",
     )
 
 
@@ -109,7 +109,7 @@ def test_larger_kinetics_have_the_csvs_of_the_first(tmp_path: Path, number: int,
     write(tmp_path, {"annotations/train.csv": csv, "train/zumba/-a_B1_000010_000020.mp4": "video"})
     manifest = importers.read(f"kinetics{number}", tmp_path)
     assert facts(manifest) == [("train/zumba/-a_B1_000010_000020.mp4", "zumba", "-a_B1", "train")]
-    assert f"of {number} classes ({train} train, {val} val); here are 1 videos" in manifest.notes[-1]
+    assert f"of {number} classes ({train} train, {val} val); yours has 1 video" in manifest.notes[-1]
 
 
 def test_ones_own_table_is_described_in_yaml(tmp_path: Path) -> None:

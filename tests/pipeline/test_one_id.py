@@ -39,7 +39,7 @@ def test_a_stored_video_keeps_its_id_when_neighbours_come_and_go(run: Run, tmp_p
     command = ("extract", "--videos", videos, "--store", store, "--views", "rgb", "--prune", "true")
     code, out, err = run(*command, "--rgb.short_side", 0, "--rgb.quality", 90)
     assert code == 0, err
-    assert "removed 1 videos that are not listed: 'walk/a'" in out
+    assert "removed 1 unlisted video: 'walk/a'" in out
     assert open_store(store).videos == ["walk/a.mov"]
 
 
@@ -73,7 +73,7 @@ def test_equal_bytes_under_two_ids_are_told_and_the_remedy_works(run: Run, tmp_p
     small.write(videos / "walk" / "b.mp4", 1)
     code, _, err = run("extract", "--videos", videos, "--store", store, "--views", "rgb", "--workers", 1)
     assert code == 0, err
-    told = "1 videos have the same bytes as another one: copy = walk/a"
+    told = "1 video with the same bytes as another one: copy = walk/a"
     assert told in err
     assert told in run("status", "--store", store)[1]
     assert "`remove` takes out one of them" in err

@@ -315,7 +315,7 @@ def test_status_and_pictures_tell_of_people(run: Run, videos: Path, given: Path,
     add(videos, store, settings(given))
     code, out, _ = run("status", "--store", store)
     assert code == 0
-    assert "nobody in 33 % of 9 frames that were estimated, and in no frame of 1 videos" in out
+    assert "nobody in 33 % of 9 frames that were estimated, and in no frame of 1 video" in out
     assert run("preview", "--store", store, "--videos", "[walk/a]", "--out", tmp_path / "seen")[0] == 0
     sheet = cv2.imread(str(tmp_path / "seen" / "walk" / "a.png"))
     assert sheet is not None and sheet.shape[0] > 3 * (133 + 4)

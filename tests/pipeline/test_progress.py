@@ -38,7 +38,7 @@ def test_time_left_goes_by_bytes_not_by_videos(clock: Clock) -> None:
 
 
 def test_frames_of_videos_that_are_not_through_count(clock: Clock) -> None:
-    bar = ExtractionBar({"long": 800, "short": 200, "unknown": 100}, 0, pairs=True)
+    bar = ExtractionBar({"long": 800, "short": 200, "unknown": 100}, 0)
     bar.console = Console(file=(told := io.StringIO()), width=200)
     clock.now += 8
     bar.see({"long": (300, 600), "unknown": (20, 0)})
@@ -48,11 +48,11 @@ def test_frames_of_videos_that_are_not_through_count(clock: Clock) -> None:
     assert bar.seconds_left(11) == pytest.approx(11 * 300 / 800)
     bar.advance(Outcome("long", "stored", frames=660))
     assert bar.seconds_left(11) == pytest.approx(11 * 300 / 800)
-    assert told.getvalue() == "extract  0/3 videos  0.0 videos/s  60 frames/s  60 pairs/s  4 s left\n"
+    assert told.getvalue() == "extract  4 s left  0/3 videos  60 frames/s\n"
 
 
 def test_a_line_comes_every_ten_seconds_and_at_the_end(clock: Clock) -> None:
-    bar = ExtractionBar({name: 10 for name in "abcd"}, 3, pairs=True)
+    bar = ExtractionBar({name: 10 for name in "abcd"}, 3)
     told = io.StringIO()
     bar.console = Console(file=told, width=200)
     with bar:
@@ -65,17 +65,22 @@ def test_a_line_comes_every_ten_seconds_and_at_the_end(clock: Clock) -> None:
             clock.now += seconds
             bar.advance(Outcome(name, status, frames=24 if status == "stored" else 0))
     assert told.getvalue().splitlines() == [
-        "extract  3/4 videos  0.2 videos/s  4 frames/s  4 pairs/s  4 in quarantine  6 s left",
-        "extract  4/4 videos  0.2 videos/s  4 frames/s  4 pairs/s  4 in quarantine  0 s left",
+        "extract  6 s left  3/4 videos  4 in quarantine  4 frames/s",
+        "extract  0 s left  4/4 videos  4 in quarantine  4 frames/s",
     ]
 
 
-def test_pairs_are_told_only_where_there_is_flow(clock: Clock) -> None:
-    bar = ExtractionBar({"a": 10}, 0)
-    bar.console = Console(file=(told := io.StringIO()), width=200)
-    clock.now += 100
-    bar.advance(Outcome("a", "stored", frames=100))
-    assert told.getvalue() == "extract  1/1 videos  0.0 videos/s  1 frames/s  0 s left\n"
+@pytest.mark.parametrize("width", [60, 120])
+def test_the_bar_is_one_line_that_a_narrow_terminal_cuts_at_its_end(clock: Clock, width: int) -> None:
+    bar = ExtractionBar({f"{number:03}": 10 for number in range(450)}, 12)
+    for number in range(150):
+        clock.now += 100
+        bar.advance(Outcome(f"{number:03}", "stored", frames=2000))
+    console = Console(file=(told := io.StringIO()), width=width)
+    console.print(bar.progress.get_renderable())
+    [line] = told.getvalue().splitlines()
+    assert "8:20:00 left  150/450 videos  12 in quarantine  20" in line
+    assert line.startswith("extract ━━━") and line.rstrip().endswith("20 frames/s") or width == 60
 
 
 @pytest.mark.parametrize(

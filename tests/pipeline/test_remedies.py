@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -186,10 +187,11 @@ def test_a_folder_that_is_taken_is_replaced_by_a_new_one(videos: Path, tmp_path:
         assert run_here(folder.read(videos), videos, tmp_path / name, small.SMALL).stored == 3
 
 
-@pytest.mark.remedy("`make status STORE=...` lists what is there")
+@pytest.mark.remedy("SHOW=videos` lists what is there")
 def test_a_video_that_is_not_there_is_looked_up(run: Run, synthetic_store: VideoStore, tmp_path: Path) -> None:
     root, name = synthetic_store.root, synthetic_store.videos[0]
     err = refused(run, "export", root, f"{name}x", "--out", tmp_path / "a.npy")
-    assert "`make status STORE=...` lists what is there" in err
+    [listing] = re.findall("`(make status .*)` lists what is there", err)
+    assert run("status", *shlex.split(listing.replace("STORE=", "--store ").replace("SHOW=", "--show "))[2:])[1]
     nearest = re.findall(r"nearest is '(.*?)'", err)[0]
     assert run("export", root, nearest, "--out", tmp_path / "a.npy")[0] == 0

@@ -158,11 +158,11 @@ def test_a_journal_that_cannot_be_read_is_deleted(run: Run, store: Path) -> None
 def test_videos_that_are_gone_are_listed_and_brought_back_or_removed(run: Run, videos: Path, store: Path) -> None:
     for gone in ("walk/a", "walk/b"):
         shutil.rmtree(layout.video_folder(store, gone))
-    assert "missing      2 videos that were stored are gone" in run("status", "--store", store)[1]
+    assert "missing      2 stored videos gone" in run("status", "--store", store)[1]
     code, out, _ = run("verify", "--store", store)
     assert code == 1 and "walk/a: " in out and "walk/b: " in out
     assert run("remove", "--store", store, "--videos+", "walk/b")[0] == 0
-    assert "missing      1 videos" in run("status", "--store", store)[1]
+    assert "missing      1 video" in run("status", "--store", store)[1]
     whole(run, videos, store)
     assert "missing" not in run("status", "--store", store)[1]
 

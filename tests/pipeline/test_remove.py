@@ -41,10 +41,10 @@ def test_prune_removes_what_the_folder_no_longer_has(run: Run, videos: Path, sto
     command = ["extract", "--videos", videos, "--store", store, "--views", "rgb", *options, "--prune", "true"]
     code, out, err = run(*command, "--dry_run", "true")
     assert code == 0, err
-    assert "would remove 2 videos that are not listed: 'jump/broken', 'walk/a'" in out
+    assert "would remove 2 unlisted videos: 'jump/broken', 'walk/a'" in out
     assert open_store(store).videos == ["jump/c", "walk/a", "walk/b"]
     code, out, err = run(*command)
     assert code == 0, err
-    assert "removed 2 videos that are not listed: 'jump/broken', 'walk/a'" in out
+    assert "removed 2 unlisted videos: 'jump/broken', 'walk/a'" in out
     assert (open_store(store).videos, open_store(store).quarantine) == (["jump/c", "walk/b"], {})
     assert "removed 0 videos" in run(*command)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,16 @@ def _reading_markup(code: str) -> set[str]:
     columns = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "TextColumn"]
     described = [node for node in columns if "task.description" in ast.unparse(node)]
     return found | {"TextColumn" for node in described if "markup" not in {keyword.arg for keyword in node.keywords}}
+
+
+def test_one_of_a_kind_is_told_as_one() -> None:
+    """What commands say counts by `counted`, as "1 videos" is what a first try shows."""
+    noun = "videos|frames|clips|classes|runs|recipes|files|pairs|threads|workers|sheets"
+    several = re.compile(rf"(?<!of )\{{[^{{}}]*\}} (?:{noun})\b(?!/s)")
+    commands = ["eval/commands.py", "eval/splits.py", "train/commands.py", "train/file_commands.py", "train/stages.py"]
+    stores = ["pipeline/importers/matching.py", "pipeline/store/annotated.py", "pipeline/store/table.py"]
+    for module in [*(TOP / "pipeline" / "commands").glob("*.py"), *(TOP / name for name in commands + stores)]:
+        assert several.findall(module.read_text(encoding="utf-8")) == [], module
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -152,7 +152,7 @@ def test_accumulating_runs_use_whole_steps(store: VideoStore, tmp_path: Path) ->
 
 def test_too_few_videos_for_a_step_fail(store: VideoStore, tmp_path: Path) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH, accumulate=4)
-    with pytest.raises(Refusal, match="13 videos for training are fewer than one batch of 4, accumulated 4 times"):
+    with pytest.raises(Refusal, match="13 videos for training: fewer than one batch of 4, accumulated 4 times"):
         runs.run(recipe, store, tmp_path / "run")
 
 

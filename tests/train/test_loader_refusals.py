@@ -75,7 +75,7 @@ def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> No
             make(store, **changes)
         assert refusal.value.remedy
 
-    refused("(?s)3 videos for training are fewer than one batch of 4.*smaller batch", videos=store.videos[:3])
+    refused("(?s)3 videos for training: fewer than one batch of 4.*smaller batch", videos=store.videos[:3])
     refused("0 videos for training", videos=[])
     refused("(?s)batch of 4 cannot be shared evenly by 3 processes.*multiple", UsageError, world_size=3)
     # The longest video has nine frames, and so eight of flow.
@@ -84,12 +84,12 @@ def test_settings_that_cannot_work_fail(store: VideoStore, tmp_path: Path) -> No
     make(store, clips=ClipSpec(length=4, stride=2, size=(16, 16))).close()
     # A last batch of one video.
     kept = OrderSettings(last="keep")
-    refused("(?s)last batch of an epoch, of 1 videos.*by 2 processes.*drop", UsageError, order=kept, world_size=2)
+    refused("(?s)last batch of an epoch, of 1 video.*by 2 processes.*drop", UsageError, order=kept, world_size=2)
     make(store, order=kept, world_size=2, videos=store.videos[:10]).close()
     make(store, order=kept, videos=store.videos[:3]).close()
     refused("0 videos for training", videos=[], order=kept)
     refused("(?s)14 videos cannot be drawn from 13.*order.limit", UsageError, order=OrderSettings(limit=14))
-    refused("(?s)3 videos for training are fewer than one batch of 4", order=OrderSettings(limit=3))
+    refused("(?s)3 videos for training: fewer than one batch of 4", order=OrderSettings(limit=3))
     refused('(?s)unknown reader "opencvv".*did you mean "opencv"', UsageError, executor="opencvv")
     refused("(?s)0 is out of range.*reader threads", UsageError, threads=0)
     assert threads() == before

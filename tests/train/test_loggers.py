@@ -30,10 +30,11 @@ class Param:
         "utils/__init__.py": "",
         "utils/mlflow_tags.py": "MLFLOW_RUN_NAME = 'mlflow.runName'\n",
         "tracking/__init__.py": """
-import json, types, urllib.parse, urllib.request, pathlib
+import json, os, types, urllib.parse, urllib.request, pathlib
 
 class MlflowClient:
     def __init__(self, uri):
+        assert os.environ["MLFLOW_ALLOW_FILE_STORE"] == "true"  # the real one refuses a folder without it
         self.folder = pathlib.Path(urllib.request.url2pathname(urllib.parse.urlparse(uri).path))
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -103,7 +104,7 @@ def installing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     place = tmp_path / "packages"
     place.mkdir()
     monkeypatch.syspath_prepend(str(place))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT"):
+    for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     yield place / request.param
     for module in [module for module in sys.modules if module.split(".")[0] == request.param]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.arguments import Changes
 from pipeline.commands import console
@@ -16,9 +15,8 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
-from train import overrides, provenance, recipe
+from train import overrides, provenance, recipe, stage_data
 from train.commands import pretrain
-from train.recipe import FOLDER
 from train.stage_data import fitted
 from train.stages import read_recipe
 
@@ -160,6 +158,14 @@ def test_help_lists_methods_and_recipes() -> None:
     assert "finetune" not in told
 
 
-def test_small_recipes_fit_their_batch() -> None:
-    for path in sorted((FOLDER / "small").glob("*.yaml")):
-        assert yaml.safe_load(path.read_text())["fit_batch"] is True
+def test_small_recipes_fit_their_batch(
+    store: VideoStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ViCC with a prototype for each video at most."""
+    monkeypatch.setattr(stage_data, "training_set_of", lambda *_: range(30))
+    for folder in ("small", "small-real"):
+        for method in recipe.methods_of(folder):
+            found = fitted(recipe.load(recipe.find(folder, method)), store)
+            assert {found.batch_of(stage) for stage in found.stages} <= {30, 16}, (folder, method)
+            told = ", prototypes 32 -> 30" if method == "vicc" else ""
+            assert f"than the 30 training videos: batch {found.batch}{told} (fit_batch)\n" in capsys.readouterr().err

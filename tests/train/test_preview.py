@@ -304,7 +304,7 @@ def test_what_cannot_be_shown_fails(
     refused(1, "the preview cannot be written.*recipe.yaml", "--out", recipe / "p.html")
     refused(
         1,
-        "1 videos for training are fewer than one batch of 4",
+        "1 video for training: fewer than one batch of 4",
         "--store",
         write_store(tmp_path / "few", {"a": (9, 20, 24)}).root,
     )

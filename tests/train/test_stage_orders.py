@@ -98,7 +98,7 @@ def test_run_that_keeps_last_batches_continues_at_the_exact_step(store: VideoSto
 @pytest.mark.parametrize(
     ("stage", "order", "message"),
     [
-        (IN_BATCH, {}, "of 1 videos, does not suit the method of stage 'pixels'.*at least two videos"),
+        (IN_BATCH, {}, "of 1 video, does not suit the method of stage 'pixels'.*at least two videos"),
         (INFONCE, {"limit": 11}, "of 3 videos, does not suit the method of stage 'motion'.*queue of 8 keys"),
     ],
 )

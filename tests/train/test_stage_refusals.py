@@ -205,7 +205,7 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
 
     clips = {"length": 5, "stride": 2, "size": [16, 16]}
     refused("(?s)a clip needs 10 frames.*the longest video has 8.*shorter clips", IN_BATCH, clips=clips)
-    refused("13 videos for training are fewer than one batch of 14", IN_BATCH, batch=14)
+    refused("13 videos for training: fewer than one batch of 14", IN_BATCH, batch=14)
     refused("(?s)no video of the splits.*its videos are of the splits train", IN_BATCH, splits=["test"])
     refused('(?s)unknown reader.*did you mean "opencv"', IN_BATCH, hardware=Hardware(reader="opencvv"))
     several = Hardware(reader="opencv", accelerator="cpu", devices=3)

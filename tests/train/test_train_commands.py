@@ -21,6 +21,7 @@ from pipeline.commands import console, extract, stores
 from pipeline.extraction.journal import Summary
 from pipeline.store import VideoStore, annotation, catalogue, layout, open_store
 from pipeline.store.annotation import AnnotationSet, Said
+from tests import printed, test_make
 from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, Run, pretrain
@@ -28,15 +29,17 @@ from tests.train.stores import write_store
 from train import beginning, checkpoints, commands, stages
 from train.stage_data import training_set_of
 
+COPY = test_make.folder  # a fixture: where make runs, with a Python that writes down what it would be run with
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
     return write_store(tmp_path_factory.mktemp("commands [1]") / "store", runs.VIDEOS)
 
 
-@pytest.mark.remedy("`python -m pipeline annotate --store=", "or train on all of them: `--use_all true`")
+@pytest.mark.remedy("`make annotate STORE={} TEST_SHARE", "or train on all of them: `--use_all true`")
 def test_labels_without_a_split_ask_for_a_decision_and_each_remedy_works(
-    tmp_path: Path, call: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, call: Run, COPY: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_store(tmp_path / "store [1]", runs.VIDEOS).root
     labels = {name: Said(f"class {number % 2}") for number, name in enumerate(runs.VIDEOS)}
@@ -46,15 +49,15 @@ def test_labels_without_a_split_ask_for_a_decision_and_each_remedy_works(
     decided = runs.write(tmp_path / "decided.yaml", runs.settings(short, INFONCE | {"epochs": 1}, splits=["train", ""]))
     code, _, errors = call(*pretrain(root, tmp_path / "run", recipe))
     assert code == 1
-    assert "no video has a split, though there are labels: of 13 videos none is kept for a test" in errors
+    assert "no video has a split, though there are labels: of 13 none is kept for a test" in errors
     assert not (tmp_path / "run").exists()
     assert "`--use_all true`" in errors
     for number, options in enumerate(((recipe, "--use_all", "true"), (decided,))):
         assert call(*pretrain(root, tmp_path / f"run{number}", *options))[0] == 0
-    (remedy,) = re.findall(r"`python -m pipeline (annotate [^`]+)`", errors)
-    monkeypatch.setattr(sys, "argv", ["pipeline", *shlex.split(remedy)])
-    assert console.main(PIPELINE, "Stage one", "pipeline") == 0
-    capsys.readouterr()
+    (remedy,) = re.findall(r"`(make annotate [^`]+)`", errors)
+    assert printed.run(printed.argv_of(remedy, COPY), monkeypatch) == 0
+    following = capsys.readouterr().err
+    assert f"next: make pretrain METHOD=vicc RECIPE=small-real STORE='{root}' RUN='runs/store [1]'\n" in following
     assert open_store(root).annotated.count_splits() == {"train": 9, "test": 4}
     code, _, errors = call(*pretrain(root, tmp_path / "kept", recipe))
     assert code == 0
@@ -89,7 +92,6 @@ def test_short_videos_are_told_once(store: VideoStore, tmp_path: Path, call: Run
     assert errors.count(told) == errors.count("shorter than a clip") == 1
 
 
-@pytest.mark.remedy("next: make pretrain STORE={} RUN=runs/{}", told=True)
 def test_what_extraction_says_is_next_pretrains(
     store: VideoStore, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,5 +289,5 @@ def test_training_on_fewer_videos_than_were_stored_is_told(
     shutil.rmtree(layout.video_folder(root, gone))
     recipe, opened = runs.load(tmp_path / "recipe.yaml", IN_BATCH), open_store(root)
     beginning.tell_of(recipe, opened, training_set_of(recipe, recipe.stages[0], opened), tmp_path / "run")
-    told = f"1 videos that were stored are gone, and nobody removed them by a command: '{gone}'"
+    told = f"1 stored video gone that nobody removed by a command: '{gone}'"
     assert told in capsys.readouterr().err

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from pipeline.errors import Refusal, UsageError
+from pipeline.errors import Refusal, UsageError, counted
 from train.augment import ClipPlan, colour_maps
 from train.batches.batch import Batch, Part
 from train.batches.planning import Planner
@@ -147,7 +147,7 @@ def _check(planner: Planner, order: Order, world_size: int) -> None:
     if not len(order):
         passes = f", accumulated {order.accumulate} times" if order.accumulate > 1 else ""
         raise Refusal(
-            f"{order.size} videos for training are fewer than one batch of {order.batch}{passes}",
+            f"{counted(order.size, 'video')} for training: fewer than one batch of {order.batch}{passes}",
             where=where,
             remedy="a smaller batch in the recipe, or more videos",
         )
@@ -159,7 +159,8 @@ def _check(planner: Planner, order: Order, world_size: int) -> None:
         )
     if order.last % world_size:
         raise UsageError(
-            f"the last batch of an epoch, of {order.last} videos, cannot be shared evenly by {world_size} processes",
+            f"the last batch of an epoch, of {counted(order.last, 'video')},"
+            f" cannot be shared evenly by {world_size} processes",
             where="order.last",
             remedy="order.last: drop in the recipe, or another batch",
         )

@@ -67,6 +67,10 @@ class MethodSettings(Settings, ABC):
         """Whether a video without a class is of no use, and left out."""
         return False
 
+    def of_batch(self, batch: int) -> Self:
+        """The settings for a smaller batch, of so many videos over all devices. Most methods take it as they are."""
+        return self
+
     def of_classes(self, names: list[str]) -> Self:
         """The settings for videos of these classes, in the order of their labels. Most methods do not ask for them."""
         return self

@@ -119,6 +119,10 @@ class ViCCSettings(MethodSettings, NetworkSettings):
             "other": Start(self.other.stream, self.of_other, of_other, optional=(), needed=True, shapes=self.gives),
         }
 
+    def of_batch(self, batch: int) -> Self:
+        """With a prototype for each clip at most."""
+        return self.changed(prototypes=min(self.prototypes, batch + self.queue))
+
     def check_batch(self, global_batch: int) -> None:
         """Refuses a batch of which the queue is no multiple, and one that is, with its queue, no clip per prototype."""
         if self.queue:

@@ -15,7 +15,7 @@ import dask
 from distributed import Client, KilledWorker, get_worker
 
 from pipeline import environment, storage
-from pipeline.errors import Refusal, named
+from pipeline.errors import Refusal, counted, named
 from pipeline.extraction.workers.cluster import address_of
 from pipeline.extraction.workers.stopping import left_running
 from pipeline.store import open_store
@@ -50,7 +50,7 @@ def admit(client: Client, root: Path, store: Path, say: Callable[[str], None]) -
     running = client.run(left_running, str(store), on_error="ignore")
     if left := {address: videos for address, videos in running.items() if videos}:
         raise Refusal(
-            f"workers are still at {sum(map(len, left.values()))} videos of an earlier run,"
+            f"workers are still at {counted(sum(map(len, left.values())), 'video')} of an earlier run,"
             f" as {min(left.values())[0]!r}",
             where=named(sorted(left), NAMED),
             remedy="wait until they are through (the dashboard shows it), then run the same command again",
