@@ -72,7 +72,7 @@ def test_without_lists_what_is_missing_is_told_loudly(run: Run, tmp_path: Path) 
     frames = pack(tmp_path / "f.lmdb", {name: frame_jpegs(2, number) for number, name in enumerate(UCF)})
     code, _, err = run("bring", "--frames", frames, "--store", tmp_path / "store")
     assert code == 0
-    told = ("no video has a split, though there are labels: of 4 videos", "each video is its own recording")
+    told = ("no video has a split, though there are labels: of 4 none is kept", "each video is its own recording")
     assert all(sentence in err for sentence in told)
     _, out, _ = run("status", "--store", tmp_path / "store")
     assert all(sentence in out for sentence in told)

@@ -239,7 +239,7 @@ def test_a_gap_in_the_numbers_of_a_folder_and_lone_planes_are_reported(
     (root / NAMES[2] / "img_00001.jpg").rename(root / NAMES[2] / "img_00007.jpg")
     reasons = bring_all(root, root, tmp_path / "store").quarantined
     assert reasons[NAMES[0]] == "picture img number 3 is missing"
-    assert reasons[NAMES[1]] == "tyours has 3 pictures flow_x and 2 pictures flow_y"
+    assert reasons[NAMES[1]] == "there are 3 pictures flow_x and 2 pictures flow_y"
     assert reasons[NAMES[2]] == "picture img number 1 is missing"
 
 

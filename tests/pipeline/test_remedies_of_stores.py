@@ -162,7 +162,7 @@ def test_videos_that_are_gone_are_listed_and_brought_back_or_removed(run: Run, v
     code, out, _ = run("verify", "--store", store)
     assert code == 1 and "walk/a: " in out and "walk/b: " in out
     assert run("remove", "--store", store, "--videos+", "walk/b")[0] == 0
-    assert "missing      1 video" in run("status", "--store", store)[1]
+    assert "missing      1 stored video" in run("status", "--store", store)[1]
     whole(run, videos, store)
     assert "missing" not in run("status", "--store", store)[1]
 

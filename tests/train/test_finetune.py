@@ -178,7 +178,7 @@ def test_other_clips_than_the_runs_are_told(pretrained: Path, tmp_path: Path, ca
         SHORT | {"settings": {"stream": "rgb"}}, clips={"length": 4, "stride": 1, "size": [20, 20]}
     )
     begun(runs.write(tmp_path / "larger.yaml", settings), pretrained)
-    assert "stage rgb: other clips than the run was trained on, by size" in capsys.readouterr().err
+    assert "stage rgb: other clips than the run was trained on: size [20, 20] (the run's [" in capsys.readouterr().err
 
 
 @pytest.mark.remedy("make pretrain with the same RUN= goes on to it", "--out runs/scratch")
