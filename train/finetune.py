@@ -102,10 +102,9 @@ def _begun(stage: StageSettings, given: tuple[Path, NetworkSettings], recipe: Re
             remedy="leave it out of the recipe, and it is the run's",
         )
     seen = checkpoints.metadata(path)["clips"]
-    own_clips = recipe.clips.as_dict().items()
-    if other := [
-        f"{name} {value} (the run's {seen.get(name)})" for name, value in own_clips if seen.get(name) != value
-    ]:
-        tell(f"stage {stage.name}: other clips than the run was trained on: {', '.join(other)}")
+    differing = [(name, value) for name, value in recipe.clips.as_dict().items() if seen.get(name) != value]
+    if differing:
+        told = ", ".join(f"{name} {value} (the run's {seen.get(name)})" for name, value in differing)
+        tell(f"stage {stage.name}: other clips than the run was trained on: {told}")
     start = {role: str(path) if role_given == GIVEN_RUN else role_given for role, role_given in stage.start.items()}
     return stage.changed(settings=settings, start=start)
