@@ -93,7 +93,7 @@ def test_other_splits_stand_in(said: Path, split: dict[str, str], name: str) -> 
 @pytest.mark.remedy("or a manifest that tells their recordings (source): make annotate STORE= MANIFEST=")
 def test_one_recording_fails(said: Path, tmp_path: Path) -> None:
     store = annotated(said, "one", {"test": "train"}, label=False, source="only")
-    with pytest.raises(Refusal, match=r"(?s)18 videos of one recording are too few.*make annotate"):
+    with pytest.raises(Refusal, match=r"(?s)18 videos of one recording: too few.*make annotate"):
         splits.judged(store)
     rows = [Video(video, f"{video}.mp4", source=video[:-1], split="train") for video in store.videos]
     Manifest(rows, []).save(tmp_path / "manifest.csv")
