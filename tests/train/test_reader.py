@@ -25,11 +25,9 @@ from tests.train.stores import write_store
 from train import reader
 from train.augment import ClipPlan, pixel_window
 from train.clips import random_clip
-from train.reader import dali
 from train.reader.dali import DaliExecutor
 from train.reader.jpeg import WindowDecoder
 from train.reader.opencv import OpenCVExecutor
-from train.reader.planes import Planes
 from train.reader.shard import ShardReader
 
 VIDEOS = {
@@ -348,26 +346,6 @@ def test_auto_is_opencv_without_cuda(store: VideoStore, on_cpu: None) -> None:
     made = reader.create("auto", store, threads=1)
     assert isinstance(made, OpenCVExecutor)
     made.close()
-
-
-def test_what_a_gpus_decoder_is_told_are_settings_of_dali(
-    store: VideoStore, monkeypatch: pytest.MonkeyPatch, on_cpu: None
-) -> None:
-    """DALI itself refuses names that its decoder does not have, also where there is no GPU."""
-    executor, given = reader.create("dali", store, 1, decoder_load=0.9, preallocate=[64, 80]), {}
-    executor.close()
-    image = dali.fn.decoders.image
-    monkeypatch.setattr(dali.fn.decoders, "image", lambda streams, **settings: image(streams, **given | settings))
-    with dali.Pipeline(1, 1, 0) as made:
-        dali._define_decoding(made, Planes(1, 3, []), executor.decoding)
-        given["hw_loads"] = 0.9
-        with pytest.raises(KeyError, match="hw_loads"):
-            dali._define_decoding(made, Planes(1, 3, []), executor.decoding)
-    assert executor.decoding == {
-        "hw_decoder_load": 0.9,
-        "preallocate_height_hint": 64,
-        "preallocate_width_hint": 80,
-    }
 
 
 @pytest.mark.parametrize(
