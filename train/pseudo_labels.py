@@ -24,6 +24,7 @@ from train.clips import sliding_windows, uniform_windows
 from train.clustering.agreement import agreement
 from train.clustering.finch import finch
 from train.clustering.kmeans import kmeans
+from train.clustering.nearest import Neighbours
 from train.embedding import OneClipEach, rows_of
 from train.networks.network import Network
 from train.training_set import LABELS, TrainingSet
@@ -32,13 +33,14 @@ FOLDER = "clusters"  # in a stage's folder: one file for each clustering
 Clustering = Callable[[Tensor, int, int], np.ndarray]  # rows (N, D), how many clusters (0: its own choice), seed
 
 
-def _finch(rows: Tensor, count: int, seed: int) -> np.ndarray:
-    found = finch(rows, clusters=count) if count else finch(rows, partitions=1)
-    return found.labels[:, -1]
+def _finch(rows: Tensor, count: int, seed: int, neighbours: Neighbours = "exact") -> np.ndarray:
+    first = None if count else 1
+    return finch(rows, partitions=first, clusters=count or None, neighbours=neighbours, seed=seed).labels[:, -1]
 
 
 CLUSTERINGS: dict[str, Clustering] = {
     "finch": _finch,
+    "finch_approximate": lambda rows, count, seed: _finch(rows, count, seed, "approximate"),
     "kmeans": lambda rows, count, seed: kmeans(rows, count, seed=seed),
     "spherical_kmeans": lambda rows, count, seed: kmeans(rows, count, spherical=True, seed=seed),
 }
@@ -74,7 +76,14 @@ class PseudoLabels(Grouping):
             rows = self._embedded(method, trainer.train_dataloader)
             found = np.zeros(len(classes), np.int64)
             if trainer.is_global_zero:
-                found = CLUSTERINGS[self.clusters](rows, self.count, torch.initial_seed() % 2**31)
+                try:
+                    found = CLUSTERINGS[self.clusters](rows, self.count, torch.initial_seed() % 2**31)
+                except ValueError as error:
+                    raise Refusal(
+                        f"the training videos cannot be clustered: {error}",
+                        where=training_set.where,
+                        remedy="another cluster_count in the recipe, if that is it; 0 takes as many as FINCH finds",
+                    ) from error
             found = trainer.strategy.broadcast(torch.from_numpy(found)).numpy()
         self.noted = {"clusters": float(len(np.unique(found)))} | agreement(found, classes)
         if trainer.is_global_zero:

@@ -18,6 +18,7 @@ from train.console import tell
 from train.hardware import Hardware
 from train.order import OrderSettings
 from train.recipe import Recipe, StageSettings
+from train.settings import check_number
 from train.training_set import TrainingSet, of_splits
 
 
@@ -111,8 +112,9 @@ def make_loader(
     reading = Reading(recipe.clips, recipe.sampling_of(stage), policy, stage.settings.reads, recipe.seed)
     planner = Planner(reading, training_set, store.settings)
     order = training_set.order(recipe.order, recipe.batch_of(stage), recipe.seed, recipe.accumulate)
-    executor = reader.create(hardware.reader, store, hardware.threads)
-    return ClipLoader(planner, order, executor, rank, world_size, pin)
+    check_number("hardware.ahead", hardware.ahead, whole=True, least=1)
+    executor = reader.create(hardware.reader, store, hardware.threads, **hardware.reader_settings)
+    return ClipLoader(planner, order, executor, rank, world_size, pin, hardware.ahead)
 
 
 def of_held_out(recipe: Recipe, training_set: TrainingSet) -> tuple[Recipe, TrainingSet]:

@@ -35,6 +35,9 @@ SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+REMEDY = "save it so: torch.export.save(torch.export.export(network.eval(), (torch.zeros(1, 3, 256, 256),)), path)"
+
+
 @dataclass
 class Program(MapEstimator):
     """One network for the whole frame, on a CPU. Subclasses say of which view.
@@ -92,7 +95,11 @@ class Program(MapEstimator):
             )
         self.digest = found
         self._network, self._shown = _loaded(self.path, found)
-        scores = tuple(self._scores(np.zeros((*self._shown, 3), np.uint8)).shape)
+        try:
+            scores = tuple(self._scores(np.zeros((*self._shown, 3), np.uint8)).shape)
+        except Exception as error:  # what runs is somebody's program
+            problem = f"the network fails on a frame of the size that it was saved with: {error or repr(error)}"
+            raise UsageError(problem, where=self.path, remedy=REMEDY) from error
         planes = 1 if self.channel is not None else scores[0]
         if len(scores) != 3 or planes != self.planes or (self.channel or 0) >= scores[0]:
             raise UsageError(
@@ -128,13 +135,12 @@ class Program(MapEstimator):
 def _loaded(path: str, digest: str) -> tuple[Any, tuple[int, int]]:
     """The network in a file, and the height and width that it was saved with. `digest` tells files at one path apart.
     Raises UsageError."""
-    remedy = "save it so: torch.export.save(torch.export.export(network.eval(), (torch.zeros(1, 3, 256, 256),)), path)"
     if not zipfile.is_zipfile(path):
-        raise UsageError("this is no file of torch.export", where=path, remedy=remedy)
+        raise UsageError("this is no file of torch.export", where=path, remedy=REMEDY)
     try:
         program = torch.export.load(path)
     except Exception as error:  # other archives make it raise nearly anything
-        raise UsageError(f"this is no file of torch.export: {error}", where=path, remedy=remedy) from error
+        raise UsageError(f"this is no file of torch.export: {error}", where=path, remedy=REMEDY) from error
     asked = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     shapes = [tuple(value.shape) for value in asked if isinstance(value, torch.Tensor)]
     whole = len(asked) == len(shapes) == 1 and all(type(side) is int for side in shapes[0])
@@ -142,7 +148,7 @@ def _loaded(path: str, digest: str) -> tuple[Any, tuple[int, int]]:
         raise UsageError(
             f"the network asks for {', '.join(map(str, shapes)) or 'nothing'}, and not for one frame of a fixed size",
             where=path,
-            remedy=remedy,
+            remedy=REMEDY,
         )
     return program.module(), shapes[0][2:]
 

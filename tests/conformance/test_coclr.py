@@ -208,6 +208,9 @@ class Views:
     def view(self, stream: str, number: int) -> Tensor:
         return self.clips[number]
 
+    def to_send(self, stream: str, number: int) -> tuple[Tensor, ...]:
+        return (self.view(stream, number),)
+
 
 def ours(values: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The part of the reference under `prefix`, in our names and shapes."""

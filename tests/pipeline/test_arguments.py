@@ -35,7 +35,7 @@ WRONG: dict[Any, list[Any]] = {  # by type, as the parser hands them over
     str: ["a\0b", "x" * 300, "deep/" * 1000, "\ud83d"],
 }
 TYPED = {int: "-5", float: "nan", Path: "", str: "x" * 300, bool: "perhaps", dict: "5", Literal: "nosuch"}
-OF_ESTIMATORS = {"parameters", "running"}  # whose values each estimator checks
+OF_PARTS = {"parameters", "running", "reader_settings"}  # whose values each estimator, or reader, checks
 
 
 def plain_types(hint: Any) -> Iterator[tuple[Any, bool]]:
@@ -79,7 +79,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_option_has_a_range_or_choices_that_rule_out_what_cannot_be_meant(command: str) -> None:
     for name, hint in options(COMMANDS[command]):
         for plain, ruled in plain_types(hint):
-            assert ruled or plain is bool or (plain is dict and name.rpartition(".")[2] in OF_ESTIMATORS), name
+            assert ruled or plain is bool or (plain is dict and name.rpartition(".")[2] in OF_PARTS), name
         for wrong in WRONG.get(plain, []):
 
             def only(**_: Any) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline import people
 from pipeline.errors import UsageError
 from pipeline.extraction import job
 from pipeline.importers import folder
+from pipeline.people import program
 from pipeline.store import open_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import create_store
@@ -104,6 +106,16 @@ def test_joints_are_a_network_s_channels_as_they_come(tmp_path: Path) -> None:
 def test_other_parameters_are_refused(of_21: Path, parameters: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         people.choose("segmentation", "program", path=str(of_21), **parameters)
+
+
+@pytest.mark.parametrize("gives", [lambda images: {}, lambda images: None, lambda images: images.no_such()])
+def test_networks_that_fail_are_refused(
+    of_21: Path, gives: Callable[[torch.Tensor], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the first frame, and not on that of the first video."""
+    monkeypatch.setattr(program, "_loaded", lambda path, digest: (gives, (20, 30)))
+    with pytest.raises(UsageError, match=r"(?s)fails on a frame of the size.*of-21\.pt2.*save it so"):
+        people.create("segmentation", "program", path=str(of_21), channel=15)
 
 
 @pytest.mark.remedy("save it so: torch.export.save", told=True)

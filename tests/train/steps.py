@@ -32,6 +32,9 @@ class Views:
     def view(self, stream: str, number: int) -> Tensor:
         return self.views(stream)[number]
 
+    def to_send(self, stream: str, number: int) -> tuple[Tensor, ...]:
+        return (self.view(stream, number),)
+
 
 class Recorder(Callback):
     """Gradients (after averaging over ranks), values (means over ranks) and learning rates of every step."""

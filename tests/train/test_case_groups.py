@@ -86,7 +86,7 @@ def test_a_run_continues_at_every_step(store: VideoStore, tmp_path: Path) -> Non
     runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "toy")
 
 
-def test_another_view_is_shown_row_by_row(store: VideoStore) -> None:
+def test_another_view_is_shown_row_by_row(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch has a part of each view; put together, each row is what its own plan makes of its own view."""
     sampling = Cluster(replaced=0.5, replacements={"rgb": [StreamSettings(**U)]})
     clips = ClipSpec(length=4, stride=1, size=(16, 16))
@@ -100,9 +100,11 @@ def test_another_view_is_shown_row_by_row(store: VideoStore) -> None:
     views = {number: [sample[number]["rgb"].stream.view for sample in plans] for number in range(3)}
     assert set(views[0]) == {"rgb"} and set(views[1]) == set(views[2]) == {"rgb", "flow"} and views[1] != views[2]
     assert batch.groups.tolist() == (batch.index % 2).tolist()
+    monkeypatch.setattr("train.batches.batch.world_size", lambda: 2)
     for number in range(3):
         assert sorted(torch.cat([part.rows for part in batch.parts["rgb"][number]]).tolist()) == list(range(9))
         seen = batch.view("rgb", number)
+        assert all(torch.equal(sent, seen) for sent in batch.to_send("rgb", number))  # ranks differ in their parts
         assert seen.shape == (9, 3, 4, 16, 16)
         for row, sample in enumerate(plans):
             made = sample[number]["rgb"]

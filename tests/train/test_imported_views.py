@@ -31,6 +31,8 @@ def test_four_views_of_cocon_come_and_go(tmp_path: Path) -> None:
     recipe = runs.recipe.load(tmp_path / "run" / "recipe.yaml")
     sizes = {stream: recipe.clips.stream(stream).size for stream in files}
     assert sizes == {"rgb": (224, 224), "flow": (128, 128), "segmentation": (64, 64), "pose": (64, 64)}
+    crops = {stream: recipe.clips.stream(stream).crop for stream in files}  # of evaluation; none: that of all clips
+    assert crops == {"rgb": None, "flow": None, "segmentation": 1.0, "pose": 1.0}
     for stream, file in files.items():
         path = stages.checkpoint_path(tmp_path / "run", stream)
         assert filled_with(checkpoints.load_method(path).networks[stream], "backbone.")

@@ -16,12 +16,13 @@ from tests.train.batches import CLIPS, assert_same, epochs, joined, leaves, make
 from tests.train.stores import write_store
 from train.augment import ClipPlan, Draws, policy
 from train.batches.batch import Batch
-from train.batches.loader import AHEAD, ClipLoader
+from train.batches.loader import ClipLoader
 from train.clips.spec import ClipSpec
 from train.clips.streams import StoreStreams
+from train.hardware import AHEAD
 from train.methods.coclr import CoCLRSettings
 from train.order import OrderSettings
-from train.reader.affine import normalise
+from train.reader.affine import network_input, normalise
 from train.reader.shard import ShardReader
 
 
@@ -63,6 +64,21 @@ def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
         assert torch.equal(first, normalise(part(batch, stream, 0).clips, part(batch, stream, 0).affine))
         assert first.dtype == torch.float32 and not torch.equal(first, second)
     loader.close()
+
+
+def test_what_ranks_send_each_other_is_bytes(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gives the same network input, bit for bit, also where other ranks have a colour for every frame."""
+    loader = make(store)
+    batch = loader.load(0)
+    loader.close()
+    [alone] = batch.to_send("rgb", 1)
+    monkeypatch.setattr("train.batches.batch.world_size", lambda: 2)
+    for stream, channels in (("rgb", 3), ("flow", 2)):
+        assert part(batch, stream, 1).affine.shape == (4, 1, channels, channels + 1)
+        clips, affine = batch.to_send(stream, 1)
+        assert clips.dtype == torch.uint8 and affine.shape == (4, 4, channels, channels + 1)
+        assert torch.equal(network_input(clips, affine), batch.view(stream, 1))
+    assert torch.equal(network_input(alone), batch.view("rgb", 1))
 
 
 def test_every_epoch_uses_each_video_once_in_another_order(store: VideoStore) -> None:
@@ -242,9 +258,9 @@ def test_reading_ahead_ends_with_the_epoch(store: VideoStore, monkeypatch: pytes
     loader.close()
 
 
-@pytest.mark.parametrize("streams", [("rgb",), ("rgb", "flow")])
-def test_memory_is_that_of_three_batches(
-    store: VideoStore, monkeypatch: pytest.MonkeyPatch, streams: tuple[str, ...]
+@pytest.mark.parametrize(("streams", "ahead"), [(("rgb",), 1), (("rgb", "flow"), AHEAD)])
+def test_memory_is_that_of_those_ahead_and_one_more(
+    store: VideoStore, monkeypatch: pytest.MonkeyPatch, streams: tuple[str, ...], ahead: int
 ) -> None:
     """Counted whenever the making of another one begins; those that are being made are counted too."""
     made: list[weakref.ref[Batch]] = []
@@ -264,6 +280,7 @@ def test_memory_is_that_of_three_batches(
 
     monkeypatch.setattr(ClipLoader, "load", counted)
     loader = make(store, batch=2, reads=dict.fromkeys(streams, (0, 1)))
+    loader.ahead = ahead
     iterator, delivered = iter(loader), 0
     while (batch := next(iterator, None)) is not None:
         channels = sum({"rgb": 3, "flow": 2}[stream] for stream in streams)
@@ -273,7 +290,7 @@ def test_memory_is_that_of_three_batches(
         del batch
     loader.close()
     assert delivered == len(made) == 6
-    assert max(alive) <= AHEAD + 1
+    assert max(alive) <= ahead + 1
 
 
 def test_iterations_that_end_early_leave_no_threads(store: VideoStore) -> None:

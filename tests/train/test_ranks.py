@@ -192,13 +192,16 @@ def diverge_alone(rank: int, ranks: int) -> str:
 def shuffle(rank: int) -> dict[str, Tensor]:
     """What the encoder got, and what came back, when each clip is its own number."""
     clips = torch.arange(BATCH)[:, None] + 100 * rank
+    pixels = torch.arange(BATCH * 24, dtype=torch.uint8).view(BATCH, 2, 4, 3).permute(0, 3, 1, 2) + rank
+    maps = clips[..., None].expand(-1, 2, 3)
     got = []
 
-    def encoder(clips: Tensor) -> Tensor:
-        got.append(clips)
+    def encoder(clips: Tensor, *others: Tensor) -> Tensor:
+        got.extend([clips, *others])
         return clips
 
-    return {"clips": clips, "back": encode_shuffled(encoder, clips, seed=1), "got": got[0]}
+    back = encode_shuffled(encoder, clips, pixels, maps, seed=1)
+    return {"clips": clips, "pixels": pixels, "back": back, "got": got[0], "bytes": got[1], "maps": got[2]}
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +266,13 @@ def test_shuffling_returns_every_rank_its_own(two_ranks: list[dict[str, Any]]) -
     everybody = torch.cat([shuffle["clips"] for shuffle in shuffles])
     order = torch.randperm(len(everybody), generator=torch.Generator().manual_seed(1))
     assert torch.equal(seen, everybody[order])  # each clip once, in the one order that all ranks drew
+    assert torch.equal(
+        torch.cat([shuffle["bytes"] for shuffle in shuffles]),
+        torch.cat([shuffle["pixels"] for shuffle in shuffles])[order],
+    )
+    for shuffle in shuffles:  # pixels stay interleaved, as `affine.normalise` takes them
+        assert shuffle["bytes"].stride() == shuffle["pixels"].stride() and shuffle["bytes"].dtype == torch.uint8
+        assert torch.equal(shuffle["maps"], shuffle["got"][..., None].expand(-1, 2, 3))
     assert any(shuffle["got"].max() // 100 != shuffle["got"].min() // 100 for shuffle in shuffles)
 
 

@@ -349,16 +349,20 @@ def test_auto_is_opencv_without_cuda(store: VideoStore, on_cpu: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "settings", "words"),
     [
-        (("opencvv", 1), ['"opencvv"', '"opencv"']),
-        (("opencv", 0), ["threads", "at least 1"]),
+        (("opencvv", 1), {}, ['"opencvv"', '"opencv"']),
+        (("opencv", 0), {}, ["threads", "at least 1"]),
+        (("opencv", 1), {"decoder_load": 0.5}, ['unknown setting "decoder_load"', '"opencv"']),
+        (("dali", 1), {"decoder_load": 1.5}, ["decoder_load", "at most 1"]),
+        (("dali", 1), {"preallocate": 256}, ["256 is no height and width", "[256, 341]"]),
+        (("dali", 1), {"preallocate": [256, -1]}, ["preallocate", "at least 0"]),
     ],
 )
-def test_unusable_arguments_fail(store: VideoStore, arguments: tuple, words: list[str]) -> None:
+def test_unusable_arguments_fail(store: VideoStore, arguments: tuple, settings: dict, words: list[str]) -> None:
     name, threads = arguments
     with pytest.raises(UsageError) as caught:
-        reader.create(name, store, threads)
+        reader.create(name, store, threads, **settings)
     assert all(word in str(caught.value) for word in words)
 
 

@@ -15,6 +15,8 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH
 from train import reader, stage_data
+from train.reader import dali
+from train.reader.planes import Planes
 from train.reader.streams import CopyStream, used_here
 from train.stage_data import training_set_of
 
@@ -82,6 +84,26 @@ def test_every_batch_is_told_to_be_used_by_the_stream_of_the_network(
 def test_what_is_on_no_gpu_is_used_as_it_is() -> None:
     tensor = torch.zeros(2)
     assert used_here(tensor) is tensor
+
+
+def test_what_a_gpus_decoder_is_told_are_settings_of_dali(
+    store: VideoStore, monkeypatch: pytest.MonkeyPatch, on_cpu: None
+) -> None:
+    """DALI itself refuses names that its decoder does not have, also where there is no GPU."""
+    executor, given = reader.create("dali", store, 1, decoder_load=0.9, preallocate=[64, 80]), {}
+    executor.close()
+    image = dali.fn.decoders.image
+    monkeypatch.setattr(dali.fn.decoders, "image", lambda streams, **settings: image(streams, **given | settings))
+    with dali.Pipeline(1, 1, 0) as made:
+        dali._define_decoding(made, Planes(1, 3, []), executor.decoding)
+        given["hw_loads"] = 0.9
+        with pytest.raises(KeyError, match="hw_loads"):
+            dali._define_decoding(made, Planes(1, 3, []), executor.decoding)
+    assert executor.decoding == {
+        "hw_decoder_load": 0.9,
+        "preallocate_height_hint": 64,
+        "preallocate_width_hint": 80,
+    }
 
 
 @pytest.mark.gpu

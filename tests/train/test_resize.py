@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -45,6 +49,25 @@ def test_half_the_size_is_opencvs_too(channels: int) -> None:
     ByteResize((64, 80), channels, (0, 0, 64, 80), False, (32, 40))([frame], clip, np.array([0]))
     expected = cv2.resize(frame.reshape(64, 80, channels), (40, 32), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(clip.reshape(expected.shape), expected)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is protected as Linux does it")
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 1, 3), (4, 4, 3), (3, 7, 3), (2, 1, 1), (1, 9, 2), (3, 5, 4)])
+def test_nothing_is_read_behind_a_frame(shape: tuple[int, int, int]) -> None:
+    """However narrow it is: the page behind it cannot be read."""
+    library, page = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE
+    memory = mmap.mmap(-1, 2 * page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert library.mprotect(ctypes.c_void_p(address + page), page, 0) == 0
+    size = int(np.prod(shape))
+    frame = np.frombuffer(memory, np.uint8, size, page - size).reshape(shape)
+    frame[:] = np.random.default_rng(0).integers(0, 256, shape)
+    channels = 3 if shape[2] == 3 else 1
+    height, width = shape[:2] if channels == 3 else shape[1:]
+    clip = np.empty((size // height // width // channels, 1, 6, 8 * channels), np.uint8)
+    ByteResize((height, width), channels, (0, 0, height, width), False, (6, 8))([frame], clip, np.array([0]))
+    assert clip.min() >= frame.min() and clip.max() <= frame.max()
+    assert library.mprotect(ctypes.c_void_p(address + page), page, mmap.PROT_READ | mmap.PROT_WRITE) == 0
 
 
 def test_memory_comes_back_when_the_last_view_of_it_is_gone() -> None:

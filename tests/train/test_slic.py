@@ -238,6 +238,27 @@ def test_other_clusterings_have_the_number_that_is_asked_for(
     assert runs.lines(tmp_path / "run", "slic")[0]["clusters"] == count
 
 
+def test_the_search_of_finch_is_approximate_where_its_name_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, finch = [], pseudo_labels.finch
+    monkeypatch.setattr(pseudo_labels, "finch", lambda rows, **given: asked.append(given) or finch(rows, **given))
+    rows = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    for name in ("finch", "finch_approximate"):
+        pseudo_labels.CLUSTERINGS[name](rows, 0, 7)
+    assert [given["neighbours"] for given in asked] == ["exact", "approximate"]
+    assert all(given["seed"] == 7 and given["partitions"] == 1 for given in asked)
+
+
+@pytest.mark.remedy("another cluster_count in the recipe")
+def test_more_clusters_than_there_can_be_are_refused_and_fewer_are_not(store: VideoStore, tmp_path: Path) -> None:
+    def begin(count: int) -> None:
+        settings = stage(clusters="kmeans", cluster_count=count) | {"epochs": 1}
+        runs.run(runs.load(tmp_path / "recipe.yaml", settings, sampling=SAMPLING), store, tmp_path / f"run{count}")
+
+    with pytest.raises(Refusal, match="cannot be clustered: .* rows cannot make 1000 clusters"):
+        begin(1000)
+    begin(2)
+
+
 def test_labels_may_take_the_place_of_clusters_and_be_shifted_as_released(store: VideoStore, tmp_path: Path) -> None:
     found = {}
     for shifted in (False, True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from train.hardware.collectives import world_size
 from train.reader.affine import normalise
 
 
@@ -30,7 +31,7 @@ class Batch:
 
     parts: stream -> number -> what its B rows are made of. labels: class index, int64 (B,), -1 without. sources: number
     of the recording, int64 (B,). index: of the video in the training set, int64 (B,). groups: number of its group
-    there, int64 (B,), -1 without.
+    there, int64 (B,), -1 without. mixed: streams that may show several views.
     """
 
     parts: dict[str, dict[int, list[Part]]]
@@ -38,6 +39,7 @@ class Batch:
     sources: Tensor
     index: Tensor
     groups: Tensor
+    mixed: Collection[str] = field(default=(), kw_only=True)
 
     def pin_memory(self) -> Batch:
         """The same batch with what is on the CPU in page-locked memory, from where a GPU fetches it while others
@@ -59,6 +61,15 @@ class Batch:
             whole[part.rows] = clips
         return whole
 
+    def to_send(self, stream: str, number: int) -> tuple[Tensor, ...]:
+        """Of which `train.reader.affine.network_input` makes `view`, in a quarter of its bytes: clips as they are
+        stored, and their maps. All ranks have them of one shape: a map for every frame, and of a stream that may show
+        several views what `view` gives."""
+        if stream in self.mixed or world_size() == 1:
+            return (self.view(stream, number),)
+        [part] = self.parts[stream][number]
+        return part.clips, part.affine.expand(-1, part.clips.shape[2], -1, -1)
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor changed."""
         parts = {
@@ -68,4 +79,5 @@ class Batch:
             }
             for stream, by_number in self.parts.items()
         }
-        return Batch(parts, *(change(tensor) for tensor in (self.labels, self.sources, self.index, self.groups)))
+        columns = (change(tensor) for tensor in (self.labels, self.sources, self.index, self.groups))
+        return Batch(parts, *columns, mixed=self.mixed)

@@ -18,12 +18,12 @@ from pipeline.errors import Refusal, UsageError, counted
 from train.augment import ClipPlan, colour_maps
 from train.batches.batch import Batch, Part
 from train.batches.planning import Planner
+from train.hardware import AHEAD
 from train.order import Order
 from train.reader import Executor
 from train.reader.streams import used_here
 
 Kind = tuple[str, int, tuple[int, int], bool]  # view, length and size of clips; whether the reader makes images of them
-AHEAD = 2  # batches made while the network works; more would only hold memory
 
 
 class ClipLoader:
@@ -31,15 +31,16 @@ class ClipLoader:
 
     order: whose batches, over all ranks, are shared among `world_size` of them, each of which gets its slice, in rank
     order. executor: the loader's own from now on. pin: put what is on the CPU into page-locked memory, for training on
-    a GPU. `state_dict` and `load_state_dict` hold the position, which is the same for any number of ranks. `waited` is
-    the time, in seconds, that the last batch was waited for. `close` it when it is no longer needed.
+    a GPU. ahead: batches that are made while one is worked on. `state_dict` and `load_state_dict` hold the position,
+    which is the same for any number of ranks. `waited` is the time, in seconds, that the last batch was waited for.
+    `close` it when it is no longer needed.
 
     What `groups` the training set has when `iter` is called is what all batches of that epoch are drawn from: whoever
     changes them does it before.
 
     Memory: a rank's part of a batch takes batch / ranks * length * height * width bytes for each plane (3 of rgb, 2 of
     flow; four times that where values are float32, see `train.reader.Executor`) of each clip that is read, on the
-    device where the executor makes clips. At most AHEAD + 1 such batches exist at once, if the one that was worked on
+    device where the executor makes clips. At most `ahead` + 1 such batches exist at once, if the one that was worked on
     is let go before the next one is asked for.
 
     Raises Refusal and UsageError at once for what could not work later: too few videos, a batch that the ranks cannot
@@ -54,9 +55,10 @@ class ClipLoader:
         rank: int = 0,
         world_size: int = 1,
         pin: bool = False,
+        ahead: int = AHEAD,
     ) -> None:
         self.planner, self.order, self.executor = planner, order, executor
-        self.rank, self.world_size, self.pin = rank, world_size, pin
+        self.rank, self.world_size, self.pin, self.ahead = rank, world_size, pin, ahead
         self.delivered = 0
         self.waited = 0.0
         try:
@@ -84,23 +86,24 @@ class ClipLoader:
         parts = self._read([self.planner.plans(int(sample), epoch) for sample in samples])
         groups = np.full(len(chosen), -1) if training_set.groups is None else training_set.groups.labels[chosen]
         columns = (training_set.videos.labels[chosen], training_set.videos.sources[chosen], chosen, groups)
-        batch = Batch(parts, *(torch.from_numpy(column.astype(np.int64)) for column in columns))
+        mixed = frozenset(self.planner.reading.sampling.others(self.planner.reading.spec))
+        batch = Batch(parts, *(torch.from_numpy(column.astype(np.int64)) for column in columns), mixed=mixed)
         return batch.pin_memory() if self.pin else batch
 
     def __iter__(self) -> Iterator[Batch]:
         end = (self.delivered // len(self) + 1) * len(self)
         # A thread a batch: one is planned, or waits for a disk, while another's frames are decoded. The executor's own
         # threads share that work, batch after batch.
-        pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="clips")
+        pool = ThreadPoolExecutor(self.ahead, thread_name_prefix="clips")
         coming: deque[Future[Batch]] = deque()
         try:
-            for number in range(self.delivered, min(self.delivered + AHEAD, end)):
+            for number in range(self.delivered, min(self.delivered + self.ahead, end)):
                 coming.append(pool.submit(self.load, number))
             while coming:
                 began = time.perf_counter()
                 batch = coming.popleft().result().mapped(used_here)  # by the network's stream
                 self.waited = time.perf_counter() - began
-                following = self.delivered + AHEAD
+                following = self.delivered + self.ahead
                 if following < end:
                     coming.append(pool.submit(self.load, following))
                 self.delivered += 1

@@ -58,9 +58,7 @@ def _nearest_rows(features: torch.Tensor, neighbours: Neighbours, seed: int) -> 
     if len(features) <= 2 * BLOCK or directed.sum() < 2:
         return _decided(features, every, every)
     rows, zeros = every[directed], every[~directed]
-    nearest = torch.zeros_like(
-        every
-    )  # of rows of zeros: their cosine to every row is 0, the lowest other one is theirs
+    nearest = torch.zeros_like(every)  # the lowest row, to which rows of zeros are as near as to any other
     nearest[zeros[zeros == 0]] = 1
     if neighbours == "approximate":
         nearest[rows] = rows[divisions.near_rows(directions_of(features, rows), seed)]

@@ -9,7 +9,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
@@ -19,6 +19,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pipeline.arguments import Cores, Name
 from pipeline.errors import UsageError, counted
 from train.settings import check_number
+
+AHEAD = 2  # batches that are made while the network works; more would only hold memory
 
 
 def reading_threads(asked: int = 0) -> int:
@@ -34,6 +36,8 @@ class Hardware:
     Args:
         reader: Executor of clip plans: opencv, dali or auto (opencv; with a CUDA device the faster one).
         threads: Of the reader.
+        reader_settings: Of the reader, by name (dali: decoder_load, preallocate).
+        ahead: Batches that are made while the network works. Each takes memory; more than two were not measured.
         accelerator: cpu, gpu or auto.
         devices: How many, of each node.
         nodes: Machines that train together, on each of which torchrun or SLURM starts a process for each device.
@@ -42,6 +46,8 @@ class Hardware:
 
     reader: Name = "auto"
     threads: Cores = field(default_factory=reading_threads)
+    reader_settings: dict[str, Any] = field(default_factory=dict)
+    ahead: Cores = AHEAD
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Cores = 1
     nodes: Cores = 1

@@ -60,32 +60,40 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return total / world_size()
 
 
-def encode_shuffled(encoder: Callable[[Tensor], Tensor], clips: Tensor, seed: int) -> Tensor:
-    """This rank's `encoder(clips)`, computed on clips that are shuffled over all ranks (shuffle-BN of MoCo).
+def encode_shuffled(encoder: Callable[..., Tensor], *clips: Tensor, seed: int) -> Tensor:
+    """This rank's `encoder(*clips)`, computed on clips that are shuffled over all ranks (shuffle-BN of MoCo).
 
     Without it a query and its key share their batch-norm statistics with the same neighbours, which tells them apart
     from the queue. The permutation follows from `seed` alone, so ranks agree on it without a message, and a resumed
     run draws the same one. A single process has nobody to shuffle with. Without gradient through the shuffle of clips,
     of which each goes to the one rank that encodes it.
+
+    clips: what belongs to a clip is one row of each tensor, (B, ...), of the same shape and type on all ranks.
     """
     if world_size() == 1:
-        return encoder(clips)
-    share, ranks = len(clips), world_size()
+        return encoder(*clips)
+    share, ranks = len(clips[0]), world_size()
     order = torch.randperm(share * ranks, generator=torch.Generator().manual_seed(seed))
     own = own_slice(len(order))
     asked = order.view(ranks, share)  # by whom
     sent = [of_rank[(of_rank >= own.start) & (of_rank < own.stop)] - own.start for of_rank in asked]
     came_from = order[own] // share
-    mine = torch.empty_like(clips)
-    distributed.all_to_all_single(
-        mine,
-        clips[_beside(torch.cat(sent), clips)],
-        torch.bincount(came_from, minlength=ranks).tolist(),
-        [len(rows) for rows in sent],
+    counts = torch.bincount(came_from, minlength=ranks).tolist(), [len(rows) for rows in sent]
+    leaving, arrived = (
+        _beside(places, clips[0])
+        for places in (torch.cat(sent), torch.argsort(torch.argsort(came_from, stable=True)))  # they come rank by rank
     )
-    # They come rank by rank.
-    encoded = gather_rows(encoder(mine[_beside(torch.argsort(torch.argsort(came_from, stable=True)), clips)]))
-    return encoded[_beside(torch.argsort(order)[own], clips)]
+
+    def exchanged(rows: Tensor) -> Tensor:
+        # As it lies in memory, where pixels may be interleaved.
+        axes = [0, *sorted(range(1, rows.ndim), key=rows.stride, reverse=True)]
+        laid = rows.permute(axes)[leaving].contiguous()
+        mine = torch.empty_like(laid)
+        distributed.all_to_all_single(mine, laid, *counts)
+        return mine[arrived].permute(torch.argsort(torch.tensor(axes)).tolist())
+
+    encoded = gather_rows(encoder(*map(exchanged, clips)))
+    return encoded[_beside(torch.argsort(order)[own], clips[0])]
 
 
 def _beside(places: Tensor, rows: Tensor) -> Tensor:

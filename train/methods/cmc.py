@@ -91,13 +91,14 @@ class CMC(Method):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        clips, other_clips = (batch.view(stream, 0) for stream in self.settings.streams)
+        one, two = self.settings.streams
+        clips, other_clips = batch.view(one, 0), batch.view(two, 0)
         self.settings.check_batch(len(clips) * world_size())
         temperature = self.settings.temperature
         if self.settings.queue:
             follows = self.begins_step(batch_idx)
-            query, key = self.first(clips, clips, follows, seed=self.global_step)
-            other_query, other_key = self.second(other_clips, other_clips, follows, seed=self.global_step)
+            query, key = self.first(clips, batch.to_send(one, 0), follows, seed=self.global_step)
+            other_query, other_key = self.second(other_clips, batch.to_send(two, 0), follows, seed=self.global_step)
             logits = contrast_logits(query, other_key, self.second.queued(), temperature)
             other_logits = contrast_logits(other_query, key, self.first.queued(), temperature)
             self.first.remember(key)
@@ -106,7 +107,6 @@ class CMC(Method):
             rows, other_rows = gather_rows(self.first.query(clips)), gather_rows(self.second.query(other_clips))
             logits = cross_logits(rows, other_rows, temperature)
             other_logits = cross_logits(other_rows, rows, temperature)
-        one, two = self.settings.streams
         return {
             "loss": own_key_nce(logits) + own_key_nce(other_logits),
             f"{one}_top1": own_key_accuracy(logits, 1),

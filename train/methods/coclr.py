@@ -109,7 +109,7 @@ class CoCLR(OneStream):
         return meters.own_key(1 + self.settings.queue) | meters.positive("clips that the other stream finds alike")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        first, second = (batch.view(self.settings.stream, number) for number in (0, 1))
+        first, second = batch.view(self.settings.stream, 0), batch.to_send(self.settings.stream, 1)
         self.settings.check_batch(len(first) * world_size())
         query, key = self.pair(first, second, self.begins_step(batch_idx), seed=self.global_step)
         logits = contrast_logits(query, key, self.pair.queued(), self.settings.temperature)

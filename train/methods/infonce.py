@@ -41,13 +41,15 @@ class InfoNCE(OneStream):
         return meters.own_key(1 + self.settings.queue if self.settings.queue else 2 * global_batch - 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        first, second = (batch.view(self.settings.stream, number) for number in (0, 1))
+        first = batch.view(self.settings.stream, 0)
         self.settings.check_batch(len(first) * world_size())
         if not self.settings.queue:
             # One pass, so that both clips share batch-norm statistics.
-            rows, other_rows = self.pair.query(torch.cat([first, second])).chunk(2)
+            both = torch.cat([first, batch.view(self.settings.stream, 1)])
+            rows, other_rows = self.pair.query(both).chunk(2)
             logits = in_batch_logits(gather_rows(rows), gather_rows(other_rows), self.settings.temperature)
             return {"loss": own_key_nce(logits), **own_key_values(logits)}
+        second = batch.to_send(self.settings.stream, 1)
         query, key = self.pair(first, second, self.begins_step(batch_idx), seed=self.global_step)
         logits = contrast_logits(query, key, self.pair.queued(), self.settings.temperature)
         self.pair.remember(key)

@@ -40,8 +40,9 @@ class SLICSettings(OneNetworkSettings):
         temperature: Of "ntxent".
         competing: Videos whose rows alone compete with each other; 0: all of the batch, over all ranks. Published: 16,
             the batch of one of two GPUs.
-        clusters: How pseudo-labels are made: "finch" (first partition), "kmeans", "spherical_kmeans"; "labels": the
-            classes, to see what perfect ones would do; "none": every video is its own.
+        clusters: How pseudo-labels are made: "finch" (first partition), "finch_approximate" (for millions of videos),
+            "kmeans", "spherical_kmeans"; "labels": the classes, to see what perfect ones would do; "none": every video
+            is its own.
         cluster_count: Of k-means; of FINCH, which then merges its nearest clusters until so many are left, or 0: as
             many as it finds.
         every, first: Epochs between clusterings, and the epoch of the first one; before it every video is its own.
@@ -58,7 +59,7 @@ class SLICSettings(OneNetworkSettings):
     temporal_weight: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=0.5, gt=0)
     competing: int = Field(default=0, ge=0)
-    clusters: Literal["finch", "kmeans", "spherical_kmeans", "labels", "none"] = "finch"
+    clusters: Literal["finch", "finch_approximate", "kmeans", "spherical_kmeans", "labels", "none"] = "finch"
     cluster_count: int = Field(default=0, ge=0)
     every: int = Field(default=5, ge=1)
     first: int = Field(default=0, ge=0)
@@ -69,7 +70,7 @@ class SLICSettings(OneNetworkSettings):
     def _counted(self) -> SLICSettings:
         if self.clusters in KMEANS and not self.cluster_count:
             raise cannot_be(f"{self.clusters} without a number of clusters", "cluster_count: 1000", "cluster_count")
-        if self.clusters not in (*KMEANS, "finch") and self.cluster_count:
+        if self.clusters in ("labels", "none") and self.cluster_count:
             raise cannot_be(f"clusters {self.clusters} has a number of its own", "leave it out", "cluster_count")
         return self
 

@@ -23,6 +23,7 @@ from train.networks.heads import HEADS, Head
 from train.networks.network import Network
 from train.networks.queue import Queue, check_length
 from train.networks.settings import Differing, NetworkSettings
+from train.reader.affine import network_input
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -217,13 +218,16 @@ class ViCC(Method):
 
     def _rows(self, batch: Batch) -> list[Tensor]:
         """Of the views, each (B, D): both clips of the trained stream, and the second and the first of the other."""
-        first, second = (batch.view(self.settings.stream, number) for number in (0, 1))
-        rows = [self.network(first)]
+        stream = self.settings.stream
+        rows = [self.network(batch.view(stream, 0))]
         if self.settings.gradient_views == "both":
-            rows.append(self.network(second))
+            rows.append(self.network(batch.view(stream, 1)))
         with torch.no_grad():
             if self.settings.gradient_views == "first":
-                rows.append(encode_shuffled(self.network, second, seed=self.global_step))
+                second = batch.to_send(stream, 1)
+                rows.append(
+                    encode_shuffled(lambda *of: self.network(network_input(*of)), *second, seed=self.global_step)
+                )
             if self.settings.other is not None:
                 rows += [self.other(batch.view(self.settings.other.stream, number)) for number in (1, 0)]
         return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from train.hardware.collectives import encode_shuffled
 from train.networks.network import Network
 from train.networks.queue import Queue
+from train.reader.affine import network_input
 
 
 class MomentumPair(nn.Module):
@@ -46,17 +47,17 @@ class MomentumPair(nn.Module):
         """Whether this is a step of training, in which the key network follows and the queue takes keys in."""
         return self.training and torch.is_grad_enabled()
 
-    def forward(self, first: Tensor, second: Tensor, follows: bool, seed: int) -> tuple[Tensor, Tensor]:
+    def forward(self, first: Tensor, second: Sequence[Tensor], follows: bool, seed: int) -> tuple[Tensor, Tensor]:
         """Queries of the first clips and keys of the second ones, each (B, D). The order is the published one.
 
-        follows: whether this is the first pass of a step, in which the key network follows. seed: of the shuffle over
-        ranks.
+        first: network input. second: clips as `Batch.to_send` gives them. follows: whether this is the first pass of a
+        step, in which the key network follows. seed: of the shuffle over ranks.
         """
         queries = self.query(first)
         with torch.no_grad():
             if follows:
                 momentum_update(self.key, self.query, self.momentum)
-            keys = encode_shuffled(self.key, second, seed=seed)
+            keys = encode_shuffled(lambda *clips: self.key(network_input(*clips)), *second, seed=seed)
         return queries, keys
 
     def queued(self) -> Tensor:

@@ -20,7 +20,7 @@ SIZE = 256  # of features, hidden state and predictions
 DROPPED = 0.5  # share of the context that fine-tuning zeroes
 WRITTEN = ("resnet2d3d-18", "resnet2d3d-34")
 WRAPPED = "module."  # DataParallel
-OF_PEOPLE = StreamSettings(mirror="never", size=(64, 64))
+OF_PEOPLE = StreamSettings(mirror="never", size=(64, 64), crop=1.0)
 STREAMS = {
     "flow": StreamSettings(input="signed", mirror="never"),
     "segmentation": OF_PEOPLE,

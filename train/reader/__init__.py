@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -58,16 +59,17 @@ class Executor(ABC):
         """Let go of threads, files and memory."""
 
 
-def create(name: str, store: VideoStore, threads: int) -> Executor:
+def create(name: str, store: VideoStore, threads: int, **settings: Any) -> Executor:
     """The named executor ("opencv", "dali", or "auto": opencv, and with a CUDA device what is faster, see `measuring`).
 
-    threads: of this executor, for reading and decoding. On a CPU the OpenCV pool is
-    3.5 times as fast per core as DALI, whose resize takes ten times OpenCV's time there; on a GPU DALI decodes and
-    resizes beside the training step.
+    threads: of this executor, for reading and decoding. On a CPU the OpenCV pool is 3.5 times as fast per core as DALI,
+    whose resize takes ten times OpenCV's time there; on a GPU DALI decodes and resizes beside the training step.
+    settings: of the executor; `opencv` has none.
 
-    Raises UsageError for an unknown name, a thread count below 1, and where DALI is asked for and not installed.
+    Raises UsageError for an unknown name or setting, a thread count below 1, and where DALI is asked for and not
+    installed.
     """
     check_number("reader threads", threads, whole=True, least=1)
     if name == "auto":
         name = measuring.fastest(store, threads)
-    return EXECUTORS.create(name, store=store, threads=threads)
+    return EXECUTORS.create(name, store=store, threads=threads, **settings)

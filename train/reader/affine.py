@@ -26,6 +26,11 @@ def normalise(clips: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     return _on_cpu(clips, affine) if clips.device.type == "cpu" else _on_gpu(clips, affine)
 
 
+def network_input(clips: torch.Tensor, affine: torch.Tensor | None = None) -> torch.Tensor:
+    """Of what `Batch.to_send` gave."""
+    return clips if affine is None else normalise(clips, affine)
+
+
 def _on_cpu(clips: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     batch, channels, frames, height, width = clips.shape
     outputs = affine.shape[2]

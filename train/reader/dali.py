@@ -21,11 +21,13 @@ from pipeline.views.codec import JpegCodec
 from train.augment import ClipPlan, blur_taps, clip_length, fullest, pixel_window
 from train.augment.plans import Filter
 from train.augment.windows import PixelWindow
+from train.clips.spec import LARGEST_SIDE
 from train.reader import Executor, Group
 from train.reader.bytewise import applied
 from train.reader.planes import Planes, planes_of, refuse_uneven
 from train.reader.shard import ShardReader
 from train.reader.streams import CopyStream
+from train.settings import check_number
 
 try:
     from nvidia.dali import Pipeline, fn
@@ -52,12 +54,32 @@ class DaliExecutor(Executor):
     made when they are first needed and again for a batch larger than any before. Nothing is prefetched and no process
     is started; the loader reads ahead.
 
+    Whole frames are decoded, because clips with windows of their own share them; slices of stores that are much larger
+    than their clips might cost less, which was not measured, as nothing of this was on a GPU.
+
+    Args:
+        decoder_load: Share of the frames that a GPU's own JPEG engine decodes, where it has one. DALI's default.
+        preallocate: Height and width of the largest stored frame (of flow both planes together), for which that engine
+            takes its memory at once; 0: when it first meets one. DALI's default.
+
     Memory, on the device: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps),
     and in the pipelines the decoded frames, once and once more for each clip that shows them, and the clips again. On
     the host: the streams of the batch.
     """
 
-    def __init__(self, store: VideoStore, threads: int) -> None:
+    def __init__(
+        self, store: VideoStore, threads: int, decoder_load: float = 0.65, preallocate: Sequence[int] = (0, 0)
+    ) -> None:
+        check_number("decoder_load", decoder_load, least=0, most=1)
+        if not isinstance(preallocate, Sequence) or len(preallocate) != 2:
+            raise UsageError(f"{preallocate!r} is no height and width", where="preallocate", remedy="[256, 341]")
+        for side in preallocate:
+            check_number("preallocate", side, whole=True, least=0, most=LARGEST_SIDE)
+        self.decoding = {
+            "hw_decoder_load": float(decoder_load),
+            "preallocate_height_hint": preallocate[0],
+            "preallocate_width_hint": preallocate[1],
+        }
         self.store, self.threads = store, threads
         self.device_id = torch.cuda.current_device() if torch.cuda.is_available() else None
         self._stream = CopyStream(self.device_id)
@@ -106,7 +128,7 @@ class DaliExecutor(Executor):
         images = [(planes.count * height, width) for height, width in zip(heights, widths, strict=True)]
         if [jpeg_size(stream) for stream in streams.values()] != images:  # decoding takes memory for what is announced
             raise RuntimeError("a frame announces another size than the store records")
-        pipeline = self._pipeline(view, len(streams), lambda made: _define_decoding(made, planes))
+        pipeline = self._pipeline(view, len(streams), lambda made: _define_decoding(made, planes, self.decoding))
         (decoded,) = pipeline.run(streams=list(streams.values()))
         return {place: decoded[number] for number, place in enumerate(streams)}
 
@@ -208,10 +230,10 @@ def _window(plan: ClipPlan, size: tuple[int, int], images: Mapping[Place, Any], 
     return fullest(windows, sums.tolist())
 
 
-def _define_decoding(pipeline: Pipeline, planes: Planes) -> None:
-    """JPEG streams -> images (P * H, W, C) on the device."""
+def _define_decoding(pipeline: Pipeline, planes: Planes, decoding: Mapping[str, Any]) -> None:
+    """JPEG streams -> images (P * H, W, C) on the device. decoding: of a GPU's decoder."""
     streams = fn.external_source(name="streams", dtype=DALIDataType.UINT8, ndim=1)
-    on_gpu = {"device": "mixed", "jpeg_fancy_upsampling": True}
+    on_gpu = {"device": "mixed", "jpeg_fancy_upsampling": True, **decoding}
     decoder: dict[str, Any] = {"device": "cpu"} if pipeline.device_id is None else on_gpu
     colours = DALIImageType.RGB if planes.channels > 1 else DALIImageType.GRAY
     pipeline.set_outputs(fn.decoders.image(streams, output_type=colours, adjust_orientation=False, **decoder))

@@ -113,14 +113,14 @@ def resize(
     for number in range(len(places)):
         of_planes = frames[number].reshape(planes, -1, width)
         for plane in range(planes):
-            behind = plane == planes - 1  # the last plane: nothing may be read behind it
+            after = (planes - 1 - plane) * of_planes[plane].size  # bytes of later planes
             target = clip[plane, places[number]]
-            _resize_plane(of_planes[plane], top, values, starts, picks, weights, rows, scratch, edge, target, behind)
+            _resize_plane(of_planes[plane], top, values, starts, picks, weights, rows, scratch, edge, target, after)
 
 
 @part
 def _resize_plane(
-    plane, top, values, starts, picks, weights, rows, scratch, edge, target, behind
+    plane, top, values, starts, picks, weights, rows, scratch, edge, target, after
 ):  # pragma: no cover - compiled
     height, width = plane.shape
     groups = -(-target.shape[1] // values)
@@ -130,7 +130,7 @@ def _resize_plane(
             if (held1 if row % 2 else held0) == row:
                 continue
             source = plane[top + row]
-            if behind and top + row == height - 1:
+            if after + (height - 1 - top - row) * width < BYTES:  # nothing may be read behind the frame
                 edge[:width] = source
                 source = edge
             for group in range(groups):

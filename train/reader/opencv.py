@@ -37,7 +37,8 @@ class OpenCVExecutor(Executor):
 
     Memory: the clips, B * C * T * h * w bytes (four times that for flow whose bytes are not even steps), page-locked
     where there is a CUDA device; for each thread the streams of PIECE frames, the samples of one and of each clip
-    `TOGETHER` decoded ones. Batches that were let go are reused, up to `memory.KEPT` of them.
+    `TOGETHER` decoded ones; where clips of a video are cut at the fullest window, all frames that are shown of it.
+    Batches that were let go are reused, up to `memory.KEPT` of them.
     """
 
     def __init__(self, store: VideoStore, threads: int) -> None:

@@ -21,16 +21,18 @@ class Row:
         loaded.align = 8 if not count else 1
         return loaded
 
-    def store(self, index: Any, vector: Any) -> None:
-        self.builder.store(vector, self._pointer(index, vector.type)).align = 1
+    def store(self, index: Any, value: Any) -> None:
+        """A vector, from that place on."""
+        self.builder.store(value, self._pointer(index, value.type)).align = 1
 
-    def _pointer(self, index: Any, vector: Any) -> Any:
+    def _pointer(self, index: Any, kind: Any) -> Any:
         array = self.context.make_array(self.kind)(self.context, self.builder, self.value)
         place = self.builder.gep(array.data, [index])
-        return self.builder.bitcast(place, vector.as_pointer()) if vector else place
+        return self.builder.bitcast(place, kind.as_pointer()) if kind else place
 
 
 def rows_of(context: Any, builder: Any, kinds: Any, values: Any) -> list[Row]:
+    """The arguments of an intrinsic, as its `generate` is given them."""
     return [Row(context, builder, kind, value) for kind, value in zip(kinds, values, strict=True)]
 
 
