@@ -79,9 +79,13 @@ def _checked(file: h5py.File, size: int) -> tuple[h5py.Dataset, dict[str, Any]]:
         raise ValueError(f"dtype: {dtype!r} is none of {', '.join(ROWS)}")
 
     def column(name: str, kind: str, dimensions: int = 1) -> h5py.Dataset:
-        found = file[name]
+        # What leads to another file could be anything, and its bytes may never come.
+        here = "/" not in name and isinstance(file.get(name, getlink=True), h5py.HardLink)
+        found = file[name] if here else None
         if not isinstance(found, h5py.Dataset) or (found.dtype.name, found.ndim) != (kind, dimensions):
             raise ValueError(f"{name}: this is no column of {kind}")
+        if found.external or found.is_virtual:
+            raise ValueError(f"{name}: its values lie in another file")
         if found.nbytes > size:
             raise ValueError(f"{name}: it claims {found.nbytes:,} bytes, the file has {size:,}")
         return found

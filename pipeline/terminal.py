@@ -31,6 +31,11 @@ def visible(text: str) -> str:
     return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def in_line(name: str) -> str:
+    """A name, or a reason, as a part of a line, or a column of it."""
+    return visible(name).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def marked(word: str, style: str, text: str = "") -> Text:
     """A word in a style of rich, as "yellow", and data behind it."""
     return Text.assemble((visible(word), style), f" {visible(text)}" if text else "")

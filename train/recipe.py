@@ -377,16 +377,17 @@ def of_run(path: Path) -> dict[str, Any]:
     return found
 
 
-class UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml_file.Loader):
     """Refuses a key that is given twice, of which YAML readers silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for place, key in enumerate(keys):
-            if key.value in [earlier.value for earlier in keys[:place]]:
+        seen = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
                 )
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 

@@ -89,10 +89,18 @@ def _structured(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
+        if any(map(_is_no_data, yaml.parse(text, Loader=yaml.BaseLoader))):
+            return text
         value = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, TypeError, RecursionError):  # TypeError: PyYAML's own, of a lone `?`
         return text
     return value if isinstance(value, list | dict) else text
+
+
+def _is_no_data(event: yaml.Event) -> bool:
+    """Whether it is YAML's own: `&a`, `*a` or `!a` begin names, too, and aliases stand for more than fits into
+    memory."""
+    return bool(getattr(event, "anchor", None) or getattr(event, "tag", None))
 
 
 def _of_texts(value: Any) -> bool:

@@ -39,7 +39,7 @@ from pipeline.manifest import Manifest
 from pipeline.show.preview import write_clips, write_contact_sheets
 from pipeline.store import VideoStore, catalogue, compatibility, layout, open_store
 from pipeline.store import verify as verification
-from pipeline.terminal import Terminal, marked, visible
+from pipeline.terminal import Terminal, in_line, marked, visible
 from pipeline.video import watchdog
 from pipeline.video.decode import Undecodable
 from pipeline.video.decode import decode as decode_video
@@ -171,14 +171,14 @@ def listing(store: VideoStore, what: str) -> Iterator[str]:
     said = store.annotated
     if what == "classes":
         counts = np.bincount(said.labels[said.labels >= 0], minlength=len(store.classes))
-        yield from (f"{name}\t{count}" for name, count in zip(store.classes, counts.tolist(), strict=True))
+        yield from (f"{in_line(name)}\t{count}" for name, count in zip(store.classes, counts.tolist(), strict=True))
     elif what == "splits":
         yield from (f"{name}\t{count}" for name, count in sorted(said.count_splits().items()))
     elif what == "videos":
         for row, video in enumerate(store.videos):
-            yield f"{video}\t{store.table.lengths[row]}\t{said.label(row)}\t{said.split(row)}"
+            yield f"{in_line(video)}\t{store.table.lengths[row]}\t{in_line(said.label(row))}\t{said.split(row)}"
     else:
-        yield from (f"{video}\t{reason}" for video, reason in store.quarantine.items())
+        yield from (f"{in_line(video)}\t{in_line(reason)}" for video, reason in store.quarantine.items())
 
 
 def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600.0) -> int:
@@ -198,7 +198,7 @@ def verify(store: StorePlace, threads: CountOrAll = 0, time_limit: Seconds = 600
         videos, read = videos + 1, read + size
         damage += found
     for item in damage:
-        console.print(marked("damaged", "red", f"{item.video_id}: {item.what}"))
+        console.print(marked("damaged", "red", f"{in_line(item.video_id)}: {item.what}"))
         console.print(marked(f"  {item.path}", "dim"))
     rate = read / max(time.perf_counter() - began, 1e-9) / 2**20
     verdict = f"{len({d.video_id for d in damage})} damaged" if damage else "all whole"

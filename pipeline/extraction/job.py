@@ -25,7 +25,7 @@ from pipeline.store import quarantine as quarantine_files
 from pipeline.store.settings import ExtractionSettings, settings_hash
 from pipeline.store.writing import VideoWriter, writing_to
 from pipeline.video import watchdog
-from pipeline.video.decode import DecodeSettings, OpenVideo, Undecodable
+from pipeline.video.decode import BLOCK_BYTES, MAX_BLOCK_FRAMES, OpenVideo, Undecodable
 from pipeline.video.watchdog import WRITES, watching
 from pipeline.views import Extractor
 
@@ -217,7 +217,7 @@ def _store(
         frames, partial = 0, _Partial()
         expected = round(source.header.duration * (settings.decode.fps or source.header.fps))
         expected = min(expected, settings.decode.max_frames or expected)
-        for block in _decoded(source, settings.decode, guard, partial):
+        for block in _decoded(source, settings, guard, partial):
             mark = _lap(seconds, "decode", mark)
             frames += len(block)
             encoded = [(view, view.add(block)) for view in views]
@@ -272,14 +272,15 @@ class _Partial:
 
 
 def _decoded(
-    source: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None], partial: _Partial
+    source: OpenVideo, settings: ExtractionSettings, guard: AbstractContextManager[None], partial: _Partial
 ) -> Iterator[np.ndarray]:
-    """The video's blocks. Where what is readable of a damaged video is wanted, they end at the damage, and `partial`
-    says why."""
+    """The video's blocks, shorter where views enlarge its frames. Where what is readable of a damaged video is wanted,
+    they end at the damage, and `partial` says why."""
+    stored = max((3 * height * width for height, width in settings.exact_sizes), default=1)
     try:
-        yield from source.blocks(settings, guard=guard)
+        yield from source.blocks(settings.decode, max(2, min(MAX_BLOCK_FRAMES, BLOCK_BYTES // stored)), guard)
     except Undecodable as error:
-        if not (settings.accept_partial and error.readable):
+        if not (settings.decode.accept_partial and error.readable):
             raise
         partial.reason, partial.readable = error.reason, error.readable
 

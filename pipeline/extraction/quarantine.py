@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from rich.text import Text
 
-from pipeline.terminal import marked
+from pipeline.terminal import in_line, marked
 
 SHOWN = 5  # of each reason; a data set of thousands has hundreds that fail alike
 
@@ -27,7 +27,7 @@ def lines(reasons: Mapping[str, str], reproduce: Mapping[str, str]) -> Iterator[
     for reason, ids in by_reason(reasons):
         yield f"  {len(ids)} x {reason}"
         for video_id in ids[:SHOWN]:
-            yield f"    {video_id}" + (f": {reasons[video_id]}" if len(ids) > 1 else "")
+            yield f"    {in_line(video_id)}" + (f": {reasons[video_id]}" if len(ids) > 1 else "")
             if video_id in reproduce:
                 yield marked(f"      {reproduce[video_id]}", "dim")
         if len(ids) > SHOWN:

@@ -29,6 +29,11 @@ class ExtractionSettings:
         views = {name: settings.resolved() for name, settings in self.views.items()}
         return ExtractionSettings(views, self.decode.resolved())
 
+    @property
+    def exact_sizes(self) -> list[tuple[int, int]]:
+        """Heights and widths that views have whatever the video's."""
+        return [size for settings in self.views.values() if (size := getattr(settings, "size", None))]
+
     def extractors(self, video_id: str) -> list[Extractor]:
         """What makes the views, fresh for one video."""
         return [VIEWS[name].extractor(settings, video_id) for name, settings in self.views.items()]

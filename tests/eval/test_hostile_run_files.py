@@ -132,6 +132,14 @@ def gone(name: str) -> Callable[[h5py.File], None]:
     return lambda file: file.__delitem__(name)
 
 
+def linked(to: h5py.ExternalLink | h5py.SoftLink) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file["rgb"]
+        file["rgb"] = to
+
+    return change
+
+
 def group_in_its_place(file: h5py.File) -> None:
     del file["rgb"]
     file.create_group("rgb")
@@ -154,6 +162,12 @@ BANKS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "splits": (another("split", data=["dev"] * 18, dtype=TEXT), "split: 'dev' is none"),
     "no ids": (gone("video_id"), "video_id"),
     "no rows": (gone("rgb"), "rgb"),
+    "linked": (linked(h5py.ExternalLink("/dev/zero", "rgb")), "rgb: this is no column"),
+    "linked softly": (linked(h5py.SoftLink("/rgb")), "rgb: this is no column"),
+    "elsewhere": (
+        another("rgb", shape=(18, 8), dtype="f4", external=[("/dev/zero", 0, 18 * 8 * 4)]),
+        "rgb: its values lie in another file",
+    ),
     "a group": (group_in_its_place, "rgb: this is no column"),
     "stream": (lambda file: file.attrs.__setitem__("stream", 3), "stream"),
     "no stream": (lambda file: file.attrs.__delitem__("stream"), "stream"),

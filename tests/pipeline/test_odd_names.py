@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def test_every_odd_name_works_in_every_command(
         (videos / name).mkdir(parents=True)
         shutil.copyfile(clip, videos / name / f"{name}.mp4")
     rows = [Video(f"{name}/{name}", f"{name}/{name}.mp4", name, name, "train") for name in ODD]
+    rows[0] = Video("a\nb/\tc", *dataclasses.astuple(rows[0])[1:])  # no class or recording has two lines
     Manifest(rows, ODD).save(Path("#list.csv"))
     extract = (
         "extract",
@@ -57,6 +59,8 @@ def test_every_odd_name_works_in_every_command(
         code, out, err = run(command, f"--store={store}")
         assert code == 0, err
         assert "\x1b" not in out
+    shown = run("status", f"--store={store}", "--show=videos")[1]
+    assert (shown.count("\t"), "a\\nb/\\tc\t2\t" in shown) == (3 * len(rows), True)
     assert run("annotate", f"--store={store}", "--manifest=#list.csv", "--name=-set")[0] == 0
     assert "[bold]" in run("verify", f"--store={store}")[1]
     listed = json.dumps(ids[::4], ensure_ascii=True).replace("\\ud83d\\ude00", "\U0001f600")

@@ -120,7 +120,8 @@ def test_numbers_truth_values_sizes_and_mappings_are_still_read(monkeypatch: pyt
 
 
 def test_what_is_no_number_is_refused_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    for option, word in (("split", "two"), ("overwrite", "perhaps"), ("rgb.size", "[1, b]")):
+    no_data = [("flow.parameters", "{x: &a [1], y: *a}"), ("rgb.size", "[!x 1, 2]")]
+    for option, word in [("split", "two"), ("overwrite", "perhaps"), ("rgb.size", "[1, b]"), *no_data]:
         with pytest.raises(SystemExit) as stopped:
             parsed(monkeypatch, PIPELINE["extract"], {"videos": "v", "store": "s", option: word})
         assert stopped.value.code == 2

@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import synthetic
-from pipeline.video.decode import DecodeSettings, Undecodable, decode, probe, resample
+from pipeline.extraction import job
+from pipeline.store.settings import ExtractionSettings
+from pipeline.video.decode import UNGUARDED, DecodeSettings, OpenVideo, Undecodable, decode, probe, resample
+from pipeline.views.rgb import RgbSettings
 
 # Rows of the matrix in an MP4 track header by the turn that it asks players for (ISO 14496-12: x' = a x + c y, y' = b x
 # + d y), and the same turn of an array.
@@ -95,6 +98,12 @@ def test_blocks_of_large_frames_are_short(tmp_path: Path, monkeypatch: pytest.Mo
     assert [len(block) for block in decode(clip(tmp_path / "v.mp4", 12))] == [5, 5, 2]
     monkeypatch.setattr("pipeline.video.decode.BLOCK_BYTES", 1)
     assert [len(block) for block in decode(clip(tmp_path / "v.mp4", 5))] == [2, 2, 1]
+
+
+def test_views_that_enlarge_frames_get_few_at_once(tmp_path: Path) -> None:
+    settings = ExtractionSettings({"rgb": RgbSettings(size=(4096, 4096))})
+    with OpenVideo(clip(tmp_path / "v.mp4", 5)) as source:
+        assert [len(block) for block in job._decoded(source, settings, UNGUARDED, job._Partial())] == [2, 2, 1]
 
 
 def test_block_size_does_not_change_the_frames(tmp_path: Path) -> None:

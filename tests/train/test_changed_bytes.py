@@ -205,7 +205,7 @@ DAMAGE = {
     "an empty line": lambda text: text.replace(b"\n", b"\n\n", 1),
     "half a line within": lambda text: text[:50] + text[90:],
     "no text": lambda text: text + b"\xff\xfe\n",
-    "no line": lambda text: b'[]\n3\n{"step": "2"}\n{"step": 1, "loss": null}\n' + text,
+    "no line": lambda text: b'[]\n3\n{"step": "2"}\n{"step": 1, "loss": null}\n{"step": 1%d}\n' % 10**400 + text,
     "a deep one": lambda text: b"[" * 100_000 + b"\n" + text,
     "lines twice": lambda text: text + text,
 }

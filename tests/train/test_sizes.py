@@ -10,6 +10,8 @@ import yaml
 from pipeline.errors import Refusal, UsageError
 from train import recipe as recipes
 from train import sizes
+from train.methods.goca import GOCASettings
+from train.settings import read
 
 SMALL = recipes.find("small", "infonce")
 
@@ -47,6 +49,9 @@ def test_a_batch_larger_than_memory_is_refused() -> None:
         ("stages", {"settings": {"backbone": ["small"]}}),
         ("augmentation", {"name": ["small"]}),
         ("sampling", {"name": ["random"]}),
+        ("sampling", {"name": "multiscale", "longer": 10**9}),
+        ("sampling", {"name": "multiscale", "shorter": 10**9}),
+        ("sampling", {"name": "multiscale", "shorter_length": 10**9}),
         ("keep_best", {"metric": ["a"], "mode": "max"}),
         ("title", ["a"]),
         ("layer", ["backbone"]),
@@ -70,9 +75,27 @@ def test_what_no_setting_can_be_is_refused_by_its_name(key: str, value: object, 
         recipes.load(tmp_path / "recipe.yaml")
 
 
+@pytest.mark.parametrize("key", ["clips", "prototypes", "iterations"])
+def test_no_number_of_a_method_is_counted_to_before_it_is_checked(key: str) -> None:
+    with pytest.raises(UsageError, match=f"{key}\n  to do: at most"):
+        read(GOCASettings, {"backbone": "small", "streams": ["rgb"], key: 10**9}, "")
+
+
 @pytest.mark.parametrize(
     "content",
-    ["a: [b", "[]", "3", "a: !!bool perhaps", "a: !!timestamp x", "a: 2001-99-99", "{[a]: b}", "[" * 600, "\xff"],
+    [
+        "a: [b",
+        "a: &a {b: 1}\nc: {<<: [*a, *a]}",
+        "a: {b: 1, b: 2}",
+        "[]",
+        "3",
+        "a: !!bool perhaps",
+        "a: !!timestamp x",
+        "a: 2001-99-99",
+        "{[a]: b}",
+        "[" * 600,
+        "\xff",
+    ],
 )
 def test_a_recipe_that_cannot_be_read_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(content.encode("latin-1"))

@@ -171,5 +171,6 @@ def _is_line(line: Any) -> bool:
     return (
         isinstance(line, dict)
         and type(line.get("step")) is int
-        and all(type(value) in (int, float) for value in line.values())
+        and all(name.isascii() for name in line)
+        and all(type(value) is float or (type(value) is int and abs(value) < 2**63) for value in line.values())
     )

@@ -12,6 +12,7 @@ from train.settings.arguments import check_number
 # One schedule for every size, found by trial: mean largest cosines of .032 for 300 prototypes of size 128 and .083 for
 # 1000, and the simplex exactly where there are no more prototypes than dimensions.
 STEPS = 300
+MOST_APART = 20_000  # prototypes that are placed so: the cosines of all pairs take 1.5 GiB, a few times
 FIRST_SHARPNESS, LAST_SHARPNESS = 10.0, 300.0
 STEP_SIZE, STEP_MOMENTUM = 0.1, 0.9
 NEGLIGIBLE = 1e-9  # smaller shares become 0: as denormal numbers they make the products 20 times slower

@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 from train.hardware.precision import in_full_precision
 from train.settings.arguments import check_number
 
+MOST_ITERATIONS = 1000  # that a recipe may ask for; published are 3
 AT_ONCE = 256  # queued clips that are looked at together: beside their scores little memory is needed
 
 

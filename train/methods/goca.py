@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from pipeline.errors import UsageError
 from train.clustering.classes import class_agreement
-from train.clustering.prototypes import FixedPrototypes, Prototypes, separation
-from train.clustering.sinkhorn import assign
+from train.clustering.prototypes import MOST_APART, FixedPrototypes, Prototypes, separation
+from train.clustering.sinkhorn import MOST_ITERATIONS, assign
 from train.clustering.watching import Watch
 from train.hardware.collectives import gather_rows, own_slice, world_size
 from train.losses.prototypes import swapped_prediction
@@ -62,18 +62,18 @@ class GOCASettings(SeveralNetworksSettings):
     head: str = "goca"
     dim: int = Field(default=128, ge=2)
     shared_head: bool = True
-    clips: int = Field(default=6, ge=2)
+    clips: int = Field(default=6, ge=2, le=200)
     assigned: int = Field(default=2, ge=1)
     coupling: Coupling = "prior"
     prior_epsilon: float = Field(default=0.01, gt=0)
     prior_sign: Literal[1, -1] = 1
     prior_cycles: int = Field(default=1, ge=1)
     prior_start: int = Field(default=0, ge=0)
-    prototypes: int = Field(default=1000, ge=2)
+    prototypes: int = Field(default=1000, ge=2, le=MOST_APART)
     prototype_kind: Literal["fixed", "learned"] = "fixed"
     separation: float = Field(default=0.0, ge=0)
     epsilon: float = Field(default=0.05, gt=0)
-    iterations: int = Field(default=3, ge=1)
+    iterations: int = Field(default=3, ge=1, le=MOST_ITERATIONS)
     temperature: float = Field(default=0.1, gt=0)
     queue: int = Field(default=0, ge=0)
 

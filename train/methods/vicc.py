@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from pipeline.errors import UsageError
 from train.clustering.prototypes import Prototypes
-from train.clustering.sinkhorn import assign
+from train.clustering.sinkhorn import MOST_ITERATIONS, assign
 from train.clustering.watching import Watch
 from train.hardware.collectives import encode_shuffled, own_slice, world_size
 from train.losses.prototypes import swapped_prediction
@@ -65,7 +65,7 @@ class ViCCSettings(MethodSettings, NetworkSettings):
 
     stream: str
     other: OtherSettings | None = None
-    prototypes: int = Field(default=300, ge=2)
+    prototypes: int = Field(default=300, ge=2, le=10**6)
     shared_prototypes: bool = True
     own_stream: bool = True
     gradient_views: Literal["both", "first"] = "both"
@@ -73,7 +73,7 @@ class ViCCSettings(MethodSettings, NetworkSettings):
     queue: int = Field(default=1920, ge=0)
     queue_epoch: int = Field(default=0, ge=0)
     epsilon: float = Field(default=0.05, gt=0)
-    iterations: int = Field(default=3, ge=1)
+    iterations: int = Field(default=3, ge=1, le=MOST_ITERATIONS)
     temperature: float = Field(default=0.1, gt=0)
 
     @model_validator(mode="after")

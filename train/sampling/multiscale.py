@@ -8,13 +8,14 @@ import numpy as np
 from pydantic import Field
 
 from train.clips import random_clip, sliding_windows
-from train.clips.spec import ClipSpec
+from train.clips.spec import LONGEST, ClipSpec
 from train.clips.streams import Clip
 from train.sampling.columns import Column
 from train.sampling.groups import Groups
 from train.sampling.sampling import Sampling
 
 Short = Literal["pad", "drop"]
+MOST = 100  # clips of a kind
 
 
 class Multiscale(Sampling):
@@ -35,9 +36,9 @@ class Multiscale(Sampling):
     """
 
     name: Literal["multiscale"] = "multiscale"
-    longer: int = Field(default=2, ge=1)
-    shorter: int = Field(default=4, ge=0)
-    shorter_length: int = Field(default=16, ge=1)
+    longer: int = Field(default=2, ge=1, le=MOST)
+    shorter: int = Field(default=4, ge=0, le=MOST)
+    shorter_length: int = Field(default=16, ge=1, le=LONGEST)
     apart: int = Field(default=16, ge=0)
     short: Short = "pad"
 
