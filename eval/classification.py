@@ -19,7 +19,7 @@ from eval.features import Request, Seen
 from eval.protocols import Protocol
 from eval.published import Origin, classifier_origin, counterpart
 from eval.results import Record
-from eval.runs import Stage, bank_path
+from eval.runs import Stage, bank_path, trained_videos
 from eval.splits import TESTED
 from pipeline import storage
 from pipeline.errors import Refusal, named
@@ -177,7 +177,7 @@ def tested(
     labels = {video: store.info(video).label for video in chosen}
     records: list[Record] = []
     latest: dict[tuple[str, str], tuple[Tested, Probabilities]] = {}
-    asked, networks, left_out = _asked(trained_stages, store, chosen, protocols, home)
+    asked, networks, left_out = _asked(run, trained_stages, store, chosen, protocols, home)
     if not asked:
         return [], left_out
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -230,6 +230,7 @@ def _classifiers(stage: Stage) -> dict[str, ClassifySettings]:
 
 
 def _asked(
+    run: Path,
     trained_stages: Sequence[Stage],
     store: VideoStore,
     videos: Sequence[str],
@@ -246,6 +247,10 @@ def _asked(
             continue
         if not videos:
             left_out.append(f"the classifier of stage {stage.name} is not tested: no test video has a label")
+            continue
+        if learned := trained_videos(stage, run, store).intersection(videos):
+            why = f"its training showed it {len(learned)} of the {len(videos)} test videos with their labels"
+            left_out.append(f"the classifier of stage {stage.name} is not tested: {why}")
             continue
         checkpoint = checkpoints.digest(stage.checkpoint)
         clips, sampling = provenance.clips_of(stage.metadata, stage.checkpoint)

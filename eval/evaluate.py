@@ -23,7 +23,7 @@ from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import ADJUSTED, NETWORKS, Record
-from eval.runs import Stage, bank_path, classes_path, probed_path, stages, trained_on
+from eval.runs import Stage, bank_path, classes_path, probed_path, stages, trained_on, trained_videos
 from eval.splits import SCORES, TESTED, compared_videos, damaged_videos, judged, lacks
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
@@ -91,6 +91,10 @@ def evaluate(
     videos, left_out = compared_videos(store)
     for one in (*told, *left_out):
         log.warning("%s", one)
+    tested = {video for video in videos if store.info(video).split == TESTED}
+    for stage in trained_stages:
+        if seen := trained_videos(stage, run, store) & tested:
+            log.warning("stage %s was trained on %d of the %d test videos", stage.name, len(seen), len(tested))
     try:
         records = _measured(run, trained_stages, store, videos, chosen, reader_name, threads, half)
     except Damaged:  # once more without all that are, so that what is made for the others is made once

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import storage
-from pipeline.errors import Refusal
-from pipeline.store import VideoStore
+from pipeline.errors import Refusal, UsageError
+from pipeline.store import VideoStore, annotated
 from train import checkpoints
 from train.callbacks.checkpointing import BEST
 from train.callbacks.held_out import TOP1
@@ -100,6 +100,18 @@ def _chosen(last: Path, written: dict[str, Any]) -> Path:
     best = last.with_name(BEST)
     by_held_out = written.get("keep_best") == {"metric": TOP1, "mode": "max"}
     return best if by_held_out and best.is_file() else last
+
+
+def trained_videos(stage: Stage, run: Path, store: VideoStore) -> frozenset[str]:
+    """The videos of a store that a stage was trained on, by the annotation set that it was trained with; none where the
+    store does not have these as they were then."""
+    named = stage.metadata.get("annotations") or {}
+    try:
+        as_trained = store.said_by(annotated.choose(store.root, store.table, named.get("name", "")))
+        chosen = of_splits(as_trained, recipe(run)["splits"])
+    except (Refusal, UsageError):  # no such set, or none of these splits
+        return frozenset()
+    return frozenset(chosen.ids) if stage.metadata["store_videos_hash"] == chosen.digest() else frozenset()
 
 
 def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:

@@ -61,7 +61,7 @@ def as_table(lines: Sequence[Line]) -> Table:
     """One row for each number, in percent."""
     head = (
         "paper table model method stream pre-trained_on network clip protocol splits data metric published certainty"
-        " source here measured commands"
+        " source here measured note commands"
     )
     rows = []
     for line in lines:
@@ -79,6 +79,7 @@ def as_table(lines: Sequence[Line]) -> Table:
                 *said,
                 line.here,
                 None if line.value is None else round(100 * line.value, 2),
+                line.row.note or None,
                 " && ".join(line.commands),
             )
         )

@@ -20,8 +20,9 @@ from eval.bank import FeatureBank
 from eval.classification import Probabilities, fused, read_json, write_json
 from eval.protocols import PROTOCOLS, Look, Protocol, Windows
 from eval.runs import stages
+from eval.splits import judged
 from pipeline.errors import Refusal
-from pipeline.store import VideoStore
+from pipeline.store import VideoStore, annotation, open_store
 from tests.train.oracle import clip_plan, plain
 from tests.train.test_published import published_state
 from train import backbones, checkpoints
@@ -231,6 +232,24 @@ def test_what_cannot_be_tested_is_told(run: Path, store: VideoStore, ten: Protoc
     assert records == []
     assert "stage rgb is not tested by protocol ten: it knows none of the store's classes" in left_out[0]
     assert "stage flow is not tested by protocol ten: it has 10 crops" in left_out[1]
+
+
+def test_a_classifier_is_not_tested_on_videos_whose_labels_it_was_told(
+    run: Path, store: VideoStore, tmp_path: Path
+) -> None:
+    """Another split of the same videos, and a part that is held out of the training videos afterwards."""
+    folder = shutil.copytree(store.root, tmp_path / "store")
+    own = store.annotated.as_set()
+    turned = {"train": "test", "test": "train"}
+    for name, splits in (("turned", turned), ("alone", {"test": ""})):
+        said = {video: one._replace(split=splits.get(one.split, one.split)) for video, one in own.said.items()}
+        annotation.save(folder, name, dataclasses.replace(own, said=said))
+    records, left_out = classified(run, open_store(str(folder), "turned"), PROTOCOLS["clean"])
+    assert not records and len(left_out) == 2
+    assert left_out[0].endswith("rgb is not tested: its training showed it 12 of the 12 test videos with their labels")
+    held_out, _ = judged(open_store(str(folder), "alone"))
+    records, left_out = classified(run, held_out, PROTOCOLS["clean"])
+    assert not records and left_out[1].endswith("its training showed it 3 of the 3 test videos with their labels")
 
 
 def given(order: tuple[int, ...] = (0, 1, 2)) -> Probabilities:

@@ -170,7 +170,9 @@ def test_a_measured_number_stands_in_its_place(tmp_path: Path, capsys: pytest.Ca
     commands.tables([tmp_path], paper="coclr", out=tmp_path / "tables.csv")
     said = capsys.readouterr().out
     assert "93 numbers: 1 measured, 63 not run, 29 cannot be run" in said
-    assert "coclr,rgb,ucf101,s3d,32x128x128,coclr,1,ucf101,R@1,53.3," in (tmp_path / "tables.csv").read_text()
+    written = (tmp_path / "tables.csv").read_text()
+    assert "coclr,rgb,ucf101,s3d,32x128x128,coclr,1,ucf101,R@1,53.3," in written
+    assert "not run,,500 epochs; the recipe has 300,make pretrain" in written
     with pytest.raises(UsageError, match="did you mean"):
         commands.tables(paper="colcr")
 
