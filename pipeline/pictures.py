@@ -1,4 +1,5 @@
-"""How large a picture may be: decoders take memory by what its header announces, before they read a single pixel."""
+"""How large a picture may be, as decoders take memory by what its header announces before they read a single pixel; and
+whether it is whole, as they make up what is missing or broken without a word."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ import numpy as np
 
 from pipeline import LARGEST, MAX_PIXELS_VARIABLE
 
-_START, _SCAN = 0xD8, 0xDA
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+CUT_OFF = "it is cut off"
+_SCAN = 0xDA
 _NO_SIZES = frozenset({0xC4, 0xC8, 0xCC})  # of the markers C0 to CF, which otherwise begin with the picture's size
 _HEAD = 4096  # bytes that hold the header of a usual JPEG
 
@@ -39,6 +43,19 @@ def decoded(encoded: bytes | np.ndarray, flags: int) -> np.ndarray | None:
         raise ValueError(f"it announces more pixels than {limit}, or is broken: {error.err}") from error
 
 
+def damage(encoded: bytes) -> str:
+    """What is wrong with a JPEG or PNG that `decoded` takes all the same; empty where nothing is, and of other kinds.
+    To be asked after that, which refuses huge ones."""
+    if encoded.startswith(JPEG_START):
+        if not encoded.rstrip(b"\0").endswith(JPEG_END):
+            return CUT_OFF
+        # Here, as numba takes half a second to import, which other commands need not wait for.
+        from pipeline.huffman import damage as of_scan
+
+        return of_scan(encoded)
+    return CUT_OFF if encoded.startswith(PNG_START) and not encoded.endswith(PNG_END) else ""
+
+
 def jpeg_size(encoded: bytes | np.ndarray) -> tuple[int, int] | None:
     """Height and width that the header of a JPEG announces; None where there is no such header."""
     if not len(encoded):
@@ -48,7 +65,7 @@ def jpeg_size(encoded: bytes | np.ndarray) -> tuple[int, int] | None:
 
 
 def _size(data: bytes) -> tuple[int, int] | None:
-    if data[:2] != bytes([0xFF, _START]):
+    if data[:2] != JPEG_START:
         return None
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:

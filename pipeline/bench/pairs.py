@@ -182,7 +182,7 @@ def _is_flow(path: Path) -> bool:
 
 def _read_image(path: Path) -> np.ndarray:
     try:
-        data = np.frombuffer(storage.read_regular(path), np.uint8)
+        data = storage.read_regular(path)
     except OSError as error:
         raise Refusal(
             f"the image cannot be read: {error.strerror}", where=str(path), remedy="give another file"
@@ -192,8 +192,9 @@ def _read_image(path: Path) -> np.ndarray:
     except ValueError as error:
         remedy = "give a smaller image"
         raise Refusal(f"the image cannot be decoded: {error}", where=str(path), remedy=remedy) from error
-    if image is None:
-        raise Refusal("this is no image that can be decoded", where=str(path), remedy="give two images, or one video")
+    if image is None or (damaged := pictures.damage(data)):
+        what = "this is no image that can be decoded" if image is None else f"this is no whole image: {damaged}"
+        raise Refusal(what, where=str(path), remedy="give two images, or one video")
     return image
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from pipeline import pictures, storage
 from pipeline.video.decode import Undecodable
 
-START, END = b"\xff\xd8", b"\xff\xd9"
 BASELINE, SCAN, EXIF, ADOBE = 0xC0, 0xDA, 0xE1, 0xEE
 OTHER_FRAMES = frozenset({*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC})  # progressive, lossless, arithmetic
 EMPTY = 128  # CoCLR's third channel, where there is nothing
@@ -24,7 +23,7 @@ def is_plain(jpeg: bytes) -> bool:
     """
     at = 2
     three = False
-    while jpeg[:2] == START and at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
+    while jpeg[:2] == pictures.JPEG_START and at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
         marker, length = jpeg[at + 1], int.from_bytes(jpeg[at + 2 : at + 4], "big")
         body = jpeg[at + 4 : at + 2 + length]
         if marker == SCAN:
@@ -75,22 +74,18 @@ def planes(jpegs: tuple[bytes, ...], what: str) -> np.ndarray:
 
 
 def _decode(jpeg: bytes, flags: int, what: str) -> np.ndarray:
-    if not jpeg.startswith(START):  # OpenCV would decode other pictures, too, whatever their damage
+    if not jpeg.startswith(pictures.JPEG_START):  # OpenCV would decode other pictures, too
         raise Undecodable(f"{what} is no JPEG" if jpeg else f"{what} is empty", "decode")
-    # Decoders make up the rest of a picture that was cut off, without a word.
-    if not jpeg.rstrip(b"\0").endswith(END):
-        raise Undecodable(f"{what} is cut off", "decode")
     try:
         image = pictures.decoded(jpeg, flags)
     except ValueError as error:
         raise Undecodable(f"{what} cannot be decoded: {error}", "decode") from error
+    damaged = pictures.damage(jpeg)
+    if damaged == pictures.CUT_OFF:
+        raise Undecodable(f"{what} is cut off", "decode")
     if image is None:
         raise Undecodable(f"{what} cannot be decoded", "decode")
-    from pipeline.existing.huffman import (
-        damage,
-    )  # numba takes half a second to import, which other commands need not wait for
-
-    if damaged := damage(jpeg):
+    if damaged:
         raise Undecodable(f"{what} is damaged: {damaged}", "decode")
     return image
 

@@ -153,8 +153,8 @@ def _pictures(folder: Path) -> _Given:
         with _read():
             content = storage.read_regular(files[number])
         image = pictures.decoded(content, cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise ValueError(f"{files[number]} is no picture")
+        if image is None or (damaged := pictures.damage(content)):
+            raise ValueError(f"{files[number]} is no {'picture' if image is None else f'whole picture: {damaged}'}")
         return image[None]
 
     return _Given(str(folder), len(files), digest, frame)

@@ -15,7 +15,6 @@ MAGIC = b"PIEH"  # the float 202021.25, little-endian: a reader with the other b
 UNKNOWN = 1e9  # .flo: larger components, of either sign, say that the flow is not known there
 _UNKNOWN_WRITTEN = np.float32(1e10)
 KITTI_STEPS, KITTI_ZERO = 64, 2**15  # u = (stored - 2^15) / 64 pixels
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 def read(path: Path) -> np.ndarray:
@@ -72,7 +71,7 @@ def is_kitti(path: Path) -> bool:
     """Whether a file is a PNG of 16-bit colour, which is flow; pictures have 8 bits."""
     with open(path, "rb", opener=storage.regular) as file:
         head = file.read(26)
-    return head.startswith(_PNG_START) and head[24:26] == bytes([16, 2])
+    return head.startswith(pictures.PNG_START) and head[24:26] == bytes([16, 2])
 
 
 def _known(flow: np.ndarray) -> np.ndarray:
@@ -108,10 +107,10 @@ def _encode_kitti(flow: np.ndarray, known: np.ndarray) -> bytes:
 
 
 def _decode_kitti(data: bytes) -> np.ndarray:
-    if not data.startswith(_PNG_START):
+    if not data.startswith(pictures.PNG_START):
         raise ValueError("it is no PNG")
-    if not data.endswith(_PNG_END):  # OpenCV fills what is missing with zeros
-        raise ValueError("it is cut off")
+    if damaged := pictures.damage(data):
+        raise ValueError(damaged)
     pixels = pictures.decoded(data, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("it cannot be decoded")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.manifest import SPLITS
+from pipeline.store.shard import FRAMES_PER_SHARD
 from pipeline.validation import Count, Digest, Facts, check, parse_json
 from pipeline.views import VIEWS
 
@@ -144,3 +145,7 @@ def contradictions(record: dict[str, Any]) -> Iterator[str]:
     }
     if wrong := [f"{stored} of {name}, not {wanted}" for name, (stored, wanted) in counts.items() if stored != wanted]:
         yield f"{record['length']} frames were decoded, and it has {', '.join(wrong)}"
+    for name, (stored, _) in counts.items():
+        parts = sum(file.startswith(f"{name}/c/") for file in record["files"])
+        if stored > parts * FRAMES_PER_SHARD:  # who plans clips of them would take memory for frames that are nowhere
+            yield f"it has {stored} frames of {name}, and {parts} shards of {FRAMES_PER_SHARD} at most"

@@ -185,6 +185,7 @@ def test_each_value_of_a_file_may_be_gone_or_another(store: Path, kind: str, sha
         (("shapes", "flow"), [3, 2, 16, 24], "3 of flow, not 2"),
         (("cuts",), [1, 0], "cuts"),
         (("files", "rgb/zarr.json"), "x", "files.rgb/zarr.json"),
+        (("files",), {}, "3 frames of rgb, and 0 shards"),
         (("video_id",), "", "video_id"),
         (("length",), 10**12, "length"),
     ],

@@ -22,6 +22,7 @@ from pipeline.existing.bring import Existing, bring, manifest_of
 from pipeline.existing.frame_folders import FrameFolders
 from pipeline.extraction.journal import Summary
 from pipeline.manifest import Manifest, Video
+from pipeline.pictures import JPEG_END
 from pipeline.store import VideoStore, catalogue, layout, open_store
 from pipeline.store.verify import verify
 from pipeline.video.decode import Undecodable
@@ -374,7 +375,7 @@ def test_no_bytes_upset_the_check_of_a_jpeg(cut: int, flip: int, value: int) -> 
     jpegs.is_plain(bytes(jpeg[:cut]))
     assert not jpegs.is_plain(bytes(jpeg[:20]))
     with pytest.raises(Undecodable):
-        jpegs.frame(bytes(jpeg[: min(cut, len(jpeg) - 3)]).removesuffix(jpegs.END), "frame 0")
+        jpegs.frame(bytes(jpeg[: min(cut, len(jpeg) - 3)]).removesuffix(JPEG_END), "frame 0")
 
 
 def test_what_is_plain() -> None:

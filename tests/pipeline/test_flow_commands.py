@@ -129,6 +129,10 @@ def test_flow_refuses_what_it_cannot_do(run: Run, images: tuple[Path, Path], vid
     write_image(tmp_path / "small.png", np.zeros((32, 40, 3), np.uint8))
     synthetic.write_mp4(tmp_path / "still.mp4", np.zeros((1, 32, 48, 3), np.uint8))
     (tmp_path / "file").write_bytes(b"")
+    whole = cv2.imread(str(one))
+    (tmp_path / "half.png").write_bytes(cv2.imencode(".png", whole)[1].tobytes()[:-40])
+    jpeg = cv2.imencode(".jpg", whole)[1].tobytes()
+    (tmp_path / "half.jpg").write_bytes(jpeg[: len(jpeg) * 3 // 4] + b"\xff\xd9")
     (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:-400])
     out = tmp_path / "out.npy"
     for arguments, code, message in (
@@ -142,6 +146,8 @@ def test_flow_refuses_what_it_cannot_do(run: Run, images: tuple[Path, Path], vid
         ((one, tmp_path / "small.png", "--out", out, *DIS), 1, "the images differ in size: 48x32 and 40x32"),
         ((one, tmp_path / "none.png", "--out", out, *DIS), 1, "the image cannot be read: No such file"),
         ((one, tmp_path / "file", "--out", out, *DIS), 1, "this is no image that can be decoded"),
+        ((one, tmp_path / "half.png", "--out", out, *DIS), 1, "this is no image that can be decoded"),
+        ((one, tmp_path / "half.jpg", "--out", out, *DIS), 1, "no whole image: its data end before the picture does"),
         ((video, video, "--out", out, *DIS), 1, "give two images, or one video"),
         ((tmp_path / "none.mp4", "--out", out, *DIS), 1, "there is no such file"),
         ((tmp_path / "file", "--out", out, *DIS), 1, "the file is empty"),

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.existing.huffman import damage
+from pipeline.huffman import damage
 from tests.pipeline.existing import HEIGHT, WIDTH, encoded
 
 END = b"\xff\xd9"

@@ -256,6 +256,12 @@ def test_files_that_hold_no_maps_are_named_and_cost_what_their_frames_do(
     for name in ("empty.npy", "empty.npz"):
         (tmp_path / name).touch()
     (tmp_path / "locked" / "1.png").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.uint8)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "1.jpg").write_bytes(cv2.imencode(".jpg", noise)[1].tobytes()[:-30] + b"\xff\xd9")
+    with pytest.raises(ValueError, match=r"1\.jpg is no whole picture: its data end before the picture does"):
+        given = files.MaskFiles(folder=str(tmp_path)).of_video("half")
+        given.maps(np.zeros((1, 32, 32, 3), np.uint8), np.arange(1), (32, 32))
     wanted = {"huge": "an array of .* bytes, over", "crowd": "1,001 people a frame", "number": "are uint8 ()"}
     wanted |= {
         "claims": "no whole array",

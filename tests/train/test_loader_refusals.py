@@ -102,9 +102,7 @@ def test_store_of_two_flow_encodings_fails_by_name(tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", sizes, bound=10.0)
     for name in ("v3", "v2"):
         shutil.copytree(other.root / "videos" / name, mixed.root / "videos" / name, dirs_exist_ok=True)
-    message = (
-        "(?s)2 videos made with other settings than the store's.*: 'v2', 'v3'.*videos/v2/zarr.json.*make verify"
-    )
+    message = "(?s)2 videos made with other settings than the store's.*: 'v2', 'v3'.*videos/v2/zarr.json.*make verify"
     with pytest.raises(Refusal, match=message):
         open_store(mixed.root).videos
     for name in ("v3", "v2"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import LARGEST
-from pipeline.existing.huffman import SCAN, SEQUENTIAL, TABLES, code_tables
+from pipeline.huffman import SCAN, SEQUENTIAL, TABLES, code_tables
 from pipeline.views.codec import FrameCodec, JpegCodec
 from train.augment.windows import PixelWindow
 from train.reader import jpeg_kernels
