@@ -76,7 +76,11 @@ def test_what_ranks_send_each_other_is_bytes(store: VideoStore, monkeypatch: pyt
     for stream, channels in (("rgb", 3), ("flow", 2)):
         assert part(batch, stream, 1).affine.shape == (4, 1, channels, channels + 1)
         clips, affine = batch.to_send(stream, 1)
-        assert clips.dtype == torch.uint8 and affine.shape == (4, 4, channels, channels + 1)
+        assert (
+            clips.dtype == torch.uint8
+            and clips.shape == (4, 4, 16, 16, channels)
+            and affine.shape == (4, 4, channels, channels + 1)
+        )
         assert torch.equal(network_input(clips, affine), batch.view(stream, 1))
     assert torch.equal(network_input(alone), batch.view("rgb", 1))
 

@@ -62,13 +62,13 @@ class Batch:
         return whole
 
     def to_send(self, stream: str, number: int) -> tuple[Tensor, ...]:
-        """Of which `train.reader.affine.network_input` makes `view`, in a quarter of its bytes: clips as they are
-        stored, and their maps. All ranks have them of one shape: a map for every frame, and of a stream that may show
-        several views what `view` gives."""
+        """Of which `train.reader.affine.network_input` makes `view`, in a quarter of its bytes: clips with their pixels
+        interleaved, (B, T, h, w, P), and their maps. All ranks have them of one shape and in one order: a map for every
+        frame, and of a stream that may show several views what `view` gives."""
         if stream in self.mixed or world_size() == 1:
             return (self.view(stream, number),)
         [part] = self.parts[stream][number]
-        return part.clips, part.affine.expand(-1, part.clips.shape[2], -1, -1)
+        return part.clips.movedim(1, -1), part.affine.expand(-1, part.clips.shape[2], -1, -1)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor changed."""

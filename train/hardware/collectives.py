@@ -85,12 +85,10 @@ def encode_shuffled(encoder: Callable[..., Tensor], *clips: Tensor, seed: int) -
     )
 
     def exchanged(rows: Tensor) -> Tensor:
-        # As it lies in memory, where pixels may be interleaved.
-        axes = [0, *sorted(range(1, rows.ndim), key=rows.stride, reverse=True)]
-        laid = rows.permute(axes)[leaving].contiguous()
-        mine = torch.empty_like(laid)
-        distributed.all_to_all_single(mine, laid, *counts)
-        return mine[arrived].permute(torch.argsort(torch.tensor(axes)).tolist())
+        given = rows[leaving].contiguous()  # in one order of axes on all ranks, whatever lies in their memory
+        mine = torch.empty_like(given)
+        distributed.all_to_all_single(mine, given, *counts)
+        return mine[arrived]
 
     encoded = gather_rows(encoder(*map(exchanged, clips)))
     return encoded[_beside(torch.argsort(order)[own], clips[0])]

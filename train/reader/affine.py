@@ -28,7 +28,7 @@ def normalise(clips: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
 
 def network_input(clips: torch.Tensor, affine: torch.Tensor | None = None) -> torch.Tensor:
     """Of what `Batch.to_send` gave."""
-    return clips if affine is None else normalise(clips, affine)
+    return clips if affine is None else normalise(clips.movedim(-1, 1), affine)
 
 
 def _on_cpu(clips: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
