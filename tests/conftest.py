@@ -22,6 +22,7 @@ from pipeline.store import VideoStore
 from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from tests.faults import small
 from tests.pipeline.reference import extract_here
 
 # The same examples every time, and no timing: a busy machine is no failure.
@@ -62,6 +63,18 @@ def extraction_settings() -> ExtractionSettings:
 def synthetic_store(synthetic_videos: Path, extraction_settings: ExtractionSettings) -> VideoStore:
     """`synthetic_videos` as extraction stores them: splits train and test, labels, rgb and flow. For reading only."""
     return extract_here(synthetic_videos, synthetic_videos.parent / "store", extraction_settings)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder of a few small videos, see `small.make`; many tests change it."""
+    return small.make(tmp_path / "videos")
+
+
+@pytest.fixture
+def store(videos: Path, tmp_path: Path) -> Path:
+    """The store of those videos."""
+    return small.store(videos, tmp_path / "store")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

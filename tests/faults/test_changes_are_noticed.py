@@ -64,16 +64,6 @@ def fresh(videos: Path, store: Path, settings: ExtractionSettings = SMALL) -> di
     return content(store)
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
-
-
 def test_a_rerun_with_nothing_to_do_writes_nothing(videos: Path, store: Path) -> None:
     before, held = state(store), (store / ".lock").stat()
     summary = extract(folder.read(videos), videos, store, SMALL, workers=1)
