@@ -18,6 +18,8 @@ import train  # noqa: F401  (mends torchvision before any test imports lightning
 # isort: split
 from pipeline import synthetic
 from pipeline.errors import Refusal
+from pipeline.extraction import run
+from pipeline.extraction.workers.cluster import Kind
 from pipeline.store import VideoStore
 from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
@@ -63,6 +65,18 @@ def extraction_settings() -> ExtractionSettings:
 def synthetic_store(synthetic_videos: Path, extraction_settings: ExtractionSettings) -> VideoStore:
     """`synthetic_videos` as extraction stores them: splits train and test, labels, rgb and flow. For reading only."""
     return extract_here(synthetic_videos, synthetic_videos.parent / "store", extraction_settings)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extraction on this machine works in a thread of this process: one of its own takes seconds to start."""
+    prepared = run._prepared
+
+    def kind(settings: ExtractionSettings, store: Path) -> Kind:
+        chosen = prepared(settings, store)
+        return "here" if chosen == "processes" else chosen
+
+    monkeypatch.setattr(run, "_prepared", kind)
 
 
 @pytest.fixture

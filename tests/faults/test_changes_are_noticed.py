@@ -109,6 +109,7 @@ def test_a_newer_source_of_the_same_size_is_read_and_judged_by_its_bytes(videos:
     assert "walk/a: sha256 " in refused(videos, store).what
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_source_with_the_stamp_of_its_record_is_not_read(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

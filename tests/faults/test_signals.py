@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster, Scheduler
@@ -21,11 +22,18 @@ from tests.faults.test_kills import LONG, assert_unfinished
 from tests.pipeline.reference import content, run_here
 
 Start = Callable[..., Extraction]
+Case = Any  # what pytest.param makes
 
 CTRL_C = pytest.param(signal.SIGINT, 130, "press Ctrl-C again", id="Ctrl-C")
 SIGTERM = pytest.param(signal.SIGTERM, 143, "send SIGTERM again", id="SIGTERM")
 
 both_signals = pytest.mark.parametrize(("number", "code", "again"), [CTRL_C, SIGTERM])
+
+
+def mostly(first: Case, then: Case) -> pytest.MarkDecorator:
+    """Both, the other one among the slow tests: what a signal says and ends with is the same wherever it comes."""
+    again = pytest.param(*then.values, id=then.id, marks=pytest.mark.slow)
+    return pytest.mark.parametrize(("number", "code", "again"), [first, again])
 
 
 def assert_all_ended(processes: set[int]) -> None:
@@ -78,7 +86,7 @@ def test_the_second_signal_stops_at_once(
     assert_unfinished(tmp_path / "store")
 
 
-@both_signals
+@mostly(CTRL_C, SIGTERM)
 def test_a_signal_while_workers_start_begins_no_video(
     eight: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
 ) -> None:
@@ -93,7 +101,7 @@ def test_a_signal_while_workers_start_begins_no_video(
     assert open_store(tmp_path / "store").videos == []
 
 
-@both_signals
+@mostly(SIGTERM, CTRL_C)
 def test_a_signal_ends_a_dry_run_at_once(
     eight: Path, tmp_path: Path, extract_apart: Start, number: int, code: int, again: str
 ) -> None:
