@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -77,8 +78,9 @@ def require_one_faiss() -> None:
         )
 
 
+@functools.cache
 def version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """The version of a distribution that this process found, or None; what it has loaded does not change later."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -18,10 +18,13 @@ import train  # noqa: F401  (mends torchvision before any test imports lightning
 # isort: split
 from pipeline import synthetic
 from pipeline.errors import Refusal
+from pipeline.extraction import run
+from pipeline.extraction.workers.cluster import Kind
 from pipeline.store import VideoStore
 from pipeline.store.settings import ExtractionSettings
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from tests.faults import small
 from tests.pipeline.reference import extract_here
 
 # The same examples every time, and no timing: a busy machine is no failure.
@@ -62,6 +65,30 @@ def extraction_settings() -> ExtractionSettings:
 def synthetic_store(synthetic_videos: Path, extraction_settings: ExtractionSettings) -> VideoStore:
     """`synthetic_videos` as extraction stores them: splits train and test, labels, rgb and flow. For reading only."""
     return extract_here(synthetic_videos, synthetic_videos.parent / "store", extraction_settings)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extraction on this machine works in a thread of this process: one of its own takes seconds to start."""
+    prepared = run._prepared
+
+    def kind(settings: ExtractionSettings, store: Path) -> Kind:
+        chosen = prepared(settings, store)
+        return "here" if chosen == "processes" else chosen
+
+    monkeypatch.setattr(run, "_prepared", kind)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder of a few small videos, see `small.make`; many tests change it."""
+    return small.make(tmp_path / "videos")
+
+
+@pytest.fixture
+def store(videos: Path, tmp_path: Path) -> Path:
+    """The store of those videos."""
+    return small.store(videos, tmp_path / "store")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,9 +23,14 @@ AT_TOP = {
 }
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 NAMES_THAT_SAY_NOTHING = {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}
-MODULES = sorted(path for package in FORBIDDEN for path in (TOP / package).rglob("*.py"))
+Module = tuple[Path, str, ast.Module]
 
-every_module = pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(TOP)))
+
+@pytest.fixture(scope="module", params=FORBIDDEN)
+def modules(request: pytest.FixtureRequest) -> list[Module]:
+    """Of a package: their files, below the top, their texts, and what those say."""
+    read = [(path, path.read_text(encoding="utf-8")) for path in sorted((TOP / request.param).rglob("*.py"))]
+    return [(path.relative_to(TOP), text, ast.parse(text)) for path, text in read]
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
@@ -53,21 +58,27 @@ def is_module(text: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-@every_module
-def test_imports_go_one_way(module: Path) -> None:
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    assert not FORBIDDEN[module.relative_to(TOP).parts[0]] & set(imported(tree))
+def test_imports_go_one_way(modules: list[Module]) -> None:
+    wrong = {str(path): FORBIDDEN[path.parts[0]] & set(imported(tree)) for path, _, tree in modules}
+    assert not {path: names for path, names in wrong.items() if names}
 
 
-@every_module
-def test_modules_and_functions_are_short_and_named(module: Path) -> None:
-    text = module.read_text(encoding="utf-8")
-    assert module.name not in NAMES_THAT_SAY_NOTHING
-    assert len(text.splitlines()) <= LONGEST_MODULE
-    for node in ast.walk(ast.parse(text)):
+def test_modules_and_functions_are_short_and_named(modules: list[Module]) -> None:
+    wrong = [fault for module in modules for fault in faults(*module)]
+    assert not wrong, "\n".join(wrong)
+
+
+def faults(path: Path, text: str, tree: ast.Module) -> Iterator[str]:
+    """What is too long, or named by what says nothing."""
+    if path.name in NAMES_THAT_SAY_NOTHING:
+        yield f"{path}: a name that says nothing"
+    if (lines := len(text.splitlines())) > LONGEST_MODULE:
+        yield f"{path} has {lines} lines"
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _help_lines(node)
-            assert lines <= LONGEST_FUNCTION, f"{node.name}, line {node.lineno}, has {lines} lines"
+            if lines > LONGEST_FUNCTION:
+                yield f"{path}, line {node.lineno}: {node.name} has {lines} lines"
 
 
 def _help_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -79,6 +90,16 @@ def _help_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_an_import_against_the_direction_would_be_found() -> None:
     code = 'import numpy\ndef f():\n    from train.clips import random_clip\nNAMES = {"a": "eval.report:Report"}\n'
     assert {"numpy", "train", "eval"} <= set(imported(ast.parse(code)))
+
+
+def test_what_is_too_long_or_badly_named_would_be_found() -> None:
+    code = "\n".join(["def f():", *["    x = 1"] * LONGEST_FUNCTION, *["x = 1"] * LONGEST_MODULE])
+    long = LONGEST_FUNCTION + 1
+    assert list(faults(Path("a/utils.py"), code, ast.parse(code))) == [
+        "a/utils.py: a name that says nothing",
+        f"a/utils.py has {LONGEST_MODULE + long} lines",
+        f"a/utils.py, line 1: f has {long} lines",
+    ]
 
 
 def test_nothing_else_lies_at_the_top() -> None:

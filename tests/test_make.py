@@ -38,10 +38,10 @@ PYTHON = """#!/bin/sh
 if [ "$1" = -c ]; then
     code=$2
     shift 2
-    exec {real} -c "import sys; sys.executable = '$0'
+    exec {real} -S -c "import sys; sys.executable = '$0'
 $code" "$@"
 fi
-{real} -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
+{real} -S -c 'import json, sys; open("given", "w").write(json.dumps(sys.argv[1:]))' "$@"
 {{ cat given; echo; }} >> all
 exit ${{CODE:-0}}
 """

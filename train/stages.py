@@ -80,7 +80,7 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
     """
     for stage in recipe.stages:
         sizes.check(recipe, stage)
-        _convolutions_are_right(recipe, stage, hardware)
+        convolutions.right_as_they_are(recipe.precision_of(stage), _device(recipe, stage, hardware))
         training_set = training_set_of(recipe, stage, store)
         loader = make_loader(recipe, stage, store, training_set, hardware, world_size=hardware.ranks)
         loader.close()
@@ -90,10 +90,8 @@ def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
             make_loader(once, stage, store, held_out, hardware, world_size=hardware.ranks).close()
 
 
-def _convolutions_are_right(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> bool:
-    """See `train.hardware.convolutions.right_as_they_are`."""
-    precision = recipe.precision_of(stage)
-    return convolutions.right_as_they_are(precision, device(hardware, precision, recipe.sync_batchnorm))
+def _device(recipe: Recipe, stage: StageSettings, hardware: Hardware) -> torch.device:
+    return device(hardware, recipe.precision_of(stage), recipe.sync_batchnorm)
 
 
 def _check_last_batch(stage: StageSettings, size: int) -> None:
@@ -190,8 +188,8 @@ def run_stage(
     module.more_steps, steps = stage.more_steps, _steps(recipe, stage, training_set)
     start = starting_weights(recipe, stage, run)
     digests = {role: checkpoints.digest_of(checkpoints.flat(weights)) for role, weights in start.items()}
-    right = _convolutions_are_right(recipe, stage, hardware)
-    on = in_words(device(hardware, recipe.precision_of(stage), recipe.sync_batchnorm), hardware.ranks)
+    found = _device(recipe, stage, hardware)
+    right, on = convolutions.right_as_they_are(recipe.precision_of(stage), found), in_words(found, hardware.ranks)
     facts = provenance.facts(recipe, stage, store, training_set, digests, onednn=right, hardware=on)
     files = _start_files(recipe, stage, run)
     facts["after"] = sorted({method for file in files for method in checkpoints.made_by(file)})

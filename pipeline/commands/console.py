@@ -34,15 +34,16 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
     positional-only parameters are given by their place. A command returns an exit code, or None for 0. A Refusal is
     printed without a traceback.
     """
+    words = sys.argv[1:]
+    # Of a command that is called, all others need no more than their names.
+    described = {name: commands[name] for name in words[:1] if name in commands} or commands
     parser = _parser(prog=program, description=description, formatter_class=_HelpFormatter)
     subcommands = parser.add_subcommands(required=True, dest="command")
-    for name, function in commands.items():
-        described = docstring_parser.parse(function.__doc__ or "")
-        sub = _parser(description=_paragraphs(described))
-        _add_arguments(sub, function, {p.arg_name: p.description or "" for p in described.params})
-        subcommands.add_subcommand(name, sub, help=described.short_description)
+    for name in commands:
+        help, sub = _described(described[name]) if name in described else (None, _parser())
+        subcommands.add_subcommand(name, sub, help=help)
     escape_unknown_letters()
-    if endless := _endless_settings(commands, sys.argv[1:]):
+    if endless := _endless_settings(described, words):
         parser.error(f"{endless} is a device, a pipe or a socket; settings are read from files")
     chosen = parser.parse_args()
     try:
@@ -60,6 +61,14 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
         told = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
         print(visible(f"{program} {chosen.command}: {told}"), file=sys.stderr)
         return told.exit_code
+
+
+def _described(function: Callable) -> tuple[str | None, jsonargparse.ArgumentParser]:
+    """A line that says what a command does, and its parser."""
+    told = docstring_parser.parse(function.__doc__ or "")
+    parser = _parser(description=_paragraphs(told))
+    _add_arguments(parser, function, {p.arg_name: p.description or "" for p in told.params})
+    return told.short_description, parser
 
 
 def _endless_settings(commands: Mapping[str, Callable], words: list[str]) -> str:

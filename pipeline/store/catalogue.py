@@ -234,7 +234,7 @@ def is_plain(file: storage.Entry) -> bool:
     return storage.read_if_there(file.path, storage.LARGEST_RECORD) in (None, layout.group())
 
 
-NOTHING = pa.RecordBatch.from_pylist([], COLUMNS)
+NOTHING = columns.nothing(COLUMNS)
 END = ("\U0010ffff", 0)  # comes after every folder
 
 
@@ -351,7 +351,7 @@ class _Columns:
         )
 
 
-NOTHING_FOUND = pa.RecordBatch.from_pylist([], FOUND)
+NOTHING_FOUND = columns.nothing(FOUND)
 
 
 def _sorting(ids: pa.Array) -> np.ndarray | None:

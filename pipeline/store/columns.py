@@ -45,6 +45,11 @@ def list_array(kind: pa.DataType, begins: np.ndarray, content: np.ndarray) -> pa
     return (pa.LargeListArray if large else pa.ListArray).from_arrays(pa.array(begins), pa.array(content))
 
 
+def nothing(schema: pa.Schema) -> pa.RecordBatch:
+    """No rows. Arrays of lists would import pandas where it is installed: a fifth of what a worker takes to start."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
 def digest_into(hashed: Any, batch: pa.RecordBatch) -> None:
     """Take in all values of a batch, whatever buffers they lie in."""
     for column in batch.columns:

@@ -194,6 +194,7 @@ def test_odd_names_of_files_that_are_exported(folder: Path, monkeypatch: pytest.
     assert (code, f"where: {PLACES[0]}.pt" in err) == (1, True), err
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_odd_names_in_search_duplicates_tables_and_features(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     compared = [f"--run={RUN}", "--threads=1", "--reader=opencv"]

@@ -40,8 +40,8 @@ def running_scheduler(tmp_path: Path) -> Iterator[RunningScheduler]:
 
 
 @pytest.fixture(scope="session")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven short videos of two classes, and `long`, which fills more than one shard."""
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos of two classes: seven short ones, and `long`, which fills more than one shard."""
     folder = tmp_path_factory.mktemp("faults") / "videos"
     for index, name in enumerate(["walk/a", "walk/b", "walk/c", "walk/d", "jump/e", "jump/f", "jump/g", "jump/long"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +52,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(videos: Path) -> dict[str, bytes]:
+def undisturbed(eight: Path) -> dict[str, bytes]:
     """The content of a store of these videos that nothing happened to."""
-    return content(extract_here(videos, videos.parent / "undisturbed", SETTINGS).root)
+    return content(extract_here(eight, eight.parent / "undisturbed", SETTINGS).root)
 
 
 @pytest.fixture

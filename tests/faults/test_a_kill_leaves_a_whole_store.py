@@ -41,7 +41,7 @@ def other_files(videos: Path, store: Path) -> None:
     small.write(videos / "jump" / "broken.mp4", 6)
 
 
-@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("before", [nothing_there, other_settings, other_files])
 def test_a_run_that_dies_at_any_step_leaves_a_whole_store_and_a_rerun_completes_it(
     tmp_path: Path, disk: Disk, before: Callable[[Path, Path], None], stride: int

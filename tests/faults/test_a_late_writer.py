@@ -11,7 +11,6 @@ import pytest
 
 from pipeline.errors import Refusal
 from pipeline.extraction import job
-from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.store import fence, layout
 from pipeline.store.lock import only_writer
@@ -22,15 +21,15 @@ from tests.pipeline.reference import content, run_here
 
 
 def test_a_stopped_worker_goes_on_in_vain(
-    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+    eight: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    run = extract_apart(videos, tmp_path / "store", GATE_VIDEO="long")
+    run = extract_apart(eight, tmp_path / "store", GATE_VIDEO="long")
     worker = run.held()
     processes = descendants(run.process.pid)
     os.kill(worker, signal.SIGSTOP)
     run.process.kill()
     run.process.wait()  # its pipes stay open as long as the worker stands still
-    extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, workers=1)
+    run_here(folder.read(eight), eight, tmp_path / "store", SETTINGS)
     assert content(tmp_path / "store") == undisturbed
     run.open_gate()
     os.kill(worker, signal.SIGCONT)
@@ -41,10 +40,8 @@ def test_a_stopped_worker_goes_on_in_vain(
 
 
 @pytest.mark.parametrize("name", ["walk/a", "jump/broken"])
-def test_what_another_run_committed_is_not_touched(tmp_path: Path, name: str) -> None:
+def test_what_another_run_committed_is_not_touched(videos: Path, store: Path, name: str) -> None:
     """Neither a video nor a quarantine file; the run is told to end."""
-    videos = small.make(tmp_path / "videos")
-    store = small.store(videos, tmp_path / "store")
     with only_writer(store):
         late = fence.holder(store)
     with only_writer(store):
@@ -59,10 +56,10 @@ def test_what_another_run_committed_is_not_touched(tmp_path: Path, name: str) ->
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
-def test_a_new_run_waits_for_who_is_in_the_middle_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_run_waits_for_who_is_in_the_middle_of_a_commit(
+    videos: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fence, "PATIENCE", 0.0)
-    videos = small.make(tmp_path / "videos")
-    store = small.store(videos, tmp_path / "store")
     small.write(videos / "walk" / "new.mp4", 5)
     with fence.inside(store, fence.holder(store)):
         with pytest.raises(Refusal, match="stands still in the middle of storing a video") as refused:

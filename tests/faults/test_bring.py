@@ -66,7 +66,7 @@ def assert_whole(store: Path) -> None:
 
 
 @both_kinds
-@pytest.mark.parametrize("stride", [17, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [41, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_run_that_dies_at_any_step_leaves_a_whole_store_and_a_rerun_completes_it(
     tmp_path: Path, disk: Disk, kind: Callable[[Path], Sources], overwrite: bool, stride: int
@@ -97,7 +97,7 @@ def test_a_run_that_dies_at_any_step_leaves_a_whole_store_and_a_rerun_completes_
 
 
 @both_kinds
-@pytest.mark.parametrize("stride", [9, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [19, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_at_any_step_is_told_and_a_rerun_completes_the_store(
     tmp_path: Path, disk: Disk, kind: Callable[[Path], Sources], stride: int
 ) -> None:

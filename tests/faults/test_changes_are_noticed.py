@@ -64,16 +64,6 @@ def fresh(videos: Path, store: Path, settings: ExtractionSettings = SMALL) -> di
     return content(store)
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
-
-
 def test_a_rerun_with_nothing_to_do_writes_nothing(videos: Path, store: Path) -> None:
     before, held = state(store), (store / ".lock").stat()
     summary = extract(folder.read(videos), videos, store, SMALL, workers=1)
@@ -119,6 +109,7 @@ def test_a_newer_source_of_the_same_size_is_read_and_judged_by_its_bytes(videos:
     assert "walk/a: sha256 " in refused(videos, store).what
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_source_with_the_stamp_of_its_record_is_not_read(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

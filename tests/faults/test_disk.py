@@ -18,19 +18,19 @@ from pipeline.store import open_store, writing
 from pipeline.store.verify import verify
 from tests.faults.disk import Disk
 from tests.faults.processes import SETTINGS, Extraction
-from tests.pipeline.reference import content
+from tests.pipeline.reference import content, run_here
 
 VIDEO = Video("walk/a", "walk/a.mp4", label="walk")
 
 
-def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, tmp_path: Path, disk: Disk) -> None:
+def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(eight: Path, tmp_path: Path, disk: Disk) -> None:
     completed = set()
     for full_after in itertools.count():
         store = tmp_path / str(full_after)
         writing.create_store(store, SETTINGS)
         writing.add_groups(store, [VIDEO.video_id])
         disk.fill(store, full_after)
-        outcome = job.extract_video(str(videos), str(store), VIDEO, SETTINGS.as_dict())
+        outcome = job.extract_video(str(eight), str(store), VIDEO, SETTINGS.as_dict())
         disk.folder = None
         if outcome.status == "stored":
             break
@@ -40,7 +40,7 @@ def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, t
         assert opened.videos == []
         assert opened.quarantine == {}
         assert not [path for path in (store / "videos").rglob("*") if path.name not in ("walk", "zarr.json")]
-        assert job.extract_video(str(videos), str(store), VIDEO, SETTINGS.as_dict()).status == "stored"
+        assert job.extract_video(str(eight), str(store), VIDEO, SETTINGS.as_dict()).status == "stored"
         completed.add(frozenset(content(store).items()))
     assert full_after > 10
     assert completed == {frozenset(content(store).items())}
@@ -48,22 +48,22 @@ def test_a_disk_that_fills_at_any_step_leaves_nothing_to_be_seen(videos: Path, t
 
 @pytest.mark.parametrize("full_after", range(9))
 def test_a_disk_that_is_full_before_the_first_video_is_told(
-    videos: Path, tmp_path: Path, disk: Disk, full_after: int
+    eight: Path, tmp_path: Path, disk: Disk, full_after: int
 ) -> None:
     store = tmp_path / "store"
     disk.fill(store, full_after)
     with pytest.raises(Refusal, match="store cannot be written: No space left on device") as refused:
-        extract(folder.read(videos), videos, store, SETTINGS, workers=1)
+        extract(folder.read(eight), eight, store, SETTINGS, workers=1)
     assert str(store) in refused.value.where
     assert "run the same command again" in refused.value.remedy
     disk.folder = None
     assert writing.create_store(store, SETTINGS).videos == []  # what was begun is not taken for somebody else's
 
 
-def test_a_store_below_a_file_is_told(videos: Path, tmp_path: Path) -> None:
+def test_a_store_below_a_file_is_told(eight: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Refusal, match="cannot be written: Not a directory"):
-        extract(folder.read(videos), videos, tmp_path / "file" / "store", SETTINGS, workers=1)
+        extract(folder.read(eight), eight, tmp_path / "file" / "store", SETTINGS, workers=1)
 
 
 @pytest.fixture
@@ -79,9 +79,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_run_stops_at_a_full_disk_and_goes_on_when_there_is_room(
-    videos: Path, undisturbed: dict[str, bytes], small_disk: Path, extract_apart: Callable[..., Extraction]
+    eight: Path, undisturbed: dict[str, bytes], small_disk: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    code, _, err = extract_apart(videos, small_disk / "store", workers=1).end()
+    code, _, err = extract_apart(eight, small_disk / "store", workers=1).end()
     assert code == 1
     assert "No space left on device" in err
     assert "make room" in err
@@ -91,5 +91,5 @@ def test_a_run_stops_at_a_full_disk_and_goes_on_when_there_is_room(
     assert store.quarantine == {}
     assert not any(found for _, _, found in verify(store))
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    extract(folder.read(videos), videos, small_disk / "store", SETTINGS, workers=1)
+    run_here(folder.read(eight), eight, small_disk / "store", SETTINGS)
     assert content(small_disk / "store") == undisturbed

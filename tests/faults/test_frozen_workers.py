@@ -38,7 +38,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_frozen_worker_is_told_and_ended_and_its_video_done_by_another(
-    videos: Path,
+    eight: Path,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
     gate: Path,
@@ -56,7 +56,7 @@ def test_a_frozen_worker_is_told_and_ended_and_its_video_done_by_another(
 
     freezing = threading.Thread(target=freeze)
     freezing.start()
-    summary = extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, workers=2, limits=BRIEF)
+    summary = extract(folder.read(eight), eight, tmp_path / "store", SETTINGS, workers=2, limits=BRIEF)
     freezing.join()
     assert summary.stored == 8
     assert content(tmp_path / "store") == undisturbed
@@ -133,7 +133,7 @@ def test_a_store_that_takes_nothing_is_told_and_its_worker_ended_after_the_time_
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_write_that_hangs_is_done_by_another_worker_or_ends_the_run(
-    videos: Path,
+    eight: Path,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
     gate: Path,
@@ -144,7 +144,7 @@ def test_a_write_that_hangs_is_done_by_another_worker_or_ends_the_run(
     monkeypatch.setenv("HANGING_WRITES", f"long {times}")
 
     def extracted() -> Summary:
-        return extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, 2, time_limit=1, limits=BRIEF)
+        return extract(folder.read(eight), eight, tmp_path / "store", SETTINGS, 2, time_limit=1, limits=BRIEF)
 
     if times == 1:
         extracted()

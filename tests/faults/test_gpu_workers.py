@@ -15,12 +15,12 @@ from tests.pipeline.reference import content
 
 
 @pytest.mark.slow
-def test_only_videos_that_kill_or_hang_a_process_of_several_threads_are_blamed(videos: Path, tmp_path: Path) -> None:
+def test_only_videos_that_kill_or_hang_a_process_of_several_threads_are_blamed(eight: Path, tmp_path: Path) -> None:
     with fake_gpus("0,1", Path(gate.__file__)) as patch:
-        undisturbed = content(plain_store(videos, tmp_path / "plain"))
+        undisturbed = content(plain_store(eight, tmp_path / "plain"))
         for name, value in {"GATE": str(tmp_path), "DEADLY_VIDEOS": "b f", "HANGING_VIDEOS": "d"}.items():
             patch.setenv(name, value)
-        summary = extract(folder.read(videos), videos, tmp_path / "store", settings(), workers=6, time_limit=6)
+        summary = extract(folder.read(eight), eight, tmp_path / "store", settings(), workers=6, time_limit=6)
     assert summary.stored == 5
     store = open_store(tmp_path / "store")
     assert store.quarantine == summary.quarantined

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from pipeline.store import layout, open_store
 from pipeline.store.verify import verify
 from tests.faults.processes import SETTINGS, Extraction, descendants, running, wait_for
 from tests.patience import PATIENCE
-from tests.pipeline.reference import content
+from tests.pipeline.reference import content, run_here
 
 LONG = "jump/long"
 
@@ -30,9 +29,9 @@ def assert_unfinished(store: Path) -> None:
 
 
 def test_a_killed_worker_costs_nothing(
-    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+    eight: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    run = extract_apart(videos, tmp_path / "store", GATE_VIDEO="long")
+    run = extract_apart(eight, tmp_path / "store", GATE_VIDEO="long")
     worker = run.held()
     assert_unfinished(tmp_path / "store")
     run.open_gate()
@@ -45,9 +44,9 @@ def test_a_killed_worker_costs_nothing(
 
 
 def test_a_killed_run_is_completed_by_the_next(
-    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+    eight: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    run = extract_apart(videos, tmp_path / "store", GATE_VIDEO="long")
+    run = extract_apart(eight, tmp_path / "store", GATE_VIDEO="long")
     run.held()
     processes = descendants(run.process.pid)
     assert len(processes) >= 2
@@ -58,15 +57,15 @@ def test_a_killed_run_is_completed_by_the_next(
     stray = layout.record_path(tmp_path / "store", LONG).with_name("zarr.json.partial")
     stray.write_bytes(b"what a kill before the last rename leaves")
     done = len(open_store(tmp_path / "store").videos)
-    summary = extract(folder.read(videos), videos, tmp_path / "store", SETTINGS, workers=1)
+    summary = run_here(folder.read(eight), eight, tmp_path / "store", SETTINGS)
     assert (summary.stored, summary.skipped) == (8 - done, done)
     assert content(tmp_path / "store") == undisturbed
 
 
 def test_only_the_video_that_kills_its_workers_is_blamed(
-    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+    eight: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    run = extract_apart(videos, tmp_path / "store", DEADLY_VIDEOS="b f")
+    run = extract_apart(eight, tmp_path / "store", DEADLY_VIDEOS="b f")
     code, out, err = run.end()
     assert code == 3, err
     assert "stored 6 videos" in out
@@ -83,9 +82,9 @@ def test_only_the_video_that_kills_its_workers_is_blamed(
 
 
 def test_only_the_video_that_hangs_its_worker_is_given_up(
-    videos: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
+    eight: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
-    run = extract_apart(videos, tmp_path / "store", time_limit=5, HANGING_VIDEOS="b")
+    run = extract_apart(eight, tmp_path / "store", time_limit=5, HANGING_VIDEOS="b")
     code, out, err = run.end()
     assert code == 3, err
     assert "stored 7 videos" in out
@@ -99,8 +98,8 @@ def test_only_the_video_that_hangs_its_worker_is_given_up(
     assert found == expected
 
 
-def test_committed_means_complete_whatever_step_a_kill_hits(videos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.faults.killed_at_every_step", videos, tmp_path]
+def test_committed_means_complete_whatever_step_a_kill_hits(eight: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.faults.killed_at_every_step", eight, tmp_path]
     top = Path(__file__).parents[2]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, cwd=top)
     steps = json.loads(done.stdout)

@@ -15,7 +15,7 @@ from pipeline.extraction.run import extract
 from pipeline.importers import folder
 from tests.faults import small
 from tests.faults.small import OTHER, SMALL
-from tests.pipeline.reference import content
+from tests.pipeline.reference import content, run_here
 
 HOLD = """
 import sys, pathlib
@@ -24,16 +24,6 @@ with only_writer(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
 
 
 @pytest.fixture
@@ -68,7 +58,7 @@ def test_the_lock_of_a_killed_run_is_stale(videos: Path, store: Path, first: sub
     first.kill()
     first.wait()
     small.write(videos / "walk" / "new.mp4", seed=5)
-    summary = extract(folder.read(videos), videos, store, SMALL, workers=1)
+    summary = run_here(folder.read(videos), videos, store, SMALL)
     assert (summary.stored, summary.skipped) == (1, 3)
 
 

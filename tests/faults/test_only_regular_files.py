@@ -21,7 +21,6 @@ from pipeline.manifest import Manifest
 from pipeline.show import flow_files
 from pipeline.store import catalogue, fence, inventory, layout, open_store
 from pipeline.store.lock import only_writer
-from tests.faults import small
 from train import checkpoints, recipe
 from train.callbacks.metrics import read_lines
 from train.published import import_published
@@ -74,8 +73,7 @@ def test_a_file_larger_than_any_of_its_kind_is_refused_before_memory_is_taken(na
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
 
 
-def test_each_file_of_a_store_has_a_limit(tmp_path: Path) -> None:
-    store = small.store(small.make(tmp_path / "videos"), tmp_path / "store")
+def test_each_file_of_a_store_has_a_limit(store: Path) -> None:
     for path, read in {
         store / layout.RECORD: lambda: open_store(store),
         layout.record_path(store, "walk/a"): lambda: catalogue.read_content(layout.record_path(store, "walk/a")),
@@ -94,8 +92,7 @@ def test_each_file_of_a_store_has_a_limit(tmp_path: Path) -> None:
         read()
 
 
-def test_a_store_whose_own_files_are_pipes_is_refused_or_read_without_them(tmp_path: Path) -> None:
-    store = small.store(small.make(tmp_path / "videos"), tmp_path / "store")
+def test_a_store_whose_own_files_are_pipes_is_refused_or_read_without_them(store: Path) -> None:
     layout.catalogue_path(store).unlink()
     os.mkfifo(layout.catalogue_path(store))  # it is derived
     assert len(catalogue.table(store)) == 3

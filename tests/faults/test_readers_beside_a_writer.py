@@ -72,16 +72,6 @@ def seen(root: Path) -> dict[str, tuple[bytes, ...]]:
     return found
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
-
-
 def test_each_moment_of_an_overwriting_run_shows_the_old_or_the_new_video(
     videos: Path, store: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -16,10 +16,8 @@ from tests.pipeline.reference import content
 
 
 @pytest.mark.parametrize("listed", ["walk", "jump"])
-def test_strays_are_swept_by_the_next_run(tmp_path: Path, listed: str) -> None:
+def test_strays_are_swept_by_the_next_run(videos: Path, store: Path, listed: str) -> None:
     """Whichever half of the videos the next run lists."""
-    videos = small.make(tmp_path / "videos")
-    store = small.store(videos, tmp_path / "store")
     before = content(store)
     strays = [
         store / "zarr.json.partial",
@@ -48,9 +46,7 @@ def test_strays_are_swept_by_the_next_run(tmp_path: Path, listed: str) -> None:
     assert content(store) == before
 
 
-def test_what_a_refused_run_finds_stays(tmp_path: Path) -> None:
-    videos = small.make(tmp_path / "videos")
-    store = small.store(videos, tmp_path / "store")
+def test_what_a_refused_run_finds_stays(videos: Path, store: Path) -> None:
     (store / "zarr.json.partial").write_bytes(b"half")
     small.write(videos / "walk" / "a.mp4", 4, frames=6)
     with pytest.raises(Exception, match="not what the manifest lists"):

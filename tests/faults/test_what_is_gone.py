@@ -22,16 +22,6 @@ from tests.faults.small import SMALL
 from tests.pipeline.reference import content, run_here
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    return small.store(videos, tmp_path / "store")
-
-
 def gone(root: Path) -> dict[str, str]:
     """Path below the store -> video, of all damage; and there is none but that."""
     found = [item for _, _, items in verify(open_store(root)) for item in items]

@@ -11,7 +11,6 @@ from pipeline import __main__ as program
 from pipeline.commands import console, stores
 from pipeline.extraction import estimate
 from pipeline.extraction.workers.slurm import SlurmSettings
-from tests.faults import small
 
 
 @pytest.fixture
@@ -30,18 +29,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
     monkeypatch.setattr(stores.console, "width", 10_000)
     monkeypatch.setattr(stores.errors, "width", 10_000)
     return call
-
-
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    """A folder of a few small videos, see `small.make`; many tests change it."""
-    return small.make(tmp_path / "videos")
-
-
-@pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    """The store of those videos."""
-    return small.store(videos, tmp_path / "store")
 
 
 @pytest.fixture

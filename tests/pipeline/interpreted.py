@@ -27,9 +27,9 @@ OTHER = (7, 9)  # size of a pair that is in one launch with others
 QUANTISE = Quantiser(3.0, "sqrt")
 WHOLE: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "two levels": ((20, 21), {"warps": 1, "inner_iterations": 2, "outer_iterations": 2}),
-    "no median, own stop": ((9, 13), {"warps": 2, "median_filtering": 1, "epsilon": 0.1}),
+    "no median, own stop": ((9, 13), {"warps": 2, "median_filtering": 1, "epsilon": 0.2}),
     "capped": ((9, 13), {"warps": 1, "inner_iterations": 3, "epsilon": 0.0, "max_iterations_per_warp": 5}),
-    "half": ((9, 13), {"warps": 1, "inner_iterations": 4, "outer_iterations": 2, "half_precision": True}),
+    "half": ((9, 13), {"warps": 1, "inner_iterations": 2, "outer_iterations": 2, "half_precision": True}),
 }
 
 

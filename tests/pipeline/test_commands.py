@@ -94,6 +94,7 @@ def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Ru
     assert "1 x the file is empty (0 bytes)     jump/[b]" in out
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_frames_and_sizes_are_chosen_by_options(run: Run, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     path = tmp_path / "videos" / "a.mp4"
@@ -173,6 +174,7 @@ def test_a_manifest_of_official_lists_tells_what_is_missing(run: Run, official: 
     assert "there are no official lists of UCF101" in err
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_official_lists_are_extracted_and_another_split_needs_no_extraction(
     run: Run, official: Path, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from pipeline.store.writing import create_store
 from pipeline.video.decode import DecodeSettings, decode
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
-from tests.pipeline.reference import content, extract_here
+from tests.pipeline.reference import content, extract_here, run_here
 
 GOOD = ("rgb", "c", "zarr.json", "a", "a/b", "a [1] (x)!", "#1 & ;2 été 動作 'q'", "flow/pose")
 BROKEN = {
@@ -251,7 +251,7 @@ def test_a_video_that_breaks_off_is_stored_in_part_where_that_is_welcome(
     readable = int(refused.split()[2])
     welcome = replace(extraction_settings, decode=DecodeSettings(accept_partial=True))
     rows = [Video(name, f"{name}.mp4") for name in ("v", "w", "x", "whole")]
-    summary = extract(Manifest(rows, []), tmp_path, tmp_path / "parts", welcome, workers=1)
+    summary = run_here(Manifest(rows, []), tmp_path, tmp_path / "parts", welcome)
     assert (summary.stored, summary.frames) == (3, 2 * readable + 5)
     assert summary.partial == {"v": refused, "w": refused}
     store = open_store(tmp_path / "parts")

@@ -73,6 +73,7 @@ def test_every_odd_name_works_in_every_command(
         assert "\x1b" not in out
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_an_id_is_found_in_the_other_normal_form(
     run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

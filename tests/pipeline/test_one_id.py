@@ -44,6 +44,7 @@ def test_a_stored_video_keeps_its_id_when_neighbours_come_and_go(run: Run, tmp_p
 
 
 @pytest.mark.remedy("a manifest (make manifest VIDEOS= OUT=)", told=True)
+@pytest.mark.usefixtures("in_this_process")
 def test_names_that_differ_in_the_extension_alone_are_told_and_both_remedies_help(run: Run, tmp_path: Path) -> None:
     videos, listed = tmp_path / "videos", tmp_path / "list.csv"
     for seed, name in enumerate(("a.mp4", "a.avi", "b.mp4", "c")):
@@ -66,6 +67,7 @@ def test_names_that_differ_in_the_extension_alone_are_told_and_both_remedies_hel
 
 
 @pytest.mark.remedy("`remove` takes out one of them", told=True)
+@pytest.mark.usefixtures("in_this_process")
 def test_equal_bytes_under_two_ids_are_told_and_the_remedy_works(run: Run, tmp_path: Path) -> None:
     videos, store = tmp_path / "videos", tmp_path / "store"
     small.write(videos / "walk" / "a.mp4", 0)

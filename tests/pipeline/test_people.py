@@ -296,6 +296,7 @@ def test_a_kill_while_views_are_added_leaves_a_whole_store(videos: Path, given: 
 
 
 @pytest.mark.remedy('{"folder": "/path/to/files"}', told=True)
+@pytest.mark.usefixtures("in_this_process")
 def test_files_that_do_not_fit_put_the_video_in_quarantine(run: Run, videos: Path, given: Path, tmp_path: Path) -> None:
     (given / "points" / "walk" / "a.npz").unlink()
     np.savez(given / "points" / "walk" / "b.npz", keypoints=np.zeros((2, 1, 17, 3)))

@@ -3,10 +3,12 @@ tested."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -260,15 +262,38 @@ def test_models_that_cannot_be_built_say_why(tmp_path: Path, hub: Path) -> None:
         flow.create("ptlflow:splatflow", weights=str(path))
 
 
-def test_torch_and_ptlflow_wait_until_they_are_needed_and_faiss_is_put_back() -> None:
-    code = (
-        "import sys, pipeline.views.flow\n"
-        "assert not {'torch', 'ptlflow', 'lightning'} & set(sys.modules)\n"
-        "from pipeline.flow import networks\n"
-        "assert 'ptlflow' not in sys.modules\n"
-        "import faiss\n"
-        "assert 'raft' in networks.names()\n"
-        "assert sys.modules['faiss'] is faiss\n"
-    )
+def in_a_new_process(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+WAITING = (
+    "import sys, pipeline.views.flow\n"
+    "assert not {'torch', 'ptlflow', 'lightning'} & set(sys.modules)\n"
+    "from pipeline.flow import networks\n"
+    "assert 'ptlflow' not in sys.modules\n"
+)
+
+
+def test_torch_and_ptlflow_wait_until_they_are_needed() -> None:
+    in_a_new_process(WAITING)
+
+
+@pytest.mark.slow
+def test_ptlflow_is_imported_in_silence_and_faiss_is_put_back() -> None:
+    in_a_new_process(
+        f"{WAITING}import faiss\nassert 'raft' in networks.names()\nassert sys.modules['faiss'] is faiss\n"
+    )
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_ptlflow_gets_no_faiss_and_all_others_the_one_that_was_there(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", module := ModuleType("faiss"))
+    if not there:
+        monkeypatch.delitem(sys.modules, "faiss")
+    monkeypatch.setattr(importlib, "import_module", lambda name: (name, sys.modules["faiss"]))
+    assert networks._ptlflow.__wrapped__() == ("ptlflow", None)
+    assert sys.modules.get("faiss") is (module if there else None)
+    assert ("faiss" in sys.modules) is there

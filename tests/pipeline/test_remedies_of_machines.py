@@ -34,6 +34,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.remedy("see why `nvidia-smi` or CUDA_VISIBLE_DEVICES does not list one, or take another FLOW=")
+@pytest.mark.usefixtures("in_this_process")
 def test_a_gpu_is_made_visible_or_another_flow_is_taken(run: Run, tmp_path: Path) -> None:
     def workers() -> int:
         with cluster.workers_for_extraction("", 1, SlurmSettings(), "gpus") as client:

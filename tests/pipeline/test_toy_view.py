@@ -124,6 +124,7 @@ def test_it_goes_from_videos_to_pictures(videos: Path, tmp_path: Path, run: Call
     assert written == [one.tobytes() for one in encoded]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_it_is_added_and_all_else_stays_byte_for_byte(
     videos: Path, begun: Path, fresh: Path, run: Callable[..., int], capsys
 ) -> None:
@@ -146,6 +147,7 @@ def test_it_is_added_and_all_else_stays_byte_for_byte(
 
 @pytest.mark.remedy(", with the videos and this store, adds it")
 @pytest.mark.remedy(" goes on without; nothing was written")
+@pytest.mark.usefixtures("in_this_process")
 def test_a_store_without_a_view_says_how_to_go_on(
     videos: Path, fresh: Path, tmp_path: Path, run: Callable[..., int], capsys
 ) -> None:
@@ -182,7 +184,7 @@ def disk() -> Disk:
     return the_disk()
 
 
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_step_it_leaves_what_was_there_and_is_resumed(
     videos: Path, begun: Path, fresh: Path, tmp_path: Path, disk: Disk, stride: int
 ) -> None:
@@ -261,6 +263,7 @@ def test_a_store_whose_view_is_not_known_is_refused_by_name(fresh: Path, monkeyp
         open_store(fresh)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_lists_and_compares_once(videos: Path, begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, plan = [], opening.plan
     monkeypatch.setattr(opening, "plan", lambda *given: calls.append(given) or plan(*given))
@@ -271,6 +274,7 @@ def test_a_run_lists_and_compares_once(videos: Path, begun: Path, monkeypatch: p
     assert len(calls) == 2
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_what_another_run_did_between_plan_and_lock_is_not_done_again(
     videos: Path, begun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,7 +173,7 @@ def signatures() -> list[tuple[Any, dict[str, str], dict[str, Any]]]:
     return variants
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_every_kernel_compiles_and_spills_no_registers(
     capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from train.augment import Draws, Pixels, policy
+from train.augment import Draws, Pixels, Policy, policy
 from train.clips.spec import ClipSpec, StreamSettings
 from train.clips.streams import BoundStream, StoreStreams
 from train.sampling import Sampling
@@ -54,11 +55,11 @@ def draw(
     **given: Any,
 ) -> list[Drawn]:
     """A sample of a video of so many frames; given: settings of the policy, and what `spec_of` takes."""
-    spec = spec_of(given)
-    made, draws = policy(name, **given), Draws(seed, epoch, sample)
+    spec, made, streams = _made(name, bound, tuple(given.items()))
+    draws = Draws(seed, epoch, sample)
     made.check_count(count)
     clips = sampling.draw(spec, 0, np.array([frames]), count, draws.shared)
-    drawn = made.sample(clips, streams_of(spec, bound), lambda video: FRAME, draws)
+    drawn = made.sample(clips, streams, lambda video: FRAME, draws)
     return [Drawn(clip.frames, pixels) for clip, pixels in drawn]
 
 
@@ -70,5 +71,13 @@ def pixels(
     **given: Any,
 ) -> dict[str, Pixels]:
     """Of one clip, all of it drawn from one generator."""
-    spec = spec_of(given)
-    return policy(name, **given).pixels(streams_of(spec).own, frame_size, length, Draws(int(rng.integers(2**32))))
+    _, made, streams = _made(name, 20.0, tuple(given.items()))
+    return made.pixels(streams.own, frame_size, length, Draws(int(rng.integers(2**32))))
+
+
+@functools.cache
+def _made(name: str, bound: float, given: tuple[tuple[str, Any], ...]) -> tuple[ClipSpec, Policy, StoreStreams]:
+    """What thousands of clips are drawn with."""
+    settings = dict(given)
+    spec = spec_of(settings)
+    return spec, policy(name, **settings), streams_of(spec, bound)

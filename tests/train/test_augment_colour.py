@@ -13,7 +13,7 @@ from tests.train import batches
 from tests.train.chances import assert_share, assert_uniform
 from tests.train.drawing import both, pixels, spec_of
 from tests.train.stores import write_frames
-from train.augment import policy
+from train.augment import Pixels, policy
 from train.clips import colour
 from train.clips.colour import Statistics, compose
 from train.clips.streams import Mirror
@@ -149,10 +149,20 @@ def test_what_moves_right_on_the_left_moves_left_on_the_right(tmp_path: Path, fl
         np.testing.assert_allclose(found, expected, atol=level)  # bytes are rounded, and JPEG is not exact
 
 
+def drawn(name: str, count: int, length: int = 4, **settings: object) -> list[Pixels]:
+    """Of RGB."""
+    rng = np.random.default_rng(0)
+    return [pixels(name, rng, length=length, **settings)["rgb"] for _ in range(count)]
+
+
+def maps_of(made: list[Pixels]) -> list[np.ndarray]:
+    """From bytes to bytes, each (K, 3, 4)."""
+    undo = colour.denormalisation("imagenet")
+    return [compose(undo, one.colour) for one in made]
+
+
 def drawn_maps(name: str, count: int, length: int = 4, **settings: object) -> list[np.ndarray]:
-    """RGB's maps from bytes to bytes, each (K, 3, 4)."""
-    rng, undo = np.random.default_rng(0), colour.denormalisation("imagenet")
-    return [compose(undo, pixels(name, rng, length=length, **settings)["rgb"].colour) for _ in range(count)]
+    return maps_of(drawn(name, count, length, **settings))
 
 
 def factors(maps: np.ndarray) -> dict[str, np.ndarray]:
@@ -189,12 +199,12 @@ def test_jitter_is_drawn_evenly_in_the_papers_ranges(name: str, operation: str) 
 def test_jitter_gray_and_blur_come_as_often_as_in_the_papers(
     name: str, jitter: float, gray: float, blur: float
 ) -> None:
-    maps = np.concatenate(drawn_maps(name, 3000))
+    made = drawn(name, 3000)
+    maps = np.concatenate(maps_of(made))
     grayed = np.ptp(maps, axis=1).max(axis=1) < 1e-4
     assert_share(grayed, gray)
     assert_share(~np.isclose(maps[~grayed], np.eye(3, 4), atol=1e-4).all(axis=(1, 2)), jitter)
-    rng = np.random.default_rng(0)
-    blurs = np.array([pixels(name, rng, length=4)["rgb"].blur for _ in range(3000)])
+    blurs = np.array([one.blur for one in made])
     assert_share(blurs > 0, blur)
     if name == "coclr":
         assert_uniform(blurs[blurs > 0], 0.1, 2.0)
