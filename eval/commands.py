@@ -202,7 +202,8 @@ def compare(
 ) -> None:
     """Evaluated runs side by side, as a page and as a Markdown table: recipes as lines, seeds as mean and spread.
 
-    Runs whose recipes differ in nothing but the seed are one line. All must have been evaluated on one store.
+    Runs whose recipes differ in nothing but the seed are one line. All must have been evaluated on one store. Runs of
+    one recipe and seed by several annotation sets, as fine-tuning on each split of UCF101, count as one: their mean.
 
     Example: `compare --runs '[runs/infonce-0,runs/infonce-1,runs/coclr-0,runs/coclr-1]'`.
 
@@ -216,7 +217,8 @@ def compare(
     comparison = comparing.compare(runs, protocol, data, annotations)
     comparing.write_page(comparison, out)
     console.print(comparison.table())
-    console.print(f"compared {counted(len(runs), 'run')} of {counted(len(comparison.recipes), 'recipe')}: {out}")
+    told = f"{counted(len(runs), 'run')} of {counted(len(comparison.recipes), 'recipe')} on {comparison.tested}"
+    console.print(f"compared {told}: {out}")
 
 
 def embed_folder(

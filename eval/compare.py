@@ -1,12 +1,10 @@
-"""Runs side by side: runs of one recipe with several seeds become one line, with mean and spread."""
+"""Runs side by side: runs of one recipe with several seeds become one line, with mean and spread; runs that differ in
+nothing but the annotation set, as those of the three splits of UCF101, become their mean first."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import shlex
 import statistics
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +12,22 @@ from typing import Any
 
 import yaml
 
-from eval import changes, results, streams
+from eval import changes, compared_runs, streams
 from eval.bank import FeatureBank
 from eval.charts import Bar
+from eval.compared_runs import Run
 from eval.protocols import PROTOCOLS
 from eval.report import render
 from eval.report.pictures import drawn_map
 from eval.report.sheets import QUOTED, WORDS, Sheet
 from eval.report.training import curves
-from eval.results import MEAN, Record
+from eval.results import MEAN
 from eval.retrieval import KS
-from eval.runs import RECIPE, bank_path, stages
-from eval.runs import recipe as recipe_of
+from eval.runs import bank_path, stages
 from eval.table import Cell, Table
 from pipeline import storage
-from pipeline.errors import Refusal, UsageError, refuse_unknown
+from pipeline.errors import refuse_unknown
 from pipeline.store import VideoStore
-from train.provenance import recipe_hash
 
 METRICS = ("R@1", "linear_top1", "probe_top1", "finetune_top1", *(f"R@{k}" for k in KS if k > 1))
 
@@ -68,13 +65,19 @@ class Line:
 @dataclass(frozen=True)
 class Comparison:
     """Lines of a stream stand together, untrained networks first, then by mean R@1, the best first; `chance` by
-    metric; recipes by name, without seed."""
+    metric; recipes by name, without seed. `over`: annotation sets, with runs of their own each, whose mean is compared.
+    """
 
     data: str
+    over: tuple[str, ...]
     protocol: str
     lines: list[Line]
     chance: dict[str, float]
     recipes: dict[str, dict[str, Any]]
+
+    @property
+    def tested(self) -> str:
+        return self.data + (f", mean over {', '.join(self.over)}" if self.over else "")
 
     @property
     def metrics(self) -> list[str]:
@@ -97,7 +100,7 @@ class Comparison:
         names += [f"published {WORDS.get(metric, metric)}" for metric in quoted]
         head = ("stream", "recipe", "stage", "network", "seeds", *names)
         kinds = (*(line.network for line in self.lines), "chance")
-        return Sheet("comparison", Table(f"Runs on {self.data}, protocol {self.protocol}", head, rows), kinds)
+        return Sheet("comparison", Table(f"Runs on {self.tested}, protocol {self.protocol}", head, rows), kinds)
 
     def by_class(self, store: VideoStore) -> dict[str, changes.Classwise]:
         """Of each stream what the trained network of each recipe's last stage finds class by class, over all seeds; of
@@ -155,16 +158,7 @@ class Comparison:
              " ".join(f"{100 * value:.1f}" for value in line.values.get("R@1", ())), *map(line.words, classified))
             for line in self.lines
         ]  # fmt: skip
-        return Table(f"Runs on {self.data}", head, rows).markdown()
-
-
-@dataclass(frozen=True)
-class _Run:
-    path: Path
-    seed: int | str  # with those of the runs that it began with, "1/0", where they differ
-    recipe: str  # as written, without its seed
-    title: str
-    records: list[Record]
+        return Table(f"Runs on {self.tested}", head, rows).markdown()
 
 
 def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annotations: str = "") -> Comparison:
@@ -173,7 +167,9 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
     data, annotations: name of the store and of its annotation set whose results are compared, where runs have several;
     by default the mean over sets, if there is one.
 
-    Untrained networks that measured the same, as those of one seed and architecture do, are listed once.
+    Runs of one recipe and seed that were each evaluated by another annotation set, such as a fine-tuning on each split
+    of UCF101, are one: the mean. Untrained networks that measured the same, as those of one seed and architecture do,
+    are listed once.
 
     Raises:
         UsageError: an unknown protocol.
@@ -181,9 +177,8 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
     """
     if protocol not in PROTOCOLS:
         refuse_unknown("protocol", protocol, PROTOCOLS)
-    found = [_read(path, protocol, data, annotations) for path in runs]
-    _refuse_mixtures(found)
-    names = _names(found)
+    found = compared_runs.read(runs, protocol, data, annotations)
+    names = compared_runs.names(found)
     lines: list[Line] = []
     for recipe, name in names.items():
         group = sorted(
@@ -191,7 +186,7 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
             key=lambda run: [int(seed) for seed in str(run.seed).split("/")],
         )
         lines += _without_repeats(_lines(name, group), lines)
-    chance = {metric: value for run in found for metric, value in _chance(run).items()}
+    chance = {metric: value for run in found for metric, value in run.chance().items()}
     order = streams.in_order(line.stream for line in lines)
     lines.sort(
         key=lambda line: (
@@ -200,9 +195,9 @@ def compare(runs: Sequence[Path], protocol: str = "clean", data: str = "", annot
             -line.mean("R@1") if "R@1" in line.values else 0.0,
         )
     )
-    return Comparison(
-        found[0].records[0].data, protocol, lines, chance, {n: yaml.safe_load(r) for r, n in names.items()}
-    )
+    data, told_by = found[0].test
+    over = tuple(told_by.removeprefix(MEAN).split(", ")) if len(found[0].paths) > 1 else ()
+    return Comparison(data, over, protocol, lines, chance, {n: yaml.safe_load(r) for r, n in names.items()})
 
 
 def write_page(comparison: Comparison, out: Path, store: VideoStore | None = None) -> None:
@@ -250,98 +245,7 @@ def _bar_name(line: Line, several: bool) -> str:
     return name if line.network == "trained" else f"{name}, {line.network}"
 
 
-def _read(path: Path, protocol: str, data: str, annotations: str) -> _Run:
-    recipe = recipe_of(path)
-    seed, begun = recipe.pop("seed"), _with_begun(recipe)
-    seeds = [*dict.fromkeys([*begun, seed])]
-    listed = results.read(path / "results.json")
-    records = [record for record in listed if record.protocol == protocol]
-    if not records:
-        asked = ",".join(dict.fromkeys([*(record.protocol for record in listed), protocol]))
-        remedy = (
-            f"make evaluate RUN={shlex.quote(str(path))} STORE= ARGS='--protocols [{asked}]', or another --protocol"
-        )
-        raise Refusal(f"the run was not evaluated by protocol {protocol!r}", where=str(path), remedy=remedy)
-    records = _of_one_test(path, records, data, annotations)
-    return _Run(
-        path,
-        seed if len(seeds) == 1 else "/".join(map(str, seeds)),
-        yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
-        recipe["title"],
-        records,
-    )
-
-
-def _with_begun(recipe: dict[str, Any]) -> list[int]:
-    """Let a recipe name, in the place of files that its stages start from, the recipes of the runs that made them, so
-    that the same on runs with other seeds is the same; the seeds of these runs."""
-    seeds = []
-    for stage in recipe["stages"]:
-        for role, given in stage.get("start", {}).items():
-            made_by = Path(given).parent.parent
-            if "/" in given and os.path.isfile(made_by.parent / RECIPE):
-                begun = recipe_of(made_by.parent)
-                seeds += [begun.pop("seed"), *_with_begun(begun)]
-                stage["start"][role] = f"{made_by.name} of {begun['title']}, recipe {recipe_hash(begun)}"
-    return seeds
-
-
-def _of_one_test(path: Path, records: list[Record], data: str, annotations: str) -> list[Record]:
-    """The records of one store and annotation set, which are named where there are several."""
-    data = unicodedata.normalize("NFC", data)
-    chosen = [r for r in records if data in ("", r.data) and annotations in ("", r.set_name)]
-    tests = sorted({(r.data, r.set_name) for r in chosen})
-    means = [test for test in tests if test[1].startswith(MEAN)]
-    if len(tests) > 1 and len(means) == 1 and len({name for name, _ in tests}) == 1:
-        tests = means
-    if len(tests) != 1:
-        there = sorted({(r.data, r.set_name) for r in records})
-        raise UsageError(
-            f"the run was evaluated on {len(there)} stores and annotation sets, and {len(tests)} of them are meant",
-            where=str(path),
-            remedy="--data and --annotations: " + "; ".join(f"{name} by {given}" for name, given in there),
-        )
-    return [r for r in chosen if (r.data, r.set_name) == tests[0]]
-
-
-def _chance(run: _Run) -> dict[str, float]:
-    return {record.metric: record.chance for record in run.records if record.chance is not None}
-
-
-def _refuse_mixtures(found: list[_Run]) -> None:
-    first, seen = found[0], dict[tuple[str, int | str], Path]()
-    guessing: dict[str, float] = {}
-    for run in found:
-        # What guessing gives follows from the classes of all test and training videos.
-        own = _chance(run)
-        unlike = any(guessing.setdefault(metric, chance) != chance for metric, chance in own.items())
-        if run.records[0].data != first.records[0].data or unlike:
-            raise Refusal(
-                f"the runs were evaluated on other videos: {run.records[0].data} and {first.records[0].data}",
-                where=f"{run.path}, {first.path}",
-                remedy="evaluate them on one store: make evaluate RUN= STORE=",
-            )
-        if other := seen.get((run.recipe, run.seed)):
-            raise Refusal(
-                f"the same recipe and the same seed, {run.seed}, stand in two runs",
-                where=f"{other}, {run.path}",
-                remedy="give one of them: they would count twice",
-            )
-        seen[run.recipe, run.seed] = run.path
-
-
-def _names(found: list[_Run]) -> dict[str, str]:
-    """A name for each recipe: its title, and the folder of its first run where others have the same title."""
-    first = {run.recipe: run for run in reversed(found)}
-    ordered = {run.recipe: first[run.recipe] for run in found}
-    titles = [run.title for run in ordered.values()]
-    return {
-        recipe: run.title if titles.count(run.title) == 1 else f"{run.title} ({run.path.name})"
-        for recipe, run in ordered.items()
-    }
-
-
-def _lines(name: str, group: list[_Run]) -> Iterator[Line]:
+def _lines(name: str, group: list[Run]) -> Iterator[Line]:
     """One for each network that any of the runs has measured, in the order of their results."""
     networks = dict.fromkeys((r.stream, r.stage, r.network) for run in group for r in run.records)
     for stream, stage, network in networks:
@@ -357,10 +261,10 @@ def _lines(name: str, group: list[_Run]) -> Iterator[Line]:
             for metric in METRICS
             if all(metric in each for each in having.values())
         }
-        paths = {run.seed: run.path for run in group}
+        paths = {run.seed: run.paths for run in group}
         own = (r for run in group for r in run.records if (r.stream, r.stage, r.network) == (stream, stage, network))
         published = {r.metric: r.published for r in own if r.published is not None}
-        made_by = tuple(paths[seed] for seed in having)
+        made_by = tuple(path for seed in having for path in paths[seed])
         yield Line(stream, name, stage, network, tuple(having), made_by, values, published)
 
 

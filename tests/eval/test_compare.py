@@ -29,7 +29,7 @@ def write_run(folder: Path, title: str, seed: int, measured: dict[tuple[str, str
         "split": "test",
         "data": "tiny",
         "checkpoint": "c",
-        "annotations": "a",
+        "annotations": "extraction a",
         "chance": 0.1,
     } | record
     listed = [
@@ -108,7 +108,7 @@ def begun(folder: Path, seed: int, of: Path, value: float, chance: float = 0.1) 
     content = {"title": "F", "seed": seed, **SAID, "stages": [{"name": "rgb", "start": start}]}
     (run / "recipe.yaml").write_text(yaml.safe_dump(content))
     common = {"protocol": "clean", "stream": "rgb", "network": "trained", "stage": "rgb", "split": "test"}
-    common |= {"data": "tiny", "checkpoint": "c", "annotations": "a"}
+    common |= {"data": "tiny", "checkpoint": "c", "annotations": "extraction a"}
     metric = "finetune_top1"
     results.write(run / "results.json", [Record(metric, value, chance=chance, published=0.814, **common)])
     return run
@@ -196,12 +196,42 @@ def refused(runs: list[Path], match: str, **options: str) -> None:
         compare(runs, **options)
 
 
+def test_runs_by_several_annotation_sets_are_one_their_mean(tmp_path: Path) -> None:
+    def by_splits(title: str, seed: int, *values: float, sets: int = 2) -> list[Path]:
+        return [
+            write_run(
+                tmp_path / f"{title}{seed}-{number}",
+                title,
+                seed,
+                {("rgb", "rgb", "trained"): value},
+                annotations=f"split{number} {number}",
+                checkpoint=str(number),
+            )
+            for number, value in enumerate(values[:sets], start=1)
+        ]
+
+    runs = [*by_splits("A", 0, 0.5, 0.7), *by_splits("A", 1, 0.3, 0.4), *by_splits("B", 0, 0.6, 0.4)]
+    comparison = compare(runs[::-1])
+    assert comparison.over == ("split1", "split2")
+    assert comparison.tested == "tiny, mean over split1, split2"
+    values = {line.recipe: line.values["R@1"] for line in comparison.lines}
+    assert values == {"A": (pytest.approx(0.6), pytest.approx(0.35)), "B": (pytest.approx(0.5),)}
+    assert sorted(comparison.runs_of()["A"]) == sorted(runs[:4])
+    write_page(comparison, tmp_path / "page.html")
+    assert comparison.tested in (tmp_path / "page.html").read_text()
+    refused([*runs, *by_splits("C", 0, 0.2, sets=1)], "tiny by split1 and tiny by mean of split1, split2")
+    refused([*runs, write_run(tmp_path / "twice", "A", 0, trained(0.5), annotations="split1 1")], "the same seed, 0,")
+    other = write_run(tmp_path / "apart", "D", 0, {("flow", "flow", "trained"): 0.2}, annotations="split2 2")
+    refused([*by_splits("D", 0, 0.2, sets=1), other], "nothing was measured by all of split1, split2")
+
+
 @pytest.mark.remedy("give one of them: they would count twice", "--data and --annotations: ")
 def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) -> None:
     refused([tmp_path / "nowhere"], "no such folder")
     refused([runs[0], write_run(tmp_path / "again", "A", 2, trained(0.1))], "the same recipe and the same seed, 2,")
     refused(
-        [runs[0], write_run(tmp_path / "data", "C", 0, trained(0.1), data="ucf101")], "other videos: ucf101 and tiny"
+        [runs[0], write_run(tmp_path / "data", "C", 0, trained(0.1), data="ucf101")],
+        "other videos: ucf101 by extraction and tiny by extraction",
     )
     refused([runs[0], write_run(tmp_path / "test", "D", 0, trained(0.1), chance=0.2)], "other videos")
     refused(runs, "not evaluated by protocol 'coclr'", protocol="coclr")
@@ -210,6 +240,6 @@ def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) ->
     compare([runs[0]])
     path = tmp_path / "data" / "results.json"
     results.write(path, [*results.read(path), *results.read(runs[0] / "results.json")])
-    with pytest.raises(UsageError, match="--data and --annotations: tiny by ; ucf101 by "):
+    with pytest.raises(UsageError, match="--data and --annotations: tiny by extraction; ucf101 by extraction"):
         compare([tmp_path / "data"])
-    compare([tmp_path / "data"], data="ucf101", annotations="")
+    compare([tmp_path / "data"], data="ucf101", annotations="extraction")
