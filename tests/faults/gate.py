@@ -44,10 +44,10 @@ def dask_setup(_: object) -> None:
         job.watching = lambda seconds, _, *what: watching(seconds, lambda: None, *what)
 
     def watched(
-        video: OpenVideo, settings: DecodeSettings, guard: AbstractContextManager[None]
+        video: OpenVideo, settings: DecodeSettings, max_block: int, guard: AbstractContextManager[None]
     ) -> Iterator[np.ndarray]:
         frames, name = 0, video.path.stem
-        for block in blocks(video, settings, guard=guard):
+        for block in blocks(video, settings, max_block, guard):
             yield block
             frames += len(block)
             if name in hanging:

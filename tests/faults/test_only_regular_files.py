@@ -16,7 +16,7 @@ from pipeline import importers, storage
 from pipeline.bench import pairs
 from pipeline.errors import Refusal
 from pipeline.existing import open_source
-from pipeline.importers import coclr, kinetics, lists, table
+from pipeline.importers import coclr, lists, table
 from pipeline.manifest import Manifest
 from pipeline.show import flow_files
 from pipeline.store import catalogue, fence, inventory, layout, open_store
@@ -31,7 +31,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "data.yaml": lambda path: importers.describe(str(path)),
     "list.txt": lists.lines,
     "classes.txt": lists.class_names,
-    "train.csv": lambda path: list(kinetics._rows(path)),
+    "train.csv": lambda path: list(lists.csv_rows(path)),
     "table.json": lambda path: list(table.rows(path)),
     "split.csv": lambda path: list(coclr._rows(path)),
     "frames.lmdb": open_source,

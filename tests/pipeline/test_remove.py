@@ -47,4 +47,4 @@ def test_prune_removes_what_the_folder_no_longer_has(run: Run, videos: Path, sto
     assert code == 0, err
     assert "removed 2 unlisted videos: 'jump/broken', 'walk/a'" in out
     assert (open_store(store).videos, open_store(store).quarantine) == (["jump/c", "walk/b"], {})
-    assert "removed 0 videos" in run(*command)[1]
+    assert "removed 0 unlisted videos" in run(*command)[1]
