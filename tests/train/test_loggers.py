@@ -113,13 +113,17 @@ def installing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.remedy("or leave --logger out")
-def test_figures_go_where_they_are_asked_to(store: VideoStore, tmp_path: Path, call: Run, installing: Path) -> None:
+def test_figures_go_where_they_are_asked_to(
+    store: VideoStore, tmp_path: Path, call: Run, installing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Refused before anything is written where it is not installed; a run that goes on is the same one there."""
     name, run = installing.name, tmp_path / "mine"
     later = IN_BATCH | {"name": "later", "steps": 1}
     recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"steps": 3}, later))
     asked = pretrain(store.root, run, recipe, "--logger", name)
-    code, _, errors = call(*asked)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, name, None)
+        code, _, errors = call(*asked)
     assert code == 2 and f"{name} is not installed" in errors and f"pip install 'costream[{name}]'" in errors
     assert not run.exists()
 
