@@ -29,6 +29,7 @@ from pipeline.views import VIEWS
 from train import recipe as recipes
 from train.recipe import Recipe, StageSettings
 
+CLUSTERS = {"small": 100, "small-real": 20}  # of SLIC by k-means; FINCH finds its number
 STEPS = {"small": {"rgb": 650, "flow": 470}, "small-real": {"rgb": 300, "flow": 120}}
 METHODS = ("infonce", "coclr", "ubernce", "cmc", "vicc", "goca", "slic", "dpc", "cocon", "cocon-four-views")
 OF_VICC: dict[str, dict[str, object]] = {
@@ -41,7 +42,7 @@ OF_VICC: dict[str, dict[str, object]] = {
 OF_SLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "slic-every-video-alone": ({"clusters": "none"}, {"same_video": 1.0}),
     "slic-without-flow": ({}, {"replaced": 0.0}),
-    "slic-kmeans": ({"clusters": "spherical_kmeans", "cluster_count": 100}, {}),
+    "slic-kmeans": ({"clusters": "spherical_kmeans"}, {}),
     "slic-labels": ({"clusters": "labels"}, {}),
 }
 OF_GOCA: dict[str, dict[str, object]] = {
@@ -113,10 +114,11 @@ def at_equal_budget(method: str, scale: float, folder: str = "small", only: Sequ
         listed = [stage.changed(name="views-apart", settings=apart), stage]
     if method == "slic":
         flow, rgb = listed
+        counted = {"slic-kmeans": {"cluster_count": CLUSTERS[folder]}}
         others = [
             rgb.changed(
                 name=name,
-                settings=rgb.settings.changed(**settings),
+                settings=rgb.settings.changed(**settings, **counted.get(name, {})),
                 sampling=recipe.sampling_of(rgb).changed(**sampling),
             )
             for name, (settings, sampling) in OF_SLIC.items()
