@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def report(
     if runs:
         comparison = comparing.compare(runs, protocol, data_of(opened), opened.annotated.name)
         comparing.write_page(comparison, out, opened)
-        console.print(f"compared {counted(len(runs), 'run')} of {counted(len(comparison.recipes), 'recipe')}: {out}")
+        console.print(f"{_compared(runs, comparison)}: {out}")
         return
     assert run is not None
     console.print(f"wrote {write_report(run, opened)}")
@@ -217,8 +218,11 @@ def compare(
     comparison = comparing.compare(runs, protocol, data, annotations)
     comparing.write_page(comparison, out)
     console.print(comparison.table())
-    told = f"{counted(len(runs), 'run')} of {counted(len(comparison.recipes), 'recipe')} on {comparison.tested}"
-    console.print(f"compared {told}: {out}")
+    console.print(f"{_compared(runs, comparison)} on {comparison.tested}: {out}")
+
+
+def _compared(runs: Sequence[Path], comparison: comparing.Comparison) -> str:
+    return f"compared {counted(len(runs), 'run')} of {counted(len(comparison.recipes), 'recipe')}"
 
 
 def embed_folder(
