@@ -97,9 +97,9 @@ def test_clips_of_two_lengths_cost_what_their_frames_cost(tmp_path: Path, monkey
     decoded: list[int] = []
     decode = WindowDecoder.__call__
 
-    def counted(decoder: WindowDecoder, stream: Any) -> Any:
-        decoded.append(1)
-        return decode(decoder, stream)
+    def counted(decoder: WindowDecoder, streams: Any) -> Any:
+        decoded.extend([1] * len(streams))
+        return decode(decoder, streams)
 
     monkeypatch.setattr(WindowDecoder, "__call__", counted)
     store = write_store(tmp_path / "store", {f"v{number}": (100, 20, 24) for number in range(2)})

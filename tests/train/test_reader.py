@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -222,10 +222,10 @@ def test_a_frame_is_decoded_once_for_all_clips_that_show_it(
         decoded += len(inputs.get("streams", ()))
         return run(pipeline, **inputs)
 
-    def on_cpu(decoder: WindowDecoder, encoded: np.ndarray) -> np.ndarray:
+    def on_cpu(decoder: WindowDecoder, streams: Sequence[np.ndarray]) -> list[np.ndarray]:
         nonlocal decoded
-        decoded += 1
-        return decode(decoder, encoded)
+        decoded += len(streams)
+        return decode(decoder, streams)
 
     monkeypatch.setattr(Pipeline, "run", by_dali)
     monkeypatch.setattr(WindowDecoder, "__call__", on_cpu)

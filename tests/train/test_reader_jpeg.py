@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.views.codec import Chroma, JpegCodec
 from train.reader.jpeg import PixelWindow, WindowDecoder
+from train.reader.resize import TOGETHER
 
 SHAPES = [(128, 171, 3), (240, 320, 3), (33, 17, 3), (2, 128, 171), (1, 13, 9), (3, 40, 56)]
 
@@ -64,7 +65,7 @@ def test_every_window_has_opencvs_pixels(
         with monkeypatch.context() as patch:
             patch.setattr(JpegCodec, "decode_frame", opencv_is_not_asked)
             for window in windows(shape, rng):
-                found = WindowDecoder(made, shape, [window])(encoded)
+                [found] = WindowDecoder(made, shape, [window])([encoded])
                 assert found.shape == shape
                 np.testing.assert_array_equal(cut(found, window), cut(expected, window))
 
@@ -74,14 +75,15 @@ def test_every_window_has_opencvs_pixels(
 def test_frames_of_any_size_have_opencvs_pixels(data: Any, height: int, width: int, quality: int, seed: int) -> None:
     shape = data.draw(st.sampled_from([(height, width, 3), (1, height, width), (2, height, width)]))
     made = codec(shape, quality, data.draw(st.sampled_from(["4:2:0", "4:4:4"])))
-    encoded = made.encode_frame(drawn("noise", shape, seed))
+    streams = [made.encode_frame(drawn("noise", shape, seed + n)) for n in range(data.draw(st.integers(1, TOGETHER)))]
     several = windows(shape, np.random.default_rng(seed))[1:]
-    found, expected = WindowDecoder(made, shape, several)(encoded), made.decode_frame(encoded, shape)
-    for window in several:
-        np.testing.assert_array_equal(cut(found, window), cut(expected, window))
+    for found, encoded in zip(WindowDecoder(made, shape, several)(streams), streams, strict=True):
+        expected = made.decode_frame(encoded, shape)
+        for window in several:
+            np.testing.assert_array_equal(cut(found, window), cut(expected, window))
 
 
-def outcome(decode: Any, *given: Any) -> np.ndarray | str:
+def outcome(decode: Any, *given: Any) -> list[np.ndarray] | str:
     try:
         return decode(*given)
     except ValueError as error:
@@ -91,7 +93,8 @@ def outcome(decode: Any, *given: Any) -> np.ndarray | str:
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([(40, 56, 3), (2, 24, 40)]), st.integers(0, 2**32 - 1), st.sampled_from(["flip", "cut", "fill"]))
 def test_damaged_bytes_give_what_opencv_makes_of_them(shape: tuple[int, ...], seed: int, damage: str) -> None:
-    """Whatever passes a checksum, as it was damaged before it was stored: the same pixels, or the same refusal."""
+    """Whatever passes a checksum, as it was damaged before it was stored: the same pixels, or the same refusal; and
+    the frames beside it are whole."""
     rng = np.random.default_rng(seed)
     made = codec(shape)
     encoded = made.encode_frame(drawn("noise" if seed % 2 else "smooth", shape, seed)).copy()
@@ -103,8 +106,10 @@ def test_damaged_bytes_give_what_opencv_makes_of_them(shape: tuple[int, ...], se
     else:
         encoded[place : place + 20] = rng.choice([0, 255])
     window = (0, 0, *(shape[:2] if shape[-1] == 3 else shape[1:]))
-    found = outcome(WindowDecoder(made, shape, [window]), encoded)
-    expected = outcome(made.decode_frame, encoded, shape)
+    beside = made.encode_frame(drawn("noise", shape, 1))
+    streams = [beside, encoded, beside]
+    found = outcome(WindowDecoder(made, shape, [window]), streams)
+    expected = outcome(lambda: [made.decode_frame(stream, shape) for stream in streams])
     assert type(found) is type(expected)
     if isinstance(expected, str):
         assert found == expected
@@ -128,7 +133,7 @@ def test_what_others_encoded_is_left_to_opencv(options: dict[int, int]) -> None:
     frame, made = drawn("smooth", shape, 1), codec(shape)
     flat = [part for option in ({cv2.IMWRITE_JPEG_QUALITY: 95} | options).items() for part in option]
     encoded = cv2.imencode(".jpg", frame, flat)[1]
-    found = WindowDecoder(made, shape, [(3, 4, 20, 30)])(encoded)
+    [found] = WindowDecoder(made, shape, [(3, 4, 20, 30)])([encoded])
     np.testing.assert_array_equal(found, made.decode_frame(encoded, shape))
 
 
@@ -137,5 +142,5 @@ def test_only_the_window_is_decoded_fails() -> None:
     shape = (128, 171, 3)
     made = codec(shape)
     encoded = made.encode_frame(drawn("noise", shape, 0))
-    found = WindowDecoder(made, shape, [(40, 40, 16, 16)])(encoded)
+    [found] = WindowDecoder(made, shape, [(40, 40, 16, 16)])([encoded])
     assert not np.array_equal(found, made.decode_frame(encoded, shape))

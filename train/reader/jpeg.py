@@ -16,6 +16,7 @@ from train.augment.windows import PixelWindow
 from train.reader import jpeg_kernels
 from train.reader.jpeg_codes import BLOCK, SHORT_CODE, ZIGZAG, code_table, pair_table
 from train.reader.jpeg_pixels import LANES
+from train.reader.resize import TOGETHER
 
 SCALES = 0xDB  # the marker of the tables that coefficients are multiplied by
 AC, DC = 0, 2  # places of the first of two tables
@@ -39,11 +40,15 @@ class WindowDecoder:
             bottom, right = (max(window[axis] + window[axis + 2] for window in windows) for axis in (0, 1))
             self._part = *self._form.part(top, bottom, left, right), (top, bottom, left, right)
 
-    def __call__(self, encoded: np.ndarray) -> np.ndarray:
-        """Raises ValueError where the bytes hold no such frame."""
-        if self._form and self._form.decode(encoded, *self._part, frame := self._form.memory()):
-            return frame
-        return self._codec.decode_frame(encoded, self._shape)
+    def __call__(self, streams: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """From 1 to `TOGETHER` frames. Raises ValueError where the bytes of one hold no such frame."""
+        frames: Sequence[np.ndarray | None] = [None] * len(streams)
+        if self._form:
+            frames = self._form.decode(streams, *self._part)
+        return [
+            self._codec.decode_frame(stream, self._shape) if frame is None else frame
+            for stream, frame in zip(streams, frames, strict=True)
+        ]
 
 
 @functools.cache
@@ -51,7 +56,7 @@ def prepare() -> None:
     """Compile it, which the first reader on a machine would wait for."""
     for codec in (JpegCodec(layout="rgb"), JpegCodec(layout="stacked")):
         frame = _small(codec)
-        WindowDecoder(codec, frame.shape, [(0, 0, 1, 1)])(codec.encode_frame(frame))
+        WindowDecoder(codec, frame.shape, [(0, 0, 1, 1)])([codec.encode_frame(frame)])
 
 
 @dataclass(frozen=True)
@@ -78,20 +83,27 @@ class Form:
     def colours(self) -> int:
         return len(self.scales)
 
-    def memory(self) -> np.ndarray:
-        """A frame, uninitialised."""
-        size = math.prod(self.shape)
-        return np.empty(size + 3 * LANES, np.uint8)[:size].reshape(self.shape)
-
-    def decode(self, encoded: np.ndarray, rows: np.ndarray, across: tuple, window: tuple, frame: np.ndarray) -> bool:
-        """Into `frame`; whether it is in this form."""
-        if encoded.flags.writeable:  # which the kernels would be compiled for anew
-            encoded = encoded.view()
-            encoded.flags.writeable = False
+    def decode(
+        self, streams: Sequence[np.ndarray], rows: np.ndarray, across: tuple, window: tuple
+    ) -> list[np.ndarray | None]:
+        """From 1 to `TOGETHER` frames; None where a stream is not in this form."""
+        size = len(streams) * math.prod(self.shape)
+        frames = np.empty(size + 3 * LANES, np.uint8)[:size].reshape(-1, *self.shape)
+        decoded = np.empty(len(streams), np.bool_)
         run = jpeg_kernels.decode_colour if self.colours == 3 else jpeg_kernels.decode_gray
-        return run(
-            encoded, self.header, *self.tables, self.blocks, self.scales, self.units, rows, across, window, frame
-        )
+        # All read-only and of one length, or the kernels would be compiled anew.
+        given = [_read_only(stream) for stream in streams]
+        given += [given[-1]] * (TOGETHER - len(given))
+        form = self.header, *self.tables, self.blocks, self.scales, self.units
+        run(tuple(given), *form, rows, across, window, frames, decoded)
+        return [frame if right else None for frame, right in zip(frames, decoded.tolist(), strict=True)]
+
+
+def _read_only(stream: np.ndarray) -> np.ndarray:
+    if stream.flags.writeable:
+        stream = stream.view()
+        stream.flags.writeable = False
+    return stream
 
 
 @functools.lru_cache(maxsize=256)

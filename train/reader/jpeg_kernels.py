@@ -13,38 +13,51 @@ _U = np.uint64
 
 @kernel
 def decode_colour(
-    stream, header, codes, starts, pairs, blocks, scales, units, wanted, across, window, out
+    streams, header, codes, starts, pairs, blocks, scales, units, wanted, across, window, frames, decoded
 ):  # pragma: no cover - compiled
-    """Into out, uint8 (H, W, 3) with LANES pixels of memory behind it, the window (top, bottom, left, right) of a
-    frame. For the rest see `_decode`; the pixels around a window belong to what is wanted, too."""
+    """Into frames, uint8 (N, H, W, 3) with LANES pixels of memory behind them, the window (top, bottom, left, right)
+    of each; `decoded`, bool (N,), says of which. streams: a tuple of at least N. For the rest see `_planes`; the pixels
+    around a window belong to what is wanted, too."""
     half = blocks[0, 1] == 2  # rows of blocks of luma in a unit
     side = 16 if half else 8
     luma = np.empty((units[0] * side + 2, units[1] * side), np.uint8)  # two rows more, for what is read behind the last
     blue = np.empty((units[0] * 8 + 2, units[1] * 8), np.uint8)
     red = np.empty_like(blue)
-    data, block = np.empty(len(stream) + BEHIND, np.uint8), np.empty(BLOCK + 1, np.int16)
-    tables = codes.reshape(-1), starts.reshape(-1), pairs.reshape(-1)
-    if not _planes(stream, header, tables, blocks, scales, units, wanted, across, luma, blue, red, data, block):
-        return False
     sums = np.empty(units[1] * 8 + 2 * LANES, np.int16)
     full = np.empty((2, units[1] * 16 + 2 * LANES), np.uint8)
-    _colours(luma, blue, red, half, window, sums, full[0], full[1], out)
-    return True
+    data, block = np.empty(_longest(streams) + BEHIND, np.uint8), np.empty(BLOCK + 1, np.int16)
+    tables = codes.reshape(-1), starts.reshape(-1), pairs.reshape(-1)
+    for number in range(len(frames)):  # in order: what is written behind a frame belongs to the next one
+        decoded[number] = _planes(
+            streams[number], header, tables, blocks, scales, units, wanted, across, luma, blue, red, data, block
+        )
+        if decoded[number]:
+            _colours(luma, blue, red, half, window, sums, full[0], full[1], frames[number])
 
 
 @kernel
 def decode_gray(
-    stream, header, codes, starts, pairs, blocks, scales, units, wanted, across, window, out
+    streams, header, codes, starts, pairs, blocks, scales, units, wanted, across, window, frames, decoded
 ):  # pragma: no cover - compiled
-    """Into out, uint8 (P, H, W), the window (top, bottom, left, right) of each plane; they lie one above the other in
-    the JPEG."""
+    """Into frames, uint8 (N, P, H, W), the window (top, bottom, left, right) of each plane; the planes of a frame lie
+    one above the other in the JPEG. For the rest see `decode_colour`."""
     luma = np.empty((units[0] * 8, units[1] * 8), np.uint8)
-    data, block = np.empty(len(stream) + BEHIND, np.uint8), np.empty(BLOCK + 1, np.int16)
+    data, block = np.empty(_longest(streams) + BEHIND, np.uint8), np.empty(BLOCK + 1, np.int16)
     tables = codes.reshape(-1), starts.reshape(-1), pairs.reshape(-1)
-    if not _planes(stream, header, tables, blocks, scales, units, wanted, across, luma, luma, luma, data, block):
-        return False
-    _grays(luma, window, out)
-    return True
+    for number in range(len(frames)):
+        decoded[number] = _planes(
+            streams[number], header, tables, blocks, scales, units, wanted, across, luma, luma, luma, data, block
+        )
+        if decoded[number]:
+            _grays(luma, window, frames[number])
+
+
+@lean
+def _longest(streams):  # pragma: no cover - compiled
+    length = 0
+    for stream in streams:
+        length = max(length, len(stream))
+    return length
 
 
 @lean

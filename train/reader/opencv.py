@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -91,9 +92,11 @@ class OpenCVExecutor(Executor):
         video_id = clips[0].plan.video_id
         windows = [window for clip in clips for window in clip.windows]
         decode = WindowDecoder(self.store.codec(view), self.store.shape(video_id, view)[1:], windows)
-        for number, stream in self._shards.each(video_id, view, frames):
+        taken = self._shards.each(video_id, view, frames)
+        while some := list(islice(taken, TOGETHER)):
+            numbers, streams = zip(*some, strict=True)
             try:
-                yield number, decode(stream)
+                yield from zip(numbers, decode(streams), strict=True)
             except ValueError as error:
                 raise corrupt(self.store.root, video_id, self.store.path(video_id, view), error) from error
 

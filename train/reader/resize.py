@@ -12,7 +12,9 @@ import numpy as np
 from train.augment.windows import PixelWindow
 from train.reader import kernels
 
-TOGETHER = 2  # frames that are resized at once: less waiting for Python's lock, and still in the processor's cache
+TOGETHER = (
+    4  # frames that are decoded and resized at once: less waiting for Python's lock, and still in the processor's cache
+)
 Size = tuple[int, int]  # height and width
 
 
