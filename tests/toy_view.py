@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.views import VIEWS, NetworkInput, View
 from pipeline.views.codec import JpegCodec, Layout
+from pipeline.views.size import Block
 from pipeline.views.view import DECODER, Stored
 
 
@@ -57,8 +58,8 @@ class ToyExtractor:
     def facts(self) -> dict[str, Any]:
         return {"toy_of": self.video_id}
 
-    def add(self, frames: np.ndarray) -> list[np.ndarray]:
-        planes = np.stack([toy_frame(frame, self.settings) for frame in frames])
+    def add(self, block: Block) -> list[np.ndarray]:
+        planes = np.stack([toy_frame(frame, self.settings) for frame in block.frames])
         self.frame_shape = planes.shape[1:]
         return [self.codec.encode_frame(frame) for frame in planes]
 

@@ -28,6 +28,7 @@ from pipeline.video import watchdog
 from pipeline.video.decode import BLOCK_BYTES, MAX_BLOCK_FRAMES, OpenVideo, Undecodable
 from pipeline.video.watchdog import WRITES, watching
 from pipeline.views import Extractor
+from pipeline.views.size import Block
 
 TRACEBACK_LINES = 12
 NO_FILE = "there is no such file"
@@ -217,9 +218,10 @@ def _store(
         frames, partial = 0, _Partial()
         expected = round(source.header.duration * (settings.decode.fps or source.header.fps))
         expected = min(expected, settings.decode.max_frames or expected)
-        for block in _decoded(source, settings, guard, partial):
+        for decoded in _decoded(source, settings, guard, partial):
             mark = _lap(seconds, "decode", mark)
-            frames += len(block)
+            frames += len(decoded)
+            block = Block(decoded)
             encoded = [(view, view.add(block)) for view in views]
             mark = time.perf_counter()
             for view, added in encoded:

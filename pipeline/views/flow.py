@@ -21,7 +21,7 @@ from pipeline.flow.quantisation import Mapping, Quantiser, dequantise, linear_va
 from pipeline.views import colour
 from pipeline.views.codec import FrameCodec, JpegCodec, Layout, ZstdFrames, encode
 from pipeline.views.cuts import CutFinder
-from pipeline.views.size import SHORT_SIDE, Quality, ShortSide, Size, checked_short_side, resize
+from pipeline.views.size import SHORT_SIDE, Block, Quality, ShortSide, Size, checked_short_side
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 Codec = Literal["jpeg", "zstd"]
@@ -115,9 +115,9 @@ class FlowExtractor:
     def facts(self) -> dict[str, Any]:
         return {"cuts": self.cuts.found()}
 
-    def add(self, frames: np.ndarray) -> list[np.ndarray]:
+    def add(self, block: Block) -> list[np.ndarray]:
         began = time.perf_counter()
-        frames = resize(frames, self.settings.short_side, self.settings.size)
+        frames = block.resized(self.settings.short_side, self.settings.size)
         self.frame_shape = (2, frames.shape[1], frames.shape[2])
         if self.last is not None:
             frames = np.concatenate([self.last[None], frames])

@@ -18,7 +18,7 @@ from pipeline import arguments, people
 from pipeline.arguments import Name, within
 from pipeline.errors import counted
 from pipeline.views.codec import FrameCodec, JpegCodec, Layout
-from pipeline.views.size import Quality, ShortSide, Size, checked_short_side, resize, stored_size
+from pipeline.views.size import Block, Quality, ShortSide, Size, checked_short_side, resize, stored_size
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 Every = Annotated[int, within(1, 1000)]
@@ -104,8 +104,8 @@ class MapExtractor:
         more = self._estimator.facts if self._estimator else {}
         return {f"{self.name}_estimates": {"frames": self._estimated, "nobody": self._nobody, **more}}
 
-    def add(self, frames: np.ndarray) -> list[np.ndarray]:
-        began = time.perf_counter()
+    def add(self, block: Block) -> list[np.ndarray]:
+        began, frames = time.perf_counter(), block.frames
         if self._estimator is None:
             self._estimator = self._shared.of_video(self.video_id)
         height, width = frames.shape[1:3]

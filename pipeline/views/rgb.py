@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline import arguments
 from pipeline.views.codec import Chroma, FrameCodec, JpegCodec, Layout
-from pipeline.views.size import SHORT_SIDE, Quality, ShortSide, Size, checked_short_side, resize
+from pipeline.views.size import SHORT_SIDE, Block, Quality, ShortSide, Size, checked_short_side
 from pipeline.views.view import DECODER, NetworkInput, Stored, View
 
 NAME = "rgb"
@@ -79,9 +79,9 @@ class RgbExtractor:
     def facts(self) -> dict[str, Any]:
         return {}
 
-    def add(self, frames: np.ndarray) -> list[np.ndarray]:
+    def add(self, block: Block) -> list[np.ndarray]:
         began = time.perf_counter()
-        frames = resize(frames, self.settings.short_side, self.settings.size)
+        frames = block.resized(self.settings.short_side, self.settings.size)
         self.frame_shape = (frames.shape[1], frames.shape[2], 3)
         encoded = [self.codec.encode_frame(frame) for frame in frames]
         self.seconds["encode"] += time.perf_counter() - began

@@ -46,6 +46,23 @@ def resize(frames: np.ndarray, short_side: int, size: Size | None) -> np.ndarray
     return np.stack([cv2.resize(frame, size[::-1], interpolation=kind) for frame in frames])
 
 
+class Block:
+    """Frames of a video that follow each other, uint8 RGB (n, H, W, 3). Views that store the same size share what is
+    resized to it, which for colour frames costs as much as decoding them."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.frames = frames
+        self._resized: dict[Size, np.ndarray] = {}
+
+    def resized(self, short_side: int, size: Size | None) -> np.ndarray:
+        """See `resize`. Not to be written to."""
+        height, width = self.frames.shape[1:3]
+        wanted = stored_size(height, width, short_side, size)
+        if wanted not in self._resized:
+            self._resized[wanted] = resize(self.frames, short_side, size)
+        return self._resized[wanted]
+
+
 def stored_size(height: int, width: int, short_side: int, size: Size | None) -> Size:
     """Height and width at which frames of that size are stored, as `resize` gives them."""
     if size is not None:

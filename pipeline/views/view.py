@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from pipeline.views.codec import FrameCodec, Layout
+from pipeline.views.size import Block
 
 DECODER = ("av",)  # the distribution that decides what is decoded from a video's file
 SIZES = {"short_side", "size"}
@@ -52,8 +53,8 @@ class Extractor(StoredView, Protocol):
     def facts(self) -> dict[str, Any]:
         """For the video's commit record, once all frames are added."""
 
-    def add(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Encoded frames (1-D uint8) that the next frames, uint8 RGB (n, H, W, 3), complete."""
+    def add(self, block: Block) -> list[np.ndarray]:
+        """Encoded frames (1-D uint8) that the next block of frames completes."""
 
     def finish(self, cut: bool) -> list[np.ndarray]:
         """Those that are left once all frames are added. cut: the video has, or may have, more frames than that."""

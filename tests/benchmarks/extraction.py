@@ -40,6 +40,7 @@ from pipeline.video.decode import decode
 from pipeline.views import Extractor
 from pipeline.views.flow import FlowSettings
 from pipeline.views.rgb import RgbSettings
+from pipeline.views.size import Block
 from tests.benchmarks import instant, one_core
 from tests.benchmarks.figures import journal_lines, write_figures
 
@@ -159,7 +160,8 @@ def span(store: Path) -> tuple[float, float]:
 def bare_loop(path: Path, settings: ExtractionSettings) -> None:
     """Decoding, flow and encoding of one video, and nothing else."""
     views = settings.extractors(path.stem)
-    for block in decode(path):
+    for frames in decode(path):
+        block = Block(frames)
         for view in views:
             view.add(block)
 
@@ -172,7 +174,7 @@ def cpu_seconds() -> float:
 
 def writing(scratch: Path, video: Path, settings: ExtractionSettings, repeats: int = 40) -> dict[str, float]:
     """Milliseconds to write one encoded video durably, to write it without a flush, and as 15 single flushes would."""
-    blocks = list(decode(video))
+    blocks = [Block(frames) for frames in decode(video)]
     views = settings.extractors(video.stem)
     streams = [(view, [stream for block in blocks for stream in view.add(block)]) for view in views]
     flush = disk.flush_file_system

@@ -21,10 +21,11 @@ from pipeline.store import open_store
 from pipeline.store.settings import ExtractionSettings
 from pipeline.store.writing import create_store
 from pipeline.video.decode import decode
-from pipeline.views import codec
+from pipeline.views import codec, size
 from pipeline.views.colour import colour_code, key
 from pipeline.views.flow import FlowExtractor, FlowSettings
-from pipeline.views.rgb import RgbSettings
+from pipeline.views.rgb import RgbExtractor, RgbSettings
+from pipeline.views.size import Block
 
 WITHOUT_WEIGHTS = [name for name in flow.ESTIMATORS if not name.startswith("raft")]  # those: test_raft.py
 RIGHT, UP = 3, -2  # pixels that the texture moves from one frame to the next
@@ -226,15 +227,26 @@ def view(**settings: object) -> FlowExtractor:
 def test_blocks_do_not_show_in_the_flow(block: int) -> None:
     frames = moving(9, 32, 48)
     whole, parts = view(), view()
-    together = whole.add(frames)
-    pieces = [stream for start in range(0, 9, block) for stream in parts.add(frames[start : start + block])]
+    together = whole.add(Block(frames))
+    pieces = [stream for start in range(0, 9, block) for stream in parts.add(Block(frames[start : start + block]))]
     assert len(together) == 8
     assert [stream.tobytes() for stream in pieces] == [stream.tobytes() for stream in together]
 
 
+def test_views_of_one_size_share_what_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, resize = [], size.resize
+    monkeypatch.setattr(size, "resize", lambda *given: made.append(given[1:]) or resize(*given))
+    block = Block(moving(2, 128, 192))
+    views = [view(short_side=64), RgbExtractor(RgbSettings(size=(64, 96)).resolved()), view(short_side=32)]
+    for one in views:
+        one.add(block)
+    assert made == [(64, None), (32, None)]
+    assert [one.frame_shape for one in views] == [(2, 64, 96), (64, 96, 3), (2, 32, 48)]
+
+
 def test_flow_is_stored_in_pixels_of_its_own_size() -> None:
     small = view(short_side=64)
-    streams = small.add(moving(2, 128, 192))
+    streams = small.add(Block(moving(2, 128, 192)))
     assert small.frame_shape == (2, 64, 96)
     stored = flow.dequantise(codec.decode(streams[0], "stacked", small.frame_shape))
     inner = stored[:, 8:-8, 8:-8]
@@ -246,7 +258,7 @@ def test_flow_that_is_not_finite_is_never_stored(monkeypatch: pytest.MonkeyPatch
     broken = view()
     monkeypatch.setattr(broken.estimator, "estimate", lambda first, second: np.full((2, 2, 32, 48), np.nan))
     with pytest.raises(ValueError, match="dis gave a flow that is not finite"):
-        broken.add(moving(3, 32, 48))
+        broken.add(Block(moving(3, 32, 48)))
 
 
 def test_stored_flow_maps_each_frame_to_the_next_also_where_blocks_meet(tmp_path: Path) -> None:

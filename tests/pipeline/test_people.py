@@ -30,6 +30,7 @@ from pipeline.video.decode import decode
 from pipeline.views.pose import POSE, PoseSettings
 from pipeline.views.rgb import RgbSettings
 from pipeline.views.segmentation import SEGMENTATION, SegmentationExtractor, SegmentationSettings
+from pipeline.views.size import Block
 from tests.faults import small
 from tests.faults.disk import Disk, the_disk
 from tests.pipeline.reference import content
@@ -167,7 +168,7 @@ def test_between_estimates_maps_are_interpolated(
     counted = Counted()
     monkeypatch.setattr("pipeline.views.maps._estimator", lambda view, settings: counted)
     extractor = SegmentationExtractor(SegmentationSettings(every=every, quality=100), "v")
-    encoded = [one for part in np.split(frames, np.cumsum(blocks)[:-1]) for one in extractor.add(part)]
+    encoded = [one for part in np.split(frames, np.cumsum(blocks)[:-1]) for one in extractor.add(Block(part))]
     encoded += extractor.finish(cut=False)
     found = [extractor.codec.decode_frame(one, (1, 20, 30))[0, 0, 0] for one in encoded]
     last = (len(values) - 1) // every * every

@@ -12,6 +12,7 @@ from pipeline.views.flow import FLOW, FLOW_SCALE, FlowSettings
 from pipeline.views.pose import POSE
 from pipeline.views.rgb import RGB
 from pipeline.views.segmentation import SEGMENTATION
+from pipeline.views.size import Block
 from tests.toy_view import TOY
 
 SETTINGS = {
@@ -29,7 +30,7 @@ def stored(view: View, length: int = 6) -> np.ndarray:
     chosen = FlowSettings(estimator="dis") if view is FLOW else view.Settings()
     made = view.extractor(chosen.resolved(), "v")
     frames = synthetic.video(synthetic.CLASSES[0], 4, frames=length, height=32, width=48)
-    encoded = made.add(frames[:4]) + made.add(frames[4:])
+    encoded = made.add(Block(frames[:4])) + made.add(Block(frames[4:]))
     assert (made.name, made.layout) == (view.name, view.layout)
     return np.stack([made.codec.decode_frame(frame, made.frame_shape) for frame in encoded])
 
