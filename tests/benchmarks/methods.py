@@ -38,12 +38,13 @@ OF_VICC: dict[str, dict[str, object]] = {
     "other-stream-alone": {"own_stream": False},
     "gradient-of-first": {"gradient_views": "first"},
 }
-# Name -> settings and sampling of its RGB stage that are changed.
-OF_SLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
-    "slic-every-video-alone": ({"clusters": "none"}, {"same_video": 1.0}),
-    "slic-without-flow": ({}, {"replaced": 0.0}),
-    "slic-kmeans": ({"clusters": "spherical_kmeans"}, {}),
-    "slic-labels": ({"clusters": "labels"}, {}),
+# Name -> stage, and what of its settings and sampling is changed.
+OF_SLIC: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
+    "slic-flow-every-video-alone": ("flow", {"clusters": "none"}, {"same_video": 1.0}),
+    "slic-every-video-alone": ("rgb", {"clusters": "none"}, {"same_video": 1.0}),
+    "slic-without-flow": ("rgb", {}, {"replaced": 0.0}),
+    "slic-kmeans": ("rgb", {"clusters": "spherical_kmeans"}, {}),
+    "slic-labels": ("rgb", {"clusters": "labels"}, {}),
 }
 OF_GOCA: dict[str, dict[str, object]] = {
     "no-prior": {"coupling": "none"},
@@ -113,17 +114,17 @@ def at_equal_budget(method: str, scale: float, folder: str = "small", only: Sequ
         apart = stage.settings.changed(cooperation=0.0, synchronisation=0.0)
         listed = [stage.changed(name="views-apart", settings=apart), stage]
     if method == "slic":
-        flow, rgb = listed
+        of_stream = {stage.name: stage for stage in listed}
         counted = {"slic-kmeans": {"cluster_count": CLUSTERS[folder]}}
         others = [
-            rgb.changed(
+            of_stream[stream].changed(
                 name=name,
-                settings=rgb.settings.changed(**settings, **counted.get(name, {})),
-                sampling=recipe.sampling_of(rgb).changed(**sampling),
+                settings=of_stream[stream].settings.changed(**settings, **counted.get(name, {})),
+                sampling=recipe.sampling_of(of_stream[stream]).changed(**sampling),
             )
-            for name, (settings, sampling) in OF_SLIC.items()
+            for name, (stream, settings, sampling) in OF_SLIC.items()
         ]
-        listed = [*others, flow, rgb]
+        listed = [*others, *listed]
     if only:
         needed = set(only)
         for stage in reversed(listed):
