@@ -42,6 +42,7 @@ OF_VICC: dict[str, dict[str, object]] = {
 OF_SLIC: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "slic-flow-every-video-alone": ("flow", {"clusters": "none"}, {"same_video": 1.0}),
     "slic-every-video-alone": ("rgb", {"clusters": "none"}, {"same_video": 1.0}),
+    "slic-every-video-alone-without-flow": ("rgb", {"clusters": "none"}, {"same_video": 1.0, "replaced": 0.0}),
     "slic-without-flow": ("rgb", {}, {"replaced": 0.0}),
     "slic-kmeans": ("rgb", {"clusters": "spherical_kmeans"}, {}),
     "slic-labels": ("rgb", {"clusters": "labels"}, {}),
