@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import flow
 from tests.gpu import check, references
 
 TOP = Path(__file__).resolve().parents[1]
@@ -54,6 +55,27 @@ def test_references_are_what_was_computed(archive: Path, tmp_path: Path) -> None
     assert (store / "zarr.json").is_file()
     with zipfile.ZipFile(archive) as opened:
         assert not opened.testzip()
+
+
+@pytest.mark.slow
+def test_references_of_the_full_size_are_small_enough_to_carry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By few iterations, whose flow takes as many bytes; and every pair is as it was made."""
+    create, few = flow.create, {"tvl1-cpu": references.FEW}
+    monkeypatch.setattr(flow, "create", lambda name, **settings: create(name, **few.get(name, settings)))
+    monkeypatch.setattr(sys, "argv", ["references", "--out", str(tmp_path / "references.zip")])
+    references.main()
+    assert "544 pairs and a store of 4 videos" in capsys.readouterr().out
+    amounts = references.Amounts()
+    for pairs, (size, count) in zip(
+        references.load(tmp_path / "references.zip"),
+        [(amounts.size, amounts.pairs), *((size, amounts.other_pairs) for size in amounts.others)],
+        strict=True,
+    ):
+        first, second = references.made(size, count)
+        np.testing.assert_array_equal(pairs.first, first)
+        np.testing.assert_array_equal(pairs.second, second)
 
 
 def chosen(name: str, seconds: float) -> check.Check:

@@ -27,7 +27,7 @@ from pipeline.views.rgb import RgbSettings
 from pipeline.views.size import resize
 
 STEP = 4  # pixels between those whose flow is kept
-FRAMES = 17  # of a video
+FRAMES = 33  # of a video; those between the first and the last belong to two pairs, and are kept once
 LARGEST = 12 << 20  # bytes
 
 
@@ -39,7 +39,7 @@ class Amounts:
     size: tuple[int, int] = (128, 171)
     others: tuple[tuple[int, int], ...] = ((97, 130), (15, 33), (16, 16), (5, 7))
     other_pairs: int = 8
-    videos: int = 6
+    videos: int = 4
     video_frames: int = 48
     flow: dict[str, Any] = field(default_factory=dict)  # settings of TV-L1 that differ
 
@@ -79,8 +79,8 @@ def load(archive: Path) -> list[Pairs]:
         count = sum(name.startswith("step") for name in arrays)
         return [
             Pairs(
-                arrays[f"first{n}"],
-                arrays[f"second{n}"],
+                arrays[f"frames{n}"][arrays[f"places{n}"]],
+                arrays[f"frames{n}"][arrays[f"places{n}"] + 1],
                 arrays[f"flow{n}"].astype(np.float32),
                 int(arrays[f"step{n}"]),
             )
@@ -102,7 +102,8 @@ def _archive(amounts: Amounts, videos: Path | None, scratch: Path, out: Path) ->
         first, second = _real(videos, size, count) if videos else made(size, count)
         step = STEP if n == 0 else 1
         flows = flow.create("tvl1-cpu", **amounts.flow).estimate(first, second)[:, :, ::step, ::step]
-        arrays |= {f"first{n}": first, f"second{n}": second, f"step{n}": np.array(step)}
+        frames, places = _once(first, second)
+        arrays |= {f"frames{n}": frames, f"places{n}": places, f"step{n}": np.array(step)}
         arrays[f"flow{n}"] = flows.astype(np.float16 if step > 1 else np.float32)
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)
@@ -112,6 +113,18 @@ def _archive(amounts: Amounts, videos: Path | None, scratch: Path, out: Path) ->
         for path in sorted(path for path in store.rglob("*") if path.is_file()):
             archive.write(path, f"store/{path.relative_to(store)}")
     return sum(count for _, count in sizes)
+
+
+def _once(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of pairs, each once, and where the first one of a pair is; the second one is behind it."""
+    frames: list[np.ndarray] = []
+    places = []
+    for one, other in zip(first, second, strict=True):
+        if not frames or not np.array_equal(frames[-1], one):
+            frames.append(one)
+        places.append(len(frames) - 1)
+        frames.append(other)
+    return np.stack(frames), np.array(places)
 
 
 def made(size: tuple[int, int], count: int) -> tuple[np.ndarray, np.ndarray]:
