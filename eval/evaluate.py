@@ -105,12 +105,13 @@ def evaluate(
         log.warning("%s", damaged)
         videos = [video for video in videos if video not in damaged.videos]
         records = _measured(run, trained_stages, store, videos, chosen, reader_name, threads, half)
-    if everything := [*_others(run, store, trained_stages), *records]:
-        results.write(run / "results.json", everything)
-    if not any(record.metric == "R@1" for record in records):
-        log.warning("there is no report: nothing was retrieved by class, of which it tells")
-        return run / ("results.json" if everything else "features"), records
-    return write_report(run, store), records
+    with results.in_turn(run):
+        if everything := [*_others(run, store, trained_stages), *records]:
+            results.write(run / "results.json", everything)
+        if not any(record.metric == "R@1" for record in records):
+            log.warning("there is no report: nothing was retrieved by class, of which it tells")
+            return run / ("results.json" if everything else "features"), records
+        return write_report(run, store), records
 
 
 def _measured(
@@ -198,9 +199,10 @@ def _streams(stage: Stage) -> list[Stream]:
 def add_means(run: Path, store: VideoStore, names: Sequence[str]) -> list[Record]:
     """Add to RUN/results.json the means over these annotation sets of the store, by all of which it was evaluated."""
     path = run / "results.json"
-    found = results.read(path)
-    made = results.means([record for record in found if record.data == data_of(store)], names)
-    results.write(path, [*found, *made])
+    with results.in_turn(run):
+        found = results.read(path)
+        made = results.means([record for record in found if record.data == data_of(store)], names)
+        results.write(path, [*found, *made])
     return made
 
 

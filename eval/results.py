@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import math
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.storage import sealed
+from pipeline.storage import exclusive, sealed
 from pipeline.store import VideoStore
 from train.provenance import data_of
 
 NETWORKS = ("trained", "untrained")
 ADJUSTED = ("_ami", "_ari")  # ends of names of scores that are 0 by chance, and may be below
+TURN = ".results"  # file in RUN that is held by who changes its results
 MEAN = "mean of "  # begins what stands for the annotation set where several are averaged
 
 
@@ -121,6 +123,16 @@ def means(records: Iterable[Record], names: Sequence[str]) -> list[Record]:
                 )
             )
     return made
+
+
+@contextlib.contextmanager
+def in_turn(run: Path) -> Iterator[None]:
+    """What is read of a run's results is written again before another evaluation of it, by another annotation set
+    perhaps, reads them: those that end at one moment wait for each other. Raises Refusal."""
+    with contextlib.ExitStack() as stack:
+        with storage.writing("the results", run):
+            stack.enter_context(exclusive.in_turn(run / TURN))
+        yield
 
 
 def write(path: Path, records: Iterable[Record]) -> None:

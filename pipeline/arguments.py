@@ -7,6 +7,7 @@ A parameter says it by its annotation, `workers: CountOrAll = 0`; so do the fiel
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import stat
 import types
@@ -68,7 +69,12 @@ def check(function: Callable[..., Any], options: dict[str, Any]) -> None:
 def check_fields(settings: Any, prefix: str) -> None:
     """The same for the fields of a dataclass; `prefix` is told before their names."""
     of_fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    _check(get_type_hints(type(settings), include_extras=True), of_fields, prefix)
+    _check(_hints(type(settings)), of_fields, prefix)  # type: ignore[arg-type]  # mypy wants its objects hashable
+
+
+@functools.cache
+def _hints(settings: type) -> dict[str, Any]:
+    return get_type_hints(settings, include_extras=True)
 
 
 def _check(hints: dict[str, Any], values: dict[str, Any], prefix: str) -> None:

@@ -52,11 +52,11 @@ def damage(jpeg: bytes) -> str:
                 at += 1
             marker, length = jpeg[at + 1], int.from_bytes(jpeg[at + 2 : at + 4], "big")
             body = jpeg[at + 4 : at + 2 + length]
-            at += 2 + length
             if marker == END:
-                return ""
+                return _left_behind(jpeg, at)
+            at += 2 + length
             if marker == PROGRESSIVE:
-                return _damage_of_progressive(jpeg)
+                return _damage_of_progressive(jpeg) or _left_behind(jpeg, jpeg.index(b"\xff\xd9", at))
             if marker in OTHER_FRAMES:
                 return ""
             if marker in SEQUENTIAL:
@@ -72,8 +72,13 @@ def damage(jpeg: bytes) -> str:
                 at = _walk(pixels, at, *code_tables(header.tables), *_scan(header, body), header.interval)
                 if at < 0:
                     return DAMAGE[at]
-    except (IndexError, KeyError, ZeroDivisionError):
+    except (LookupError, ValueError, ZeroDivisionError):
         return "its header is damaged"
+
+
+def _left_behind(jpeg: bytes, end: int) -> str:
+    """Of what is behind the end marker, such as another picture, which decoders leave out; zeros are padding."""
+    return DAMAGE[LEFT_OVER] if jpeg[end + 2 :].strip(b"\0") else ""
 
 
 def _scan(header: _Header, body: bytes) -> tuple[np.ndarray, int]:

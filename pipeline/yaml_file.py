@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,16 @@ class Loader(yaml.SafeLoader):
 def read(path: Path, loader: type[Loader] = Loader) -> Any:
     """What the file holds. Raises ValueError, which says why, for whatever cannot be read."""
     try:
-        return yaml.load(storage.read_regular(path, storage.LARGEST_RECORD).decode(), Loader=loader)
+        text = storage.read_regular(path, storage.LARGEST_RECORD).decode()
+        return copy.deepcopy(_parsed(text, loader))  # type: ignore[arg-type]  # mypy wants its objects hashable
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     # PyYAML's own, of `!!bool perhaps`, `!!timestamp x`, `!!int ""` and the like, are told as they come.
     except (OSError, yaml.YAMLError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str, loader: type[Loader]) -> Any:
+    """A command asks for its run's recipe more than once; PyYAML takes a hundredth of a second for one."""
+    return yaml.load(text, Loader=loader)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import train  # noqa: F401  (mends torchvision before any test imports lightning
 
 # isort: split
 from pipeline import synthetic
+from pipeline.commands import console
 from pipeline.errors import Refusal
 from pipeline.extraction import run
 from pipeline.extraction.workers.cluster import Kind
@@ -80,15 +83,29 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    """A folder of a few small videos, see `small.make`; many tests change it."""
-    return small.make(tmp_path / "videos")
+def parsers_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a command whose lines are many, and not its parser, the point: that is most of the time of reading one."""
+    monkeypatch.setattr(console, "_described", functools.cache(console._described))
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few small videos, see `small.make`, and the store of them. For copying."""
+    made = tmp_path_factory.mktemp("few")
+    small.store(small.make(made / "videos"), made / "store")
+    return made
 
 
 @pytest.fixture
-def store(videos: Path, tmp_path: Path) -> Path:
-    """The store of those videos."""
-    return small.store(videos, tmp_path / "store")
+def videos(few: Path, tmp_path: Path) -> Path:
+    """These videos; many tests change them."""
+    return shutil.copytree(few / "videos", tmp_path / "videos")
+
+
+@pytest.fixture
+def store(few: Path, videos: Path, tmp_path: Path) -> Path:
+    """The store of these videos, as a run that read them here has made it."""
+    return small.copied(few, tmp_path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

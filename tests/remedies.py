@@ -31,6 +31,8 @@ TARGETS = "|".join(re.findall(r"^([a-z][a-z-]+):", (TOP / "Makefile").read_text(
 COMMAND = re.compile(
     rf"\bmake ({TARGETS})\b|(?<![\w-])--[a-z]\w+|python -m|pip install|\b[A-Z]{{2,}}=|`(extract|remove|annotate)"
 )
+MAY_TELL = re.compile(rf"{'|'.join(map(re.escape, NAMES | POSITIONS.keys()))}|{COMMAND.pattern}")
+BETWEEN_LITERALS = re.compile(r"\"\s+f?\"")
 DOING = re.compile(rf"\b({VERBS})\b|\banother\b|{COMMAND.pattern}")
 
 
@@ -40,8 +42,10 @@ def found() -> dict[str, str]:
     listed = {}
     for package in ("pipeline", "train", "eval"):
         for module in sorted((TOP / package).rglob("*.py")):
-            tree = ast.parse(module.read_text(encoding="utf-8"))
-            for node in texts(tree):
+            code = module.read_text(encoding="utf-8")
+            if not MAY_TELL.search(BETWEEN_LITERALS.sub("", code)):
+                continue
+            for node in texts(ast.parse(code)):
                 text = written(node)
                 listed.setdefault(text, f"{module.relative_to(TOP)}:{node.lineno}")
     return listed

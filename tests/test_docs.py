@@ -20,7 +20,7 @@ from pipeline import flow, synthetic
 from pipeline.store import VideoStore
 from tests import printed
 from tests.printed import argv_of
-from tests.test_make import folder, made
+from tests.test_make import called, folder, made
 from train import recipe as recipes
 from train.clips.spec import ClipSpec
 from train.sampling.sampling import Sampling
@@ -222,9 +222,9 @@ DIS = ("--flow.estimator=dis", "--flow.short_side=48", "--rgb.short_side=48")
 
 def demo(line: str, there: Path) -> list[list[str]]:
     """What `make demo` runs, with few videos."""
-    (there / "all").unlink(missing_ok=True)
+    (there / "called").unlink(missing_ok=True)
     made(there, "demo", dict(word.split("=", 1) for word in line.split()[2:]))
-    listed = [json.loads(called)[1:] for called in (there / "all").read_text().splitlines()]
+    listed = [words[1:] for words in called(there)]
     assert [argv[:2] for argv in listed] == [
         ["pipeline", "synthetic"],
         ["pipeline", "extract"],

@@ -65,9 +65,9 @@ def import_run(
     }
     for stage in recipe.stages:
         _tell_what_is_left_out(stage, *_of_stage(stage, found, files))
-    stages.prepare(run, recipe)
-    for name, content in written.items():
-        checkpoints.write(content, stages.checkpoint_path(run, name))
+    with stages.only_trainer(run, recipe):
+        for name, content in written.items():
+            checkpoints.write(content, stages.checkpoint_path(run, name))
 
 
 def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[str], pretraining: str) -> Recipe:

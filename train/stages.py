@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import math
 import threading
@@ -53,7 +52,6 @@ for library in ("lightning.pytorch", "lightning.fabric"):
 
 
 RECIPE, LOCK = "recipe.yaml", ".lock"  # in a run's folder
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(Exception):
@@ -240,11 +238,12 @@ def _as_it_computes(recipe: Recipe, right: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _room_for(run: Path) -> Iterator[None]:
-    """A Refusal where a library finds the disk full; TensorBoard's thread also would print a traceback."""
+    """A Refusal where a library finds that the disk is full or fails; TensorBoard's thread also would print a
+    traceback."""
     usual = threading.excepthook
 
     def met_again_here(failed: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in FULL):
+        if not _of_the_disk(failed.exc_value):
             usual(failed)
 
     threading.excepthook = met_again_here
@@ -252,11 +251,15 @@ def _room_for(run: Path) -> Iterator[None]:
         yield
         threading.excepthook = usual
     except BaseException as error:
-        if not (isinstance(error, OSError) and error.errno in FULL):
+        if not _of_the_disk(error):
             threading.excepthook = usual
             raise
         with storage.writing("the run", run):
             raise
+
+
+def _of_the_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in storage.DISK_FAILURES
 
 
 def _steps(recipe: Recipe, stage: StageSettings, training_set: TrainingSet) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Sheet:
     table: Table
     kinds: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def numeric(self) -> list[bool]:
         """Of each column, whether it holds numbers, which stand on the right."""
         return [self.table.numeric(column) for column in range(len(self.table.head))]

@@ -20,10 +20,11 @@ import jsonargparse
 import jsonargparse.typing
 import yaml
 
-from pipeline import arguments
+from pipeline import arguments, storage
 from pipeline.errors import Interrupted, Refusal
 from pipeline.terminal import escape_unknown_letters, visible
 
+REMEDY = "see whether it answers, has room and may be used by you; run the same command again"
 TOLD_GIVEN = "told_given"  # attribute of a command that takes `given`, the names of the options in its line
 
 
@@ -57,10 +58,16 @@ def main(commands: Mapping[str, Callable[..., int | None]], description: str, pr
     except Refusal as refusal:
         print(visible(f"{program} {chosen.command}: {refusal}"), file=sys.stderr)
         return refusal.exit_code
-    except KeyboardInterrupt as interrupt:
-        told = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
+    except OSError as error:  # of a library, or of a look into a folder
+        if error.errno not in storage.DISK_FAILURES:
+            raise
+        told = Refusal(f"a disk fails: {error.strerror}", where=str(error.filename or ""), remedy=REMEDY)
         print(visible(f"{program} {chosen.command}: {told}"), file=sys.stderr)
         return told.exit_code
+    except KeyboardInterrupt as interrupt:
+        ended = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
+        print(visible(f"{program} {chosen.command}: {ended}"), file=sys.stderr)
+        return ended.exit_code
 
 
 def _described(function: Callable) -> tuple[str | None, jsonargparse.ArgumentParser]:

@@ -30,6 +30,7 @@ from pipeline.store.writing import create_store
 from pipeline.video.decode import DecodeSettings, probe
 from pipeline.video.opening import open_container
 
+LEAST_BYTES = 4  # a frame, on average; what does not move takes ten in H.264
 SAMPLE = 8  # videos
 SAMPLE_FRAMES = 32  # of each that are worked on: half a minute of TV-L1 at 224x288 for the whole sample
 
@@ -189,17 +190,22 @@ class _Sampler:
 
 
 def frames_of(file: Path, settings: DecodeSettings) -> int:
-    """How many frames of a video are taken, by its header; where that does not tell, by its packets."""
+    """How many frames of a video are taken, by its header; by its packets where that does not tell, or tells of more
+    than its bytes can hold."""
     header = probe(file)
-    frames = header.frames or round(header.duration * header.fps) or _packets(file)
+    frames, duration = header.frames or round(header.duration * header.fps), header.duration
+    if not 0 < LEAST_BYTES * frames <= file.stat().st_size:
+        frames, duration = _packets(file), 0.0
     if settings.fps is not None and header.fps:
-        frames = max(1, round((header.duration or frames / header.fps) * settings.fps))
+        frames = max(1, round((duration or frames / header.fps) * settings.fps))
     return min(frames, settings.max_frames or frames)
 
 
 def _packets(file: Path) -> int:
     with open_container(file) as container:
-        return sum(packet.size > 0 for packet in container.demux(video=0))
+        return (
+            sum(1 for _ in container.demux(video=0)) - 1
+        )  # the last is PyAV's own; others may be empty, and are frames
 
 
 def _bytes_nearest(sizes: Sequence[int], places: Sequence[int]) -> list[int]:

@@ -37,10 +37,11 @@ from pipeline.storage.disk import (
     writing_aside,
 )
 from pipeline.storage.entry import Entry
-from pipeline.storage.limits import LARGEST_JSON, LARGEST_LIST, LARGEST_RECORD
+from pipeline.storage.limits import DISK_FAILURES, LARGEST_JSON, LARGEST_LIST, LARGEST_RECORD
 from pipeline.storage.objects import ObjectFile, ObjectStore, create_exclusively
 
 __all__ = [
+    "DISK_FAILURES",
     "LARGEST_JSON",
     "LARGEST_LIST",
     "LARGEST_RECORD",

@@ -40,6 +40,14 @@ def held(
         yield
 
 
+@contextlib.contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Hold the file, which is made where there is none, for a moment, as soon as nobody else does. Raises OSError."""
+    with open(path, "a", opener=open_own) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def this_process() -> str:
     return f"pid {os.getpid()} on {socket.gethostname()}"
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import Refusal
-from pipeline.store import columns, inventory, layout, records, stamps
+from pipeline.store import columns, inventory, layout, records, shard, stamps
 from pipeline.store.catalogue_file import COLUMNS, DIGEST, DIGEST_BYTES, FORMS, FOUND, ROWS, Catalogue, sealed
 from pipeline.store.table import Form, VideoTable
 from pipeline.validation import Facts
@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 
 STEP = 0.02  # seconds: file systems tell times in steps of up to 10 ms
 PLAIN_GROUP = len(layout.group())  # bytes of the zarr.json of a folder; a commit record is longer
+DIGEST_LETTERS = 64  # of a shard in its commit record
 
 
 @dataclass(frozen=True)
@@ -199,20 +200,22 @@ def _scanned(root: Path, use: Callable[[Iterator[pa.RecordBatch], Catalogue], Re
 
 def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
     """Every committed video with the columns FOUND, sorted by folder, in pieces of any size."""
-    files = ((_folder(file), file.stamp) for file in record_files(root) if not is_plain(file))
-    folder, stamp = next(files, END)
+    files = ((_folder(file), file.stamp, _most_shards(file)) for file in record_files(root) if not is_plain(file))
+    folder, stamp, most = next(files, END)
     first, before = 0, stamps.load(root, known.told, known.count)
     for batch in known.batches():
         piece, was = _Piece(root, known.forms, batch), before[first : first + len(batch)].tolist()
         was += [stamps.UNKNOWN] * (len(batch) - len(was))  # a damaged file may tell another number of rows
+        shards = (columns.numbers(batch.column("length")) // shard.FRAMES_PER_SHARD).tolist()
         first += len(batch)
         for place, listed in enumerate(batch.column("folder").to_pylist()):
             while folder != listed and _place(folder) < _place(listed):
                 piece.read(folder, stamp)
-                folder, stamp = next(files, END)
+                folder, stamp, most = next(files, END)
             if folder == listed:
-                there = piece.keep(place, stamp) if stamp == was[place] else piece.read(folder, stamp)
-                folder, stamp = next(files, END)
+                known_as_it_is = stamp == was[place] and shards[place] <= most
+                there = piece.keep(place, stamp) if known_as_it_is else piece.read(folder, stamp)
+                folder, stamp, most = next(files, END)
             else:
                 there = False
             if not there:
@@ -222,8 +225,14 @@ def _merged(root: Path, known: Catalogue) -> Iterator[pa.RecordBatch]:
         piece = _Piece(root, known.forms, NOTHING)
         while folder != END[0] and len(piece.fresh) < ROWS:
             piece.read(folder, stamp)
-            folder, stamp = next(files, END)
+            folder, stamp, _ = next(files, END)
         yield piece.rows()
+
+
+def _most_shards(file: storage.Entry) -> int:
+    """How many full shards a record of that size can name, with a digest each: a catalogue that claims more frames is
+    not believed."""
+    return file.size // DIGEST_LETTERS
 
 
 def is_plain(file: storage.Entry) -> bool:
@@ -235,7 +244,7 @@ def is_plain(file: storage.Entry) -> bool:
 
 
 NOTHING = columns.nothing(COLUMNS)
-END = ("\U0010ffff", 0)  # comes after every folder
+END = ("\U0010ffff", 0, 0)  # comes after every folder
 
 
 def _folder(file: storage.Entry) -> str:

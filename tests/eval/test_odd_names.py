@@ -140,17 +140,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_odd_names_of_videos_classes_and_runs_in_every_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("trained", "places"),
+    [(PLACES[1:2], PLACES[1:4]), pytest.param(PLACES[2:3], PLACES[4:], marks=pytest.mark.slow)],
+    ids=["some", "others"],
+)
+def test_odd_names_of_videos_classes_and_runs_in_every_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str], places: list[str]
+) -> None:
     monkeypatch.chdir(folder)
     assert {open_store(STORE).info(f"{name}/train").label for name in NAMES} == set(NAMES)
     assert [line["step"] for line in runs.stages(Path(RUN))[0].metrics()] == [1, 2]
     bank = FeatureBank.load(bank_path(Path(RUN), open_store(STORE), "-null", "trained", "clean", "rgb"))
     assert {video_id.rpartition("/")[0] for video_id in bank.video_ids} == set(NAMES)
     assert results.read(Path(RUN, "results.json"))[0].stage == "-null"
-    for place in PLACES[1:3]:
+    for place in trained:
         code, _, err = call("train", "pretrain", f"--run={place}-r", *TRAINED)
         assert code == 0, (place, err)
-    for place in PLACES[1:]:
+    for place in places:
         other = f"{place}-r"
         shutil.copytree(RUN, other, dirs_exist_ok=True)
         for command in (["train", "verify"], ["eval", "report", f"--store={STORE}"]):
@@ -194,19 +201,38 @@ def test_odd_names_of_files_that_are_exported(folder: Path, monkeypatch: pytest.
     assert (code, f"where: {PLACES[0]}.pt" in err) == (1, True), err
 
 
+FILES = [name for name in NAMES if "/" not in name and len(name.encode()) < 200]
+
+
 @pytest.mark.usefixtures("in_this_process")
-def test_odd_names_in_search_duplicates_tables_and_features(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("asked", "outs", "files"),
+    [
+        (["--view"], ["-d #.csv"], FILES[::4]),
+        pytest.param(
+            ["[a]"],
+            ["-d #.csv", "[d].md", "d&.tex"],
+            [name for name in FILES if name not in FILES[::4]],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["some", "others"],
+)
+def test_odd_names_in_search_duplicates_tables_and_features(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], outs: list[str], files: list[str]
+) -> None:
     monkeypatch.chdir(folder)
     compared = [f"--run={RUN}", "--threads=1", "--reader=opencv"]
-    files = [name for name in NAMES if "/" not in name and len(name.encode()) < 200]
+    for place in ("-q #", "-f [#]"):
+        shutil.rmtree(place, ignore_errors=True)
     Path("-q #").mkdir()
     clip = synthetic.video(synthetic.CLASSES[0], 0, *CLIP)
     synthetic.write_mp4(Path("-q #/clip.mp4"), clip)
-    for name in files:
+    for name in {*files, *asked}:
         shutil.copyfile("-q #/clip.mp4", f"-q #/{name}.mp4")
-    for number, name in enumerate(["--view", "[a]"]):
-        asked, page = f"-q #/{name}.mp4", f"-s{number} [x]#?.html"
-        query = [f"--query={asked}", f"--store={STORE}", f"--neighbours={2 * len(NAMES) + 2}", f"--out={page}"]
+    for name in asked:
+        video, page = f"-q #/{name}.mp4", "-s [x]#?.html"
+        query = [f"--query={video}", f"--store={STORE}", f"--neighbours={2 * len(NAMES) + 2}", f"--out={page}"]
         code, out, err = call("eval", "search", *query, *compared)
         assert code == 0, (name, err)
         assert "\x1b" not in out + err
@@ -215,9 +241,9 @@ def test_odd_names_in_search_duplicates_tables_and_features(folder: Path, monkey
         text = page_of(Path(page)).text
         assert all(f"{visible(name)}/test" in text for name in NAMES if name.strip() == name)
         assert shlex.split(text.partition("costream: ")[2].splitlines()[0]) == [
-            *("make", "search", f"QUERY={asked}", f"RUN={RUN}", f"STORE={open_store(STORE).root}"),
+            *("make", "search", f"QUERY={video}", f"RUN={RUN}", f"STORE={open_store(STORE).root}"),
         ]
-    for out in ("-d #.csv", "[d].md", "d&.tex"):
+    for out in outs:
         code, said, err = call("eval", "duplicates", f"--store={STORE}", "--least=.01", f"--out={out}", *compared)
         assert code == 0, err
         assert "\x1b" not in said + err
@@ -225,7 +251,7 @@ def test_odd_names_in_search_duplicates_tables_and_features(folder: Path, monkey
         pairs = list(csv.reader(file))
     assert {len(row) for row in pairs} == {5}
     assert {row[0] for row in pairs[1:]} | {row[1] for row in pairs[1:]} >= {f"{name}/test" for name in NAMES}
-    code, out, err = call("eval", "tables", f"--runs={json.dumps([RUN])}", "--out=-t #.csv")
+    code, out, err = call("eval", "tables", f"--runs={json.dumps([RUN])}", "--out=-t #.csv", "--paper=vicc")
     assert code == 0, err
     Manifest([Video(f"{name}/f", f"{name}.mp4", name, "", "") for name in files], files).save(Path("-f.csv"))
     given = ["--videos=-q #", "--manifest=-f.csv", "--out=-f [#]", "--workers=1"]
@@ -236,12 +262,12 @@ def test_odd_names_in_search_duplicates_tables_and_features(folder: Path, monkey
     assert sorted(found["label"].to_pylist()) == sorted(files)
 
 
-@pytest.mark.parametrize("name", ["%41 #? [x]&'\"", "\u00e9\U0001f600"])
+@pytest.mark.parametrize("name", ["%41 #? [x]&'\"", pytest.param("\u00e9\U0001f600", marks=pytest.mark.slow)])
 def test_odd_urls_of_stores(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """`file://` and `memory://` with names that a URL would quote: the same videos as in a folder of that name."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / RUN, "run")
-    shutil.copytree(folder / STORE, tmp_path / name)
+    write_store(tmp_path / name, {f"{video}/test": CLIP for video in NAMES[:3]})
     memory = storage.location(f"memory://{name}/{tmp_path.name}")
     for path in (tmp_path / name).rglob("*"):
         if path.is_file():
@@ -249,7 +275,7 @@ def test_odd_urls_of_stores(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     compared = ["--run=run", "--threads=1", "--reader=opencv"]
     said = {}
     for store in (str(tmp_path / name), f"file://{tmp_path / name}", str(memory)):
-        assert open_store(store).videos == open_store(folder / STORE).videos
+        assert open_store(store).videos == open_store(tmp_path / name).videos
         for command in (["pipeline", "status"], ["pipeline", "verify"]):
             code, out, err = call(*command, f"--store={store}")
             assert code == 0, (store, err)
@@ -263,19 +289,20 @@ def test_odd_urls_of_stores(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert code == 0, err
 
 
-def test_odd_names_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES[:2])
+def test_odd_names_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("[c] #&.txt").write_text("\n".join(NAMES[:3]))
     torch.save({"state_dict": published_state("infonce"), "epoch": 1}, "published.pth")
-    for number, place in enumerate(PLACES[:2]):
-        os.link("published.pth", f"{place}.pth.tar")
-        run = f"{place}-i"
-        code, out, err = call("train", "import", f"--run={run}", f"--rgb={place}.pth.tar", "--pretraining=-p #")
-        assert code == 0, (place, err)
-        assert "\x1b" not in out + err
-        code, out, err = call("train", "verify", f"--run={run}")
-        assert code == 0, (place, out, err)
-        assert [stage.name for stage in runs.stages(Path(run))] == ["rgb"], number
+    os.link("published.pth", f"{place}.pth.tar")
+    run = f"{place}-i"
+    code, out, err = call("train", "import", f"--run={run}", f"--rgb={place}.pth.tar", "--pretraining=-p #")
+    assert code == 0, err
+    assert "\x1b" not in out + err
+    code, out, err = call("train", "verify", f"--run={run}")
+    assert code == 0, (out, err)
+    assert [stage.name for stage in runs.stages(Path(run))] == ["rgb"]
 
 
 @pytest.mark.parametrize("instead", [[], ["--manifest", "#split, 'a'.csv"]], ids=["share", "manifest"])

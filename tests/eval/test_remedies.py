@@ -229,8 +229,10 @@ def test_an_evaluation_is_repeated(
         report.write_report(evaluated, store)
 
     def compared(folder: Path) -> None:
-        changes.by_class({"one": [(evaluated, "rgb")]}, "rgb", "clean", store)
+        changes.by_class({"one": [(evaluated, "flow")]}, "flow", "clean", store)
 
+    moved = shutil.move(evaluated / "rgb", tmp_path / "rgb")
+    helps(shown, lambda _: (shutil.move(moved, evaluated / "rgb"), shown(tmp_path)), tmp_path)
     banks["rgb"].write_bytes(banks["rgb"].read_bytes()[:-9])
     [problem] = filter(None, verify(evaluated))
     assert problem.remedy == "delete it and evaluate again: make evaluate RUN= STORE="
@@ -239,6 +241,7 @@ def test_an_evaluation_is_repeated(
         path.unlink()
     for wrong in (shown, compared):
         helps(wrong, lambda _: None, tmp_path)
+    shutil.move(evaluated / "rgb", moved)
     helps(
         lambda _: report_command(),
         lambda _: (again(store), report_command(evaluated, str(store.root)), compared(tmp_path)),
@@ -246,11 +249,6 @@ def test_an_evaluation_is_repeated(
     )
     assert f"wrote {evaluated / 'report.html'}" in capsys.readouterr().out
     assert not any(verify(evaluated))
-
-    moved = shutil.move(evaluated / "rgb", tmp_path / "rgb")
-    helps(shown, lambda _: (shutil.move(moved, evaluated / "rgb"), shown(tmp_path)), tmp_path)
-    shutil.move(evaluated / "rgb", moved)
-    helps(shown, lambda _: (again(store), shown(tmp_path)), tmp_path)
 
     said = shutil.copytree(store.root, tmp_path / "store")
     annotation.save(said, "two", of_classes(store, 2))
@@ -269,8 +267,9 @@ def test_runs_are_evaluated_alike(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    shutil.rmtree(evaluated / "rgb")
     path = evaluated / "results.json"
-    results.write(path, [record for record in results.read(path) if record.protocol == "clean"])
+    results.write(path, [one for one in results.read(path) if (one.protocol, one.stage) == ("clean", "flow")])
     with pytest.raises(Refusal) as refused:
         compare([evaluated], protocol="coclr")
     command, _, other = refused.value.remedy.partition(", or another --protocol")

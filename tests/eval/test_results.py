@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from eval import results
+from eval import evaluate, results
 from eval.results import Record
 from pipeline.errors import Refusal
 
@@ -64,6 +66,28 @@ def test_records_survive_a_file_and_are_sorted_by_meaning(tmp_path: Path) -> Non
 def test_a_record_fails(change: dict) -> None:
     with pytest.raises(Refusal):
         dataclasses.replace(RECORD, **change)
+
+
+def test_evaluations_that_end_at_once_write_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the reading to the writing of what all of them measured nobody else does either."""
+    write, turns = results.write, []
+
+    def in_turn(path: Path, records: Iterable[Record]) -> None:
+        with open(tmp_path / results.TURN) as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        turns.append(path)
+        write(path, records)
+
+    sets = ("one 1", "two 2")
+    write(tmp_path / "results.json", [dataclasses.replace(RECORD, annotations=name) for name in sets])
+    monkeypatch.setattr(results, "write", in_turn)
+    monkeypatch.setattr(evaluate, "data_of", lambda _: RECORD.data)
+    evaluate.add_means(tmp_path, None, ["one", "two"])  # type: ignore[arg-type]  # of the store the name alone counts
+    assert turns == [tmp_path / "results.json"]
+    with open(tmp_path / results.TURN) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_two_results_for_one_measurement_fail_and_leave_the_old_file(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 from pipeline import synthetic
 from pipeline.importers import folder
+from pipeline.store import layout
 from pipeline.store.settings import ExtractionSettings
 from pipeline.views.rgb import RgbSettings
 from tests.pipeline.reference import run_here
@@ -31,3 +34,13 @@ def store(videos: Path, path: Path, settings: ExtractionSettings = SMALL) -> Pat
     """The store of them."""
     assert run_here(folder.read(videos), videos, path, settings).stored == 3
     return path
+
+
+def copied(few: Path, to: Path) -> Path:
+    """The store beside some videos, beside copies of those: what is in quarantine tells where its file lies."""
+    store = shutil.copytree(few / "store", to / "store")
+    entry = layout.quarantine_path(store, "jump/broken")
+    told = json.loads(entry.read_text().replace(str(few), str(to)))
+    told.pop("digest")
+    entry.write_bytes(layout.quarantine_file(told))
+    return store

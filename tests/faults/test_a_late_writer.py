@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.errors import Refusal
@@ -14,12 +16,15 @@ from pipeline.extraction import job
 from pipeline.importers import folder
 from pipeline.store import fence, layout
 from pipeline.store.lock import only_writer
+from pipeline.store.writing import create_store
+from pipeline.video.decode import OpenVideo
 from tests.faults import small
 from tests.faults.processes import SETTINGS, Extraction, descendants, running, wait_for
 from tests.faults.small import SMALL
 from tests.pipeline.reference import content, run_here
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_goes_on_in_vain(
     eight: Path, undisturbed: dict[str, bytes], tmp_path: Path, extract_apart: Callable[..., Extraction]
 ) -> None:
@@ -37,6 +42,35 @@ def test_a_stopped_worker_goes_on_in_vain(
     run.end()
     found = content(tmp_path / "store")
     assert {name: data for name, data in found.items() if ".partial/" not in name} == undisturbed
+
+
+def test_what_goes_on_in_the_middle_of_a_video_goes_on_in_vain(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: another run does everything while the frames of a video are read."""
+    store, listed, blocks, runs = tmp_path / "store", folder.read(videos), OpenVideo.blocks, []
+    create_store(store, SMALL)
+    with only_writer(store):
+        late = fence.holder(store)
+
+    def read(video: OpenVideo, *rest: Any) -> Iterator[np.ndarray]:
+        for block in blocks(video, *rest):
+            if not runs:
+                runs.append("begun")
+                runs.append(run_here(listed, videos, store, SMALL))
+                runs.append({path: path.read_bytes() for path in store.rglob("*") if path.is_file()})
+            yield block
+
+    monkeypatch.setattr(OpenVideo, "blocks", read)
+    (row,) = [row for row in listed.rows if row.video_id == "walk/a"]
+    outcome = job.extract_video(str(videos), str(store), row, SMALL.as_dict(), run=late)
+    assert (outcome.status, runs[1].stored) == ("failed", 3)
+    found = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert {path: data for path, data in found.items() if not any(map(is_private, path.parts))} == runs[2]
+
+
+def is_private(name: str) -> bool:
+    return name.endswith(".partial")
 
 
 @pytest.mark.parametrize("name", ["walk/a", "jump/broken"])

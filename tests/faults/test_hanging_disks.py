@@ -22,30 +22,41 @@ from tests.patience import PATIENCE
 from tests.pipeline.existing import frame_jpegs, write_folder
 
 TOP = Path(__file__).resolve().parents[2]
-# Brings a folder, where what is read of walk/b, or written of it, goes through a pipe with nobody at its other end.
+# Brings a folder, where what is read of walk/b, or written of it, goes through a pipe with nobody at its other end:
+# each in a process of its own, forked off one that has what both need.
 HANGING = """
-import sys
+import os, sys
 from pathlib import Path
-frames, store, pipe, kind = sys.argv[1:]
-from pipeline import __main__ as program, storage
+from pipeline import __main__ as program, huffman, storage
 from pipeline.commands import console
 from pipeline.existing import jpegs
 from pipeline.video import watchdog
-watchdog.QUIET = 0.2
 load, write = jpegs.load, storage.write
+top, *kinds = sys.argv[1:]
+top = Path(top)
 
 def hangs_while_read(jpeg):
-    return Path(pipe).read_bytes() if jpeg.parent.name == "b" else load(jpeg)
+    return (top / "pipe read").read_bytes() if jpeg.parent.name == "b" else load(jpeg)
 
 def hangs_while_written(path, data):
-    Path(pipe).write_bytes(data) if "b" in path.parts else write(path, data)
+    (top / "pipe written").write_bytes(data) if "b" in path.parts else write(path, data)
 
-if kind == "read":
-    jpegs.load = hangs_while_read
-else:
-    storage.write = hangs_while_written
-sys.argv = ["pipeline", "bring", "--frames", frames, "--store", store, "--workers", "1", "--time_limit", "1"]
-sys.exit(console.main(program.COMMANDS, "stage one", "pipeline"))
+def bring(kind):
+    os.dup2(os.open(top / f"told {kind}", os.O_CREAT | os.O_WRONLY), 2)
+    watchdog.QUIET = 0.2
+    if kind == "read":
+        jpegs.load = hangs_while_read
+    else:
+        storage.write = hangs_while_written
+    store = str(top / f"store {kind}")
+    sys.argv = ["pipeline", "bring", "--frames", str(top / "frames"), "--store", store, "--workers", "1"]
+    sys.argv += ["--time_limit", "1"]
+    return console.main(program.COMMANDS, "stage one", "pipeline")
+
+begun = {os.fork() or os._exit(bring(kind)): kind for kind in kinds}
+for _ in begun:
+    pid, status = os.wait()
+    print(begun[pid], os.waitstatus_to_exitcode(status))
 """
 
 
@@ -88,23 +99,23 @@ def bring_here(frames: Path, store: Path, **options: bool) -> None:
         bring(manifest_of(existing), existing, store, 1, "again", **options)
 
 
-@pytest.mark.parametrize("kind", ["read", "written"])
-def test_what_hangs_is_told_and_ended_and_the_next_run_goes_on(tmp_path: Path, kind: str) -> None:
+def test_what_hangs_is_told_and_ended_and_the_next_run_goes_on(tmp_path: Path) -> None:
     videos = {f"walk/{name}": frame_jpegs(3, seed) for seed, name in enumerate("abc")}
-    frames, store, pipe = tmp_path / "frames", tmp_path / "store", tmp_path / "pipe"
-    write_folder(frames, videos, {})
-    os.mkfifo(pipe)
-    command = [sys.executable, "-c", HANGING, frames, store, pipe, kind]
+    frames = write_folder(tmp_path / "frames", videos, {})
+    kinds = {"read": "no further picture was read", "written": "the store took nothing that was written"}
+    for kind in kinds:
+        os.mkfifo(tmp_path / f"pipe {kind}")
+    command = [sys.executable, "-c", HANGING, tmp_path, *kinds]
     ended = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=PATIENCE)
-    told = ended.stderr.replace("\n", " ")
-    assert ended.returncode == 1
-    assert "Traceback" not in told
-    what = "no further picture was read" if kind == "read" else "the store took nothing that was written"
-    assert f"walk/b: {what} for 0.2 s: its disk may hang" in told
-    assert "run the same command again" in told
-    assert open_store(store).videos == ["walk/a"]
-    bring_here(frames, store)
-    refused = {"walk/b": "no further picture of it could be read for 1 s"} if kind == "read" else {}
-    assert open_store(store).quarantine == refused
-    bring_here(frames, store, retry_quarantined=True)
-    assert open_store(store).videos == list(videos)
+    assert (ended.returncode, sorted(ended.stdout.splitlines())) == (0, ["read 1", "written 1"]), ended.stderr
+    for kind, what in kinds.items():
+        told, store = (tmp_path / f"told {kind}").read_text().replace("\n", " "), tmp_path / f"store {kind}"
+        assert "Traceback" not in told
+        assert f"walk/b: {what} for 0.2 s: its disk may hang" in told
+        assert "run the same command again" in told
+        assert open_store(store).videos == ["walk/a"]
+        bring_here(frames, store)
+        refused = {"walk/b": "no further picture of it could be read for 1 s"} if kind == "read" else {}
+        assert open_store(store).quarantine == refused
+        bring_here(frames, store, retry_quarantined=True)
+        assert open_store(store).videos == list(videos)

@@ -135,12 +135,15 @@ KINDS: dict[str, str] = {
 }
 
 
+@pytest.mark.parametrize(
+    "changes", [hostile.SOME, pytest.param(tuple(hostile.RAW), marks=pytest.mark.slow)], ids=["some", "all"]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_bytes_of_no_meaning_are_refused_by_every_reader(store: Path, kind: str) -> None:
+def test_bytes_of_no_meaning_are_refused_by_every_reader(store: Path, kind: str, changes: tuple[str, ...]) -> None:
     path = next((store / "journal").iterdir()) if kind == "journal" else store / KINDS[kind]
     original = path.read_bytes()
-    for name, change in hostile.RAW.items():
-        path.write_bytes(change(original))
+    for name in changes:
+        path.write_bytes(hostile.RAW[name](original))
         refused_or_right(store, f"{kind}, {name}")
     path.unlink()
     path.mkdir()
@@ -152,7 +155,7 @@ def test_bytes_of_no_meaning_are_refused_by_every_reader(store: Path, kind: str)
     put(path, original)
 
 
-@pytest.mark.parametrize("share", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.03, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["root", "record", "quarantine", "inventory", "sets"])
 def test_each_value_of_a_file_may_be_gone_or_another(store: Path, kind: str, share: float) -> None:
     """With the digest that belongs to it, so that nothing but its meaning is wrong."""
@@ -169,7 +172,7 @@ def test_each_value_of_a_file_may_be_gone_or_another(store: Path, kind: str, sha
             else (json.dumps(layout.seal(changed), ensure_ascii=False, indent=1) + "\n").encode()
         )
         count += refused_or_right(store, f"{kind}, {what}") > 0
-    assert count > 3 or kind in ("inventory", "sets")  # of which few values are read
+    assert count > 2 or kind in ("inventory", "sets")  # of which few values are read
 
 
 @pytest.mark.parametrize(
@@ -278,7 +281,7 @@ def test_an_index_that_is_not_that_of_its_frames_is_refused(store: Path, change:
 COLUMN = {"length": -1, "fps": 2.0**31, "form": 7, "bytes": -2}
 
 
-@pytest.mark.parametrize("column", [*COLUMN, "cuts", "null", "forms", "columns"])
+@pytest.mark.parametrize("column", [*COLUMN, "frames", "cuts", "null", "forms", "columns"])
 def test_a_catalogue_that_cannot_be_is_not_believed(store: Path, column: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With digest and stamps that belong to it: the records are read instead."""
     expected, known = frames(store), catalogue.Catalogue(store)
@@ -286,6 +289,8 @@ def test_a_catalogue_that_cannot_be_is_not_believed(store: Path, column: str, mo
     rows, forms = batch.to_pylist(), dict(known.forms)
     if column in COLUMN:
         rows[1][column] = COLUMN[column]
+    elif column == "frames":
+        rows[1]["length"] = 2**31 - 1
     elif column == "cuts":
         rows[1]["cuts"] = [-5]
     elif column == "null":

@@ -20,7 +20,7 @@ from pipeline.manifest import Manifest, Video
 from pipeline.store import layout, open_store, removal
 from pipeline.store.verify import verify
 from tests.faults import small
-from tests.faults.disk import CHANGES
+from tests.faults.disk import CHANGES, GROWTH
 from tests.faults.small import SMALL
 from tests.pipeline.reference import run_here
 from train.reader.shard import ShardReader
@@ -28,15 +28,19 @@ from train.training_set import of_splits
 
 
 class Between:
-    """Calls `look` before each change below a folder; only one of them may be, as a hook stays until Python ends."""
+    """Calls `look` before changes below a folder: each that renames or removes, and of what is made each `stride`-th.
+    Only one of them may be, as a hook stays until Python ends."""
 
     def __init__(self) -> None:
-        self.folder, self.look = "", lambda: None
+        self.folder, self.look, self.stride, self.made = "", lambda: None, 1, 0
         sys.addaudithook(self.hook)
 
     def hook(self, event: str, arguments: tuple) -> None:
         if self.folder and event in CHANGES and str(arguments[0]).startswith(self.folder):
             if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+                return
+            self.made += event in GROWTH
+            if event in GROWTH and self.made % self.stride:
                 return
             folder, self.folder = self.folder, ""  # what it does itself is no step
             try:
@@ -45,8 +49,8 @@ class Between:
                 self.folder = folder
 
     @contextmanager
-    def looking(self, folder: Path, look: Callable[[], None]) -> Iterator[None]:
-        self.folder, self.look = str(folder), look
+    def looking(self, folder: Path, look: Callable[[], None], stride: int) -> Iterator[None]:
+        self.folder, self.look, self.stride, self.made = str(folder), look, stride, 0
         try:
             yield
         finally:
@@ -54,6 +58,7 @@ class Between:
 
 
 BETWEEN = Between()
+strides = pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
 
 
 def seen(root: Path) -> dict[str, tuple[bytes, ...]]:
@@ -72,16 +77,17 @@ def seen(root: Path) -> dict[str, tuple[bytes, ...]]:
     return found
 
 
+@strides
 def test_each_moment_of_an_overwriting_run_shows_the_old_or_the_new_video(
-    videos: Path, store: Path, capsys: pytest.CaptureFixture
+    videos: Path, store: Path, capsys: pytest.CaptureFixture, stride: int
 ) -> None:
     small.write(videos / "walk" / "a.mp4", 7, frames=5)
     small.write(videos / "jump" / "broken.mp4", 8)
     before, states = seen(store), []
-    with BETWEEN.looking(store, lambda: states.append(seen(store))):
+    with BETWEEN.looking(store, lambda: states.append(seen(store)), stride):
         assert run_here(folder.read(videos), videos, store, SMALL, overwrite=True).stored == 2
     after = seen(store)
-    assert len(states) > 20
+    assert len(states) > 20 / stride
     assert after["walk/a"] != before["walk/a"]
     assert all(state["walk/a"] in (before["walk/a"], after["walk/a"]) for state in states)
     assert states[0] == before
@@ -89,9 +95,10 @@ def test_each_moment_of_an_overwriting_run_shows_the_old_or_the_new_video(
     capsys.readouterr()
 
 
+@strides
 @pytest.mark.parametrize("nested", [False, True])
 def test_where_folders_cannot_take_each_others_place_the_video_is_away_for_a_moment(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool, stride: int
 ) -> None:
     """On some network file systems, and where other videos lie in its folder; nothing else is ever seen."""
     names = ["walk/a", "walk/a/b"] if nested else ["walk/a"]
@@ -102,19 +109,20 @@ def test_where_folders_cannot_take_each_others_place_the_video_is_away_for_a_mom
     before = seen(tmp_path / "store")
     small.write(videos / "walk" / "a.mp4", 7, frames=5)
     states = []
-    with BETWEEN.looking(tmp_path / "store", lambda: states.append(seen(tmp_path / "store"))):
+    with BETWEEN.looking(tmp_path / "store", lambda: states.append(seen(tmp_path / "store")), stride):
         assert run_here(listed, videos, tmp_path / "store", SMALL, overwrite=True).stored == len(names)
     after = seen(tmp_path / "store")
     assert [name for name in names if before[name] == after[name]] == []
     assert all(frames in (before[name], after[name]) for state in states for name, frames in state.items())
 
 
-def test_each_moment_of_a_removal_is_a_whole_store(videos: Path, store: Path) -> None:
+@strides
+def test_each_moment_of_a_removal_is_a_whole_store(videos: Path, store: Path, stride: int) -> None:
     before, states = seen(store), []
-    with BETWEEN.looking(store, lambda: states.append(seen(store))):
+    with BETWEEN.looking(store, lambda: states.append(seen(store)), stride):
         removal.remove(store, ["walk/a", "jump/broken"])
     assert seen(store) == {name: frames for name, frames in before.items() if name != "walk/a"}
-    assert all(before.items() >= state.items() for state in states)
+    assert states and all(before.items() >= state.items() for state in states)
 
 
 def test_verify_reads_a_video_again_that_is_replaced_while_it_is_read(

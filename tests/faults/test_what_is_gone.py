@@ -126,7 +126,7 @@ def test_a_shard_is_bound_to_its_view_and_part() -> None:
     assert all(len(mark) == shard.MARK_BYTES for mark in marks)
 
 
-@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_removal_that_dies_at_any_step_is_no_loss(
     tmp_path: Path, videos: Path, store: Path, disk: Disk, stride: int
 ) -> None:

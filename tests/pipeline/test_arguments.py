@@ -89,6 +89,7 @@ def test_every_option_has_a_range_or_choices_that_rule_out_what_cannot_be_meant(
                 arguments.check(only, {name: [wrong] if takes_several(hint) else wrong})
 
 
+@pytest.mark.usefixtures("parsers_made_once")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_option_takes_what_cannot_be_meant(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import importers, synthetic
 from pipeline.errors import Refusal
+from pipeline.extraction import estimate as estimating
 from pipeline.extraction.estimate import estimate, evenly_spaced, frames_of
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore
@@ -69,7 +70,9 @@ def test_only_the_beginning_of_a_long_video_is_worked_on(
     assert frames_of(tmp_path / "v.mp4", DecodeSettings(fps=12.5)) == 50
 
 
-def test_frames_are_counted_where_the_header_does_not_tell(tmp_path: Path) -> None:
+def test_frames_are_counted_where_the_header_does_not_tell_or_cannot_be_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with av.open(str(tmp_path / "v.h264"), "w", format="h264") as container:
         stream = container.add_stream("libx264", rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
@@ -77,6 +80,11 @@ def test_frames_are_counted_where_the_header_does_not_tell(tmp_path: Path) -> No
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     assert frames_of(tmp_path / "v.h264", DecodeSettings()) == 45
+    told = estimating.probe(tmp_path / "v.h264")
+    for wrong in ({"frames": 2**31 - 1}, {"duration": 1e9}, {"frames": 2**31 - 1, "duration": 1e9}):
+        monkeypatch.setattr(estimating, "probe", lambda _, wrong=wrong: replace(told, **wrong))
+        assert frames_of(tmp_path / "v.h264", DecodeSettings()) == 45
+        assert frames_of(tmp_path / "v.h264", DecodeSettings(fps=told.fps / 5)) == 9
 
 
 @pytest.mark.usefixtures("sampled_here")

@@ -37,7 +37,9 @@ def scan_of(jpeg: bytes) -> int:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (1, 1), (17, 31), (9, 200)])
 def test_whole_pictures_have_no_damage(options: tuple[int, ...], channels: int, height: int, width: int) -> None:
-    assert damage(picture(*options, height=height, width=width, channels=channels)) == ""
+    whole = picture(*options, height=height, width=width, channels=channels)
+    assert damage(whole) == damage(whole + bytes(9)) == ""
+    assert damage(whole + whole) == damage(whole + bytes(9) + whole) != ""
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

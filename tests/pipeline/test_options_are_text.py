@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import sys
@@ -30,20 +31,31 @@ TEXTS: dict[Any, type] = {str: str, str | None: str, Path: Path, Path | None: Pa
 LISTS: dict[Any, type] = {list[str]: str, list[str] | None: str, list[Path]: Path}
 
 
-def parsed(monkeypatch: pytest.MonkeyPatch, function: Callable, given: dict[str, str]) -> dict[str, Any]:
-    """What the command would be called with."""
-    taken: dict[str, Any] = {}
+TAKEN: dict[str, Any] = {}  # by the stand-in that was called last
+
+pytestmark = pytest.mark.usefixtures("parsers_made_once")
+
+
+@functools.cache
+def stand_in(function: Callable) -> Callable:
+    """A command with the same options, which notes what it is called with."""
 
     def record(*by_place: Any, **options: Any) -> None:
-        taken.update(zip(places(function), by_place, strict=True), **options)
+        TAKEN.clear()
+        TAKEN.update(zip(places(function), by_place, strict=True), **options)
 
     vars(record)["__signature__"] = inspect.signature(function)
     record.__annotations__, record.__doc__ = get_type_hints(function), function.__doc__
+    return record
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, function: Callable, given: dict[str, str]) -> dict[str, Any]:
+    """What the command would be called with."""
     options = [f"--{name}={value}" for name, value in given.items() if name not in places(function)]
     by_place = [given[name] for name in places(function) if name in given]
     monkeypatch.setattr(sys, "argv", ["program", "run", *options, *(["--"] if by_place else []), *by_place])
-    assert console.main({"run": record}, "", "program") == 0
-    return taken
+    assert console.main({"run": stand_in(function)}, "", "program") == 0
+    return dict(TAKEN)
 
 
 def places(function: Callable) -> list[str]:

@@ -3,6 +3,7 @@ stand-ins for what this machine lacks."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -15,8 +16,9 @@ import dask
 import pytest
 
 from pipeline import storage, synthetic
+from pipeline.commands import console
 from pipeline.errors import Refusal, UsageError
-from pipeline.extraction.workers import cluster, slurm
+from pipeline.extraction.workers import cluster, gpus, slurm
 from pipeline.extraction.workers.slurm import SlurmSettings
 from pipeline.extraction.workers.stopping import run_name
 from pipeline.importers import folder
@@ -36,18 +38,15 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.mark.remedy("see why `nvidia-smi` or CUDA_VISIBLE_DEVICES does not list one, or take another FLOW=")
 @pytest.mark.usefixtures("in_this_process")
 def test_a_gpu_is_made_visible_or_another_flow_is_taken(run: Run, tmp_path: Path) -> None:
-    def workers() -> int:
-        with cluster.workers_for_extraction("", 1, SlurmSettings(), "gpus") as client:
-            return len(client.nthreads())
-
     with fake_gpus("GPU-one") as machine:
         machine.setenv("CUDA_VISIBLE_DEVICES", "-1")
         machine.setattr("torch.cuda.device_count", lambda: 0)
+        machine.setattr(gpus, "SpecCluster", lambda workers, **_: workers)  # a worker takes long to start
         with pytest.raises(Refusal, match="PyTorch finds none"):
-            workers()
+            gpus.gpu_cluster(1, 1)
         machine.setenv("CUDA_VISIBLE_DEVICES", "GPU-one")
         machine.setattr("torch.cuda.device_count", lambda: 1)
-        assert workers() == 1
+        assert gpus.gpu_cluster(1, 1)[0]["options"]["env"] == {"CUDA_VISIBLE_DEVICES": "GPU-one"}
     (tmp_path / "videos").mkdir()
     synthetic.write_mp4(tmp_path / "videos" / "a.mp4", synthetic.video(synthetic.CLASSES[0], 0, 3, 32, 48))
     places = ("--videos", tmp_path / "videos", "--store", tmp_path / "store")
@@ -64,31 +63,34 @@ def test_on_a_gpu_there_are_workers_for_it() -> None:
     "run this on a machine of the SLURM cluster that submits jobs",
     "--dry_run true prints the job; --slurm.queue, --slurm.account and others change it",
 )
+@pytest.mark.usefixtures("sampled_here")
 def test_jobs_are_submitted_where_sbatch_is_and_changed_by_options(
     run: Run, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By an sbatch that runs nothing."""
     (videos / "jump" / "broken.mp4").unlink()
     command = ("extract", "--videos", videos, "--store", tmp_path / "store", "--views", "rgb", "--scheduler", "slurm")
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "there is no sbatch here" in run(*command)[2]
     fake_slurm(tmp_path / "slurm")
-    sbatch = tmp_path / "slurm" / "sbatch"
-    begin, rest = sbatch.read_text().split("\n", 1)
-    sbatch.write_text(
-        f"{begin}\ngrep -q 'SBATCH -p short' \"$1\" || {{ echo 'invalid partition' >&2; exit 1; }}\n{rest}"
+    (tmp_path / "slurm" / "sbatch").write_text(
+        "#!/bin/sh\ngrep -q 'SBATCH -p short' \"$1\" || { echo 'invalid partition' >&2; exit 1; }\n"
+        "echo Submitted batch job 99999999\n"
     )
+    (tmp_path / "slurm" / "scancel").write_text("#!/bin/sh\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'slurm'}{os.pathsep}{path}")
     code, _, err = run(*command, "--workers", 1)
     assert code == 1
     assert "invalid partition" in err
-    code, out, err = run(*command, "--workers", 1, "--dry_run", "true")
-    assert code == 0, err
-    assert "#SBATCH" in out + err
-    assert "SBATCH -p" not in out + err
-    code, out, err = run(*command, "--workers", 1, "--slurm.queue", "short")
-    assert code == 0, err
-    assert "stored 3 videos" in out
+    changed = ("--slurm.queue", "short")
+    for more, there in (((), False), (changed, True)):
+        code, out, err = run(*command, "--workers", 1, "--dry_run", "true", *more)
+        assert code == 0, err
+        assert "#SBATCH" in out + err
+        assert ("SBATCH -p short" in out + err) == there
+    with slurm.cluster(SlurmSettings(queue="short"), 1) as started:
+        assert len(started.worker_spec) == 1
 
 
 @pytest.mark.remedy("pip install 'costream[slurm]', or: pip install dask-jobqueue==0.9.0")
@@ -165,6 +167,28 @@ def test_a_scheduler_is_started_and_its_file_given(
     for scheduler in (running.address, str(running.file)):
         with cluster.workers_for_extraction(scheduler, 1, SlurmSettings()) as client:
             assert run_name(tmp_path) and client.scheduler_info()["address"] == running.address
+
+
+@pytest.mark.remedy("see whether it answers, has room and may be used by you; run the same command again", told=True)
+def test_a_disk_that_fails_is_told_and_answers_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it does; what is no disk's failure is a fault of ours, and shows where."""
+    failures = [errno.ENOENT, errno.ESTALE, errno.EIO]
+
+    def command() -> None:
+        """Look."""
+        if len(failures) > 1:
+            raise OSError(code := failures.pop(), os.strerror(code), "/mnt/a")
+
+    monkeypatch.setattr(sys, "argv", ["program", "look"])
+    for code, told in ((1, "Input/output error"), (1, "Stale file handle"), (0, "")):
+        assert console.main({"look": command}, "", "program") == code
+        wanted = f"program look: a disk fails: {told}\n  where: /mnt/a\n  to do: " if told else ""
+        assert capsys.readouterr().err.startswith(wanted)
+    failures.append(errno.ENOENT)
+    with pytest.raises(FileNotFoundError):
+        console.main({"look": command}, "", "program")
 
 
 @pytest.mark.remedy("move its folder to", "or delete this file and extract again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.remedies import helps
 from tests.train import runs
 from tests.train.runs import IN_BATCH, last, stop
 from train import checkpoints, file_commands, stages
-from train.callbacks.metrics import read_lines
+from train.callbacks.metrics import Metrics, read_lines
 from train.checkpoints import METADATA
 from train.published import files
 from train.recipe import Recipe
@@ -211,8 +212,28 @@ DAMAGE = {
 }
 
 
+def damaged(run: Path, damage: str) -> tuple[Path, list[dict[str, float]], str]:
+    """The log of a run of four steps once it is damaged, the lines that are still whole, and what is told of the
+    others."""
+    log = run / "pixels" / "metrics.jsonl"
+    log.write_bytes(DAMAGE[damage](log.read_bytes()))
+    kept = read_lines(log)[0]
+    lost = f"the lines of {4 - len(kept)} steps up to step 4 are lost"
+    return log, kept, "" if damage == "NULs before a line" else lost
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_log_is_mended(
+def test_a_damaged_log_is_mended(run: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    """As a run that goes on does it first: lines that are whole stay, and what is lost is told once."""
+    log, kept, lost = damaged(run, damage)
+    Metrics(log, every=1).on_train_start(types.SimpleNamespace(is_global_zero=True, global_step=4), None)  # type: ignore[arg-type]
+    told = capsys.readouterr().err
+    assert (told.count("metrics.jsonl: "), lost in told) == (bool(lost), True)
+    assert read_lines(log) == (kept, 0)
+
+
+@pytest.mark.parametrize("damage", ["half a line within", "a deep one"])
+def test_a_run_with_a_damaged_log_goes_on(
     begun: tuple[Recipe, Path],
     whole: Path,
     run: Path,
@@ -220,20 +241,14 @@ def test_a_damaged_log_is_mended(
     capsys: pytest.CaptureFixture[str],
     damage: str,
 ) -> None:
-    """Lines that are whole stay, those after the checkpoint are made; it is told once, and never again."""
-    log = run / "pixels" / "metrics.jsonl"
-    log.write_bytes(DAMAGE[damage](log.read_bytes()))
-    kept = [line["step"] for line in read_lines(log)[0]]
-    capsys.readouterr()
+    """Lines that are whole stay, those after the checkpoint are made."""
+    log, kept, lost = damaged(run, damage)
     runs.run(begun[0], store, run)
     told = capsys.readouterr().err
-    lost = 4 - len(kept)
-    unharmed = damage == "NULs before a line"
-    assert told.count("metrics.jsonl: ") == (not unharmed)
-    assert (f"the lines of {lost} steps up to step 4 are lost" in told) == (not unharmed)
-    assert [line["step"] for line in runs.lines(run, "pixels")] == [*kept, 5, 6, 7, 8]
-    expected = [line for line in runs.lines(whole, "pixels") if line["step"] in (*kept, 5, 6, 7, 8)]
-    assert runs.lines(run, "pixels") == expected
+    assert (told.count("metrics.jsonl: "), lost in told) == (1, True)
+    steps = [*(line["step"] for line in kept), 5, 6, 7, 8]
+    assert [line["step"] for line in runs.lines(run, "pixels")] == steps
+    assert runs.lines(run, "pixels") == [line for line in runs.lines(whole, "pixels") if line["step"] in steps]
     assert read_lines(log)[1] == 0 and not problems(run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Refusal
+from pipeline.storage import exclusive
 from tests.train import runs
 from tests.train.runs import IN_BATCH
-from train import stages
+from train import imported, stages
 from train.recipe import Recipe
 
 HOLD = """
@@ -65,6 +67,26 @@ def test_the_second_is_refused_and_told_who_the_first_is(
     first.wait()
     with stages.only_trainer(run, recipe):
         pass
+
+
+def test_of_two_imports_at_once_the_second_writes_nothing(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found no run there when they began; nothing of the files is looked at here."""
+    run, other = tmp_path / "run", contextlib.ExitStack()
+
+    def meanwhile(*_: object) -> dict[str, object]:
+        run.mkdir()
+        other.enter_context(exclusive.held(run / stages.LOCK, Refusal))
+        return {}
+
+    for name, stand_in in {"_recipe": lambda *_: recipe, "_checkpoint": meanwhile}.items():
+        monkeypatch.setattr(imported, name, stand_in)
+    for name in ("import_published", "_tell_what_is_left_out"):
+        monkeypatch.setattr(imported, name, lambda *_: None)
+    with other, pytest.raises(Refusal, match="another training is writing to this run"):
+        imported.import_run({"rgb": tmp_path / "file.pth"}, run, "auto")
+    assert [path.name for path in run.iterdir()] == [stages.LOCK]
 
 
 def test_a_run_of_another_recipe_or_folder_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> None:

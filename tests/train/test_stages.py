@@ -240,6 +240,18 @@ def test_full_disk_is_refused_and_loses_nothing(
     runs.assert_same_runs(whole, tmp_path / "run", name)
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS])
+def test_what_a_library_meets_on_the_disk_is_refused(tmp_path: Path, code: int) -> None:
+    """As TensorBoard does; what is not of a disk passes."""
+    with (
+        pytest.raises(Refusal, match=f"the run cannot be written: {os.strerror(code)}"),
+        stages._room_for(tmp_path),
+    ):
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(ConnectionResetError), stages._room_for(tmp_path):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
 def test_damaged_video_stops_the_run_by_name(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:
     shutil.copytree(store.root, tmp_path / "store")
     damaged = open_store(tmp_path / "store")

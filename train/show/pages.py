@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jinja2
@@ -10,6 +11,7 @@ import markupsafe
 from pipeline.terminal import visible
 
 
+@functools.cache
 def environment(package: str) -> jinja2.Environment:
     """The templates of a package; every name that one uses must be given, and text is escaped, also what would
     steer the page as a terminal."""
