@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from eval.bank import FeatureBank, write
 from eval.protocols import Look, Windows
 from eval.rows import Rows
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.storage import disk
 from pipeline.store import VideoStore
@@ -66,7 +66,8 @@ class Seen:
             raise Refusal(
                 f"no frame of {stream.view} is there to make a clip of",
                 where=video,
-                remedy="`python -m pipeline remove` takes it out of the store; flow has one frame less than its video",
+                remedy=f"`{called.command('remove', store='', videos='')}` takes it out of the store;"
+                " flow has one frame less than its video",
             )
         draws = Draws(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
         windows = self._windows(look.gallery if info.split == GALLERY else look.tested, clips, frames, draws)

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from pipeline import called
 from pipeline.terminal import visible
 
 
@@ -21,6 +22,7 @@ def environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["command"] = called.command
     made.filters["e"] = made.filters["escape"] = lambda value: markupsafe.escape(_shown(value))
     return made
 
