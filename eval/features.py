@@ -24,7 +24,7 @@ from eval.bank import FeatureBank, write
 from eval.protocols import Look, Windows
 from eval.rows import Rows
 from pipeline import called, storage
-from pipeline.errors import Refusal
+from pipeline.errors import Refusal, counted
 from pipeline.storage import disk
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
@@ -302,6 +302,8 @@ def compute(
     sums = [torch.zeros(0, network.size(layer)) for network in networks]  # of the videos from `first` on
     counts, first, clips = torch.zeros(0, 1), start, 0
     with _progress() as bar:
+        if not bar.console.is_terminal:  # a log has no bar, but its end
+            bar.console.print(f"{title}: {counted(len(videos) - done, 'video')}")
         task = bar.add_task(title, total=len(videos), completed=done, clips=0)
         for places, found in clip_features(networks, plans(), reader, layer, _at_once(look), look.unit):
             rows = torch.tensor([owners.popleft() for _ in places]) - first

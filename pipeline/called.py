@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shlex
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,19 @@ def of_module(line: str) -> str:
 def repair() -> str:
     """What goes before the way of repairing packages by hand."""
     return "" if by_costream() else "`make repair`, or: "
+
+
+def in_source(call: ast.expr, unknown: str) -> str:
+    """What source code that asks this module stands for, by make; `unknown` for what is known only then, and for all
+    other code."""
+    asked = {f"called.{function.__name__}": function for function in (command, option, repair)}
+    if not isinstance(call, ast.Call) or ast.unparse(call.func) not in asked:
+        return unknown
+    constants = [str(node.value) if isinstance(node, ast.Constant) else unknown for node in call.args]
+    named = {part.arg: part.value for part in call.keywords if part.arg}
+    given = {name: str(node.value) if isinstance(node, ast.Constant) else unknown for name, node in named.items()}
+    told: str = asked[ast.unparse(call.func)](*constants, **given)
+    return told.replace(shlex.quote(unknown), unknown)
 
 
 def by_costream() -> bool:

@@ -96,22 +96,8 @@ def written(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(map(written, node.values))
     if isinstance(node, ast.FormattedValue):
-        return _as_make_has_it(node.value) if isinstance(node.value, ast.Call) else "{}"
+        return called.in_source(node.value, "{}")
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-
-
-def _as_make_has_it(call: ast.Call) -> str:
-    """What a call of `pipeline.called` gives; {} for any other."""
-    name = ast.unparse(call.func).removeprefix("called.")
-    if name not in ("command", "option", "repair"):
-        return "{}"
-    by_place = [_constant(value) for value in call.args]
-    by_name = {keyword.arg: _constant(keyword.value) for keyword in call.keywords if keyword.arg}
-    return str(getattr(called, name)(*by_place, **by_name)).replace("'{}'", "{}")
-
-
-def _constant(node: ast.expr) -> str:
-    return str(node.value) if isinstance(node, ast.Constant) else "{}"
 
 
 @functools.cache
