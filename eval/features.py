@@ -394,8 +394,6 @@ class _Done(ProgressColumn):
 def _progress(console: Console | None = None) -> Progress:
     """What is asked for most in front, as a narrow terminal cuts off its end."""
     whole = Column(no_wrap=True)
-    title, left = (
-        TextColumn("{task.description}", markup=False, table_column=whole),
-        TimeRemainingColumn(table_column=whole),
-    )
+    title = TextColumn("{task.description}", markup=False, table_column=whole)
+    left = TimeRemainingColumn(table_column=whole)
     return Progress(title, BarColumn(bar_width=10), left, _Done(), console=console or Terminal(stderr=True))
