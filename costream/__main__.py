@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from typing import NamedTuple
@@ -55,7 +56,7 @@ def main() -> int:
     if asked in ("", "-h", "--help"):
         print(listing())
         return 0 if asked else 2
-    from pipeline.commands import console
+    from pipeline.commands import starting
     from pipeline.errors import UsageError, refuse_unknown
 
     if asked not in COMMANDS:
@@ -65,7 +66,10 @@ def main() -> int:
             print(f"costream: {error}", file=sys.stderr)
             return error.exit_code
     place = COMMANDS[asked]
-    function = importlib.import_module(f"{place.package}.__main__").COMMANDS[place.name]
+    with starting.loading() if place.package != "pipeline" else contextlib.nullcontext():
+        function = importlib.import_module(f"{place.package}.__main__").COMMANDS[place.name]
+    from pipeline.commands import console
+
     return console.main({asked: function}, DESCRIPTION, "costream")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from eval import embed
 from eval import features as computing
 from eval.retrieval import unit_rows
-from pipeline import importers, storage
+from pipeline import called, importers, storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.manifest import Manifest, Video
 from pipeline.store import VideoStore, open_store, there_is_a_store
@@ -95,7 +95,7 @@ def _of_files(place: Path, network: Network, kept: str | os.PathLike[str] | None
         raise Refusal(
             "the network does not say how the videos that it was trained on were extracted",
             where=str(network.origin.source),
-            remedy="extract these with `make extract-flow`, as those were, and give their store",
+            remedy=f"extract these with `{called.command('extract')}`, as those were, and give their store",
         )
     wanted = ExtractionSettings.from_dict(settings).only({network.shown.view})
     single = place.is_file()

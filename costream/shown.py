@@ -12,6 +12,7 @@ import train  # noqa: F401  (mends torchvision before anything imports it)
 import numpy as np
 from torch.utils.data import Dataset
 
+from pipeline import called
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from pipeline.store import VideoStore, open_store
@@ -71,7 +72,7 @@ class Clips(Dataset[dict[str, Any]]):
                 raise Refusal(
                     f"the store has no view {stream.view!r}",
                     where=str(store.root),
-                    remedy=f"add it: make extract-flow VIDEOS= STORE={store.root} VIEWS={stream.view}",
+                    remedy=f"add it: {called.command('extract', videos='', store=str(store.root), views=stream.view)}",
                 )
         self.streams = StoreStreams(asked, store.settings).own
         self.videos = [video for video in videos if self._length(video) > 0]

@@ -20,7 +20,7 @@ import train  # noqa: F401  (mends torchvision before lightning is imported)
 # isort: split
 from eval.__main__ import COMMANDS as EVAL
 from eval.protocols import PROTOCOLS, Windows
-from pipeline import importers
+from pipeline import called, importers
 from pipeline.__main__ import COMMANDS as PIPELINE
 from pipeline.errors import Refusal
 from pipeline.show.preview import contact_sheet
@@ -151,7 +151,9 @@ def _words(node: ast.expr | None) -> str:
         case ast.Constant(value=str(text)):
             return _cell(text)
         case ast.JoinedStr(values=parts):
-            words = "".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts)
+            words = "".join(
+                part.value if isinstance(part, ast.Constant) else called.in_source(part.value, "…") for part in parts
+            )
             return _cell(words) if words.strip("… ") else ""
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return f"{_words(left) or '…'}{_words(right) or '…'}"

@@ -13,17 +13,21 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.manifest import SPLITS
 from pipeline.storage import disk, sealed
 
-EVALUATE = "evaluate again: make evaluate RUN= STORE="
 ROWS = ("float32", "float16")  # what features may be kept as
 AT_ONCE = 4096  # rows that are looked at together
 CHUNK = 1 << 20  # bytes of a chunk of rows
 PER_TEXT = 64  # bytes that a text takes in HDF5 beside its own, at most
 BESIDE = 1 << 20  # bytes of what else an HDF5 file holds, without its attributes
+
+
+def again() -> str:
+    """What is done where banks are not what an evaluation leaves."""
+    return f"evaluate again: {called.command('evaluate', run='', store='')}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.Dataset, dict[str, Any]]]:
         with h5py.File(path, "r") as file:
             yield _checked(file, path.stat().st_size)
     except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # HDF5's own too
-        raise Refusal(f"not a feature bank: {error}", where=str(path), remedy=EVALUATE) from error
+        raise Refusal(f"not a feature bank: {error}", where=str(path), remedy=again()) from error
 
 
 def _checked(file: h5py.File, size: int) -> tuple[h5py.Dataset, dict[str, Any]]:

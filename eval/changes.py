@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eval import classes
-from eval.bank import EVALUATE, FeatureBank
+from eval.bank import FeatureBank, again
 from eval.protocols import PROTOCOLS
 from eval.report import refuse_other_videos
 from eval.report.pictures import Matrix, matrix
@@ -72,7 +72,7 @@ def _confusion(run: Path, stage: str, stream: str, protocol: str, store: VideoSt
     """(C, C), see `classes.confusion`."""
     path = bank_path(run, store, stage, "trained", protocol, stream)
     if not path.is_file():
-        raise Refusal("the features of the run are not there", where=str(path), remedy=EVALUATE)
+        raise Refusal("the features of the run are not there", where=str(path), remedy=again())
     bank = FeatureBank.load(path)
     refuse_other_videos(bank, store, str(path))
     tested, gallery = bank.rows("test"), bank.rows("train")

@@ -21,7 +21,7 @@ from eval.published import Origin, classifier_origin, counterpart
 from eval.results import Record
 from eval.runs import Stage, bank_path, trained_videos
 from eval.splits import TESTED
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, named
 from pipeline.store import VideoStore
 from pipeline.validation import parse_json
@@ -57,7 +57,8 @@ class Probabilities:
                 shown = named([repr(name) for name in missing], SHOWN)
                 raise Refusal(
                     f"{len(missing)} of {len(wanted)} have no probabilities, the first {kind}: {shown}",
-                    remedy="test all that are fused on the same videos and classes: make evaluate RUN= STORE=",
+                    remedy="test all that are fused on the same videos and classes:"
+                    f" {called.command('evaluate', run='', store='')}",
                 )
         rows = {name: place for place, name in enumerate(self.video_ids)}
         columns = {name: place for place, name in enumerate(self.classes)}
@@ -218,7 +219,8 @@ def of_run(run: Path, trained_stages: Sequence[Stage], store: VideoStore, protoc
         )
     path, settings = found[stream or next(iter(found))]
     if not path.is_file():
-        remedy = f"make evaluate RUN= STORE= ARGS='--protocols [{protocol}]' tests it, or tells why not"
+        asked = f"[{protocol}]"
+        remedy = f"{called.command('evaluate', run='', store='', protocols=asked)} tests it, or tells why not"
         raise Refusal(f"the classifier was not tested by protocol {protocol!r}", where=str(run), remedy=remedy)
     bank = FeatureBank.load(path)
     return Probabilities(bank.video_ids, settings.classes or list(store.classes), bank.features)

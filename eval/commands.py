@@ -21,7 +21,7 @@ from eval.published import tables as published_tables
 from eval.report import verdicts, write_report
 from eval.runs import stages
 from eval.splits import judged
-from pipeline import environment, importers
+from pipeline import called, environment, importers
 from pipeline.arguments import (
     CountOrAll,
     Input,
@@ -182,7 +182,8 @@ def report(
         protocol: Whose numbers are shown of several runs.
     """
     if bool(run) == bool(runs) or not store:
-        raise UsageError("a report is of one run or of several, and of a store", remedy="RUN= STORE=, or RUNS= STORE=")
+        remedy = f"{called.option('run')} {called.option('store')}, or {called.option('runs')} {called.option('store')}"
+        raise UsageError("a report is of one run or of several, and of a store", remedy=remedy)
     environment.require_one_faiss()
     opened, _ = judged(open_store(store, annotations))
     if runs:
@@ -293,7 +294,9 @@ def search(
     environment.require_one_faiss()
     _show_log()
     if not query.is_file():
-        raise UsageError("there is no such video", where=str(query), remedy="give a video file as QUERY=")
+        raise UsageError(
+            "there is no such video", where=str(query), remedy=f"give a video file as {called.option('query')}"
+        )
     opened = open_store(store)
     with tempfile.TemporaryDirectory() as folder:
         asked = Manifest([Video("query", query.name)], [])

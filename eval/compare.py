@@ -122,7 +122,8 @@ class Comparison:
         found: dict[str, dict[str, Line]] = {}
         for line in self.lines:
             order = [stage["name"] for stage in self.recipes[line.recipe]["stages"]]
-            if line.network == "trained" and line.stage in order and "R@1" in line.values:  # not of fused streams
+            fused = line.stream in streams.FUSED or line.stage not in order  # which have no features of their own
+            if line.network == "trained" and not fused and "R@1" in line.values:
                 held = found.setdefault(line.stream, {}).setdefault(line.recipe, line)
                 if order.index(line.stage) > order.index(held.stage):
                     found[line.stream][line.recipe] = line

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from eval import results
 from eval.results import MEAN, Record
 from eval.runs import RECIPE
 from eval.runs import recipe as recipe_of
+from pipeline import called
 from pipeline.errors import Refusal, UsageError
 from train.provenance import recipe_hash
-
-AGAIN = "evaluate them on one store: make evaluate RUN= STORE="
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,8 @@ def _read(path: Path, protocol: str, data: str, annotations: str) -> Run:
     listed = results.read(path / "results.json")
     records = [record for record in listed if record.protocol == protocol]
     if not records:
-        asked = ",".join(dict.fromkeys([*(record.protocol for record in listed), protocol]))
-        remedy = (
-            f"make evaluate RUN={shlex.quote(str(path))} STORE= ARGS='--protocols [{asked}]', or another --protocol"
-        )
+        asked = f"[{','.join(dict.fromkeys([*(record.protocol for record in listed), protocol]))}]"
+        remedy = f"{called.command('evaluate', run=str(path), store='', protocols=asked)}, or another --protocol"
         raise Refusal(f"the run was not evaluated by protocol {protocol!r}", where=str(path), remedy=remedy)
     records = _of_one_test(path, records, data, annotations)
     return Run(
@@ -143,7 +139,7 @@ def _over_sets(found: list[Run]) -> list[Run]:
             raise Refusal(
                 f"nothing was measured by all of {', '.join(names)}",
                 where=", ".join(map(str, paths)),
-                remedy=AGAIN,
+                remedy=_on_one_store(),
             )
         made.append(dataclasses.replace(group[0], paths=paths, records=mean))
     return made
@@ -160,5 +156,9 @@ def _refuse_mixtures(found: list[Run]) -> None:
             raise Refusal(
                 f"the runs were evaluated on other videos: {' and '.join(told)}",
                 where=f"{run.paths[0]}, {first.paths[0]}",
-                remedy=AGAIN,
+                remedy=_on_one_store(),
             )
+
+
+def _on_one_store() -> str:
+    return f"evaluate them on one store: {called.command('evaluate', run='', store='')}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from eval.bank import FeatureBank
 from eval.features import Request, Seen
 from eval.protocols import PROTOCOLS
 from eval.runs import Stage, stages
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.extraction.journal import Summary
 from pipeline.extraction.run import extract
@@ -53,7 +52,7 @@ def extraction_settings(run: Path, like: VideoStore | None = None) -> Extraction
         raise Refusal(
             "the run does not say how the videos that it was trained on were extracted",
             where=str(run),
-            remedy="give a store that was extracted as they were, STORE=: its settings are taken",
+            remedy=f"give a store that was extracted as they were, {called.option('store')}: its settings are taken",
         )
     try:
         return ExtractionSettings.from_dict(known).only(views)
@@ -133,7 +132,7 @@ def _refuse_without_view(store: VideoStore, view: str, stream: str) -> None:
         raise Refusal(
             f"the run's {stream} network looks at {view}, which the store does not have",
             where=str(store.root),
-            remedy=f"add it: make extract-flow VIDEOS= STORE={shlex.quote(str(store.root))} VIEWS={view}",
+            remedy=f"add it: {called.command('extract', videos='', store=str(store.root), views=view)}",
         )
 
 

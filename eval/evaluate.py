@@ -111,7 +111,8 @@ def evaluate(
         if not any(record.metric == "R@1" for record in records):
             log.warning("there is no report: nothing was retrieved by class, of which it tells")
             return run / ("results.json" if everything else "features"), records
-        return write_report(run, store), records
+        with errors.status("writing the report"):
+            return write_report(run, store), records
 
 
 def _measured(

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from eval.bank import FeatureBank, write
 from eval.protocols import Look, Windows
 from eval.rows import Rows
-from pipeline import storage
-from pipeline.errors import Refusal
+from pipeline import called, storage
+from pipeline.errors import Refusal, counted
 from pipeline.storage import disk
 from pipeline.store import VideoStore
 from pipeline.terminal import Terminal
@@ -66,7 +66,8 @@ class Seen:
             raise Refusal(
                 f"no frame of {stream.view} is there to make a clip of",
                 where=video,
-                remedy="`python -m pipeline remove` takes it out of the store; flow has one frame less than its video",
+                remedy=f"`{called.command('remove', store='', videos='')}` takes it out of the store;"
+                " flow has one frame less than its video",
             )
         draws = Draws(seed, 0, int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little"))
         windows = self._windows(look.gallery if info.split == GALLERY else look.tested, clips, frames, draws)
@@ -301,6 +302,8 @@ def compute(
     sums = [torch.zeros(0, network.size(layer)) for network in networks]  # of the videos from `first` on
     counts, first, clips = torch.zeros(0, 1), start, 0
     with _progress() as bar:
+        if not bar.console.is_terminal:  # a log has no bar, but its end
+            bar.console.print(f"{title}: {counted(len(videos) - done, 'video')}")
         task = bar.add_task(title, total=len(videos), completed=done, clips=0)
         for places, found in clip_features(networks, plans(), reader, layer, _at_once(look), look.unit):
             rows = torch.tensor([owners.popleft() for _ in places]) - first
@@ -391,8 +394,6 @@ class _Done(ProgressColumn):
 def _progress(console: Console | None = None) -> Progress:
     """What is asked for most in front, as a narrow terminal cuts off its end."""
     whole = Column(no_wrap=True)
-    title, left = (
-        TextColumn("{task.description}", markup=False, table_column=whole),
-        TimeRemainingColumn(table_column=whole),
-    )
+    title = TextColumn("{task.description}", markup=False, table_column=whole)
+    left = TimeRemainingColumn(table_column=whole)
     return Progress(title, BarColumn(bar_width=10), left, _Done(), console=console or Terminal(stderr=True))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from eval.bank import EVALUATE, FeatureBank
+from eval.bank import FeatureBank, again
 from eval.retrieval import nearest
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
@@ -73,7 +73,7 @@ def strips(
         Refusal: the two banks hold different videos.
     """
     if trained.video_ids != untrained.video_ids:
-        raise Refusal("the feature banks hold different videos", where=trained.stream, remedy=EVALUATE)
+        raise Refusal("the feature banks hold different videos", where=trained.stream, remedy=again())
     place = {video: row for row, video in enumerate(trained.video_ids)}
     rows = [place[query] for query in queries]
     similarities, found = _search(trained, rows, centre)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.storage import exclusive, sealed
 from pipeline.store import VideoStore
@@ -160,7 +160,7 @@ def read(path: Path) -> list[Record]:
         Refusal: no such file, not a list of records, an unknown or missing field, a value out of range, a
             file whose bytes are not those that were written.
     """
-    remedy = "run the evaluation: make evaluate RUN=... STORE=..."
+    remedy = f"run the evaluation: {called.command('evaluate', run='', store='')}"
     if not path.is_file():
         raise Refusal("there are no results yet", where=str(path), remedy=remedy)
     try:

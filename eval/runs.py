@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore, annotated
 from train import checkpoints
@@ -64,7 +64,7 @@ def recipe(run: Path) -> dict[str, Any]:
         raise Refusal(
             "there is no run here" if run.is_dir() else "there is no such folder",
             where=str(path),
-            remedy="give the RUN= that `make pretrain` wrote",
+            remedy=f"give the {called.option('run')} that `{called.command('pretrain')}` wrote",
         )
     return read_recipe(path)
 
@@ -90,7 +90,7 @@ def stages(run: Path) -> list[Stage]:
         raise Refusal(
             "this run has no checkpoint yet",
             where=f"{run}/{{{','.join(names)}}}/checkpoints/last.ckpt",
-            remedy="make pretrain with the same RUN= goes on to it",
+            remedy=f"{called.command('pretrain')} with the same {called.option('run')} goes on to it",
         )
     return found
 

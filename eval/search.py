@@ -15,7 +15,7 @@ from eval.filmstrips import Picture
 from eval.report import render
 from eval.retrieval import unit_rows
 from eval.table import Table
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 
@@ -163,5 +163,5 @@ def _refuse_few(banks: Mapping[str, FeatureBank]) -> None:
         raise Refusal(
             f"the store has {len(bank.video_ids)} video to look among",
             where=bank.stream,
-            remedy="extract more videos into it: make extract-flow VIDEOS= STORE=",
+            remedy=f"extract more videos into it: {called.command('extract', videos='', store='')}",
         )

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.features import GALLERY
+from pipeline import called
 from pipeline.errors import Refusal, counted, named
 from pipeline.manifest import SPLITS
 from pipeline.store import Damaged, VideoStore
 from pipeline.store.annotated import NO_LABEL
 from pipeline.store.annotation import AnnotationSet, with_test_share
-from train.training_set import LONGER
+from train.training_set import extract_longer
 
 TESTED = "test"  # the split whose videos look for neighbours among those of GALLERY
 SCORES = "scores of clusters"  # how well they agree with classes
@@ -60,7 +61,7 @@ def judged(store: VideoStore) -> tuple[VideoStore, list[LeftOut]]:
         return _with_splits(store, splits, f"{gallery or 'none'}+{tested}"), [told]
     alone = gallery if gallery is not None else tested
     if alone is None:
-        raise Refusal("the store has no video with a frame to show", where=str(store.root), remedy=LONGER)
+        raise Refusal("the store has no video with a frame to show", where=str(store.root), remedy=extract_longer())
     splits = _held_out(store, np.flatnonzero(counted & (said.splits == SPLITS.index(alone))))
     count = int((splits == SPLITS.index(TESTED)).sum())
     why = (
@@ -87,7 +88,8 @@ def _held_out(store: VideoStore, rows: np.ndarray) -> np.ndarray:
         raise Refusal(
             f"{counted(len(names), 'video')} of one recording: too few to hold some out",
             where=str(store.root),
-            remedy="more videos, or a manifest that tells their recordings (source): make annotate STORE= MANIFEST=",
+            remedy="more videos, or a manifest that tells their recordings (source):"
+            f" {called.command('annotate', store='', manifest='')}",
         )
     return splits
 
@@ -124,7 +126,8 @@ def damaged_videos(store: VideoStore, videos: Iterable[str], views: Collection[s
                 found.append(video)
                 break
     return LeftOut(
-        f"{counted(len(found), 'video')} damaged, and left out (make verify STORE= tells more)", tuple(found)
+        f"{counted(len(found), 'video')} damaged, and left out ({called.command('verify', store='')} tells more)",
+        tuple(found),
     )
 
 
@@ -137,7 +140,7 @@ def lacks(store: VideoStore, videos: Iterable[str]) -> dict[str, str]:
             labels[info.split].append(info.label)
     gallery, found = labels[GALLERY], {}
     if len(labels[TESTED]) < 2:
-        why = "no video has a label (make annotate STORE= MANIFEST= gives some)"
+        why = f"no video has a label ({called.command('annotate', store='', manifest='')} gives some)"
         if gallery or labels[TESTED]:
             why = f"{len(labels[TESTED]) or 'none'} of the test videos has a label"
         return dict.fromkeys(("retrieval", "probe", SCORES), why)

@@ -8,7 +8,7 @@ from pipeline.views import VIEWS
 
 TOGETHER = {2: "two-stream"}
 ALL = "all streams"
-_FUSED = {"two-stream": "both streams together", ALL: "all streams together"}
+FUSED = {"two-stream": "both streams together", ALL: "all streams together"}
 
 
 def together(count: int) -> str:
@@ -18,12 +18,12 @@ def together(count: int) -> str:
 
 def in_words(stream: str) -> str:
     """The title of the view that a stream is named after, or what fused ones are; another stream's own name."""
-    return _FUSED.get(stream) or (VIEWS[stream].title if stream in VIEWS else stream)
+    return FUSED.get(stream) or (VIEWS[stream].title if stream in VIEWS else stream)
 
 
 def in_order(streams: Iterable[str]) -> list[str]:
     """As pages show them: by name, fused ones last."""
-    return sorted(set(streams), key=lambda stream: (stream in _FUSED, stream))
+    return sorted(set(streams), key=lambda stream: (stream in FUSED, stream))
 
 
 def fused_in_order(streams: Iterable[str]) -> list[str]:

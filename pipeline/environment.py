@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 
+from pipeline import called
 from pipeline.errors import Refusal
 
 # OpenMP threads that spin while they wait make training 2 to 10 times slower on a machine that has other work to do.
@@ -63,7 +64,7 @@ def require_optflow() -> None:
         raise Refusal(
             f"OpenCV {cv2.__version__} has no cv2.optflow: another OpenCV package was installed over contrib's",
             where=cv2.__file__,
-            remedy="`make repair`, or: pip uninstall opencv-python opencv-python-headless;"
+            remedy=f"{called.repair()}pip uninstall opencv-python opencv-python-headless;"
             " pip install --force-reinstall --no-deps opencv-contrib-python==5.0.0.93",
         )
 
@@ -74,7 +75,7 @@ def require_one_faiss() -> None:
     if len(present) != 1:
         raise Refusal(
             f"{'both faiss-cpu and faiss-gpu are' if present else 'neither faiss-cpu nor faiss-gpu is'} installed",
-            remedy="`make repair`, or: pip uninstall faiss-cpu faiss-gpu, then install costream[cpu] or costream[gpu]",
+            remedy=f"{called.repair()}pip uninstall faiss-cpu faiss-gpu, then install costream[cpu] or costream[gpu]",
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.names import is_text, looks
 
@@ -77,7 +77,7 @@ class Manifest:
             raise Refusal(
                 f"the manifest cannot be read: {error}",
                 where=str(path),
-                remedy="make one with `python -m pipeline manifest --videos FOLDER --out FILE`",
+                remedy=f"make one with `{called.command('manifest', videos='FOLDER', out='FILE')}`",
             ) from error
         classes = names or sorted({row.label for row in rows if row.label})
         _validate(rows, classes, str(path))

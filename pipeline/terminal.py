@@ -8,7 +8,8 @@ import re
 import sys
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.status import Status
 from rich.text import Text
 
 # Control characters but line feed and tab, those that turn the direction of writing, and what stands for the bytes of
@@ -21,6 +22,12 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         super().__init__(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """A line that is there meanwhile; where no line can be taken back, as in a log, one that stays."""
+        if not self.is_terminal or self.is_dumb_terminal:
+            self.print(status)
+        return super().status(status, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)

@@ -1,5 +1,12 @@
 """Stage two: store -> checkpoint."""
 
-from pipeline import environment
+import contextlib
+import sys
 
-environment.repair_torchvision()
+from pipeline.commands.starting import loading
+
+# `python -m train`, or eval, imports its package before the program begins; who imports it otherwise is told nothing.
+with loading() if sys.argv[:1] == ["-m"] else contextlib.nullcontext():
+    from pipeline import environment
+
+    environment.repair_torchvision()

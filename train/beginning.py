@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline import called
 from pipeline.commands.following import following
 from pipeline.errors import counted
 from pipeline.store import VideoStore
@@ -72,8 +73,9 @@ def tell_of_offset(recipe: Recipe, store: VideoStore) -> None:
             if spread < offset:
                 tell(
                     f"{name} of these videos is small (spread {spread:.2g} at the network's input) beside the offset"
-                    f" that augmentation adds (flow_offset {offset:g}): a network sees little of it. RECIPE=small-real"
-                    " adds none, nor does SET=augmentation.settings.flow_offset=0"
+                    f" that augmentation adds (flow_offset {offset:g}): a network sees little of it."
+                    f" {called.option('recipe', 'small-real')} adds none, nor does"
+                    f" {called.option('set', 'augmentation.settings.flow_offset=0')}"
                 )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, named, spelled_out
 from pipeline.storage import sealed
 from pipeline.validation import Count, Facts, check
@@ -328,6 +328,6 @@ def _create(checkpoint: dict[str, Any], path: Path) -> Method:
         raise Refusal(
             "the checkpoint was written by an older version, whose methods were made of other parts",
             where=str(path),
-            remedy="give another RUN= to train anew",
+            remedy=f"give another {called.option('run')} to train anew",
         )
     return create(facts["method"], made_with["settings"], made_with["channels"], facts["seed"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, TypeVar
 
+from pipeline import called
 from pipeline.arguments import (
     Changes,
     CountOrAll,
@@ -49,8 +50,9 @@ def _listing_choices(command: C) -> C:
     folders = [folder for folder in recipes.folders() if folder not in choices]
     of_folders = {name for folder in folders for name in recipes.methods_of(folder)}
     listed = choices | {"methods": sorted(of_folders), "recipes": folders}
+    evaluate = called.command("evaluate", run="OUT", store="")
     command.__doc__ = Template(command.__doc__ or "").substitute(
-        {name: ", ".join(found) for name, found in listed.items()}
+        {name: ", ".join(found) for name, found in listed.items()} | {"evaluate": evaluate}
     )
     return command
 
@@ -158,7 +160,7 @@ def finetune() -> None:
     Each stage of the recipe begins with the last network of its stream in the run, and a fresh classifier; what the
     recipe leaves open about the network is the run's. Recipes: small (any store, minutes on two cores), and the
     published ones (coclr, vicc, goca, slic, cocon, dpc); small-scratch and scratch (CoCLR's supervised network) begin
-    with random weights and take no run. Evaluation tests the classifiers: `make evaluate RUN=OUT STORE=`.
+    with random weights and take no run. Evaluation tests the classifiers: `$evaluate`.
 
     Args:
         store: Folder of the store, or its URL; it needs labels and the split train.
@@ -268,7 +270,7 @@ def _loaded(recipe: str, method: str, seed: int | None, changes: list[str]) -> R
     path = recipes.find(recipe, method)
     loaded = recipes.load(path, seed, changes)
     if method not in [stage.method for stage in loaded.stages]:
-        remedy = f"METHOD={loaded.stages[-1].method}, or another recipe"
+        remedy = f"{called.option('method', loaded.stages[-1].method)}, or another recipe"
         raise UsageError(f"no stage of the recipe trains {method!r}", where=str(path), remedy=remedy)
     return loaded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline import called
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from train import checkpoints, stages
 from train import recipe as recipes
@@ -74,7 +75,11 @@ def _stream(stage: StageSettings) -> str:
 def _networks(run: Path) -> dict[str, tuple[Path, NetworkSettings]]:
     """Stream -> the last checkpoint that has a network of it, and what that is made with."""
     if not (run / stages.RECIPE).is_file():
-        raise Refusal("there is no run here", where=str(run), remedy="give the RUN= that `make pretrain` wrote")
+        raise Refusal(
+            "there is no run here",
+            where=str(run),
+            remedy=f"give the {called.option('run')} that `{called.command('pretrain')}` wrote",
+        )
     listed = stages.read_recipe(run / stages.RECIPE).get("stages", [])
     found: dict[str, tuple[Path, NetworkSettings]] = {}
     for path in (stages.checkpoint_path(run, stage["name"]) for stage in listed):
@@ -82,7 +87,9 @@ def _networks(run: Path) -> dict[str, tuple[Path, NetworkSettings]]:
             found |= {stream: (path, network) for stream, network in checkpoints.networks_of(path).items()}
     if not found:
         raise Refusal(
-            "the run has no checkpoint yet", where=str(run), remedy="make pretrain with the same RUN= goes on to it"
+            "the run has no checkpoint yet",
+            where=str(run),
+            remedy=f"{called.command('pretrain')} with the same {called.option('run')} goes on to it",
         )
     return found
 

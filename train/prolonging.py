@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline import called
 from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore
 from train import checkpoints, stages
@@ -76,7 +77,9 @@ def _check_room(stage: StageSettings, of_epoch: int, end: int, steps: int) -> No
             f"the learning rate's schedule ends at step {horizon} (horizon), {counted(horizon - end, 'step')} after the"
             f" end of stage {stage.name}",
             where="--more_steps",
-            remedy=f"at most --more_steps {horizon - end}" if horizon > end else "another RUN=, with a longer horizon",
+            remedy=f"at most --more_steps {horizon - end}"
+            if horizon > end
+            else f"another {called.option('run')}, with a longer horizon",
         )
     if not horizon and warm_up >= steps:
         raise UsageError(

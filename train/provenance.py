@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment
+from pipeline import called, environment
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from train import sampling
@@ -87,7 +87,7 @@ def clips_of(facts: dict[str, Any], path: Path) -> tuple[ClipSpec, Sampling]:
         raise Refusal(
             f"the checkpoint, of an older costream, does not say what its networks were trained on: no {missing}",
             where=str(path),
-            remedy="give another RUN= to train anew",
+            remedy=f"give another {called.option('run')} to train anew",
         ) from missing
 
 
@@ -109,7 +109,7 @@ def refuse_other(found: dict[str, Any], now: dict[str, Any], path: Path) -> None
             raise Refusal(
                 f"the checkpoint was made with {what}",
                 where=str(path),
-                remedy="continue with what it was made with, or give another RUN= to start anew",
+                remedy=f"continue with what it was made with, or give another {called.option('run')} to start anew",
             )
 
 
@@ -125,7 +125,7 @@ def refuse_other_versions(found: dict[str, Any], now: dict[str, Any], path: Path
         raise Refusal(
             f"the checkpoint was written with {listed}",
             where=str(path),
-            remedy="continue with the versions that wrote it, or give another RUN= to start anew",
+            remedy=f"continue with the versions that wrote it, or give another {called.option('run')} to start anew",
         )
     if changed:
         tell(f"the checkpoint was written with {listed}: training goes on, but not bit for bit as it would have")

@@ -27,7 +27,7 @@ from train.clustering.kmeans import kmeans
 from train.clustering.nearest import Neighbours
 from train.embedding import OneClipEach, rows_of
 from train.networks.network import Network
-from train.training_set import LABELS, TrainingSet
+from train.training_set import TrainingSet, write_labels
 
 FOLDER = "clusters"  # in a stage's folder: one file for each clustering
 Clustering = Callable[[Tensor, int, int], np.ndarray]  # rows (N, D), how many clusters (0: its own choice), seed
@@ -126,6 +126,6 @@ def _classes(classes: np.ndarray, where: str) -> np.ndarray:
         raise Refusal(
             f"{(classes < 0).sum()} of {len(classes)} training videos have no class, which `clusters: labels` takes",
             where=where,
-            remedy=f"another clustering in the recipe, or {LABELS}",
+            remedy=f"another clustering in the recipe, or {write_labels()}",
         )
     return classes

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from pipeline import yaml_file
+from pipeline import called, yaml_file
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
 from pipeline.validation import Facts, check
@@ -315,7 +315,7 @@ def find(recipe: str, method: str) -> Path:
             raise UsageError(
                 f'unknown {kind} "{method}"',
                 where=str(FOLDER / recipe),
-                remedy=f"RECIPE={' or '.join(elsewhere)} has a file of it",
+                remedy=f"another {called.option('recipe')}: {' or '.join(elsewhere)} has a file of it",
             )
         refuse_unknown(kind, method, methods_of(recipe), where=str(FOLDER / recipe))
     return path

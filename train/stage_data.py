@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from lightning.pytorch import LightningDataModule
 from pydantic import ValidationError
 
+from pipeline import called
 from pipeline.errors import Refusal, counted
 from pipeline.store import VideoStore
 from train import augment, reader
@@ -66,13 +66,13 @@ def refuse_without_split(store: VideoStore, recipe: Recipe) -> None:
     more.
     """
     if "splits" not in recipe.model_fields_set and (lack := store.annotated.without_split()):
-        root = shlex.quote(str(store.root))
+        root = str(store.root)
         raise Refusal(
             lack,
             where=str(store.root),
-            remedy=f"`make annotate STORE={root} TEST_SHARE=0.2` keeps a fifth for the test,"
-            " `MANIFEST=` in its place gives the official split; or train on all of them: `--use_all true`,"
-            " or `splits` in the recipe",
+            remedy=f"`{called.command('annotate', store=root, test_share='0.2')}` keeps a fifth for the test,"
+            f" `{called.option('manifest')}` in its place gives the official split;"
+            " or train on all of them: `--use_all true`, or `splits` in the recipe",
         )
 
 

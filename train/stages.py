@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, UsageError, counted
 from pipeline.storage import exclusive
 from pipeline.store import VideoStore
@@ -112,7 +112,8 @@ def only_trainer(run: Path, recipe: Recipe) -> Iterator[None]:
         return Refusal(
             f"another training is writing to this run ({holder})",
             where=str(run),
-            remedy="wait for it, or stop it, or give another RUN=; to evaluate meanwhile does no harm",
+            remedy=f"wait for it, or stop it, or give another {called.option('run')};"
+            " to evaluate meanwhile does no harm",
         )
 
     if not LEADER:  # it writes nothing, and would see the folder while the leader of its group fills it
@@ -151,11 +152,16 @@ def check_folder(run: Path, recipe: Recipe) -> bool:
             raise Refusal(
                 "the run belongs to another recipe:\n    " + "\n    ".join(found),
                 where=str(path),
-                remedy="give another RUN=, or the recipe that it was started with; nothing was changed",
+                remedy=f"give another {called.option('run')}, or the recipe that it was started with;"
+                " nothing was changed",
             )
         return True
     if run.is_dir() and any(item.name not in (LOCK, RECIPE + ".partial") for item in run.iterdir()):
-        raise Refusal("this folder is not empty and not a run", where=str(run), remedy="give a new folder as RUN=")
+        raise Refusal(
+            "this folder is not empty and not a run",
+            where=str(run),
+            remedy=f"give a new folder as {called.option('run')}",
+        )
     return False
 
 
@@ -377,12 +383,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
         found = recipes.of_run(path)
     except ValueError as error:
         raise Refusal(
-            f"the run's recipe cannot be read: {error}", where=str(path), remedy="give another RUN="
+            f"the run's recipe cannot be read: {error}", where=str(path), remedy=f"give another {called.option('run')}"
         ) from error
     if "sampling" not in found:
         raise Refusal(
             "the run is of an older costream, which drew other frames and pixels: its recipe has no `sampling`",
             where=str(path),
-            remedy="give another RUN=; nothing was changed",
+            remedy=f"give another {called.option('run')}; nothing was changed",
         )
     return found

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline import called
 from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import SPLITS
 from pipeline.store import VideoStore
@@ -18,9 +19,17 @@ from train.sampling.columns import Column
 from train.sampling.groups import Groups
 
 SHOWN = 5  # videos that a message names
-LABELS = "write labels of a manifest beside the videos: make annotate STORE= MANIFEST="
-LONGER = "extract videos of two frames or more: make extract-flow VIDEOS= STORE="
 HELD_OUT = 0x6E6E  # keeps the choice of held-out videos apart from other users of the same seed
+
+
+def write_labels() -> str:
+    """What is done where videos lack classes."""
+    return f"write labels of a manifest beside the videos: {called.command('annotate', store='', manifest='')}"
+
+
+def extract_longer() -> str:
+    """What is done where no video is long enough."""
+    return f"extract videos of two frames or more: {called.command('extract', videos='', store='')}"
 
 
 class Videos:
@@ -103,7 +112,7 @@ class TrainingSet:
             raise Refusal(
                 f"none of {len(videos)} videos has a frame that all its views have",
                 where=where,
-                remedy=LONGER,
+                remedy=extract_longer(),
             )
         left_out = empty | short if drop else empty
         if drop and self.short:
@@ -144,7 +153,7 @@ class TrainingSet:
             raise Refusal(
                 f"{unlabelled.size} videos have no class to balance by, the first of them is {first!r}",
                 where=self.where,
-                remedy=f"order.balanced: false in the recipe, or {LABELS}",
+                remedy=f"order.balanced: false in the recipe, or {write_labels()}",
             )
         return Order(settings, len(self), batch, seed, accumulate, labels)
 
@@ -174,7 +183,7 @@ class TrainingSet:
             raise Refusal(
                 f"none of {len(videos)} videos has a class to learn",
                 where=self.where,
-                remedy=LABELS,
+                remedy=write_labels(),
             )
         return unlabelled
 

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.storage import sealed
 from train import checkpoints, provenance, stages
 from train.callbacks.metrics import read_lines
 from train.checkpoints import METADATA, REPLACE
-
-REMOVE = "delete it and evaluate again: make evaluate RUN= STORE="
 
 
 def verify(run: Path) -> Iterator[Refusal | None]:
@@ -23,7 +21,11 @@ def verify(run: Path) -> Iterator[Refusal | None]:
     """
     path = run / stages.RECIPE
     if not path.is_file():
-        raise Refusal("there is no run here", where=str(path), remedy="give the RUN= that `make pretrain` wrote")
+        raise Refusal(
+            "there is no run here",
+            where=str(path),
+            remedy=f"give the {called.option('run')} that `{called.command('pretrain')}` wrote",
+        )
     recipe = stages.read_recipe(path)
     yield from _missing(run, [stage.get("name") for stage in recipe.get("stages", [])])
     for path in sorted(run.glob("*/checkpoints/*.ckpt")):
@@ -34,7 +36,7 @@ def verify(run: Path) -> Iterator[Refusal | None]:
         yield (
             None
             if _sealed(path)
-            else Refusal("the features are not as they were written", where=str(path), remedy=REMOVE)
+            else Refusal("the features are not as they were written", where=str(path), remedy=_remove())
         )
     path = run / "results.json"
     if path.is_file():
@@ -83,8 +85,12 @@ def _results(path: Path) -> Refusal | None:
     try:
         sealed.records(storage.read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
-        return Refusal(f"the results are damaged: {error}", where=str(path), remedy=REMOVE)
+        return Refusal(f"the results are damaged: {error}", where=str(path), remedy=_remove())
     return None
+
+
+def _remove() -> str:
+    return f"delete it and evaluate again: {called.command('evaluate', run='', store='')}"
 
 
 def _sealed(path: Path) -> bool:

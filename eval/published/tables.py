@@ -12,6 +12,7 @@ from eval.protocols import PROTOCOLS
 from eval.published import SUPERVISED, UNSTATED, Paper, PaperTable, Quoted, Row
 from eval.results import Record
 from eval.table import Table
+from pipeline import called
 from pipeline.errors import UsageError, refuse_unknown
 from train import recipe as recipes
 from train.__main__ import COMMANDS
@@ -189,18 +190,18 @@ def _network(recipe: recipes.Recipe) -> str:
     return " and ".join(sorted({each.backbone for each in recipe.stages[-1].settings.networks.values()}))
 
 
-def _set(row: Row) -> str:
-    """What of the recipe is set otherwise for a row's network and size of frames, as make takes it."""
+def _set(row: Row) -> list[str]:
+    """What of the recipe is set otherwise for a row's network and size of frames."""
     recipe = _recipe(*_place(row))
     if recipe is None:
-        return ""
+        return []
     changes = []
     if row.network not in (UNSTATED, _network(recipe)):
         changes.append(f"stages.*.settings.backbone={row.network}")
     size = tuple(map(int, row.clip.split("x")[1:])) if row.clip != UNSTATED else recipe.clips.size
     if size != tuple(recipe.clips.size):
         changes.append(f"clips.size=[{size[0]},{size[1]}]")
-    return f" SET='{' '.join(changes)}'" if changes else ""
+    return changes
 
 
 def _classifier(row: Row) -> str:
@@ -212,23 +213,24 @@ def _classifier(row: Row) -> str:
 
 def _commands(row: Row, number: Quoted | None) -> tuple[str, ...]:
     data = number.data if number else row.pretraining
-    tested = f"STORE=stores/{data} ARGS='--protocols [{row.protocol}]'"
+    tested = {"store": f"stores/{data}", "protocols": f"[{row.protocol}]"}
     if row.method == SUPERVISED:
         run = f"runs/scratch-{data}"
         return (
-            f"make finetune RECIPE={_classifier(row)} STORE=stores/{data} OUT={run}",
-            f"make evaluate RUN={run} {tested}",
+            called.command("finetune", recipe=_classifier(row), store=f"stores/{data}", out=run),
+            called.command("evaluate", run=run, **tested),
         )
     folder, changes = _place(row)[0], _set(row)
     run = f"runs/{row.method}-{folder}" + (f"-{row.network}" if changes else "")
-    begin = f"make pretrain METHOD={row.method} RECIPE={folder} STORE=stores/{row.pretraining} RUN={run}{changes}"
+    place = {"store": f"stores/{row.pretraining}", "run": run, **({"set": changes} if changes else {})}
+    begin = called.command("pretrain", method=row.method, recipe=folder, **place)
     if row.released:
         run = f"runs/released-{row.method}-{row.pretraining}"
-        begin = f".venv/bin/python -m train import --{row.stream} FILE --pretraining {row.pretraining} --run {run}"
+        begin = called.command("import", **{row.stream: "FILE", "pretraining": row.pretraining, "run": run})
     if not number:
         return (begin,)
     if kind := TRAINED_BY.get(number.metric):
         into = f"{run}-{kind}-{data}"
-        trained = f"make {kind} RECIPE={_classifier(row)} RUN={run} STORE=stores/{data} OUT={into}"
-        return begin, trained, f"make evaluate RUN={into} {tested}"
-    return begin, f"make evaluate RUN={run} {tested}"
+        trained = called.command(kind, recipe=_classifier(row), run=run, store=f"stores/{data}", out=into)
+        return begin, trained, called.command("evaluate", run=into, **tested)
+    return begin, called.command("evaluate", run=run, **tested)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval import classes, filmstrips, published, results, streams
-from eval.bank import EVALUATE, FeatureBank
+from eval.bank import FeatureBank, again
 from eval.charts import Bar
 from eval.features import videos_digest
 from eval.filmstrips import Strip
@@ -20,7 +19,7 @@ from eval.report.verdicts import Verdict, standard_error
 from eval.results import NETWORKS, Record
 from eval.runs import Stage, bank_path, recipe, recipe_text, stages, trained_on
 from eval.table import words
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from pipeline.views import VIEWS
@@ -28,7 +27,6 @@ from pipeline.views.view import View
 from train import checkpoints
 from train.show import pages
 
-ITS_STORE = "give the store that it was evaluated on, or evaluate it on this one: make evaluate RUN= STORE="
 QUERIES = 4
 METHODS_WITH_LABELS = frozenset({"ubernce", "classify"})
 
@@ -57,7 +55,6 @@ def render(template: str, content: dict[str, Any]) -> str:
     environment = pages.environment("eval")
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
     environment.filters["cell"] = words
-    environment.filters["quoted"] = shlex.quote
     return environment.get_template(template).render(content)
 
 
@@ -125,14 +122,15 @@ def _evaluated(run: Path, store: VideoStore) -> tuple[list[results.Record], list
         raise Refusal(
             "the run was evaluated on other videos than this store's, or by another of its annotation sets",
             where=f"{run}, {store.root}, annotation set {store.annotated.name!r}",
-            remedy=ITS_STORE,
+            remedy=_its_store(),
         )
     trained_stages = stages(run)
     if gone := {name for r in records for name in r.stage.split("+")} - {stage.name for stage in trained_stages}:
         raise Refusal(
             f"the results are of stages whose checkpoints are not there: {', '.join(sorted(gone))}",
             where=str(run),
-            remedy="put the checkpoints back, or evaluate what is there: make evaluate RUN= STORE=",
+            remedy="put the checkpoints back, or evaluate what is there:"
+            f" {called.command('evaluate', run='', store='')}",
         )
     return records, trained_stages
 
@@ -146,7 +144,7 @@ def _banks(run: Path, trained_stages: list[Stage], protocol: str, store: VideoSt
             if trained.is_file() and untrained.is_file():
                 found[stream] = (stage, FeatureBank.load(trained), FeatureBank.load(untrained))
     if not found:
-        raise Refusal("there are no features of this run", where=str(run / "features"), remedy=EVALUATE)
+        raise Refusal("there are no features of this run", where=str(run / "features"), remedy=again())
     for stage, bank, _ in found.values():
         refuse_other_videos(bank, store, stage.name)
     return {stream: found[stream] for stream in streams.in_order(found)}
@@ -159,7 +157,7 @@ def refuse_other_videos(bank: FeatureBank, store: VideoStore, where: str) -> Non
         raise Refusal(
             "the run was evaluated on other videos than this store's",
             where=f"{where}, {store.root}",
-            remedy=ITS_STORE,
+            remedy=_its_store(),
         )
 
 
@@ -279,3 +277,10 @@ def _versions(store: VideoStore, trained_stages: list[Stage]) -> list[tuple[str,
     """(name, version that extracted, version that trained) for everything that either recorded."""
     trained = trained_stages[-1].metadata["versions"]
     return [(name, store.software.get(name, ""), trained.get(name, "")) for name in sorted(store.software | trained)]
+
+
+def _its_store() -> str:
+    return (
+        "give the store that it was evaluated on, or evaluate it on this one:"
+        f" {called.command('evaluate', run='', store='')}"
+    )

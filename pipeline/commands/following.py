@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
-
+from pipeline import called
 from pipeline.store import VideoStore
 
 
 def following(command: str, **options: str) -> str:
-    """A line that says so: by `costream`, where that was typed, as there may be no Makefile; else by make."""
-    if os.path.basename(sys.argv[0]) == "costream":
-        words = ["costream", command, *(word for name, value in options.items() for word in (f"--{name}", value))]
-        return f"next: {shlex.join(words)}"
-    target = {"extract": "extract-flow"}.get(command, command)
-    return " ".join(["next: make", target, *(f"{name.upper()}={shlex.quote(it)}" for name, it in options.items())])
+    """A line that says so."""
+    return f"next: {called.command(command, **options)}"
 
 
 def after_store(store: VideoStore, method: str = "vicc", recipe: str = "small-real") -> str:

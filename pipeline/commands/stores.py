@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from rich.progress import MofNCompleteColumn, Progress, track
 from rich.table import Table
 
-from pipeline import importers, storage, synthetic
+from pipeline import called, importers, storage, synthetic
 from pipeline.arguments import (
     CountOrAll,
     Input,
@@ -157,7 +157,9 @@ def status(
     if refused:
         console.print(marked(f"{counted(len(refused), 'video')} in quarantine", "bold"))
         reasons = {entry["video_id"]: entry["reason"] for entry in refused}
-        for line in quarantine.lines(reasons, {entry["video_id"]: entry["reproduce"] for entry in refused}):
+        for line in quarantine.lines(
+            reasons, {entry["video_id"]: called.of_module(entry["reproduce"]) for entry in refused}
+        ):
             console.print(line)
 
 
@@ -257,7 +259,7 @@ def preview(
         step = max(1, len(opened.videos) // count)
         videos = opened.videos[::step][:count]
     if not videos:
-        raise Refusal("the store holds no videos", where=store, remedy="run `make extract-flow` first")
+        raise Refusal("the store holds no videos", where=store, remedy=f"run `{called.command('extract')}` first")
     videos = opened.own_names(videos)
     written = write_contact_sheets(opened, videos, out)
     clips = f" and {counted(len(write_clips(opened, videos, out)), 'clip')}" if clip else ""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, spelled_out
 from pipeline.extraction.job import file_stamp
 from pipeline.extraction.journal import Summary, origins
@@ -142,7 +142,8 @@ def plan(
         raise Refusal(
             f"{len(changed)} stored videos are not what the manifest lists:" + _first(changed),
             where=str(store.root),
-            remedy="`--overwrite true` redoes exactly these; or extract into another STORE=; nothing was written",
+            remedy="`--overwrite true` redoes exactly these; or extract into another"
+            f" {called.option('store')}; nothing was written",
         )
     refuse_loss([row for row in manifest.rows if row.video_id in changed], sources, store)
     adding = {name: views for name, views in _lacking(settings, store).items() if name not in changed}
@@ -190,7 +191,8 @@ def refuse_loss(videos: Iterable[Video], sources: Sources, store: VideoStore, un
             f"overwriting would lose {len(lost)} stored videos, which cannot be made again from what is here:"
             + _first(lost),
             where=str(store.root),
-            remedy="give their files and a manifest that lists them, or another STORE=; nothing was written",
+            remedy="give their files and a manifest that lists them, or another"
+            f" {called.option('store')}; nothing was written",
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Interrupted, Refusal
 from pipeline.extraction import job
 from pipeline.extraction.job import Outcome
@@ -115,7 +115,9 @@ def refuse_nothing(manifest: Manifest, root: Path) -> None:
         )
     if not root.is_dir():
         raise Refusal(
-            "there is no such folder of videos", where=str(root), remedy="give the manifest's root as VIDEOS="
+            "there is no such folder of videos",
+            where=str(root),
+            remedy=f"give the manifest's root as {called.option('videos')}",
         )
 
 

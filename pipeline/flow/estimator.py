@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from pipeline import called
 from pipeline.estimator import Estimator
 from pipeline.flow.quantisation import Quantiser, bytes_of
 
@@ -48,7 +49,7 @@ class FlowEstimator(Estimator, ABC):
         """What to do where it computes no flow at all in this process."""
         if self.on_gpu:
             return "see what `nvidia-smi` says: the driver must know this version of CUDA, and the GPU have memory free"
-        return "see what the error says of the installation, or take another FLOW="
+        return f"see what the error says of the installation, or take another {called.option('flow.estimator')}"
 
     def estimate(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Flow from each frame of `first` to the frame of `second` with the same index.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import yaml_file
+from pipeline import called, yaml_file
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.importers.inventory import Place
 from pipeline.importers.matching import Known, differences
@@ -54,7 +54,8 @@ def read(
             raise UsageError(
                 f'data set "{dataset}" takes no --{name}',
                 where=f"importer {description['importer']}",
-                remedy=f"leave it out, or choose another data set as DATASET= (--dataset); known: {', '.join(names())}",
+                remedy=f"leave it out, or choose another data set as {called.option('dataset')};"
+                f" known: {', '.join(names())}",
             )
         settings[name] = value
     known, manifest = _known(description), module.read(videos, **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from pathlib import Path
 
+from pipeline import called
 from pipeline.errors import Refusal
 from pipeline.importers import lists as official
 from pipeline.importers import table
@@ -34,7 +35,7 @@ def read(videos: Place, label: str = "label", classes: Path | None = None) -> Ma
         raise Refusal(
             f"there is no {' or '.join(NAMES)}",
             where=str(top),
-            remedy="give the folder that holds it; folders without metadata are DATASET=folder (--dataset)",
+            remedy=f"give the folder that holds it; folders without metadata are {called.option('dataset', 'folder')}",
         )
     listed = [(path, number, row) for path in found for number, row in table.rows(top / path)]
     labels = {row[label] for _, _, row in listed if row.get(label)}

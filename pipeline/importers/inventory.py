@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import called
 from pipeline.errors import Refusal, named
 from pipeline.manifest import unique_ids
 from pipeline.names import looks
@@ -60,7 +61,7 @@ def told_by_extension(ids: Mapping[str, str]) -> list[str]:
     return [
         f"{len(twins):,} files have others beside them whose names differ in the extension alone, and hence have it in"
         f" their ids: {printable(named(twins, SHOWN))}; without the others they would not. Rename them, or keep ids by"
-        " a manifest (make manifest VIDEOS= OUT=)"
+        f" a manifest ({called.command('manifest', videos='', out='')})"
     ]
 
 
@@ -91,7 +92,7 @@ class Inventory:
             raise Refusal(
                 "there is no such folder of videos" if not top.exists() else "this is a file, not a folder of videos",
                 where=str(top),
-                remedy="give the folder that holds your videos: VIDEOS=/path/to/folder",
+                remedy=f"give the folder that holds your videos: {called.option('videos', '/path/to/folder')}",
             )
         self.top = top
         self.tree = Tree(top)

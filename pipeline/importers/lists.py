@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, refuse_unknown
 from pipeline.importers.inventory import Place, folder_of, spelling
 
@@ -44,7 +44,8 @@ def find(
     raise Refusal(
         f"there are no {what}",
         where=", ".join(map(str, places)),
-        remedy="put them into the folder of videos or beside it, or say where they are: LISTS=/path (--lists)",
+        remedy="put them into the folder of videos or beside it, or say where they are:"
+        f" {called.option('lists', '/path')}",
     )
 
 

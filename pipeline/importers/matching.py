@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from pipeline import called
 from pipeline.errors import Refusal, counted, named
 from pipeline.importers.inventory import (
     Extracted,
@@ -89,7 +90,7 @@ def match(
             remedy="give the frames that belong to these lists, or the lists that belong to these frames"
             if extracted
             else "give the folder that holds the videos themselves, not frames of them,"
-            " which `bring` takes: VIDEOS=/path/to/folder",
+            f" which `bring` takes: {called.option('videos', '/path/to/folder')}",
         )
     ids = ids_of(videos, found.values())
     rows = [_row(entry, path, ids[path]) for entry, path in sorted(found.items(), key=lambda item: item[1])]
@@ -118,7 +119,8 @@ def _merged(entries: Iterable[Entry]) -> list[Entry]:
                 "the lists contradict each other: "
                 + " and ".join(f"({item.label or 'no label'}, {item.split or 'no split'})" for item in (other, entry)),
                 where=printable(entry.path),
-                remedy="list every video once, or give one list instead of a folder of them as LISTS=",
+                remedy="list every video once, or give one list instead of a folder of them as"
+                f" {called.option('lists')}",
             )
     return list(by_path.values())
 

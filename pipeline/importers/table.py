@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.importers import lists as official
 from pipeline.importers.inventory import Place, stem
@@ -131,7 +131,7 @@ def class_of(text: str, names: list[str], by_spelling: dict[str, str], where: st
             raise Refusal(
                 f"label {text[:20]} is beyond the {len(names)} classes of the class list",
                 where=where,
-                remedy="give the class list that belongs to these tables: CLASSES= (--classes)",
+                remedy=f"give the class list that belongs to these tables: {called.option('classes')}",
             )
         return names[int(text)]
     return official.official_name(text, by_spelling, where) if text else ""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import UsageError
 
 SOFTWARE = ("ai-edge-litert", "mediapipe")
@@ -57,7 +57,7 @@ def _path(model: str, view: str) -> Path:
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(
             f"the view {view} is estimated by a model of MediaPipe, and {error.args[0]} is not installed",
-            remedy=f"`make repair` or `{install()}`; or bring what you have: `--{view}.estimator files`",
+            remedy=f"{called.repair()}`{install()}`; or bring what you have: `--{view}.estimator files`",
         ) from error
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import called
 from pipeline.errors import Refusal, UsageError, counted, refuse_unknown
 from pipeline.manifest import SPLITS
 from pipeline.store import annotation, classes, columns, inventory, layout
@@ -132,7 +133,8 @@ def choose(root: Path, table: VideoTable, name: str = "") -> Annotated:
         raise Refusal(
             f"the annotation set {name!r} is gone",
             where=str(layout.annotations_path(root, name)),
-            remedy="restore it from a copy; or write it again: `make annotate STORE= MANIFEST= NAME=`",
+            remedy="restore it from a copy; or write it again:"
+            f" `{called.command('annotate', store='', manifest='', name='')}`",
         )
     if name in written:
         return _of_set(root, name, table)

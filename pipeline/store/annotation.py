@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import SPLITS, Manifest, refuse_alike
 from pipeline.store import inventory, layout, records
@@ -208,7 +208,8 @@ def _unreadable(name: str, path: Path, error: Exception) -> Refusal:
     return Refusal(
         f"the annotation set {name!r} cannot be read: {error}",
         where=str(path),
-        remedy="restore it from a copy; or write it again: `make annotate STORE= MANIFEST= NAME=`",
+        remedy="restore it from a copy; or write it again:"
+        f" `{called.command('annotate', store='', manifest='', name='')}`",
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.store import layout
 
@@ -30,7 +30,7 @@ def load(root: Path) -> list[str] | None:
             f"the store's class list {how}",
             where=str(path),
             remedy=f"restore it from a copy; or delete it and {layout.classes_digest_path(root).name}, and write what"
-            " it says again: `make annotate STORE= MANIFEST=`",
+            f" it says again: `{called.command('annotate', store='', manifest='')}`",
         ) from error
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from pipeline import environment
+from pipeline import called, environment
 from pipeline.errors import Refusal
 from pipeline.store import layout
 from pipeline.store.reading import VideoStore
@@ -47,7 +47,8 @@ def refuse_other(store: VideoStore, settings: ExtractionSettings, add_views: boo
         raise Refusal(
             "the store was made with other settings or other software:\n    " + "\n    ".join(found),
             where=str(store.root),
-            remedy="use what it was made with, or another STORE=; `--overwrite true` redoes the whole store;"
+            remedy=f"use what it was made with, or another {called.option('store')};"
+            " `--overwrite true` redoes the whole store;"
             " nothing was written",
         )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
+from pipeline import called
 from pipeline.errors import Refusal, counted
 from pipeline.store import layout
 
@@ -27,7 +27,7 @@ def mixed(root: Path, others: list[str]) -> Refusal:
         f" as folders copied from another store are: {shown}",
         where=str(root),
         remedy="run the extraction again with `--overwrite true`: it redoes these videos only; or delete their records"
-        f" ({layout.record_path(root, others[0])}, ...); `make verify STORE={shlex.quote(str(root))}` lists them all",
+        f" ({layout.record_path(root, others[0])}, ...); `{called.command('verify', store=str(root))}` lists them all",
     )
 
 
@@ -43,7 +43,7 @@ def corrupt(root: Path, video_id: str, path: Path, error: Exception) -> Damaged:
         f"video {video_id!r} is damaged: {error}",
         where=str(path),
         remedy=f"delete {layout.record_path(root, video_id)} and run the extraction again: it redoes this video only;"
-        f" `make verify STORE={shlex.quote(str(root))}` lists all damage",
+        f" `{called.command('verify', store=str(root))}` lists all damage",
     )
     refusal.video_id = video_id
     return refusal

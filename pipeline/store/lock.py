@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.storage import exclusive
 from pipeline.store import fence, layout
@@ -68,7 +68,7 @@ def _remote_lock(store: Path) -> Iterator[None]:
                 raise Refusal(
                     "another run took this store for abandoned and wrote to it at the same time",
                     where=str(store),
-                    remedy="run the same command again when both have ended, then `make verify`",
+                    remedy=f"run the same command again when both have ended, then `{called.command('verify')}`",
                 )
             storage.remove(path)
 

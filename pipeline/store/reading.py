@@ -6,7 +6,6 @@ import copy
 import difflib
 import functools
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, counted
 from pipeline.names import looks
 from pipeline.store import annotated, catalogue, layout, quarantine, records, shard
@@ -116,13 +115,15 @@ def open_store(path: str | os.PathLike, annotations: str = "") -> VideoStore:
             raise Refusal(
                 "there is no store" if not root.exists() else "this is not a costream store",
                 where=str(root),
-                remedy="make one with `make extract-flow VIDEOS=folder STORE=path`",
+                remedy=f"make one with `{called.command('extract', videos='folder', store='path')}`",
             )
         attributes = layout.attributes_of(content)
     except (ValueError, OSError) as error:
         raise damaged_root(root, f"cannot be read: {error}") from error
     if attributes is None:
-        raise Refusal("this Zarr group is not a costream store", where=str(root), remedy="give another STORE=")
+        raise Refusal(
+            "this Zarr group is not a costream store", where=str(root), remedy=f"give another {called.option('store')}"
+        )
     if not layout.is_sealed(attributes):
         raise damaged_root(root, "does not match its own digest")
     _check_root(root, attributes)
@@ -275,7 +276,7 @@ class VideoStore:
         return Refusal(
             f"video {video_id!r} is not in the store" + (f"; {hint}" if hint else ""),
             where=str(self.root),
-            remedy=f"`make status STORE={shlex.quote(str(self.root))} SHOW=videos` lists what is there",
+            remedy=f"`{called.command('status', store=str(self.root), show='videos')}` lists what is there",
         )
 
     def codec(self, view: str) -> FrameCodec:
@@ -305,7 +306,7 @@ class VideoStore:
             raise Refusal(
                 f"video {video_id!r} has no view {view!r}",
                 where=str(self.root),
-                remedy=f"it has {', '.join(shapes)}; `python -m pipeline extract --views {view}`,"
+                remedy=f"it has {', '.join(shapes)}; `{called.command('extract', views=view)}`,"
                 " with the videos and this store, adds it",
             )
         return shapes[view]

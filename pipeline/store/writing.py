@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.store import catalogue, compatibility, fence, layout, shard
 from pipeline.store.reading import VideoStore, open_store
@@ -40,7 +40,7 @@ def create_store(
             raise Refusal(
                 "this folder is not empty and not a store",
                 where=str(path),
-                remedy="give an empty or a new folder as STORE=; nothing was written",
+                remedy=f"give an empty or a new folder as {called.option('store')}; nothing was written",
             )
         with writing_to(path):
             storage.write_atomically(path / layout.RECORD, compatibility.root_record(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,22 @@ def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["train pretrain", "eval search", "costream pretrain"])
+def test_a_command_says_that_it_loads_before_it_imports_what_takes_seconds(tmp_path: Path, command: str) -> None:
+    for name in ("torch", "cv2", "lightning", "numba", "zarr", "jsonargparse"):
+        (tmp_path / f"{name}.py").write_text(f"import sys\nsys.exit('it wants {name}')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+    )
+    said, stopped = done.stderr.splitlines()
+    assert said == "loading PyTorch"
+    assert stopped.startswith("it wants ")
 
 
 def test_all_that_is_promised_is_there() -> None:

@@ -43,7 +43,8 @@ def pages(finished_evaluation: Path, store: VideoStore, tmp_path_factory: pytest
     """A report, a comparison, a page of a search and one of what the network sees."""
     folder = tmp_path_factory.mktemp("pages")
     run = shutil.copytree(finished_evaluation, folder / "run")
-    video = Path(store.root).parent / "videos" / f"{store.videos[0]}.mp4"
+    # A name that no browser breaks by itself.
+    video = shutil.copy(Path(store.root).parent / "videos" / f"{store.videos[0]}.mp4", folder / f"{'long' * 20}.mp4")
     commands.search(video, run, str(store.root), neighbours=3, out=folder / "search.html", reader="opencv", threads=1)
     other = shutil.copytree(run, folder / "other")
     (other / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("seed: 0", "seed: 1"))

@@ -74,6 +74,7 @@ def test_what_changed_is_told_in_one_direction_of_all_streams(tmp_path: Path) ->
     made = []
     for name, flow, rgb in (("A", 0.2, 0.4), ("B", 0.5, 0.3)):
         measured = {("flow", "rgb", "trained"): flow, ("rgb", "rgb", "trained"): rgb}
+        measured |= {("two-stream", stage, "trained"): rgb for stage in ("rgb", "flow+rgb")}  # by one stage, by two
         made.append(write_run(tmp_path / name, name, 0, measured))
     for given in (made, made[::-1]):
         found = compare(given).last_stages()

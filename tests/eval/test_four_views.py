@@ -13,16 +13,16 @@ import yaml
 
 from eval.evaluate import evaluate
 from eval.results import read
-from pipeline import __main__ as pipeline_program
-from pipeline.commands import console
 from pipeline.errors import Refusal
 from pipeline.store import open_store
 from pipeline.views import VIEWS
+from tests import printed, test_make
 from tests.eval.conftest import build_store, listing, pixels
 from train import recipe as recipes
 from train.commands import pretrain
 from train.hardware import Hardware
 
+COPY = test_make.folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 HARDWARE = Hardware(reader="opencv", threads=1, accelerator="cpu")
 installed = pytest.mark.skipif(
     any(name not in importlib.metadata.packages_distributions() for name in ("mediapipe", "ai_edge_litert")),
@@ -49,16 +49,15 @@ def tiny(path: Path) -> Path:
 
 @installed
 @pytest.mark.remedy("adds that to its videos, with the --dataset")
-def test_four_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_views(tmp_path: Path, COPY: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = build_store(tmp_path, listing()[:6] + listing()[12:], pixels)
     recipe, run = str(tiny(tmp_path / "recipe.yaml")), tmp_path / "run"
     with pytest.raises(Refusal, match="no view 'segmentation' and no view 'pose'") as refused:
         pretrain("cocon", store.root, run, recipe=recipe, hardware=HARDWARE)
-    command = re.search("`python -m (pipeline extract .*?)` adds that", refused.value.remedy)
+    command = re.search("`(make extract-flow .*?)` adds that", refused.value.remedy)
     assert command is not None
-    given = [str(tmp_path / "videos") if word == "VIDEOS" else word for word in shlex.split(command[1])]
-    monkeypatch.setattr("sys.argv", [*given, "--workers", "1"])
-    assert console.main(pipeline_program.COMMANDS, "", "pipeline") == 0
+    line = command[1].replace("VIDEOS=", f"VIDEOS={shlex.quote(str(tmp_path / 'videos'))} WORKERS=1")
+    assert printed.run(printed.argv_of(line, COPY), monkeypatch) == 0
     store = open_store(store.root)
     assert store.views == tuple(VIEWS)
     assert pretrain("cocon", store.root, run, recipe=recipe, hardware=HARDWARE) == 0

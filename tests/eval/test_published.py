@@ -104,16 +104,6 @@ def test_data_that_cannot_be_meant_fails(tmp_path: Path, changed: dict, told: st
     published.load(path)
 
 
-@pytest.mark.remedy(
-    "STORE=stores/{} ARGS='--protocols [{}]'",
-    "make finetune RECIPE={} STORE=stores/{} OUT={}",
-    "make evaluate RUN={} {}",
-    "make pretrain METHOD={} RECIPE={} STORE=stores/{} RUN={}",
-    ".venv/bin/python -m train import --{} FILE --pretraining {} --run {}",
-    "make {} RECIPE={} RUN={} STORE=stores/{} OUT={}",
-    " SET='{}'",
-    told=True,
-)
 def test_every_command_of_every_line_is_understood(COPY: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each kind of command is given to its program once, and what it names is looked up for each."""
     kinds: dict[tuple[str, ...], str] = {}
@@ -137,7 +127,6 @@ def test_every_command_of_every_line_is_understood(COPY: Path, monkeypatch: pyte
         printed.understood(printed.argv_of(command, COPY), monkeypatch)
 
 
-@pytest.mark.remedy(" SET='{}'", told=True)
 def test_every_line_has_a_command_that_is_there_or_says_why_not() -> None:
     named: set[tuple[str, str]] = set()
     for line in tables.listing():

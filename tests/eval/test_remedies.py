@@ -54,8 +54,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """A command line in this process: exit code and standard error."""
 
     def call(commands: Mapping[str, Callable[..., int | None]], *arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["costream", *map(str, arguments)])
-        return console.main(commands, "a stage", "costream"), capsys.readouterr().err
+        monkeypatch.setattr(sys, "argv", ["eval", *map(str, arguments)])
+        return console.main(commands, "a stage", "eval"), capsys.readouterr().err
 
     return call
 

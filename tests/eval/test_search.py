@@ -185,7 +185,7 @@ def test_what_cannot_be_searched_fails(store: VideoStore, banks: dict[str, Featu
     "add it: make extract-flow VIDEOS= STORE=",
     "extract more videos into it: make extract-flow VIDEOS= STORE=",
     "extract videos of two frames or more: make extract-flow VIDEOS= STORE=",
-    "`python -m pipeline remove` takes it out of the store; flow has one frame less than its video",
+    "`make remove STORE= VIDEO=` takes it out of the store; flow has one frame less than its video",
 )
 def test_a_store_of_one_picture_becomes_one_that_is_searched(
     searched: Path, tmp_path: Path, extraction_settings: ExtractionSettings

@@ -353,7 +353,7 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
 
 @installed
 @pytest.mark.remedy("pip install --no-deps {}", told=True)
-@pytest.mark.remedy("`make repair` or `{}`", told=True)
+@pytest.mark.remedy("`make repair`, or: `{}`", told=True)
 @pytest.mark.remedy("puts the pinned one there", told=True)
 def test_what_it_says_to_install_is_installed_by_that() -> None:
     """pip has nothing to do here, so it needs no network, and only what is pinned satisfies it."""

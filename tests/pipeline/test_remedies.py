@@ -15,15 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import called
 from pipeline.errors import Refusal
 from pipeline.importers import folder
 from pipeline.manifest import Manifest
 from pipeline.store import VideoStore, fence, layout, open_store
 from pipeline.store.verify import verify
+from tests import printed, test_make
 from tests.faults import small
 from tests.faults.processes import wait_for
 from tests.pipeline.reference import run_here
 
+COPY = test_make.folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -83,12 +86,17 @@ def test_who_stands_still_inside_a_store_is_ended(
         inside.wait()
 
 
-@pytest.mark.remedy("make one with `python -m pipeline manifest --videos FOLDER --out FILE`")
-def test_a_manifest_that_cannot_be_read_is_made(run: Run, videos: Path, store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", ["make", "costream"])
+@pytest.mark.remedy("make one with `make manifest VIDEOS=FOLDER OUT=FILE`", told=True)
+def test_a_manifest_that_cannot_be_read_is_made(
+    run: Run, videos: Path, store: Path, tmp_path: Path, COPY: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    monkeypatch.setattr(called, "by_costream", lambda: typed == "costream")
     command = ("annotate", "--store", store, "--manifest", tmp_path / "list.csv", "--name", "mine")
-    made = re.findall(r"`python -m pipeline (.*?)`", refused(run, *command))[0]
-    places = {"FOLDER": videos, "FILE": tmp_path / "list.csv"}
-    assert run(*(places.get(word, word) for word in made.split()))[0] == 0
+    made = re.findall(rf"make one with `({typed} manifest .*?)`", refused(run, *command))[0]
+    places = {"FOLDER": shlex.quote(str(videos)), "FILE": shlex.quote(str(tmp_path / "list.csv"))}
+    line = re.sub("FOLDER|FILE", lambda found: places[found[0]], made)
+    assert printed.run(printed.argv_of(line, COPY), monkeypatch) == 0
     assert run(*command)[0] == 0
 
 

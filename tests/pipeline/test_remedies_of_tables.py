@@ -66,7 +66,7 @@ def lines_of(folder: Path, importer: str, *text: str) -> Manifest:
             lambda folder: tabled(folder, "path,label\nwalk/a.mp4,walk\nwalk/b.mp4,run\n"),
         ),
         remedies.case(
-            "give the class list that belongs to these tables: CLASSES= (--classes)",
+            "give the class list that belongs to these tables: CLASSES=",
             lambda folder: tabled(
                 folder, "path,label\nwalk/a.mp4,2\n", classes=written(folder / "classes.txt", "walk\nrun\n")
             ),
@@ -90,7 +90,7 @@ def lines_of(folder: Path, importer: str, *text: str) -> Manifest:
             lambda folder: list(table.rows(written(folder / "list.json", '[{"id": "1"}]'))),
         ),
         remedies.case(
-            "give the folder that holds it; folders without metadata are DATASET=folder (--dataset)",
+            "give the folder that holds it; folders without metadata are DATASET=folder",
             lambda folder: importers.read("huggingface", videos_of(folder)),
             lambda folder: (
                 importers.read("folder", videos_of(folder)),

@@ -23,6 +23,8 @@ TURNED = np.tile(LUMA, (3, 1)) + np.cos(0.2) * (np.eye(3) - np.tile(LUMA, (3, 1)
         (SATURATED, 0, "saturation x 1.50"),
         (TURNED, 0, "hue turned by 11°"),
         (np.tile(LUMA, (3, 1)), 0, "gray"),
+        (-0.75 * np.eye(3), 224, "inverted, contrast x 0.75"),
+        (-TURNED, 256, "inverted, hue turned by 11°"),
     ],
 )
 def test_colours_are_told_by_what_they_do(matrix: np.ndarray, added: float, words: str) -> None:

@@ -98,7 +98,7 @@ def told_of(folder: str, method: str) -> str:
     """The recipe that is named in place of one."""
     with pytest.raises(Refusal) as refused:
         recipe.find(folder, method)
-    return refused.value.remedy.removeprefix("RECIPE=").split(" or ")[0].removesuffix(" has a file of it")
+    return refused.value.remedy.removeprefix("another RECIPE=: ").split(" or ")[0].removesuffix(" has a file of it")
 
 
 def on_devices(devices: int, hardware: int) -> int:

@@ -16,8 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import called
 from pipeline.__main__ import COMMANDS as PIPELINE
 from pipeline.commands import console, extract, stores
+from pipeline.errors import Refusal
 from pipeline.extraction.journal import Summary
 from pipeline.store import VideoStore, annotation, catalogue, layout, open_store
 from pipeline.store.annotation import AnnotationSet, Said
@@ -27,7 +29,8 @@ from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, Run, pretrain
 from tests.train.stores import write_store
 from train import beginning, checkpoints, commands, stages
-from train.stage_data import training_set_of
+from train import recipe as recipes
+from train.stage_data import refuse_without_split, training_set_of
 
 COPY = test_make.folder  # a fixture: where make runs, with a Python that writes down what it would be run with
 
@@ -54,6 +57,12 @@ def test_labels_without_a_split_ask_for_a_decision_and_each_remedy_works(
     assert "`--use_all true`" in errors
     for number, options in enumerate(((recipe, "--use_all", "true"), (decided,))):
         assert call(*pretrain(root, tmp_path / f"run{number}", *options))[0] == 0
+    with monkeypatch.context() as behind:
+        behind.setattr(called, "by_costream", lambda: True)
+        with pytest.raises(Refusal) as refused:
+            refuse_without_split(open_store(root), recipes.load(Path(recipe)))
+    (remedy,) = re.findall(r"`(costream annotate [^`]+)`", refused.value.remedy)
+    printed.understood(printed.argv_of(remedy, COPY), monkeypatch)
     (remedy,) = re.findall(r"`(make annotate [^`]+)`", errors)
     assert printed.run(printed.argv_of(remedy, COPY), monkeypatch) == 0
     following = capsys.readouterr().err

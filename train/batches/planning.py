@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline import called
 from pipeline.errors import Refusal
 from train.augment import ClipPlan, Draws, Policy
 from train.clips.spec import ClipSpec
@@ -57,11 +57,12 @@ class Planner:
         self.reading, self.training_set = reading, training_set
         missing = [view for view in reading.views if view not in store_settings]
         if missing:
+            views = ",".join(missing)
             raise Refusal(
                 f"the store has no view {' and no view '.join(map(repr, missing))}",
                 where=training_set.where,
-                remedy=f"`python -m pipeline extract --videos VIDEOS --store {shlex.quote(training_set.where)} --views"
-                f" {','.join(missing)}` adds that to its videos, with the --dataset or --manifest of its extraction;"
+                remedy=f"`{called.command('extract', videos='', store=training_set.where, views=views)}` adds that to"
+                " its videos, with the --dataset or --manifest of its extraction;"
                 f" or train streams of what it has, {', '.join(sorted(store_settings))}",
             )
         self.streams = StoreStreams(reading.streams.values(), store_settings)

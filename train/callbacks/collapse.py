@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from pipeline import called
 from train.batches.batch import Batch
 from train.callbacks import loader_of
 from train.callbacks.metrics import Metrics
@@ -73,6 +74,6 @@ class Collapse(Callback):
                 tell(
                     f"{self.title}: the prototypes have collapsed in epoch {line['epoch']:.0f}, step"
                     f" {line['step']:.0f}: {what} ({name} {line[name]:.3f})"
-                    f"\n  to do: in the recipe {remedy}; and another RUN="
+                    f"\n  to do: in the recipe {remedy}; and another {called.option('run')}"
                 )
         self.there = found

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.nn.utils import get_total_norm
 
+from pipeline import called
 from pipeline.errors import Refusal
 from train.batches.batch import Batch
 from train.callbacks import ends_step
@@ -84,7 +85,7 @@ class Divergence(Callback):
                 f"training diverged in step {step} of stage {self.folder.name}: {what}",
                 where=str(self.folder),
                 remedy="a recipe with a lower learning rate (optimiser.lr), clip_gradients, a larger temperature, or"
-                f" precision: 32-true, and another RUN=. {self._kept()}",
+                f" precision: 32-true, and another {called.option('run')}. {self._kept()}",
             )
 
     def _kept(self) -> str:

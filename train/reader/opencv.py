@@ -3,6 +3,7 @@ OpenCV does."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -30,6 +31,14 @@ from train.reader.shard import ShardReader
 PIECE = 32  # frames of a task, so that many threads share what is read of few videos
 
 
+@functools.cache
+def _prepare() -> None:
+    """What a process has compiled, or read from where a first one on this machine left it, it keeps."""
+    with preparing():
+        resize.prepare()
+        jpeg.prepare()
+
+
 class OpenCVExecutor(Executor):
     """See `train.reader.Executor`.
 
@@ -44,9 +53,7 @@ class OpenCVExecutor(Executor):
 
     def __init__(self, store: VideoStore, threads: int) -> None:
         cv2.setNumThreads(1)
-        with preparing():
-            resize.prepare()
-            jpeg.prepare()
+        _prepare()
         self.store = store
         self._shards = ShardReader(store)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")

@@ -16,14 +16,15 @@ LEAST_LEVELS, LEAST_DEGREES = 2, 2
 def of_colours(map_: np.ndarray) -> str:
     """Of a map from RGB to RGB in 0..255, (3, 4), such as "12 levels darker, contrast x 0.84, hue turned by 14°"."""
     matrix = YIQ @ map_[:, :3] @ np.linalg.inv(YIQ)
-    contrast, rest = float(matrix[0, 0]), matrix[1:, 1:]
+    sign = -1 if matrix[0, 0] < 0 else 1
+    contrast, rest = sign * float(matrix[0, 0]), sign * matrix[1:, 1:]
     levels = round(float(LUMA @ (map_ @ [MIDDLE, MIDDLE, MIDDLE, 1])) - MIDDLE)
-    told = []
+    told = ["inverted"] if sign < 0 else []
     if abs(levels) >= LEAST_LEVELS:
         told.append(f"{abs(levels)} levels {'brighter' if levels > 0 else 'darker'}")
     if abs(contrast - 1) >= LEAST:
         told.append(f"contrast x {contrast:.2f}")
-    saturation = math.sqrt(abs(np.linalg.det(rest))) / max(abs(contrast), 1e-6)
+    saturation = math.sqrt(abs(np.linalg.det(rest))) / max(contrast, 1e-6)
     if np.abs(rest).max() < LEAST:
         return ", ".join([*told, "gray"])
     if abs(saturation - 1) >= LEAST:

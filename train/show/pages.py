@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from pipeline import called
 from pipeline.terminal import visible
 
 
@@ -23,6 +24,7 @@ def environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["command"] = called.command
     made.filters["e"] = made.filters["escape"] = lambda value: markupsafe.escape(_shown(value))
     return made
 

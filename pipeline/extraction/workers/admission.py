@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import dask
 from distributed import Client, KilledWorker, get_worker
 
-from pipeline import environment, storage
+from pipeline import called, environment, storage
 from pipeline.errors import Refusal, counted, named
 from pipeline.extraction.workers.cluster import address_of
 from pipeline.extraction.workers.stopping import left_running
@@ -27,7 +27,6 @@ Result = TypeVar("Result")
 NAMED = 8  # workers that a refusal names
 FAILURES = "distributed.scheduler.allowed-failures"
 PROTOCOL = ("dask", "distributed")
-DIED = "see what the workers printed, and what `nvidia-smi` says where flow is computed on a GPU; or take another FLOW="
 REMEDY = "give workers this environment (versions included), and folders on a file system that all share under one path"
 
 
@@ -83,7 +82,7 @@ def try_out(client: Client, settings: dict[str, Any]) -> None:
     wrong = {address: _told(error) for address, error in errors.items() if error is not None}
     if wrong:
         remedies = {error.remedy for error in errors.values() if isinstance(error, Refusal)}
-        raise _not_all(client, wrong, "; ".join(sorted(remedies)) or DIED)
+        raise _not_all(client, wrong, "; ".join(sorted(remedies)) or _died())
 
 
 def _told(error: BaseException) -> str:
@@ -181,3 +180,10 @@ def when_fit(needs: Requirements, settings: str, work: Callable[..., Result], *a
     require_fit(*needs)
     require_able(settings)
     return work(*arguments)
+
+
+def _died() -> str:
+    return (
+        "see what the workers printed, and what `nvidia-smi` says where flow is computed on a GPU; or take another"
+        f" {called.option('flow.estimator')}"
+    )

@@ -8,6 +8,7 @@ from distributed import Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
+from pipeline import called
 from pipeline.errors import Refusal
 
 LOCAL_DASHBOARD = "127.0.0.1:0"  # any free port, and for this machine's eyes only
@@ -26,7 +27,8 @@ def gpu_cluster(videos: int, processes: int = 1) -> SpecCluster:
     if not gpus:
         raise Refusal(
             "flow is to be computed on a GPU, and PyTorch finds none",
-            remedy="see why `nvidia-smi` or CUDA_VISIBLE_DEVICES does not list one, or take another FLOW=",
+            remedy="see why `nvidia-smi` or CUDA_VISIBLE_DEVICES does not list one, or take another"
+            f" {called.option('flow.estimator')}",
         )
     security = Security.temporary()  # as in `cluster._local_cluster`
     options = {
