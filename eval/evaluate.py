@@ -127,8 +127,7 @@ def _measured(
 ) -> list[Record]:
     """All that labels suffice for; what they do not is told."""
     # Of ours, published numbers stand beside networks trained on the data set that they are tested on.
-    home = all(trained_on(stage, run, store) for stage in trained_stages)
-    pretraining = data_of(store) if home else ""
+    pretraining = data_of(store) if all(trained_on(stage, run, store) for stage in trained_stages) else ""
     lacking = lacks(store, videos)
     for what, why in lacking.items():
         log.warning("no %s: %s", what, why)
