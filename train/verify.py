@@ -27,7 +27,8 @@ def verify(run: Path) -> Iterator[Refusal | None]:
             remedy=f"give the {called.option('run')} that `{called.command('pretrain')}` wrote",
         )
     recipe = stages.read_recipe(path)
-    yield from _missing(run, [stage.get("name") for stage in recipe.get("stages", [])])
+    results = run / "results.json"
+    yield from _missing(run, [stage.get("name") for stage in recipe.get("stages", [])], _evaluated(results))
     for path in sorted(run.glob("*/checkpoints/*.ckpt")):
         yield _checkpoint(path, provenance.recipe_hash(recipe))
     for path in sorted(run.glob("*/metrics.jsonl")):
@@ -38,18 +39,29 @@ def verify(run: Path) -> Iterator[Refusal | None]:
             if _sealed(path)
             else Refusal("the features are not as they were written", where=str(path), remedy=_remove())
         )
-    path = run / "results.json"
-    if path.is_file():
-        yield _results(path)
+    if results.is_file():
+        yield _results(results)
+    elif (path := run / "report.html").is_file():
+        yield Refusal("the results that it was made of are gone", where=str(path), remedy=REMOVE)
 
 
-def _missing(run: Path, names: list[str]) -> Iterator[Refusal]:
-    """Checkpoints of stages before one that has been trained."""
+def _missing(run: Path, names: list[str], evaluated: set[str]) -> Iterator[Refusal]:
+    """Checkpoints of stages before one that has been trained, and of those that have results."""
     there = [stages.checkpoint_path(run, name).is_file() for name in names]
     for place, name in enumerate(names):
-        if not there[place] and any(there[place:]):
+        if not there[place] and (any(there[place:]) or name in evaluated):
+            why = "later stages began with it" if any(there[place:]) else "there are results of it"
             where = str(stages.checkpoint_path(run, name))
-            yield Refusal("the checkpoint is missing, but later stages began with it", where=where, remedy=REPLACE)
+            yield Refusal(f"the checkpoint is missing, but {why}", where=where, remedy=REPLACE)
+
+
+def _evaluated(path: Path) -> set[str]:
+    """The stages that there are results of; none where these cannot be read."""
+    try:
+        found = sealed.records(storage.read_regular(path))
+        return {name for record in found for name in str(record.get("stage", "")).split("+")}
+    except (OSError, ValueError, RecursionError):
+        return set()
 
 
 def _checkpoint(path: Path, recipe_hash: str) -> Refusal | None:

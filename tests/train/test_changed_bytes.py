@@ -198,6 +198,21 @@ def test_parts_that_are_not_of_one_another_are_found(run: Path) -> None:
     assert all("another recipe" in problem.what for problem in problems(run))
 
 
+def test_what_is_gone_of_a_run_is_found_by_what_was_made_of_it(run: Path) -> None:
+    results = run / "results.json"
+    results.write_bytes(sealed.seal_records([{"stage": "pixels", "value": 0.5}, {"stage": "motion+pixels"}]))
+    assert not problems(run)
+    shutil.rmtree(last(run).parent)
+    [problem] = problems(run)
+    assert (problem.what, problem.where) == (
+        "the checkpoint is missing, but there are results of it",
+        str(last(run)),
+    )
+    page = results.rename(run / "report.html")
+    [problem] = problems(run)
+    assert (problem.what, problem.where) == ("the results that it was made of are gone", str(page))
+
+
 DAMAGE = {
     "half a line": lambda text: text[:-30],
     "nothing": lambda text: b"",
