@@ -105,7 +105,10 @@ QUICK = ("cut", "a folder", "a FIFO", "a link", "narrow", "others")
 @pytest.mark.parametrize("kinds", [QUICK, pytest.param(tuple(PLACED), marks=pytest.mark.slow)], ids=["some", "all"])
 @pytest.mark.parametrize(
     "place",
-    [pytest.param("rgb.h5", marks=pytest.mark.remedy("delete it and run the same command again")), "rgb.h5.rows"],
+    [
+        pytest.param("rgb.h5", marks=pytest.mark.remedy("delete it and run the same command again")),
+        pytest.param("rgb.h5.rows", marks=pytest.mark.slow),
+    ],
 )
 def test_whatever_lies_in_the_place_of_features(
     finished_run: Path, store: VideoStore, tmp_path: Path, elsewhere: Path, place: str, kinds: tuple[str, ...]

@@ -305,7 +305,11 @@ def test_odd_names_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert [stage.name for stage in runs.stages(Path(run))] == ["rgb"]
 
 
-@pytest.mark.parametrize("instead", [[], ["--manifest", "#split, 'a'.csv"]], ids=["share", "manifest"])
+@pytest.mark.parametrize(
+    "instead",
+    [[], pytest.param(["--manifest", "#split, 'a'.csv"], marks=pytest.mark.slow)],
+    ids=["share", "manifest"],
+)
 def test_training_without_a_split_tells_commands_that_make_one(
     folder: Path, COPY: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: list[str]
 ) -> None:

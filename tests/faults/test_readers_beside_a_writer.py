@@ -58,7 +58,7 @@ class Between:
 
 
 BETWEEN = Between()
-strides = pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+strides = pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
 
 
 def seen(root: Path) -> dict[str, tuple[bytes, ...]]:

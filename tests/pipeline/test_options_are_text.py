@@ -80,7 +80,7 @@ def test_every_text_of_every_command_stays_as_it_is(
     (tmp_path / "here").write_text("a: b\n")  # a file's content is not the option's value
     texts = {option: TEXTS[kind] for option, kind in options(function) if kind in TEXTS and "." not in option}
     lists = {option: LISTS[kind] for option, kind in options(function) if kind in LISTS}
-    for first in range(0, len(ODD), 8):
+    for first in range(0, len(ODD), 16):
         words = {option: ODD[(first + 3 * place) % len(ODD)] for place, option in enumerate(texts | lists)}
         given = words | {option: json.dumps([words[option]] * 2, ensure_ascii=False) for option in lists}
         taken = parsed(monkeypatch, function, given)

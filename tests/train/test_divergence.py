@@ -31,6 +31,7 @@ from train.methods.infonce import InfoNCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NAN = float("nan")
+OTHER_WAYS = (("32-true", 2), ("bf16-mixed", 1))
 
 
 @contextmanager
@@ -152,8 +153,10 @@ def test_no_checkpoint_of_any_name_has_what_is_not_finite(store: VideoStore, tmp
     assert all(math.isfinite(value) for line in runs.lines(tmp_path / "run", "pixels") for value in line.values())
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("precision", "accumulate"),
+    [("32-true", 1), ("bf16-mixed", 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in OTHER_WAYS)],
+)
 @pytest.mark.parametrize(
     ("change", "first"),
     [({"optimiser": {"name": "adamw", "lr": 1e30}}, "step 2"), ({"temperature": 1e-300}, "step 1")],
