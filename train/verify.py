@@ -42,7 +42,7 @@ def verify(run: Path) -> Iterator[Refusal | None]:
     if results.is_file():
         yield _results(results)
     elif (path := run / "report.html").is_file():
-        yield Refusal("the results that it was made of are gone", where=str(path), remedy=REMOVE)
+        yield Refusal("the results that it was made of are gone", where=str(path), remedy=_remove())
 
 
 def _missing(run: Path, names: list[str], evaluated: set[str]) -> Iterator[Refusal]:
