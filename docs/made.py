@@ -140,7 +140,7 @@ def _refusals(path: Path) -> Iterator[tuple[str, str]]:
             continue
         given = {keyword.arg: keyword.value for keyword in node.keywords}
         remedy = given.get("remedy") or (node.args[1] if node.func.id == "cannot_be" and len(node.args) > 1 else None)
-        what, to_do = (_words(part) for part in (node.args[0] if node.args else None, remedy))
+        what, to_do = (_cell(_words(part)) for part in (node.args[0] if node.args else None, remedy))
         if what and to_do:
             yield what, to_do
 
@@ -149,12 +149,12 @@ def _words(node: ast.expr | None) -> str:
     """A text of the code, with … for what is only known when it is told; empty where nothing else would be left."""
     match node:
         case ast.Constant(value=str(text)):
-            return _cell(text)
+            return text
         case ast.JoinedStr(values=parts):
             words = "".join(
                 part.value if isinstance(part, ast.Constant) else called.in_source(part.value, "…") for part in parts
             )
-            return _cell(words) if words.strip("… ") else ""
+            return words if words.strip("… ") else ""
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return f"{_words(left) or '…'}{_words(right) or '…'}"
         case ast.IfExp(body=body, orelse=otherwise):

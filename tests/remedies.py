@@ -30,7 +30,7 @@ VERBS = (
 )
 TARGETS = "|".join(re.findall(r"^([a-z][a-z-]+):", (TOP / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 COMMAND = re.compile(
-    rf"\bmake ({TARGETS})\b|(?<![\w-])--[a-z]\w+|python -m|pip install|\b[A-Z]{{2,}}=|`(extract|remove|annotate)"
+    rf"\bmake ({TARGETS})\b|(?<![\w-])--[a-z]\w+|python -m|pip install|\b[A-Z_]{{2,}}=|`(extract|remove|annotate)"
 )
 MAY_TELL = re.compile(rf"{'|'.join(map(re.escape, NAMES | POSITIONS.keys()))}|{COMMAND.pattern}|\bcalled\.")
 BETWEEN_LITERALS = re.compile(r"\"\s+f?\"")

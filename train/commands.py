@@ -146,7 +146,9 @@ def _on_labels(said: Callable[[], None]) -> Callable[..., int]:
         begun = finetuning.begun_with(loaded, run, streams or [])
         into = out or (run.with_name(f"{run.name}-{folder}") if run else None)
         if into is None:
-            raise UsageError("there is no folder for the new run", where="out", remedy="--out runs/scratch")
+            raise UsageError(
+                "there is no folder for the new run", where="out", remedy=f"{called.option('out', 'runs/scratch')}"
+            )
         return _run(begun, opened, into, work)
 
     command.__name__, command.__doc__ = folder, said.__doc__

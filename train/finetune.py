@@ -49,8 +49,14 @@ def begun_with(recipe: Recipe, run: Path | None, streams: list[str]) -> Recipe:
             refuse_unknown("stream", stream, known)
     if needs_run(recipe) != (run is not None):
         if run is None:
-            raise UsageError("the recipe begins with a run, and none is given", where="run", remedy="--run runs/mine")
-        raise UsageError("the recipe begins with random weights", where="run", remedy="leave --run out")
+            raise UsageError(
+                "the recipe begins with a run, and none is given",
+                where="run",
+                remedy=f"{called.option('run', 'runs/mine')}",
+            )
+        raise UsageError(
+            "the recipe begins with random weights", where="run", remedy=f"leave {called.option('run')} out"
+        )
     asked = [stage for stage in recipe.stages if not streams or _stream(stage) in streams]
     if run is None:
         return recipe.of_stages(asked)

@@ -35,7 +35,7 @@ def prolonged(run: Path, recipe: Recipe, store: VideoStore, steps: int) -> Recip
     reached = [_reached(run, recipe, stage) for stage in recipe.stages]
     if not any(reached):
         problem = "no stage of this run has been trained, so there is nothing to prolong"
-        raise UsageError(problem, where=str(run), remedy="train it first, without --more_steps")
+        raise UsageError(problem, where=str(run), remedy=f"train it first, without {called.option('more_steps')}")
     epochs = [steps_of_epoch(recipe, stage, store) for stage in recipe.stages]
     ends = [stage.length(of_epoch) for stage, of_epoch in zip(recipe.stages, epochs, strict=True)]
     for stage, step, end in zip(recipe.stages, reached, ends, strict=True):
@@ -77,7 +77,7 @@ def _check_room(stage: StageSettings, of_epoch: int, end: int, steps: int) -> No
             f"the learning rate's schedule ends at step {horizon} (horizon), {counted(horizon - end, 'step')} after the"
             f" end of stage {stage.name}",
             where="--more_steps",
-            remedy=f"at most --more_steps {horizon - end}"
+            remedy=f"at most {called.option('more_steps', str(horizon - end))}"
             if horizon > end
             else f"another {called.option('run')}, with a longer horizon",
         )
@@ -86,5 +86,5 @@ def _check_room(stage: StageSettings, of_epoch: int, end: int, steps: int) -> No
             f"the learning rate's warm-up, with which the schedule of stage {stage.name} begins again, takes"
             f" {counted(warm_up, 'step')}",
             where="--more_steps",
-            remedy=f"at least --more_steps {warm_up + 1}",
+            remedy=f"at least {called.option('more_steps', str(warm_up + 1))}",
         )

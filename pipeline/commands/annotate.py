@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline import called
 from pipeline.arguments import Input, Name, Seed, Share, StorePlace, Text
 from pipeline.commands.following import after_store
 from pipeline.commands.stores import console, errors
@@ -39,7 +40,10 @@ def annotate(
         annotations: Without a manifest, the set of the store that gets the split.
     """
     if manifest is None and not test_share:
-        raise UsageError("there is nothing to write", remedy="give a manifest, or --test_share .2 to make a split")
+        raise UsageError(
+            "there is nothing to write",
+            remedy=f"give a manifest, or {called.option('test_share', '.2')} to make a split",
+        )
     opened = open_store(store, annotations)
     content = AnnotationSet.of_manifest(Manifest.load(manifest)) if manifest else opened.annotated.as_set()
     content = AnnotationSet(

@@ -92,7 +92,10 @@ def _place(videos: Path | None, frames: Path | None) -> Place:
     if frames is None and videos is not None:
         return videos
     if frames is None or videos is not None:
-        raise UsageError("either the videos or their frames are listed", remedy="give --videos, or --frames")
+        raise UsageError(
+            "either the videos or their frames are listed",
+            remedy=f"give {called.option('videos')}, or {called.option('frames')}",
+        )
     with open_source(frames) as source:
         return Extracted(source.path, source.videos)
 

@@ -96,7 +96,7 @@ def with_test_share(content: AnnotationSet, share: float, seed: int) -> Annotati
         raise Refusal(
             f"there is a split already: {', '.join(splits)}",
             where="test_share",
-            remedy="leave test_share out, or give a manifest without splits",
+            remedy=f"leave {called.option('test_share')} out, or give a manifest without splits",
         )
     classes: dict[str, dict[str, list[str]]] = {}  # label -> recording -> videos
     for video_id, said in sorted(content.said.items()):

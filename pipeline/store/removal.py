@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline import storage
-from pipeline.errors import Refusal, named
+from pipeline import called, storage
+from pipeline.errors import Refusal, counted, named
 from pipeline.store import catalogue, inventory, layout
 from pipeline.store.lock import only_writer
 from pipeline.store.reading import VideoStore, open_store
@@ -26,11 +26,14 @@ def remove(root: Path, video_ids: Collection[str]) -> None:
         there = known(open_store(root))
         if strange := sorted(set(video_ids) - there):
             near = difflib.get_close_matches(strange[0], there, n=1)
+            shown = named([repr(name) for name in strange], SHOWN)
+            number = f"{counted(len(strange), 'video')} {'is' if len(strange) == 1 else 'are'}"
             raise Refusal(
-                f"{len(strange)} of the videos are neither in the store nor in its quarantine: "
-                + named([repr(name) for name in strange], SHOWN),
+                f"{number} neither in the store nor in its quarantine: {shown}",
                 where=str(root),
-                remedy=(f"nearest is {near[0]!r}; " if near else "") + "nothing was removed",
+                remedy=(f"nearest is {near[0]!r}; " if near else "")
+                + f"`{called.command('status', store=str(root), show='videos')}` tells what is there;"
+                " nothing was removed",
             )
         with writing_to(root):
             inventory.take_in_hand(root, video_ids)

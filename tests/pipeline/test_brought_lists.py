@@ -107,4 +107,4 @@ def test_the_command_of_a_quarantined_video_has_all_options(run: Run, tmp_path: 
 def test_a_manifest_is_of_videos_or_of_frames(given: tuple[str, ...], run: Run, tmp_path: Path) -> None:
     code, _, err = run("manifest", "--out", tmp_path / "m.csv", *given)
     assert code == 2
-    assert "give --videos, or --frames" in err
+    assert "give VIDEOS=, or FRAMES=" in err

@@ -100,9 +100,9 @@ def test_a_manifest_that_cannot_be_read_is_made(
     assert run(*command)[0] == 0
 
 
-@pytest.mark.remedy("give --videos, or --frames", "remove it, or give another --out")
+@pytest.mark.remedy("give VIDEOS=, or FRAMES=", "remove it, or give another --out")
 def test_options_that_are_asked_for_are_given(run: Run, store: Path, videos: Path, tmp_path: Path) -> None:
-    assert "give --videos, or --frames" in refused(run, "manifest", "--out", tmp_path / "a.csv")
+    assert "give VIDEOS=, or FRAMES=" in refused(run, "manifest", "--out", tmp_path / "a.csv")
     assert run("manifest", "--out", tmp_path / "a.csv", "--videos", videos)[0] == 0
     split = ("manifest", "--out", tmp_path / "a.csv", "--videos", videos, "--split", 1)
     assert "leave it out" in refused(run, *split)

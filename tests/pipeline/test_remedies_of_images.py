@@ -191,7 +191,7 @@ def flow_written(folder: Path, name: str) -> None:
             lambda folder: cluster.check_scheduler("", 0),
         ),
         remedies.case(
-            "leave --workers out, or start as many",
+            "leave WORKERS= out, or start as many",
             lambda folder: cluster.check_scheduler("tcp://host:8786", 3),
             lambda folder: cluster.check_scheduler("tcp://host:8786", 0),
         ),

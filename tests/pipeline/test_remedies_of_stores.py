@@ -33,8 +33,8 @@ def annotated(run: Run, store: Path, *options: object) -> str:
 
 
 @pytest.mark.remedy(
-    "give a manifest, or --test_share .2 to make a split",
-    "leave test_share out, or give a manifest without splits",
+    "give a manifest, or TEST_SHARE=.2 to make a split",
+    "leave TEST_SHARE= out, or give a manifest without splits",
     "take letters, digits, and the signs . _ - in a name",
     "say which of them is meant: --annotations NAME",
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pipeline.importers import folder
 from pipeline.store import open_store
 from pipeline.store.verify import verify
@@ -25,12 +27,14 @@ def test_removed_videos_are_gone_and_come_back_as_they_were(run: Run, videos: Pa
     assert content(store) == before
 
 
+@pytest.mark.remedy("`make status STORE={} SHOW=videos` tells what is there; nothing was removed")
 def test_what_is_not_there_is_refused_and_nothing_is_removed(run: Run, store: Path) -> None:
     before = content(store)
     code, _, err = run("remove", "--store", store, "--videos+", "walk/b", "--videos+", "walk/aa")
     assert code == 1
-    assert "1 of the videos are neither in the store nor in its quarantine: 'walk/aa'" in err
+    assert "1 video is neither in the store nor in its quarantine: 'walk/aa'" in err
     assert "nearest is 'walk/a'" in err
+    assert "walk/a" in run("status", "--store", store, "--show", "videos")[1]
     assert content(store) == before
 
 

@@ -130,12 +130,12 @@ def test_streams_that_the_run_does_not_have_are_left_out_and_told(
     ("wrong", "right"),
     [
         remedies.case(
-            "--run runs/mine",
+            "RUN=runs/mine",
             lambda folder: begun(recipe(folder), None),
             lambda folder: begun(recipe(folder), Path("runs/mine")),
         ),
         remedies.case(
-            "leave --run out",
+            "leave RUN= out",
             lambda folder: begun(recipe(folder, start=False, backbone="small"), Path("runs/mine")),
             lambda folder: begun(recipe(folder, start=False, backbone="small"), None),
         ),
@@ -181,7 +181,7 @@ def test_other_clips_than_the_runs_are_told(pretrained: Path, tmp_path: Path, ca
     assert "stage rgb: other clips than the run was trained on: size [20, 20] (the run's [" in capsys.readouterr().err
 
 
-@pytest.mark.remedy("make pretrain with the same RUN= goes on to it", "--out runs/scratch")
+@pytest.mark.remedy("make pretrain with the same RUN= goes on to it", "OUT=runs/scratch")
 def test_the_commands_train_and_go_on(
     store: VideoStore,
     pretrained: Path,

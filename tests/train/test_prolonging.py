@@ -22,7 +22,7 @@ def steps_of(run: Path, stage: str) -> int:
     return runs.content(run, stage)[METADATA]["step"]
 
 
-@pytest.mark.remedy("train it first, without --more_steps")
+@pytest.mark.remedy("train it first, without MORE_STEPS=")
 def test_a_prolonged_run_is_the_run_of_a_longer_recipe(store: VideoStore, tmp_path: Path, call: Run) -> None:
     """Two stages that none starts from; the steps are interrupted, repeated and prolonged once more."""
     recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(INFONCE | {"epochs": 1}, SHORT))
@@ -78,8 +78,8 @@ def at_its_end(folder: Path, steps: int, **schedule: int) -> Recipe:
 @pytest.mark.parametrize(
     ("schedule", "remedy"),
     [
-        pytest.param({"horizon": 2}, "at most --more_steps 2", marks=pytest.mark.remedy("at most --more_steps")),
-        pytest.param({"warm_up": 1}, "at least --more_steps 4", marks=pytest.mark.remedy("at least --more_steps")),
+        pytest.param({"horizon": 2}, "at most MORE_STEPS=2", marks=pytest.mark.remedy("at most MORE_STEPS=")),
+        pytest.param({"warm_up": 1}, "at least MORE_STEPS=4", marks=pytest.mark.remedy("at least MORE_STEPS=")),
     ],
 )
 def test_a_schedule_without_room_is_refused(

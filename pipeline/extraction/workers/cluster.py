@@ -18,7 +18,7 @@ import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from distributed.security import Security
 
-from pipeline import storage
+from pipeline import called, storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.extraction.workers import slurm
 from pipeline.extraction.workers.gpus import LOCAL_DASHBOARD, gpu_cluster
@@ -72,7 +72,7 @@ def check_scheduler(scheduler: str, workers: int) -> None:
         raise UsageError(
             f"a running scheduler has the workers it has: {workers} cannot be asked for",
             where=scheduler,
-            remedy="leave --workers out, or start as many with `dask worker`",
+            remedy=f"leave {called.option('workers')} out, or start as many with `dask worker`",
         )
 
 
