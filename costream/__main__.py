@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
 from typing import NamedTuple
@@ -66,7 +65,7 @@ def main() -> int:
             print(f"costream: {error}", file=sys.stderr)
             return error.exit_code
     place = COMMANDS[asked]
-    with starting.loading() if place.package != "pipeline" else contextlib.nullcontext():
+    with starting.loading() if place.package != "pipeline" else starting.importing():
         function = importlib.import_module(f"{place.package}.__main__").COMMANDS[place.name]
     from pipeline.commands import console
 

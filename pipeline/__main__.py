@@ -3,8 +3,11 @@
 import sys
 from collections.abc import Callable
 
-from pipeline.commands import annotate, bring, console, export, extract, remove, stores
-from pipeline.commands import flow as flow_commands
+from pipeline.commands.starting import importing
+
+with importing():
+    from pipeline.commands import annotate, bring, console, export, extract, remove, stores
+    from pipeline.commands import flow as flow_commands
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "manifest": stores.manifest,

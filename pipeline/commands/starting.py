@@ -1,4 +1,4 @@
-"""How the packages of a command are imported: with PyTorch that takes seconds."""
+"""How the packages of a command are imported, which takes seconds with PyTorch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from pipeline.terminal import Terminal
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """A line is there meanwhile. What packages make of themselves is no garbage and is not looked through for any, not
-    meanwhile and not at the end of the program: a third of a short command's time."""
+    """With PyTorch, a line is there meanwhile."""
+    with importing(), _told():
+        yield
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """What packages make of themselves is no garbage, and is not looked through for any, neither meanwhile nor at the
+    end of the program: a third of a short command's time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with _told():
-            yield
+        yield
     finally:
         gc.freeze()
         if collecting:

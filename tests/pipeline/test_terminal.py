@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import gc
 import io
 import re
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from pipeline.commands import starting
 from pipeline.terminal import Terminal, marked, visible
 
 TOP = Path(__file__).resolve().parents[2]
@@ -98,3 +101,33 @@ def test_a_terminal_that_lacks_letters_gets_escapes(encoding: str) -> None:
     )
     shown = done.stdout.decode(encoding)
     assert shown == "a \u2265 \U0001f600 \\udcff\n".encode(encoding, "backslashreplace").decode(encoding)
+
+
+@pytest.mark.parametrize(("terminal", "said"), [(False, "reading [a]\n"), (True, "")])
+def test_what_goes_on_is_a_line_that_stays_where_none_can_be_taken_back(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, said: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    console = Terminal()
+    console.file, console._force_terminal = io.StringIO(), terminal
+    with console.status("reading [a]"):
+        assert console.file.getvalue().replace("\x1b[?25l", "").startswith(said)
+        assert ("\x1b" in console.file.getvalue()) is terminal
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_packages_are_imported_without_looking_for_garbage_and_then_it_is_looked_for_as_before(
+    collecting: bool,
+) -> None:
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        frozen = gc.get_freeze_count()
+        with contextlib.suppress(ImportError), starting.importing():
+            made = [{}]
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() is collecting
+        assert gc.get_freeze_count() > frozen and made
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -85,7 +85,7 @@ def at_its_end(folder: Path, steps: int, **schedule: int) -> Recipe:
 def test_a_schedule_without_room_is_refused(
     store: VideoStore, tmp_path: Path, schedule: dict[str, int], remedy: str
 ) -> None:
-    recipe, right = at_its_end(tmp_path, 4, **schedule), int(remedy.split()[-1])
+    recipe, right = at_its_end(tmp_path, 4, **schedule), int(remedy.split("=")[-1])
     before = (tmp_path / "recipe.yaml").read_bytes()
     with pytest.raises(UsageError) as error:
         prolonging.prolonged(tmp_path, recipe, store, 3)
