@@ -43,7 +43,8 @@ def tell_of_plan(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
         of_epoch = max(1, steps_of_epoch(recipe, stage, store))
         steps = stage.length(of_epoch)
         videos = recipe.batch_of(stage) * recipe.accumulate
-        length = f"{counted(steps, 'step')} of {counted(videos, 'video')} ({steps / of_epoch:.3g} epochs)"
+        epochs = "1 epoch" if steps == of_epoch else f"{steps / of_epoch:.3g} epochs"
+        length = f"{counted(steps, 'step')} of {counted(videos, 'video')} ({epochs})"
         networks = ", ".join(
             f"{stream} {network.backbone} with {weights(network, recipe.channels[stream]) / 1e6:.2f} M weights"
             for stream, network in stage.settings.networks.items()

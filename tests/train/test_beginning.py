@@ -26,17 +26,14 @@ def test_device_plan_and_networks_are_told_and_what_comes_next(
     path = runs.write(tmp_path / "recipe.yaml", runs.settings(INFONCE, IN_BATCH | {"steps": 1}))
     run = tmp_path / "runs a"
     hardware = dataclasses.replace(runs.HARDWARE, reader="auto")  # which is opencv without a GPU
-    assert pretrain("infonce", str(store.root), run, recipe=str(path), hardware=hardware, steps=2) == 0
+    assert pretrain("infonce", str(store.root), run, recipe=str(path), hardware=hardware, steps=3) == 0
     told = capsys.readouterr().err
     assert "\non the CPU, 1 thread, reader opencv with 1 thread\n" in re.sub(r" \(.*\)", "", told).replace(
         "2 threads, reader", "1 thread, reader"
     )
     network = checkpoints.load_method(checkpoint_path(run, "motion")).networks["flow"]
     weights = sum(weight.numel() for weight in network.parameters()) / 1e6
-    assert (
-        f"  stage motion: infonce, 2 steps of 4 videos (0.667 epochs); flow small with {weights:.2f} M weights\n"
-        in told
-    )
+    assert f"  stage motion: infonce, 3 steps of 4 videos (1 epoch); flow small with {weights:.2f} M weights\n" in told
     assert "stage motion took " in told
     assert f"next: make evaluate RUN={shlex.quote(str(run))} STORE={shlex.quote(str(store.root))}\n" in told
 
