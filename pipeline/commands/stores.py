@@ -369,9 +369,11 @@ def print_summary(summary: Summary, store: str) -> None:
     if summary.partial:
         parts.append(f"{len(summary.partial)} of them in part")
     if summary.skipped:
-        parts.append(f"{summary.skipped} were there already")
+        parts.append(f"{summary.skipped} {'was' if summary.skipped == 1 else 'were'} there already")
     if summary.annotated:
-        parts.append(f"{summary.annotated} have another label, source or split now")
+        parts.append(
+            f"{summary.annotated} {'has' if summary.annotated == 1 else 'have'} another label, source or split now"
+        )
     if summary.quarantined or summary.in_quarantine:
         parts.append(f"{len(summary.quarantined) + summary.in_quarantine} in quarantine")
     console.print(f"{', '.join(parts)}, in {summary.wall:.1f} s: {store}")

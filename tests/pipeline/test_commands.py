@@ -88,7 +88,7 @@ def test_extraction_ends_with_one_line_and_quarantine_is_exit_code_three(run: Ru
     assert open_store(tmp_path / "store").info("jump/a").views == ("rgb",)
     code, out, _ = run(*extract)
     assert code == stores.QUARANTINE_EXIT_CODE
-    assert "stored 0 videos (0 frames), 1 were there already, 1 in quarantine" in out
+    assert "stored 0 videos (0 frames), 1 was there already, 1 in quarantine" in out
     code, out, _ = run("status", "--store", tmp_path / "store")
     assert code == 0
     assert "1 x the file is empty (0 bytes)     jump/[b]" in out

@@ -315,7 +315,7 @@ def test_a_manifest_chooses_and_labels(packed: tuple[Path, Path], frames: Videos
     assert "no video of the manifest is here: it has 'v_Walk_g01_c01' and so on" in err
     code, out, _ = run(*command)
     assert code == 0
-    assert "1 have another label, source or split now" in out
+    assert "1 has another label, source or split now" in out
     info = open_store(tmp_path / "store").info(NAMES[0])
     assert (info.label, info.source, info.split) == ("Walk", "g01", "train")  # folders say nothing of the last two
 
