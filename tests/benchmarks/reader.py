@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import statistics
 import tempfile
@@ -52,16 +53,19 @@ BARE, BYTES, FLOATS = "cv2.imdecode only", "opencv, uint8", "opencv, float32"
 DALI, DALI_GPU, NVJPEG = "dali on the CPU, uint8", "dali on the GPU, uint8", "nvJPEG only"
 PAPERS, PYAV, TORCHCODEC = "papers' loader, float32", "PyAV from mp4, uint8", "torchcodec from mp4, uint8"
 
+MANY = 20  # batches one after the other with threads: a system takes some of them to spread the threads over its cores
+
 
 @dataclass
 class Row:
     """Work on all clips, and what was spent on it in each round.
 
-    clock: CPU seconds spent so far.
+    clock: CPU seconds spent so far. batches: how often the work does them.
     """
 
     work: Callable[[], object]
     clock: Callable[[], float] = time.process_time
+    batches: int = 1
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
 
@@ -184,16 +188,20 @@ def rows_of_threads(store: VideoStore, plans: list[ClipPlan], size: tuple[int, i
     rows = {}
     for threads in (1, 2):
         pool = ThreadPoolExecutor(threads)
-        rows[f"{LOOP}, threads: {threads}"] = Row(lambda pool=pool: list(pool.map(compiled_loop, [10**6] * 16)))
+        rows[f"{LOOP}, threads: {threads}"] = Row(
+            lambda pool=pool: list(pool.map(compiled_loop, [MANY * 10**6] * 16)), batches=MANY
+        )
         executor = reader.create("opencv", store, threads)
         floats = float32(executor, "rgb", plans)
 
-        def with_threads(work: Callable[[], object] = floats, threads: int = threads) -> None:
+        def with_threads(work: Callable[[], object], threads: int = threads) -> None:
             torch.set_num_threads(threads)
-            work()
+            for _ in range(MANY):
+                work()
 
-        rows[f"{BYTES}, threads: {threads}"] = Row(lambda executor=executor: executor.run("rgb", plans, size))
-        rows[f"{FLOATS}, threads: {threads}"] = Row(with_threads)
+        bytewise = functools.partial(executor.run, "rgb", plans, size)
+        rows[f"{BYTES}, threads: {threads}"] = Row(functools.partial(with_threads, bytewise), batches=MANY)
+        rows[f"{FLOATS}, threads: {threads}"] = Row(functools.partial(with_threads, floats), batches=MANY)
     return rows
 
 
@@ -232,8 +240,8 @@ def measure(rows: dict[str, Rows], rounds: int) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if number:  # the first round fills caches, compiles and starts workers
-                row.wall.append(time.perf_counter() - wall)
-                row.cpu.append(row.clock() - cpu)
+                row.wall.append((time.perf_counter() - wall) / row.batches)
+                row.cpu.append((row.clock() - cpu) / row.batches)
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:

@@ -12,9 +12,8 @@ import numpy as np
 from train.augment.windows import PixelWindow
 from train.reader import kernels
 
-TOGETHER = (
-    4  # frames that are decoded and resized at once: less waiting for Python's lock, and still in the processor's cache
-)
+# Frames that are decoded and resized at once: less waiting for Python's lock, and still in the processor's cache.
+TOGETHER = 8
 Size = tuple[int, int]  # height and width
 
 
