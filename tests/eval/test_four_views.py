@@ -48,7 +48,7 @@ def tiny(path: Path) -> Path:
 
 
 @installed
-@pytest.mark.remedy("adds that to its videos, with the --dataset")
+@pytest.mark.remedy("adds that to its videos, with the DATASET=")
 def test_four_views(tmp_path: Path, COPY: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = build_store(tmp_path, listing()[:6] + listing()[12:], pixels)
     recipe, run = str(tiny(tmp_path / "recipe.yaml")), tmp_path / "run"

@@ -167,7 +167,7 @@ def test_named_lists_are_taken_and_no_others(tmp_path: Path) -> None:
         with pytest.raises(Refusal, match="there are no lists") as refused:
             find(named, one_will_do)
         assert str(tmp_path / named) in refused.value.where
-        assert "--lists" in refused.value.remedy
+        assert "LISTS=" in refused.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_a_store_without_a_view_says_how_to_go_on(
     assert content(store) == before
     with pytest.raises(Refusal, match="has no view 'flow'") as refused:
         open_store(store).read("walk/a", "flow", [0])
-    assert "extract --views flow`, with the videos and this store, adds it" in str(refused.value)
+    assert "make extract-flow VIEWS=flow`, with the videos and this store, adds it" in str(refused.value)
     assert run(*asked, "--views", "flow") == 3
     assert open_store(store).read("walk/a", "flow", [0]).shape == (1, 2, 16, 24)
     assert shards(store, "flow") == shards(fresh, "flow")

@@ -281,7 +281,7 @@ def test_a_store_without_a_view_is_refused(tmp_path: Path) -> None:
     narrow = write_store(tmp_path / "store", dict(list(runs.VIDEOS.items())[:6]))
     clips = RECIPE["clips"] | {"streams": {"toy": {}}}
     loaded = runs.load(tmp_path / "recipe.yaml", stage(streams=["rgb", "toy"]), **RECIPE | {"clips": clips})
-    with pytest.raises(Refusal, match="(?s)no view 'toy'.*--views toy` adds that"):
+    with pytest.raises(Refusal, match="(?s)no view 'toy'.*VIEWS=toy` adds that"):
         runs.run(loaded, narrow, tmp_path / "run")
 
 

@@ -152,5 +152,5 @@ def test_short_videos_are_dropped_when_asked_for(tmp_path: Path) -> None:
 def test_store_without_flow_gives_rgb_of_all_frames(tmp_path: Path) -> None:
     create_store(tmp_path / "store", ExtractionSettings({"rgb": RgbSettings()}).resolved())
     empty = open_store(tmp_path / "store")
-    with pytest.raises(Refusal, match="(?s)no view 'flow'.*--views flow` adds"):
+    with pytest.raises(Refusal, match="(?s)no view 'flow'.*VIEWS=flow` adds"):
         make(empty, reads={"flow": (0, 1)}, videos=[])

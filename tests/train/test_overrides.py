@@ -146,7 +146,7 @@ def test_a_batch_that_a_small_set_does_not_fill_is_reduced(tmp_path: Path, capsy
 
 
 def test_a_method_of_another_recipe_is_told_where_it_is_fails() -> None:
-    with pytest.raises(UsageError, match='(?s)unknown method in recipe hmdb51 "goca".*RECIPE=kinetics400 or small or'):
+    with pytest.raises(UsageError, match='(?s)unknown method in recipe hmdb51 "goca".*RECIPE=: kinetics400 or small'):
         recipe.find("hmdb51", "goca")
     assert recipe.find("small", "goca").is_file()
 

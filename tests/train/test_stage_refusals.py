@@ -215,7 +215,7 @@ def test_what_no_stage_can_do_fails_before_anything_is_written(store: VideoStore
     without_flow = open_store(store.root)
     assert without_flow.videos  # listed with it
     del without_flow.settings["flow"]
-    refused("(?s)no view 'flow'.*--views flow` adds", IN_BATCH, INFONCE, on=without_flow)
+    refused("(?s)no view 'flow'.*VIEWS=flow` adds", IN_BATCH, INFONCE, on=without_flow)
 
 
 def test_hardware_that_is_not_there_fails(recipe: Recipe, store: VideoStore, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Planner:
                 f"the store has no view {' and no view '.join(map(repr, missing))}",
                 where=training_set.where,
                 remedy=f"`{called.command('extract', videos='', store=training_set.where, views=views)}` adds that to"
-                " its videos, with the --dataset or --manifest of its extraction;"
+                f" its videos, with the {called.option('dataset')} or {called.option('manifest')} of its extraction;"
                 f" or train streams of what it has, {', '.join(sorted(store_settings))}",
             )
         self.streams = StoreStreams(reading.streams.values(), store_settings)
