@@ -345,7 +345,7 @@ def test_two_devices_equal_one(
     assert process.returncode == 128 + signal.SIGTERM, printed
     assert printed.count("stopped by SIGTERM") == printed.count("pre-training ") == 1
     told = [line for line in printed.replace("\r", "\n").splitlines() if line.strip()]
-    begun = ("pre-training ", "on the CPU (", "stage ", stage["name"], "stopped by SIGTERM")
+    begun = ("loading ", "preparing ", "pre-training ", "on the CPU (", "stage ", stage["name"], "stopped by SIGTERM")
     assert all(line.lstrip().startswith(begun) or re.match(r"[\d:?]+ left, ", line) for line in told), printed
     assert runs.content(tmp_path / "run", stage["name"])[METADATA]["step"] == 5
     runs.run(recipe, store, tmp_path / "run")
