@@ -15,10 +15,10 @@ import yaml
 from eval import results
 from eval.results import MEAN, Record
 from eval.runs import RECIPE
-from eval.runs import recipe as recipe_of
 from pipeline import called
 from pipeline.errors import Refusal, UsageError
 from train.provenance import recipe_hash
+from train.run_folder import read_recipe
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def names(found: list[Run]) -> dict[str, str]:
 
 
 def _read(path: Path, protocol: str, data: str, annotations: str) -> Run:
-    recipe = recipe_of(path)
+    recipe = read_recipe(path)
     seed, begun = recipe.pop("seed"), _with_begun(recipe)
     seeds = [*dict.fromkeys([*begun, seed])]
     listed = results.read(path / "results.json")
@@ -87,7 +87,7 @@ def _with_begun(recipe: dict[str, Any]) -> list[int]:
         for role, given in stage.get("start", {}).items():
             made_by = Path(given).parent.parent
             if "/" in given and os.path.isfile(made_by.parent / RECIPE):
-                begun = recipe_of(made_by.parent)
+                begun = read_recipe(made_by.parent)
                 seeds += [begun.pop("seed"), *_with_begun(begun)]
                 stage["start"][role] = f"{made_by.name} of {begun['title']}, recipe {recipe_hash(begun)}"
     return seeds

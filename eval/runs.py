@@ -14,7 +14,7 @@ from train.callbacks.checkpointing import BEST
 from train.callbacks.held_out import TOP1
 from train.callbacks.metrics import read_lines
 from train.provenance import data_of
-from train.stages import RECIPE, checkpoint_path, read_recipe
+from train.run_folder import RECIPE, checkpoint_path, read_recipe
 from train.training_set import of_splits
 
 
@@ -53,25 +53,9 @@ def classes_path(run: Path, store: VideoStore) -> Path:
     return run / "features" / data_of(store) / store.annotated.name / "classes.csv"
 
 
-def recipe(run: Path) -> dict[str, Any]:
-    """The resolved recipe of a run.
-
-    Raises:
-        Refusal: no run here, or its recipe is damaged.
-    """
-    path = run / RECIPE
-    if not path.is_file():
-        raise Refusal(
-            "there is no run here" if run.is_dir() else "there is no such folder",
-            where=str(path),
-            remedy=f"give the {called.option('run')} that `{called.command('pretrain')}` wrote",
-        )
-    return read_recipe(path)
-
-
 def recipe_text(run: Path) -> str:
-    """The same as it was written."""
-    recipe(run)
+    """The resolved recipe of a run as it was written. Raises Refusal: no run here, or its recipe is damaged."""
+    read_recipe(run)
     return storage.read_text(run / RECIPE, storage.LARGEST_RECORD)
 
 
@@ -82,7 +66,7 @@ def stages(run: Path) -> list[Stage]:
     Raises:
         Refusal: no run here, or not one checkpoint yet.
     """
-    written = recipe(run)
+    written = read_recipe(run)
     names = [stage["name"] for stage in written["stages"]]
     paths = {name: _chosen(checkpoint_path(run, name), written) for name in names}
     found = [Stage(name, path, checkpoints.metadata(path)) for name, path in paths.items() if path.is_file()]
@@ -108,7 +92,7 @@ def trained_videos(stage: Stage, run: Path, store: VideoStore) -> frozenset[str]
     named = stage.metadata.get("annotations") or {}
     try:
         as_trained = store.said_by(annotated.choose(store.root, store.table, named.get("name", "")))
-        chosen = of_splits(as_trained, recipe(run)["splits"])
+        chosen = of_splits(as_trained, read_recipe(run)["splits"])
     except (Refusal, UsageError):  # no such set, or none of these splits
         return frozenset()
     return frozenset(chosen.ids) if stage.metadata["store_videos_hash"] == chosen.digest() else frozenset()
@@ -118,7 +102,7 @@ def trained_on(stage: Stage, run: Path, store: VideoStore) -> bool:
     """Whether a stage was trained on exactly the training videos that `store` holds now, as its checkpoint recorded
     them."""
     try:
-        chosen = of_splits(store, recipe(run)["splits"])
+        chosen = of_splits(store, read_recipe(run)["splits"])
     except Refusal:  # none is of these splits
         return False
     return stage.metadata["store_videos_hash"] == chosen.digest()

@@ -29,7 +29,7 @@ from pipeline.arguments import (
 from pipeline.commands.following import after_store
 from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore, open_store
-from train import beginning, loggers, overrides, prolonging, stages
+from train import beginning, loggers, overrides, prolonging, run_folder, stages
 from train import finetune as finetuning
 from train import recipe as recipes
 from train.callbacks.divergence import Diverged
@@ -220,7 +220,7 @@ class _Work:
 def _run(recipe: Recipe, store: VideoStore, run: Path, work: _Work) -> int:
     loaded = prolonging.as_recorded(run, fitted(recipe.of_classes(store.classes), store, work.hardware.ranks))
     training_set = _checked(loaded, store, work)
-    with stages.only_trainer(run, loaded):
+    with run_folder.only_trainer(run, loaded):
         if work.more_steps:
             loaded = prolonging.prolonged(run, loaded, store, work.more_steps)
         beginning.tell_of(loaded, store, training_set, run)
@@ -241,7 +241,7 @@ def _train(loaded: Recipe, opened: VideoStore, run: Path, work: _Work) -> int:
         except stages.Stopped as stop:
             tell(
                 f"stopped by {stop.reason} in stage {stage.name} at step {stop.step}; the same"
-                f" command continues there: {stages.checkpoint_path(run, stage.name)}"
+                f" command continues there: {run_folder.checkpoint_path(run, stage.name)}"
             )
             # Lightning kills the leader when a follower fails.
             return stop.exit_code if LEADER else 0

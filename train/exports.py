@@ -17,7 +17,7 @@ from train import provenance
 from train.checkpoints import digest, load_method, metadata, write
 from train.clips.spec import ClipSpec
 from train.networks.network import Network
-from train.stages import RECIPE
+from train.run_folder import RECIPE
 
 LICENCE = (
     "The code is Apache-2.0. These weights have no licence of their own: that of the videos which they were trained on"

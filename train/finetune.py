@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import called
 from pipeline.errors import Refusal, UsageError, refuse_unknown
-from train import checkpoints, stages
+from train import checkpoints, run_folder
 from train import recipe as recipes
 from train.console import tell
 from train.methods.classify import ClassifySettings
@@ -80,15 +80,9 @@ def _stream(stage: StageSettings) -> str:
 
 def _networks(run: Path) -> dict[str, tuple[Path, NetworkSettings]]:
     """Stream -> the last checkpoint that has a network of it, and what that is made with."""
-    if not (run / stages.RECIPE).is_file():
-        raise Refusal(
-            "there is no run here",
-            where=str(run),
-            remedy=f"give the {called.option('run')} that `{called.command('pretrain')}` wrote",
-        )
-    listed = stages.read_recipe(run / stages.RECIPE).get("stages", [])
+    listed = run_folder.read_recipe(run)["stages"]
     found: dict[str, tuple[Path, NetworkSettings]] = {}
-    for path in (stages.checkpoint_path(run, stage["name"]) for stage in listed):
+    for path in (run_folder.checkpoint_path(run, stage["name"]) for stage in listed):
         if path.is_file():
             found |= {stream: (path, network) for stream, network in checkpoints.networks_of(path).items()}
     if not found:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.importers.lists import class_names
-from train import checkpoints, provenance, stages
+from train import checkpoints, provenance, run_folder
 from train import recipe as recipes
 from train.checkpoints import METADATA
 from train.clips.spec import ClipSpec, StreamSettings
@@ -65,9 +65,9 @@ def import_run(
     }
     for stage in recipe.stages:
         _tell_what_is_left_out(stage, *_of_stage(stage, found, files))
-    with stages.only_trainer(run, recipe):
+    with run_folder.only_trainer(run, recipe):
         for name, content in written.items():
-            checkpoints.write(content, stages.checkpoint_path(run, name))
+            checkpoints.write(content, run_folder.checkpoint_path(run, name))
 
 
 def _recipe(found: dict[str, Published], files: dict[str, Path], classes: list[str], pretraining: str) -> Recipe:

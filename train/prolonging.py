@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import called
 from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore
-from train import checkpoints, stages
+from train import checkpoints, run_folder
 from train.console import tell
 from train.optim import ON_TO_HORIZON, PROLONGED
 from train.recipe import Recipe, StageSettings
@@ -16,11 +16,9 @@ from train.stage_data import steps_of_epoch
 
 def as_recorded(run: Path, recipe: Recipe) -> Recipe:
     """The recipe with the steps by which the run, if there is one, has been prolonged, where it names none itself."""
-    if not (run / stages.RECIPE).is_file():
+    if not (run / run_folder.RECIPE).is_file():
         return recipe
-    known = {
-        stage["name"]: tuple(stage.get("more_steps", ())) for stage in stages.read_recipe(run / stages.RECIPE)["stages"]
-    }
+    known = {stage["name"]: tuple(stage.get("more_steps", ())) for stage in run_folder.read_recipe(run)["stages"]}
     return recipe.of_stages(
         [stage.changed(more_steps=stage.more_steps or known.get(stage.name, ())) for stage in recipe.stages]
     )
@@ -57,14 +55,14 @@ def prolonged(run: Path, recipe: Recipe, store: VideoStore, steps: int) -> Recip
     longer = recipe.of_stages(
         [stage.changed(more_steps=(*stage.more_steps, steps)) if stage in last else stage for stage in recipe.stages]
     )
-    stages.write_recipe(run, longer)
+    run_folder.write_recipe(run, longer)
     for line in said:
         tell(line)
     return longer
 
 
 def _reached(run: Path, recipe: Recipe, stage: StageSettings) -> int:
-    path = stages.checkpoint_path(run, stage.name)
+    path = run_folder.checkpoint_path(run, stage.name)
     return int(checkpoints.metadata(path)["step"]) if path.exists() else 0
 
 

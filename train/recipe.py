@@ -14,7 +14,6 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, mod
 from pipeline import called, yaml_file
 from pipeline.errors import UsageError, refuse_unknown
 from pipeline.manifest import SPLITS
-from pipeline.validation import Facts, check
 from train import augment, methods, overrides, starts
 from train.clips.spec import ClipSpec
 from train.console import tell
@@ -353,30 +352,6 @@ def load(path: Path, seed: int | None = None, changes: Sequence[str] = ()) -> Re
     return loaded
 
 
-class RunStage(Facts):
-    name: Annotated[str, Field(pattern=STAGE_NAME)]
-    start: dict[str, str] = {}
-    more_steps: MoreSteps = ()
-
-
-class RunRecipe(Facts):
-    """What is relied on of a run's recipe, which its first training wrote."""
-
-    title: str
-    seed: Annotated[int, Field(ge=0)]
-    splits: list[str]
-    stages: Annotated[list[RunStage], Field(min_length=1)]
-
-
-def of_run(path: Path) -> dict[str, Any]:
-    """A run's recipe as it was written. Raises ValueError for a file that is damaged."""
-    found = yaml_file.read(path, _NoAliases)
-    if not isinstance(found, dict):
-        raise ValueError("it is no mapping of names")
-    check(RunRecipe, found)
-    return found
-
-
 class UniqueKeys(yaml_file.Loader):
     """Refuses a key that is given twice, of which YAML readers silently take the last."""
 
@@ -389,12 +364,3 @@ class UniqueKeys(yaml_file.Loader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-class _NoAliases(UniqueKeys):
-    """Refuses aliases, which let few lines stand for more than fits into memory; a run's recipe is written without."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(problem="it has an alias", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)

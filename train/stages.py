@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 
-from pipeline import called, storage
-from pipeline.errors import Refusal, UsageError, counted
-from pipeline.storage import exclusive
+from pipeline import storage
+from pipeline.errors import UsageError, counted
 from pipeline.store import VideoStore
-from pipeline.store.settings import differences
-from train import checkpoints, loggers, provenance, sizes
-from train import recipe as recipes
+from train import checkpoints, loggers, provenance, run_folder, sizes
 from train.between_epochs import HELD_OUT_LOSS
 from train.callbacks.assignments import Assignments
 from train.callbacks.bar import Bar
@@ -37,7 +33,7 @@ from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
 from train.callbacks.watching import Watching
 from train.checkpoints import METADATA
-from train.console import LEADER, tell
+from train.console import tell
 from train.hardware import Hardware, convolutions, device, in_words, started_by
 from train.hardware.precision import tf32
 from train.loggers import LoggerName
@@ -51,9 +47,6 @@ for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)  # its hints name no file and repeat every stage
 
 
-RECIPE, LOCK = "recipe.yaml", ".lock"  # in a run's folder
-
-
 class Stopped(Exception):
     """Training was asked to stop and wrote its checkpoint. `exit_code`: see `train.callbacks.stopping.Stopping`."""
 
@@ -65,10 +58,6 @@ class Stopped(Exception):
     def reason(self) -> str:
         """What it was asked by: the name of a signal, or the time limit."""
         return {128 + number: number.name for number in SIGNALS}.get(self.exit_code, "the time limit")
-
-
-def checkpoint_path(run: Path, stage: str) -> Path:
-    return run / stage / "checkpoints" / "last.ckpt"
 
 
 def check(recipe: Recipe, store: VideoStore, hardware: Hardware) -> None:
@@ -104,67 +93,6 @@ def _check_last_batch(stage: StageSettings, size: int) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def only_trainer(run: Path, recipe: Recipe) -> Iterator[None]:
-    """Hold a run's folder, prepared. Raises Refusal, naming the holder, where another process trains into it."""
-
-    def taken(holder: str) -> Refusal:
-        return Refusal(
-            f"another training is writing to this run ({holder})",
-            where=str(run),
-            remedy=f"wait for it, or stop it, or give another {called.option('run')};"
-            " to evaluate meanwhile does no harm",
-        )
-
-    if not LEADER:  # it writes nothing, and would see the folder while the leader of its group fills it
-        yield
-        return
-    check_folder(run, recipe)
-    with contextlib.ExitStack() as stack:
-        with storage.writing("the run", run):
-            storage.make_folder(run)
-            stack.enter_context(exclusive.held(run / LOCK, taken))
-        prepare(run, recipe)
-        yield
-
-
-def prepare(run: Path, recipe: Recipe) -> None:
-    """Make the run's folder and write RUN/recipe.yaml; or see that it belongs to this recipe. Raises Refusal."""
-    if not check_folder(run, recipe):
-        write_recipe(run, recipe)
-
-
-def write_recipe(run: Path, recipe: Recipe) -> None:
-    """Of a group, the leader does."""
-    if not LEADER:
-        return
-    content = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
-    with storage.writing("the run", run):
-        storage.write_atomically(run / RECIPE, content.encode())
-
-
-def check_folder(run: Path, recipe: Recipe) -> bool:
-    """Whether the folder is a run of this recipe already. Raises Refusal where it is anything else but new."""
-    path = run / RECIPE
-    if path.is_file():
-        found = differences(read_recipe(path), recipe.as_dict())
-        if found:
-            raise Refusal(
-                "the run belongs to another recipe:\n    " + "\n    ".join(found),
-                where=str(path),
-                remedy=f"give another {called.option('run')}, or the recipe that it was started with;"
-                " nothing was changed",
-            )
-        return True
-    if run.is_dir() and any(item.name not in (LOCK, RECIPE + ".partial") for item in run.iterdir()):
-        raise Refusal(
-            "this folder is not empty and not a run",
-            where=str(run),
-            remedy=f"give a new folder as {called.option('run')}",
-        )
-    return False
-
-
 def run_stage(
     recipe: Recipe,
     stage: StageSettings,
@@ -198,7 +126,7 @@ def run_stage(
     files = _start_files(recipe, stage, run)
     facts["after"] = sorted({method for file in files for method in checkpoints.made_by(file)})
     facts["begun"] = {role: checkpoints.lineage(file) for role, file in zip(stage.start, files, strict=True)}
-    path = checkpoint_path(run, stage.name)
+    path = run_folder.checkpoint_path(run, stage.name)
     resume = path.exists()
     if resume:
         checkpoint = checkpoints.read(path)
@@ -282,7 +210,7 @@ def starting_weights(recipe: Recipe, stage: StageSettings, run: Path) -> dict[st
 def _start_files(recipe: Recipe, stage: StageSettings, run: Path) -> list[Path]:
     """Of its roles, as `start` lists them."""
     names = [other.name for other in recipe.stages]
-    return [checkpoint_path(run, given) if given in names else Path(given) for given in stage.start.values()]
+    return [run_folder.checkpoint_path(run, given) if given in names else Path(given) for given in stage.start.values()]
 
 
 def _start(
@@ -375,20 +303,3 @@ def _trainer(
         enable_progress_bar=False,
         use_distributed_sampler=False,
     )
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """A run's recipe as it was written. Raises Refusal for a file that is damaged."""
-    try:
-        found = recipes.of_run(path)
-    except ValueError as error:
-        raise Refusal(
-            f"the run's recipe cannot be read: {error}", where=str(path), remedy=f"give another {called.option('run')}"
-        ) from error
-    if "sampling" not in found:
-        raise Refusal(
-            "the run is of an older costream, which drew other frames and pixels: its recipe has no `sampling`",
-            where=str(path),
-            remedy=f"give another {called.option('run')}; nothing was changed",
-        )
-    return found

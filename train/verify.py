@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.storage import sealed
-from train import checkpoints, provenance, stages
+from train import checkpoints, provenance, run_folder
 from train.callbacks.metrics import read_lines
 from train.checkpoints import METADATA, REPLACE
 
@@ -19,14 +19,7 @@ def verify(run: Path) -> Iterator[Refusal | None]:
 
     Raises Refusal where there is no run, and for a recipe that cannot be read.
     """
-    path = run / stages.RECIPE
-    if not path.is_file():
-        raise Refusal(
-            "there is no run here",
-            where=str(path),
-            remedy=f"give the {called.option('run')} that `{called.command('pretrain')}` wrote",
-        )
-    recipe = stages.read_recipe(path)
+    recipe = run_folder.read_recipe(run)
     results = run / "results.json"
     yield from _missing(run, [stage.get("name") for stage in recipe.get("stages", [])], _evaluated(results))
     for path in sorted(run.glob("*/checkpoints/*.ckpt")):
@@ -47,11 +40,11 @@ def verify(run: Path) -> Iterator[Refusal | None]:
 
 def _missing(run: Path, names: list[str], evaluated: set[str]) -> Iterator[Refusal]:
     """Checkpoints of stages before one that has been trained, and of those that have results."""
-    there = [stages.checkpoint_path(run, name).is_file() for name in names]
+    there = [run_folder.checkpoint_path(run, name).is_file() for name in names]
     for place, name in enumerate(names):
         if not there[place] and (any(there[place:]) or name in evaluated):
             why = "later stages began with it" if any(there[place:]) else "there are results of it"
-            where = str(stages.checkpoint_path(run, name))
+            where = str(run_folder.checkpoint_path(run, name))
             yield Refusal(f"the checkpoint is missing, but {why}", where=where, remedy=REPLACE)
 
 
@@ -78,7 +71,7 @@ def _checkpoint(path: Path, recipe_hash: str) -> Refusal | None:
     elif facts["stage"] != path.parent.parent.name:
         what = f"the checkpoint is of stage {facts['stage']}"
     elif facts["recipe_hash"] != recipe_hash:
-        what = f"the checkpoint was made with another recipe than the run's {stages.RECIPE}"
+        what = f"the checkpoint was made with another recipe than the run's {run_folder.RECIPE}"
     else:
         return None
     return Refusal(what, where=str(path), remedy=REPLACE)

@@ -17,7 +17,7 @@ from eval.report import pictures, sheets, training, verdicts
 from eval.report.sheets import Sheet
 from eval.report.verdicts import Verdict, standard_error
 from eval.results import NETWORKS, Record
-from eval.runs import Stage, bank_path, recipe, recipe_text, stages, trained_on
+from eval.runs import Stage, bank_path, recipe_text, stages, trained_on
 from eval.table import words
 from pipeline import called, storage
 from pipeline.errors import Refusal
@@ -25,6 +25,7 @@ from pipeline.store import VideoStore
 from pipeline.views import VIEWS
 from pipeline.views.view import View
 from train import checkpoints
+from train.run_folder import read_recipe
 from train.show import pages
 
 QUERIES = 4
@@ -101,7 +102,7 @@ def page_content(run: Path, store: VideoStore) -> dict[str, Any]:
         "map_stream": best,
         "protocol_words": {name: PROTOCOLS[name].words for name in {r.protocol for r in records}},
         "curves": training.curves([trained_stages]),
-        "cost": training.cost(trained_stages, recipe(run)),
+        "cost": training.cost(trained_stages, read_recipe(run)),
         "provenance": training.provenance(trained_stages, [checkpoints.digest(s.checkpoint) for s in trained_stages]),
         "recipe": recipe_text(run),
         "store": _store_summary(store),

@@ -25,7 +25,7 @@ from pipeline.store import VideoStore
 from tests import hostile
 from train import checkpoints, verify
 from train.checkpoints import METADATA
-from train.stages import RECIPE, check_folder, checkpoint_path
+from train.run_folder import RECIPE, check_folder, checkpoint_path
 
 
 def readers(run: Path, store: VideoStore, all_of_them: bool) -> list[Callable[[], object]]:

@@ -24,7 +24,7 @@ from tests.eval.test_hostile_run_files import another, changed_bank
 from tests.pipeline.reference import run_here
 from train import checkpoints
 from train.checkpoints import METADATA
-from train.stages import checkpoint_path
+from train.run_folder import checkpoint_path
 
 READ = {"reader": "opencv", "threads": 1}
 

@@ -18,7 +18,7 @@ from train import checkpoints, exports, reader
 from train.clips import sliding_windows
 from train.commands import pretrain
 from train.hardware import Hardware
-from train.stages import checkpoint_path
+from train.run_folder import checkpoint_path
 
 MEAN, STD = np.array([0.4345, 0.4051, 0.3775]), np.array([0.2768, 0.2713, 0.2737])  # of Kinetics
 

@@ -21,7 +21,7 @@ from tests.eval.test_report import Page, words
 from tests.pipeline.reference import run_here
 from train import checkpoints
 from train.checkpoints import METADATA
-from train.stages import checkpoint_path
+from train.run_folder import checkpoint_path
 from train.training_set import TrainingSet, of_splits
 
 

@@ -24,7 +24,6 @@ from pipeline.store.lock import only_writer
 from train import checkpoints, recipe
 from train.callbacks.metrics import read_lines
 from train.published import import_published
-from train.stages import read_recipe
 
 READERS: dict[str, Callable[[Path], object]] = {
     "a.csv": Manifest.load,
@@ -39,7 +38,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     "flow.png": flow_files.is_kitti,
     "image.png": lambda path: pairs.read_pair(path, path),
     "recipe.yaml": lambda path: recipe_text(path.parent),
-    "of_run.yaml": read_recipe,
     "mine.yaml": recipe.load,
     "last.ckpt": checkpoints.read,
     "coclr.pth.tar": import_published,

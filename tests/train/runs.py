@@ -27,7 +27,7 @@ import yaml
 from torch import Tensor, nn
 
 from pipeline.store import VideoStore
-from train import checkpoints, recipe, stages
+from train import checkpoints, recipe, run_folder, stages
 from train.backbones import BACKBONES, Backbone
 from train.console import LEADER
 from train.hardware import Hardware
@@ -123,7 +123,7 @@ def pretrain(store: Path, run: Path, recipe: object, *more: object) -> tuple[obj
 def run(loaded: Recipe, store: VideoStore, folder: Path, hardware: Hardware = HARDWARE) -> None:
     """All stages of a recipe, as the command runs them."""
     stages.check(loaded, store, hardware)
-    stages.prepare(folder, loaded)
+    run_folder.prepare(folder, loaded)
     for stage in loaded.stages:
         stages.run_stage(loaded, stage, store, folder, hardware)
 
@@ -178,7 +178,7 @@ def same_threads() -> dict[str, str]:
 
 def content(folder: Path, stage: str) -> dict[str, Any]:
     """Everything that a stage's checkpoint holds: weights, optimiser, schedule, loops, loader, random states, facts."""
-    return torch.load(stages.checkpoint_path(folder, stage), weights_only=True)
+    return torch.load(run_folder.checkpoint_path(folder, stage), weights_only=True)
 
 
 def lines(folder: Path, stage: str, times: bool = False) -> list[dict[str, float]]:
@@ -222,7 +222,7 @@ def main() -> int:
 
 
 def last(folder: Path, stage: dict[str, Any] = IN_BATCH) -> Path:
-    return stages.checkpoint_path(folder, stage["name"])
+    return run_folder.checkpoint_path(folder, stage["name"])
 
 
 def stop(

@@ -14,7 +14,7 @@ import torch
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from tests.train import runs
-from train import checkpoints, stages
+from train import checkpoints, run_folder, stages
 from train.checkpoints import METADATA
 from train.methods.method import Start
 from train.networks.network import Network
@@ -91,7 +91,7 @@ def test_a_cycle_continues_at_the_exact_step(
     stage, done = stops
     loaded = load(tmp_path, *CYCLE)
     run = tmp_path / "run"
-    stages.prepare(run, loaded)
+    run_folder.prepare(run, loaded)
     for listed in loaded.stages:
         if listed.name == stage:
             with runs.signalled(done - 1), pytest.raises(stages.Stopped):
@@ -126,12 +126,12 @@ def test_other_methods_continue_at_the_exact_step(store: VideoStore, tmp_path: P
 def test_a_start_that_has_changed_is_refused(store: VideoStore, tmp_path: Path) -> None:
     loaded = load(tmp_path, *CYCLE[:3])
     run = tmp_path / "run"
-    stages.prepare(run, loaded)
+    run_folder.prepare(run, loaded)
     for listed in loaded.stages[:2]:
         stages.run_stage(loaded, listed, store, run, runs.HARDWARE)
     with runs.signalled(1), pytest.raises(stages.Stopped):
         stages.run_stage(loaded, loaded.stages[2], store, run, runs.HARDWARE)
-    path = stages.checkpoint_path(run, "infonce-flow")
+    path = run_folder.checkpoint_path(run, "infonce-flow")
     content = torch.load(path, weights_only=True)
     content["state_dict"]["pair.query.head.0.bias"] += 1
     torch.save(content, path)
@@ -150,7 +150,7 @@ def test_published_files_and_our_checkpoints_are_starts(store: VideoStore, tmp_p
     rgb, flow = (Start(stream, NetworkSettings()) for stream in ("rgb", "flow"))
     found = checkpoints.flat(checkpoints.starting_weights(tmp_path / "rgb.pth.tar", rgb))
     assert runs.flatten({name: found[name] for name in published.state_dict()}) == runs.flatten(published.state_dict())
-    ours = stages.checkpoint_path(whole, "flow-1")
+    ours = run_folder.checkpoint_path(whole, "flow-1")
     found = checkpoints.flat(checkpoints.starting_weights(ours, flow))
     assert runs.flatten(found) == runs.flatten(encoder_of(whole, "flow-1", "pair.query"))
     with pytest.raises(Refusal, match="no rgb network"):

@@ -17,7 +17,7 @@ from train import augment, beginning, checkpoints, recipe
 from train.callbacks import bar
 from train.commands import pretrain
 from train.recipe import FOLDER
-from train.stages import checkpoint_path
+from train.run_folder import checkpoint_path
 
 
 def test_device_plan_and_networks_are_told_and_what_comes_next(

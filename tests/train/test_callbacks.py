@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
-from train import stages
+from train import run_folder, stages
 from train.batches.batch import Batch
 from train.batches.loader import ClipLoader
 from train.callbacks import waiting
@@ -226,7 +226,7 @@ def test_profile_names_the_parts_of_a_step(
     store: VideoStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", INFONCE, batch=2, accumulate=2)
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=2)
     folder = tmp_path / "run" / "motion" / "profile"
     told = capsys.readouterr().err
@@ -254,7 +254,7 @@ def test_profile_names_the_parts_of_a_step(
 
 def test_profile_of_a_short_stage_is_as_long_as_the_stage(store: VideoStore, tmp_path: Path) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 1})
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=5)
     events = json.loads((tmp_path / "run" / "pixels" / "profile" / "trace.json").read_text())["traceEvents"]
     assert sum(event["name"] == "optimiser" for event in events if event.get("cat") == "user_annotation") == 1
@@ -268,7 +268,7 @@ def test_failure_ends_the_profile(store: VideoStore, tmp_path: Path) -> None:
         if method.global_step == 4:
             raise ZeroDivisionError
 
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     with runs.in_step(fail), pytest.raises(ZeroDivisionError):
         stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=5)
     assert not torch.autograd._profiler_enabled()
@@ -278,6 +278,6 @@ def test_failure_ends_the_profile(store: VideoStore, tmp_path: Path) -> None:
 def test_profiled_run_is_the_same_run(store: VideoStore, tmp_path: Path) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH)
     runs.run(recipe, store, tmp_path / "plain")
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, profile=2)
     runs.assert_same_runs(tmp_path / "plain", tmp_path / "run", "pixels")

@@ -18,7 +18,7 @@ from train.checkpoints import metadata
 from train.clips import sliding_windows
 from train.methods import METHODS
 from train.methods.method import Method
-from train.stages import checkpoint_path
+from train.run_folder import checkpoint_path
 
 RECIPE: dict[str, Any] = {
     "clips": {"length": 8, "stride": 2, "size": [16, 20]},

@@ -20,7 +20,7 @@ from tests import remedies
 from tests.remedies import helps
 from tests.train import runs
 from tests.train.runs import IN_BATCH, last, stop
-from train import checkpoints, file_commands, stages
+from train import checkpoints, file_commands, run_folder
 from train.callbacks.metrics import Metrics, read_lines
 from train.checkpoints import METADATA
 from train.published import files
@@ -64,7 +64,7 @@ def test_a_run_as_it_was_written_is_whole(whole: Path, run: Path, tmp_path: Path
     assert not problems(run) and not problems(whole)
     assert file_commands.verify(run) == 0
     shutil.rmtree(run)
-    with pytest.raises(Refusal, match="no run here"):
+    with pytest.raises(Refusal, match="no such folder"):
         problems(run)
 
 
@@ -192,7 +192,7 @@ def test_parts_that_are_not_of_one_another_are_found(run: Path) -> None:
     checkpoints.write(content, last(run))
     assert ["is of stage motion" in problem.what for problem in problems(run)] == [True]
     shutil.copy(last(run).with_name("step-4.ckpt"), last(run))
-    recipe = run / stages.RECIPE
+    recipe = run / run_folder.RECIPE
     recipe.write_text(recipe.read_text().replace("seed: 3", "seed: 4"))
     assert {problem.where for problem in problems(run)} == {str(path) for path in last(run).parent.iterdir()}
     assert all("another recipe" in problem.what for problem in problems(run))

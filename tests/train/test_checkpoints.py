@@ -22,7 +22,7 @@ from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
-from train import backbones, checkpoints, exports, stages
+from train import backbones, checkpoints, exports, run_folder
 from train.batches.planning import PLANS
 from train.methods.infonce import InfoNCE
 
@@ -49,7 +49,7 @@ def trained(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> dict
 
     with runs.in_step(keep):
         runs.run(recipe, store, folder / "run")
-    return found | {stage.name: stages.checkpoint_path(folder / "run", stage.name) for stage in recipe.stages}
+    return found | {stage.name: run_folder.checkpoint_path(folder / "run", stage.name) for stage in recipe.stages}
 
 
 @pytest.mark.parametrize("name", ["pixels", "motion"])
@@ -111,7 +111,7 @@ def test_hashes_follow_what_they_stand_for(store: VideoStore, tmp_path: Path) ->
         recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 1}, **changes)
         run = tmp_path / str(len(list(tmp_path.iterdir())))
         runs.run(recipe, store, run)
-        return checkpoints.metadata(stages.checkpoint_path(run, "pixels"))
+        return checkpoints.metadata(run_folder.checkpoint_path(run, "pixels"))
 
     one, again, other = facts(), facts(), facts(seed=4)
     assert one == again

@@ -22,7 +22,7 @@ from pipeline.errors import Refusal
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
-from train import checkpoints, stages
+from train import checkpoints, run_folder, stages
 from train.callbacks.metrics import Metrics
 from train.callbacks.stopping import TIME_IS_UP
 from train.checkpoints import METADATA
@@ -88,7 +88,7 @@ def test_run_without_time_makes_a_step_each_time(
 ) -> None:
     recipe, whole = undisturbed
     stage, run = recipe.stages[0], tmp_path / "run"
-    stages.prepare(run, recipe)
+    run_folder.prepare(run, recipe)
     step = 0
     while not (step and runs.content(run, stage.name)[METADATA]["finished"]):
         with pytest.raises(Stopped) as stopped:
@@ -101,7 +101,7 @@ def test_run_without_time_makes_a_step_each_time(
 
 def test_run_with_time_enough_is_not_stopped(store: VideoStore, tmp_path: Path) -> None:
     recipe = runs.load(tmp_path / "recipe.yaml", IN_BATCH | {"steps": 2})
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     deadline = time.monotonic() + 3600
     assert stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE, deadline)
 

@@ -20,7 +20,7 @@ from tests.remedies import helps
 from tests.train import layouts, runs
 from tests.train.runs import HARDWARE, IN_BATCH, INFONCE
 from tests.train.test_published import published_state
-from train import checkpoints, commands, file_commands, finetune, stages
+from train import checkpoints, commands, file_commands, finetune, run_folder, stages
 from train.methods.method import Start
 from train.recipe import FOLDER, Recipe
 
@@ -60,8 +60,8 @@ def test_what_the_recipe_leaves_open_is_the_runs(pretrained: Path, tmp_path: Pat
     assert rgb.settings.backbone == flow.settings.backbone == "small"
     assert rgb.settings.backbone_settings == {"width": 0.25}
     assert (rgb.settings.temporal_centring, flow.settings.temporal_centring) == (True, False)
-    assert rgb.start == {"network": str(stages.checkpoint_path(pretrained, "pixels"))}
-    assert flow.start == {"network": str(stages.checkpoint_path(pretrained, "motion"))}
+    assert rgb.start == {"network": str(run_folder.checkpoint_path(pretrained, "pixels"))}
+    assert flow.start == {"network": str(run_folder.checkpoint_path(pretrained, "motion"))}
     said = begun(recipe(tmp_path, temporal_centring=False), pretrained)
     assert said.stages[0].settings.temporal_centring is False
 
@@ -72,7 +72,7 @@ def test_a_network_begins_as_the_run_left_it_with_a_fresh_classifier(
     loaded = begun(recipe(tmp_path), pretrained).of_classes(store.classes)
     assert loaded.stages[0].settings.classes == store.classes
     weights = stages.starting_weights(loaded, loaded.stages[0], tmp_path / "new")["network"]
-    network = checkpoints.load_method(stages.checkpoint_path(pretrained, "pixels")).networks["rgb"]
+    network = checkpoints.load_method(run_folder.checkpoint_path(pretrained, "pixels")).networks["rgb"]
     assert list(weights) == ["backbone"]
     assert runs.flatten(weights["backbone"]) == runs.flatten(dict(network.backbone.state_dict()))
 
@@ -85,8 +85,8 @@ def test_what_only_pre_training_has_is_left_behind(tmp_path: Path) -> None:
     method = checkpoints.create("infonce", first.stages[0].settings, first.channels, seed=0)
     facts = stages.provenance.described(first, first.stages[0]) | {"step": 0, "finished": True}
     content = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams), "costream": facts}
-    stages.prepare(tmp_path / "run", first)
-    checkpoints.write(content, stages.checkpoint_path(tmp_path / "run", "pixels"))
+    run_folder.prepare(tmp_path / "run", first)
+    checkpoints.write(content, run_folder.checkpoint_path(tmp_path / "run", "pixels"))
     found = begun(recipe(tmp_path), tmp_path / "run")
     assert found.stages[0].settings.aggregation_settings == {"block_length": 2, "hidden": 8, "predicts": False}
     weights = stages.starting_weights(found, found.stages[0], tmp_path)["network"]
@@ -101,10 +101,10 @@ def test_what_only_pre_training_has_is_left_behind(tmp_path: Path) -> None:
 def test_a_checkpoint_says_what_it_began_with(store: VideoStore, pretrained: Path, tmp_path: Path) -> None:
     loaded = begun(recipe(tmp_path), pretrained).of_classes(store.classes)
     runs.run(loaded, store, tmp_path / "run")
-    facts = checkpoints.metadata(stages.checkpoint_path(tmp_path / "run", "rgb"))
+    facts = checkpoints.metadata(run_folder.checkpoint_path(tmp_path / "run", "rgb"))
     assert facts["begun"] == {"network": {"method": "infonce", "pretraining": store.root.name}}
     assert facts["data"] == store.root.name and facts["after"] == ["infonce"]
-    own, before = (stages.checkpoint_path(*of) for of in ((tmp_path / "run", "rgb"), (pretrained, "pixels")))
+    own, before = (run_folder.checkpoint_path(*of) for of in ((tmp_path / "run", "rgb"), (pretrained, "pixels")))
     start = Start("rgb", checkpoints.networks_of(before)["rgb"], optional=())
     helps(
         lambda _: checkpoints.starting_weights(own, start), lambda _: checkpoints.starting_weights(before, start), own
@@ -245,7 +245,7 @@ def test_published_networks_are_fine_tuned_by_the_recipe_of_their_paper(name: st
         weights = stages.starting_weights(found, stage, tmp_path)["network"]
         made = checkpoints.create("classify", stage.settings, found.channels, seed=0)
         checkpoints.start_from(made.starting["network"][0], weights, "here")
-        trunk = checkpoints.load_method(stages.checkpoint_path(tmp_path / "run", "rgb")).networks["rgb"]
+        trunk = checkpoints.load_method(run_folder.checkpoint_path(tmp_path / "run", "rgb")).networks["rgb"]
         assert runs.flatten(dict(made.network.backbone.state_dict())) == runs.flatten(dict(trunk.backbone.state_dict()))
         assert made.network.pool.cells == trunk.pool.cells and made.network.head.linear.weight.shape[0] == 3
         assert ("aggregation" in weights) == (name in ("dpc", "cocon"))

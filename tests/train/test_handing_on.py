@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from tests.train import runs
-from train import stages
+from train import run_folder, stages
 from train.clustering.prototypes import Prototypes
 from train.methods import METHODS
 from train.methods.meters import Meter
@@ -121,7 +121,7 @@ def test_a_stage_without_the_prototypes_is_no_start_before_anything_runs(tmp_pat
 
 def test_a_file_without_the_prototypes_is_refused(store: VideoStore, tmp_path: Path) -> None:
     runs.run(runs.load(tmp_path / "one.yaml", stage("one", {}, prototypes=0)), store, tmp_path / "one")
-    start = {"network": str(stages.checkpoint_path(tmp_path / "one", "one"))}
+    start = {"network": str(run_folder.checkpoint_path(tmp_path / "one", "one"))}
     with pytest.raises(Refusal, match="no prototypes.*would stay random"):
         runs.run(runs.load(tmp_path / "two.yaml", stage("two", start)), store, tmp_path / "two")
 

@@ -16,7 +16,7 @@ from tests.train import layouts, runs
 from tests.train.steps import CHANNELS
 from tests.train.test_published import published_state
 from tests.train.test_published_layouts import GOCA, R21D, S3D
-from train import checkpoints, file_commands, imported, provenance, stages
+from train import checkpoints, file_commands, imported, provenance, run_folder, stages
 from train.checkpoints import METADATA
 from train.clustering.prototypes import Prototypes
 from train.imported import import_run
@@ -39,7 +39,7 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
     made_by = {"rgb": "coclr", "flow": "infonce"}
     for stream, path in files.items():
         state = torch.load(path, weights_only=True)["state_dict"]
-        checkpoint = stages.checkpoint_path(tmp_path / "run", stream)
+        checkpoint = run_folder.checkpoint_path(tmp_path / "run", stream)
         method = checkpoints.load_method(checkpoint)
         network = method.networks[stream]
         assert network.in_channels == 3  # flow as an image, as the papers gave it to their networks
@@ -62,7 +62,7 @@ def test_a_run_holds_the_published_networks(files: dict[str, Path], tmp_path: Pa
 
 def test_an_imported_infonce_file_is_exported_tensor_for_tensor(files: dict[str, Path], tmp_path: Path) -> None:
     file_commands.import_files(tmp_path / "run", flow=files["flow"])
-    file_commands.export(stages.checkpoint_path(tmp_path / "run", "flow"), tmp_path / "out.pth.tar", layout="coclr")
+    file_commands.export(run_folder.checkpoint_path(tmp_path / "run", "flow"), tmp_path / "out.pth.tar", layout="coclr")
     state, back = (
         torch.load(path, weights_only=True)["state_dict"] for path in (files["flow"], tmp_path / "out.pth.tar")
     )
@@ -82,7 +82,7 @@ def test_what_we_train_is_exported_as_the_papers_do(
     clips = {"length": 8, "stride": 1, "size": [24, 24]}
     loaded = runs.load(tmp_path / "recipe.yaml", first, stage, clips=clips)
     runs.run(loaded, store, tmp_path / "run")
-    path = stages.checkpoint_path(tmp_path / "run", "only")
+    path = run_folder.checkpoint_path(tmp_path / "run", "only")
     file_commands.export(path, tmp_path / "out.pth.tar", layout="coclr")
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     trained = checkpoints.load_method(path)
@@ -107,7 +107,7 @@ def test_goca_is_exported_with_its_heads_and_prototypes(store: VideoStore, tmp_p
         tmp_path / "recipe.yaml", stage, clips={"length": 4, "stride": 1, "size": [16, 16], "streams": image}
     )
     runs.run(loaded, store, tmp_path / "run")
-    path = stages.checkpoint_path(tmp_path / "run", "both")
+    path = run_folder.checkpoint_path(tmp_path / "run", "both")
     file_commands.export(path, tmp_path / "out.pth.tar", layout="goca")
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     own = set() if shared else {name for name in back if name.startswith("module.projection_head_flow.")}
@@ -126,7 +126,7 @@ def test_slic_is_exported_with_its_head(store: VideoStore, tmp_path: Path) -> No
     stage = {"name": "slic", "method": "slic", "steps": 1, "settings": settings | {"clusters": "none"}}
     clips, sampling = {"length": 4, "stride": 1, "size": [16, 16]}, {"name": "cluster"}
     runs.run(runs.load(tmp_path / "recipe.yaml", stage, clips=clips, sampling=sampling), store, tmp_path / "run")
-    path = stages.checkpoint_path(tmp_path / "run", "slic")
+    path = run_folder.checkpoint_path(tmp_path / "run", "slic")
     file_commands.export(path, tmp_path / "out.pth.tar", layout="slic")
     back = torch.load(tmp_path / "out.pth.tar", weights_only=True)["state_dict"]
     assert back.keys() == layouts.slic().keys()
@@ -191,7 +191,7 @@ def test_a_fine_tuned_network_is_imported_whole(
 ) -> None:
     file_commands.import_files(tmp_path / "run", rgb=fine_tuned)
     assert "left out" not in capsys.readouterr().err
-    path = stages.checkpoint_path(tmp_path / "run", "rgb")
+    path = run_folder.checkpoint_path(tmp_path / "run", "rgb")
     network, fresh = checkpoints.load_method(path).networks["rgb"], checkpoints.untrained(path).networks["rgb"]
     state = torch.load(fine_tuned, weights_only=True)["state_dict"]
     assert torch.equal(network.backbone.Mixed_5c.branch0[0].bn.bias, state["backbone.Mixed_5c.branch0.0.bn.bias"])
@@ -238,7 +238,7 @@ def test_a_network_of_dpc_is_evaluated_on_its_blocks(tmp_path: Path, capsys: pyt
     file_commands.import_files(tmp_path / "run", rgb=rgb)
     told = " ".join(capsys.readouterr().err.split())
     assert "left out" not in told and "no running statistics" in told
-    path = stages.checkpoint_path(tmp_path / "run", "rgb")
+    path = run_folder.checkpoint_path(tmp_path / "run", "rgb")
     network, clip = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)["clips"]
     assert filled_with(network, "backbone.")
     assert network.settings["backbone_settings"] == {"running_statistics": False}
@@ -256,7 +256,7 @@ def test_both_streams_of_cocon_are_imported(tmp_path: Path, capsys: pytest.Captu
     file_commands.import_files(tmp_path / "run", **files)
     assert "statistics" not in capsys.readouterr().err
     for stream, given in files.items():
-        path = stages.checkpoint_path(tmp_path / "run", stream)
+        path = run_folder.checkpoint_path(tmp_path / "run", stream)
         network, clips = checkpoints.load_method(path).networks[stream], checkpoints.metadata(path)["clips"]
         assert filled_with(network, "backbone.") and network.in_channels == (3 if stream == "rgb" else 2)
         assert clips["streams"]["flow"]["input"] == "signed" and network.settings["backbone_settings"] == {}
@@ -277,7 +277,7 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     assert "1000 prototypes are left out" in " ".join(capsys.readouterr().err.split())
     file_commands.import_files(tmp_path / "both", rgb=goca, flow=goca)
     assert "left out" not in capsys.readouterr().err
-    path = stages.checkpoint_path(tmp_path / "both", "goca")
+    path = run_folder.checkpoint_path(tmp_path / "both", "goca")
     method = checkpoints.load_method(path)
     for stream, prefix in (("rgb", "module.video_network."), ("flow", "module.video_network_flow.")):
         network = method.networks[stream]
@@ -291,7 +291,7 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
         file_commands.import_files(tmp_path / "none", flow=vicc, rgb=slic)
     file_commands.import_files(tmp_path / "one", flow=vicc)
     assert "left out" not in capsys.readouterr().err
-    method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "one", "flow"))
+    method = checkpoints.load_method(run_folder.checkpoint_path(tmp_path / "one", "flow"))
     network = method.networks["flow"]
     assert filled_with(network, "encoder_q.0.") and network.in_channels == 3
     assert (method.parts["prototypes"].weight == layouts.number("prototypes.weight")).all()
@@ -299,7 +299,7 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     file_commands.import_files(tmp_path / "other", rgb=slic)
     told = " ".join(capsys.readouterr().err.split())
     assert "normalised by ImageNet's statistics, as SLIC does it on all data sets but Kinetics" in told
-    path = stages.checkpoint_path(tmp_path / "other", "rgb")
+    path = run_folder.checkpoint_path(tmp_path / "other", "rgb")
     network, facts = checkpoints.load_method(path).networks["rgb"], checkpoints.metadata(path)
     assert filled_with(network, "") and (network.head[1].running_var == layouts.number("bn_proj.running_var")).all()
     assert (facts["clips"]["length"], facts["layer"], network.size("head")) == (16, "head", 128)
@@ -309,7 +309,7 @@ def test_networks_of_vicc_goca_and_slic_are_imported(tmp_path: Path, capsys: pyt
     assert given.keys() == back.keys() and all(torch.equal(given[name], back[name]) for name in given)
     file_commands.import_files(tmp_path / "kinetics", rgb=slic, pretraining="kinetics400")
     assert not capsys.readouterr().err
-    found = checkpoints.metadata(stages.checkpoint_path(tmp_path / "kinetics", "rgb"))["clips"]["statistics"]
+    found = checkpoints.metadata(run_folder.checkpoint_path(tmp_path / "kinetics", "rgb"))["clips"]["statistics"]
     assert (facts["clips"]["statistics"], found) == ("imagenet", "kinetics")
 
 
@@ -345,7 +345,7 @@ def test_what_vicc_s_layout_does_not_hold_is_refused(store: VideoStore, tmp_path
     for stage, method in (("pixels", "infonce"), ("prototypes", "vicc")):
         with pytest.raises(Refusal, match=f"(?s)of ViCC, both streams on the same of s3d, r2plus1d-10.*: {method}"):
             file_commands.export(
-                stages.checkpoint_path(tmp_path / "run", stage), tmp_path / "out.pth.tar", layout="vicc"
+                run_folder.checkpoint_path(tmp_path / "run", stage), tmp_path / "out.pth.tar", layout="vicc"
             )
     assert not (tmp_path / "out.pth.tar").exists()
 
@@ -383,7 +383,7 @@ def test_a_trunk_without_a_head_is_imported_as_it_is_and_what_it_has_beside_is_t
     file_commands.import_files(tmp_path / "run", rgb=path)
     told = " ".join(capsys.readouterr().err.split())
     assert "fc.weight, fc.bias are left out: no part of the layout slic" in told
-    method = checkpoints.load_method(stages.checkpoint_path(tmp_path / "run", "rgb"))
+    method = checkpoints.load_method(run_folder.checkpoint_path(tmp_path / "run", "rgb"))
     assert method.networks["rgb"].layers == ("backbone",)
 
 

@@ -13,7 +13,7 @@ import torch
 from pipeline.errors import Refusal, UsageError
 from tests.train import layouts, runs
 from tests.train.test_imported import filled_with, saved
-from train import checkpoints, file_commands, provenance, stages
+from train import checkpoints, file_commands, provenance, run_folder
 from train import recipe as recipes
 from train.checkpoints import METADATA
 from train.published import import_published
@@ -34,7 +34,7 @@ def test_four_views_of_cocon_come_and_go(tmp_path: Path) -> None:
     crops = {stream: recipe.clips.stream(stream).crop for stream in files}  # of evaluation; none: that of all clips
     assert crops == {"rgb": None, "flow": None, "segmentation": 1.0, "pose": 1.0}
     for stream, file in files.items():
-        path = stages.checkpoint_path(tmp_path / "run", stream)
+        path = run_folder.checkpoint_path(tmp_path / "run", stream)
         assert filled_with(checkpoints.load_method(path).networks[stream], "backbone.")
         file_commands.export(path, tmp_path / "back.pth.tar", layout="cocon")
         back, given = (torch.load(one)["state_dict"] for one in (tmp_path / "back.pth.tar", file))

@@ -15,7 +15,7 @@ from pipeline.errors import Refusal
 from pipeline.storage import exclusive
 from tests.train import runs
 from tests.train.runs import IN_BATCH
-from train import imported, stages
+from train import imported, run_folder
 from train.recipe import Recipe
 
 HOLD = """
@@ -37,9 +37,9 @@ def recipe(tmp_path: Path) -> Recipe:
 def first(recipe: Recipe, tmp_path: Path) -> Iterator[subprocess.Popen]:
     """Another process that holds the run."""
     run = tmp_path / "run"
-    stages.prepare(run, recipe)
+    run_folder.prepare(run, recipe)
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, run / stages.LOCK],
+        [sys.executable, "-c", HOLD, run / run_folder.LOCK],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -58,14 +58,14 @@ def test_the_second_is_refused_and_told_who_the_first_is(
     run = tmp_path / "run"
     with (
         pytest.raises(Refusal, match=f"another training.*pid {first.pid} on {socket.gethostname()}"),
-        stages.only_trainer(run, recipe),
+        run_folder.only_trainer(run, recipe),
     ):
         pytest.fail("two trainings in one run")
-    with stages.only_trainer(tmp_path / "another", recipe):
+    with run_folder.only_trainer(tmp_path / "another", recipe):
         pass
     first.kill()
     first.wait()
-    with stages.only_trainer(run, recipe):
+    with run_folder.only_trainer(run, recipe):
         pass
 
 
@@ -77,7 +77,7 @@ def test_of_two_imports_at_once_the_second_writes_nothing(
 
     def meanwhile(*_: object) -> dict[str, object]:
         run.mkdir()
-        other.enter_context(exclusive.held(run / stages.LOCK, Refusal))
+        other.enter_context(exclusive.held(run / run_folder.LOCK, Refusal))
         return {}
 
     for name, stand_in in {"_recipe": lambda *_: recipe, "_checkpoint": meanwhile}.items():
@@ -86,13 +86,13 @@ def test_of_two_imports_at_once_the_second_writes_nothing(
         monkeypatch.setattr(imported, name, lambda *_: None)
     with other, pytest.raises(Refusal, match="another training is writing to this run"):
         imported.import_run({"rgb": tmp_path / "file.pth"}, run, "auto")
-    assert [path.name for path in run.iterdir()] == [stages.LOCK]
+    assert [path.name for path in run.iterdir()] == [run_folder.LOCK]
 
 
 def test_a_run_of_another_recipe_or_folder_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
-    with pytest.raises(Refusal, match="not a run"), stages.only_trainer(tmp_path / "mine", recipe):
+    with pytest.raises(Refusal, match="not a run"), run_folder.only_trainer(tmp_path / "mine", recipe):
         pytest.fail("not a run")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
@@ -100,6 +100,6 @@ def test_a_run_of_another_recipe_or_folder_is_left_as_it_is(recipe: Recipe, tmp_
 def test_a_folder_that_holds_only_the_lock_is_new(recipe: Recipe, tmp_path: Path) -> None:
     """A training that was killed before it wrote the recipe."""
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / stages.LOCK).touch()
-    with stages.only_trainer(tmp_path / "run", recipe):
-        assert (tmp_path / "run" / stages.RECIPE).is_file()
+    (tmp_path / "run" / run_folder.LOCK).touch()
+    with run_folder.only_trainer(tmp_path / "run", recipe):
+        assert (tmp_path / "run" / run_folder.RECIPE).is_file()

@@ -17,8 +17,8 @@ from tests.train.runs import IN_BATCH, INFONCE
 from tests.train.stores import write_store
 from train import overrides, provenance, recipe, stage_data
 from train.commands import pretrain
+from train.run_folder import read_recipe
 from train.stage_data import fitted
-from train.stages import read_recipe
 
 
 def changed(*changes: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_a_run_is_trained_and_continued_with_its_changes_and_with_no_others(
     options: dict[str, Any] = {"recipe": path, "hardware": runs.HARDWARE, "set": ["log_every=2"]}
     assert pretrain("infonce", str(store.root), tmp_path / "run", steps=2, **options) == 0
     assert "changed in the recipe: stages.0.steps 2 in place of 3 epochs, log_every 1 -> 2" in capsys.readouterr().err
-    written = read_recipe(tmp_path / "run" / "recipe.yaml")
+    written = read_recipe(tmp_path / "run")
     assert (written["stages"][0]["steps"], written["stages"][0]["epochs"], written["log_every"]) == (2, 0, 2)
     assert pretrain("infonce", str(store.root), tmp_path / "run", steps=2, **options) == 0
     with pytest.raises(Refusal, match="(?s)the run belongs to another recipe.*steps"):

@@ -10,7 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.store import VideoStore
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, Run, pretrain
-from train import prolonging, stages
+from train import prolonging, run_folder
 from train.checkpoints import METADATA
 from train.recipe import Recipe
 
@@ -46,7 +46,7 @@ def test_a_prolonged_run_is_the_run_of_a_longer_recipe(store: VideoStore, tmp_pa
     assert call(*pretrain(store.root, longer, recipe, "--set", "stages.*.more_steps=[4, 1]"))[0] == 0
     for name in ("motion", "pixels"):
         runs.assert_same_runs(longer, run, name)
-    assert (run / stages.RECIPE).read_bytes() == (longer / stages.RECIPE).read_bytes()
+    assert (run / run_folder.RECIPE).read_bytes() == (longer / run_folder.RECIPE).read_bytes()
     code, _, errors = call(*asked)  # and is still the run of its recipe
     assert code == 0 and errors.count("was finished already") == 2
 

@@ -19,7 +19,7 @@ from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
 from tests.train.steps import CHANNELS
 from tests.train.stores import write_store
-from train import methods, provenance, stages
+from train import methods, provenance, run_folder, stages
 from train.batches.planning import PLANS
 from train.checkpoints import METADATA
 from train.hardware import Hardware
@@ -36,20 +36,20 @@ def recipe(tmp_path: Path) -> Recipe:
 
 @pytest.mark.remedy("give another RUN=, or the recipe that it was started with")
 def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     written = (tmp_path / "run" / "recipe.yaml").read_bytes()
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     other = runs.load(
         tmp_path / "other.yaml", IN_BATCH | {"steps": 9}, batch=6, clips={"length": 5, "stride": 1, "size": [16, 16]}
     )
     with pytest.raises(Refusal) as refusal:
-        stages.prepare(tmp_path / "run", other)
+        run_folder.prepare(tmp_path / "run", other)
     for field in ("batch: stored 4, asked 6", "clips.length: stored 4, asked 5", "stages", "nothing was changed"):
         assert field in str(refusal.value)
     assert "seed" not in refusal.value.what
     assert (tmp_path / "run" / "recipe.yaml").read_bytes() == written
-    stages.prepare(tmp_path / "another", other)
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "another", other)
+    run_folder.prepare(tmp_path / "run", recipe)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_run_of_another_recipe_fails(recipe: Recipe, tmp_path: Path) -> None:
 def test_run_is_not_continued_in_another_way(
     recipe: Recipe, tmp_path: Path, key: str, before: object, value: object
 ) -> None:
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     other = runs.load(tmp_path / "other.yaml", IN_BATCH, **{key: value})
     with pytest.raises(Refusal, match=re.escape(f"{key}: stored {before}, asked {json.dumps(value)}")):
-        stages.prepare(tmp_path / "run", other)
+        run_folder.prepare(tmp_path / "run", other)
 
 
 def test_run_is_not_continued_with_other_batches(
@@ -72,10 +72,10 @@ def test_run_is_not_continued_with_other_batches(
     shutil.copytree(source, tmp_path / "run")
     other = runs.load(tmp_path / "other.yaml", IN_BATCH | {"batch": 6})
     with pytest.raises(Refusal, match=r"stages.0.batch: stored 0, asked 6"):
-        stages.prepare(tmp_path / "run", other)
+        run_folder.prepare(tmp_path / "run", other)
     with pytest.raises(Refusal, match="(?s)made with another recipe.*last.ckpt"):
         stages.run_stage(other, other.stages[0], store, tmp_path / "run", runs.HARDWARE)
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
 
 
 @pytest.mark.remedy("give another RUN=; nothing was changed")
@@ -90,8 +90,8 @@ def test_runs_of_other_plans_are_not_continued(
     older = tmp_path / "run" / "recipe.yaml"
     older.write_text(older.read_text().replace("sampling:\n  name: random\n  short: pad\n", ""))
     with pytest.raises(Refusal, match="(?s)older costream.*no `sampling`.*recipe.yaml.*give another RUN="):
-        stages.prepare(tmp_path / "run", recipe)
-    stages.prepare(tmp_path / "another", recipe)
+        run_folder.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "another", recipe)
 
 
 @pytest.mark.remedy("give a new folder as RUN=", "give another RUN=")
@@ -99,22 +99,22 @@ def test_folders_that_are_no_runs_fail(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(Refusal, match="(?s)not empty and not a run.*mine"):
-        stages.prepare(tmp_path / "mine", recipe)
+        run_folder.prepare(tmp_path / "mine", recipe)
     assert [item.name for item in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
-    stages.prepare(tmp_path / "new", recipe)
+    run_folder.prepare(tmp_path / "new", recipe)
     (tmp_path / "run").mkdir()
     for damage in (b"", b"\xff\xfe", b"a: [", b"- 1"):
         (tmp_path / "run" / "recipe.yaml").write_bytes(damage)
         with pytest.raises(Refusal, match="(?s)recipe (cannot be read|is damaged).*recipe.yaml"):
-            stages.prepare(tmp_path / "run", recipe)
+            run_folder.prepare(tmp_path / "run", recipe)
         assert (tmp_path / "run" / "recipe.yaml").read_bytes() == damage
-    stages.prepare(tmp_path / "another", recipe)
+    run_folder.prepare(tmp_path / "another", recipe)
 
 
 def test_folder_of_a_run_killed_at_its_start_is_taken(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml.partial").write_text("title: a ti")
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     assert [item.name for item in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 
 

@@ -28,7 +28,7 @@ from pipeline.store import VideoStore, open_store
 from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, last, stop
-from train import checkpoints, stages
+from train import checkpoints, run_folder, stages
 from train.backbones import BACKBONES
 from train.checkpoints import METADATA
 from train.hardware import Hardware
@@ -283,7 +283,7 @@ def test_stages_leave_what_evaluation_needs(store: VideoStore, tmp_path: Path) -
     assert yaml.safe_load((run / "recipe.yaml").read_text()) == recipe.as_dict()
     for name, length in (("pixels", 8), ("motion", 6)):
         assert list((run / name / "tensorboard").glob("events.out.tfevents.*"))
-        facts = checkpoints.metadata(stages.checkpoint_path(run, name))
+        facts = checkpoints.metadata(run_folder.checkpoint_path(run, name))
         assert (facts["step"], facts["finished"], facts["stage"]) == (length, True, name)
 
 

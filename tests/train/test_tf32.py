@@ -10,7 +10,7 @@ import torch
 from pipeline.errors import UsageError
 from pipeline.store import VideoStore
 from tests.train import runs
-from train import checkpoints, recipe, stages
+from train import checkpoints, recipe, run_folder
 from train.hardware.precision import tf32
 from train.recipe import FOLDER
 
@@ -50,7 +50,7 @@ def test_a_run_trains_as_its_recipe_says_and_records_it(store: VideoStore, tmp_p
     with runs.in_step(lambda *_: seen.append(flags())):
         runs.run(loaded, store, tmp_path / "run")
     assert seen == [["tf32"] * 3] * 2
-    assert checkpoints.metadata(stages.checkpoint_path(tmp_path / "run", one["name"]))["tf32"] == "all"
+    assert checkpoints.metadata(run_folder.checkpoint_path(tmp_path / "run", one["name"]))["tf32"] == "all"
 
 
 def test_published_pixels_train_on_either_stream(store: VideoStore, tmp_path: Path) -> None:

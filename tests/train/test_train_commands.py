@@ -28,7 +28,7 @@ from tests.patience import PATIENCE
 from tests.train import runs
 from tests.train.runs import IN_BATCH, INFONCE, Run, pretrain
 from tests.train.stores import write_store
-from train import beginning, checkpoints, commands, stages
+from train import beginning, checkpoints, commands, run_folder
 from train import recipe as recipes
 from train.stage_data import refuse_without_split, training_set_of
 
@@ -116,7 +116,7 @@ def test_what_extraction_says_is_next_pretrains(
     given = dict(word.split("=", 1) for word in shlex.split(told))
     recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH | {"steps": 1}))
     assert call(*pretrain(Path(given["STORE"]), Path(given["RUN"]), recipe))[0] == 0
-    assert stages.checkpoint_path(tmp_path / "runs" / "store", "pixels").is_file()
+    assert run_folder.checkpoint_path(tmp_path / "runs" / "store", "pixels").is_file()
 
 
 def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call: Run) -> None:
@@ -129,7 +129,7 @@ def test_pretrains_continues_and_exports(store: VideoStore, tmp_path: Path, call
         code, out, errors = call(*command)
     assert code == 128 + signal.SIGTERM
     assert out == ""
-    path = stages.checkpoint_path(run, "pixels")
+    path = run_folder.checkpoint_path(run, "pixels")
     assert f"stopped by SIGTERM in stage pixels at step 2; the same command continues there: {path}\n" in errors
     assert f"pre-training 'a tiny run' (stages: pixels, motion) on 13 videos of {store.root}, into {run}\n" in errors
 
@@ -167,7 +167,7 @@ def test_time_limit_stops_after_a_step(store: VideoStore, tmp_path: Path, call: 
     recipe = runs.write(tmp_path / "recipe.yaml", runs.settings(IN_BATCH))
     code, out, errors = call(*pretrain(store.root, tmp_path / "run", recipe, "--time_limit", limit))
     assert (code, out) == (124, "")
-    path = stages.checkpoint_path(tmp_path / "run", "pixels")
+    path = run_folder.checkpoint_path(tmp_path / "run", "pixels")
     told = f"stopped by the time limit in stage pixels at step 1; the same command continues there: {path}\n"
     assert errors.endswith(told)
 
@@ -215,7 +215,7 @@ def test_work_that_is_refused_fails_with_one(store: VideoStore, tmp_path: Path, 
     other = runs.write(tmp_path / "other.yaml", runs.settings(IN_BATCH | {"steps": 2}))
     refused(pretrain(store.root, run, other), "the run belongs to another recipe", "stages.0.steps: stored 1, asked 2")
     refused(pretrain(store.root, run, recipe, "--seed", 8), "seed: stored 3, asked 8", str(run / "recipe.yaml"))
-    last = stages.checkpoint_path(run, "pixels")
+    last = run_folder.checkpoint_path(run, "pixels")
     refused(("export", "--checkpoint", last, "--stream", "flow", "--out", tmp_path / "a.pt"), "it has rgb")
     last.write_bytes(last.read_bytes()[:9000])
     refused(("export", "--checkpoint", last, "--stream", "rgb", "--out", tmp_path / "a.pt"), "cannot be read")
@@ -282,7 +282,7 @@ def test_sigterm_to_the_command_itself(store: VideoStore, tmp_path: Path) -> Non
     process.send_signal(signal.SIGTERM)
     printed += process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 128 + signal.SIGTERM, printed
-    done = checkpoints.metadata(stages.checkpoint_path(run, "pixels"))["step"]
+    done = checkpoints.metadata(run_folder.checkpoint_path(run, "pixels"))["step"]
     assert 0 < done < steps
     runs.run(recipe, store, run)
     runs.run(recipe, store, tmp_path / "whole")

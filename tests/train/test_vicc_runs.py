@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.errors import Refusal, UsageError
 from pipeline.store import VideoStore
 from tests.train import runs
-from train import stages
+from train import run_folder, stages
 from train.callbacks.collapse import SIGNS
 from train.clustering import watching
 
@@ -49,7 +49,7 @@ def test_a_run_that_is_stopped_after_every_step_is_the_same(store: VideoStore, t
     listed += [across("rgb", "flow", {"query": "rgb", "other": "flow"}, **LATER) | {"epochs": 3}]
     recipe = runs.load(tmp_path / "recipe.yaml", *listed)
     runs.run(recipe, store, tmp_path / "whole")
-    stages.prepare(tmp_path / "run", recipe)
+    run_folder.prepare(tmp_path / "run", recipe)
     stages.run_stage(recipe, recipe.stages[0], store, tmp_path / "run", runs.HARDWARE)
     for stage in recipe.stages[1:]:
         for done in range(1, 9):
@@ -113,7 +113,7 @@ def test_a_stage_across_streams_does_not_start_without_prototypes(store: VideoSt
     with pytest.raises(UsageError, match=r"(?s)'contrast' has no prototypes.*query is to start from.*query"):
         runs.load(tmp_path / "recipe.yaml", single("flow"), INFONCE, last)
     runs.run(runs.load(tmp_path / "one.yaml", INFONCE), store, tmp_path / "one")
-    last["start"]["query"] = str(stages.checkpoint_path(tmp_path / "one", "contrast"))
+    last["start"]["query"] = str(run_folder.checkpoint_path(tmp_path / "one", "contrast"))
     with pytest.raises(Refusal, match="no prototypes.*would stay random"):
         runs.run(runs.load(tmp_path / "two.yaml", single("flow"), last), store, tmp_path / "two")
 
@@ -136,7 +136,7 @@ def test_another_number_of_prototypes_is_refused(store: VideoStore, tmp_path: Pa
     with pytest.raises(UsageError, match="the prototypes of 'rgb' are 6 of length 8, and query has 7 of length 8"):
         runs.load(tmp_path / "recipe.yaml", single("rgb"), again)
     runs.run(runs.load(tmp_path / "one.yaml", single("rgb")), store, tmp_path / "one")
-    again["start"] = {"query": str(stages.checkpoint_path(tmp_path / "one", "rgb"))}
+    again["start"] = {"query": str(run_folder.checkpoint_path(tmp_path / "one", "rgb"))}
     with pytest.raises(Refusal, match=r"prototypes.weight is \(6, 8\), the network's is \(7, 8\)"):
         runs.run(runs.load(tmp_path / "recipe.yaml", again), store, tmp_path / "run")
     again["settings"]["prototypes"] = 6
