@@ -308,7 +308,7 @@ def test_a_batch_smaller_than_the_prototypes_works_by_the_queue(tmp_path: Path) 
         fit(made(prototypes=10, queue=4, queue_epoch=0), given, tmp_path)
     said = str(refused.value)
     assert "10 prototypes share 8 clips (a batch of 4 over all ranks, and a queue of 4)" in said
-    assert "queue 8 or longer, at most 8 prototypes, or a larger batch" in said
+    assert "at most 8 prototypes (SET='stages.*.settings.prototypes=8'), queue 8 or longer, or a larger batch" in said
     for remedy in ({"queue": 8}, {"prototypes": 8}):
         fit(made(**({"prototypes": 10, "queue": 4, "queue_epoch": 0} | remedy)), given, tmp_path)
     with pytest.raises(UsageError, match=r"5 prototypes share 4 clips.*queue of 0"):

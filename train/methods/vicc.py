@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from pipeline import called
 from pipeline.errors import UsageError
 from train.clustering.prototypes import Prototypes
 from train.clustering.sinkhorn import MOST_ITERATIONS, assign
@@ -129,13 +130,14 @@ class ViCCSettings(MethodSettings, NetworkSettings):
         if self.queue:
             check_length(self.queue, global_batch)
         if global_batch + self.queue < self.prototypes:
-            short = -(-(self.prototypes - global_batch) // global_batch) * global_batch
+            short, most = -(-(self.prototypes - global_batch) // global_batch) * global_batch, global_batch + self.queue
             raise UsageError(
-                f"{self.prototypes} prototypes share {global_batch + self.queue} clips (a batch of {global_batch}"
+                f"{self.prototypes} prototypes share {most} clips (a batch of {global_batch}"
                 f" over all ranks, and a queue of {self.queue}):"
                 " an assignment that uses each of them equally much says nothing",
                 where="method.prototypes",
-                remedy=f"queue {short} or longer, at most {global_batch + self.queue} prototypes, or a larger batch",
+                remedy=f"at most {most} prototypes ({called.option('set', f'stages.*.settings.prototypes={most}')}),"
+                f" queue {short} or longer, or a larger batch",
             )
 
 
