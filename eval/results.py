@@ -13,10 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.status import Status
+
 from pipeline import called, storage
 from pipeline.errors import Refusal
 from pipeline.storage import exclusive, sealed
 from pipeline.store import VideoStore
+from pipeline.terminal import Terminal
 from train.provenance import data_of
 
 NETWORKS = ("trained", "untrained")
@@ -131,8 +134,12 @@ def in_turn(run: Path) -> Iterator[None]:
     perhaps, reads them: those that end at one moment wait for each other. Raises Refusal."""
     with contextlib.ExitStack() as stack:
         with storage.writing("the results", run):
-            stack.enter_context(exclusive.in_turn(run / TURN))
+            stack.enter_context(exclusive.in_turn(run / TURN, _waiting))
         yield
+
+
+def _waiting() -> Status:
+    return Terminal(stderr=True).status("waiting for another evaluation of this run to write its results")
 
 
 def write(path: Path, records: Iterable[Record]) -> None:

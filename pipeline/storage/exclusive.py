@@ -41,10 +41,17 @@ def held(
 
 
 @contextlib.contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """Hold the file, which is made where there is none, for a moment, as soon as nobody else does. Raises OSError."""
+def in_turn(path: Path, waiting: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Hold the file, which is made where there is none, for a moment, as soon as nobody else does. Raises OSError.
+
+    waiting: makes what is entered while somebody else does.
+    """
     with open(path, "a", opener=open_own) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with waiting():
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

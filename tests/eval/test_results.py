@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.status import Status
 
 from eval import evaluate, results
 from eval.results import Record
 from pipeline.errors import Refusal
+from pipeline.terminal import Terminal
 
 RECORD = Record(
     metric="R@1",
@@ -88,6 +93,35 @@ def test_evaluations_that_end_at_once_write_one_after_the_other(
     assert turns == [tmp_path / "results.json"]
     with open(tmp_path / results.TURN) as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_an_evaluation_says_that_it_waits_for_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with results.in_turn(tmp_path):
+        pass
+    assert not capsys.readouterr().err
+    written, waiting, ended = threading.Event(), threading.Event(), []
+
+    def other() -> None:
+        with results.in_turn(tmp_path):
+            waiting.set()
+            assert written.wait(60)
+            ended.append("other")
+
+    with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
+        holding = pool.submit(other)
+        assert waiting.wait(60)
+        told = Terminal.status
+
+        def status(self: Terminal, *said: Any) -> Status:
+            written.set()
+            return told(self, *said)
+
+        patch.setattr(Terminal, "status", status)
+        with results.in_turn(tmp_path):
+            ended.append("this one")
+        holding.result()
+    assert ended == ["other", "this one"]
+    assert "waiting for another evaluation of this run" in capsys.readouterr().err
 
 
 def test_two_results_for_one_measurement_fail_and_leave_the_old_file(tmp_path: Path) -> None:
