@@ -38,14 +38,17 @@ OF_VICC: dict[str, dict[str, object]] = {
     "other-stream-alone": {"own_stream": False},
     "gradient-of-first": {"gradient_views": "first"},
 }
+# Flow in RGB's place, as published.
+U: dict[str, object] = {"replaced": 0.25, "replacements": {"rgb": [{"view": "flow", "input": "u", "mirror": "plain"}]}}
 # Name -> stage, and what of its settings and sampling is changed.
 OF_SLIC: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "slic-flow-every-video-alone": ("flow", {"clusters": "none"}, {"same_video": 1.0}),
     "slic-every-video-alone": ("rgb", {"clusters": "none"}, {"same_video": 1.0}),
-    "slic-every-video-alone-without-flow": ("rgb", {"clusters": "none"}, {"same_video": 1.0, "replaced": 0.0}),
-    "slic-without-flow": ("rgb", {}, {"replaced": 0.0}),
-    "slic-kmeans": ("rgb", {"clusters": "spherical_kmeans"}, {}),
-    "slic-labels": ("rgb", {"clusters": "labels"}, {}),
+    "slic-published-positives": ("rgb", {"competing": 0}, {"same_video": 0.2}),
+    "slic-with-u": ("rgb", {"competing": 0}, {"same_video": 0.2, **U}),
+    "slic-with-u-every-video-alone": ("rgb", {"competing": 0, "clusters": "none"}, {"same_video": 1.0, **U}),
+    "slic-with-u-kmeans": ("rgb", {"competing": 0, "clusters": "spherical_kmeans"}, {"same_video": 0.2, **U}),
+    "slic-with-u-labels": ("rgb", {"competing": 0, "clusters": "labels"}, {"same_video": 0.2, **U}),
 }
 OF_GOCA: dict[str, dict[str, object]] = {
     "no-prior": {"coupling": "none"},
@@ -90,7 +93,7 @@ def at_equal_budget(method: str, scale: float, folder: str = "small", only: Sequ
     method, _, views = method.partition("-")
     recipe, steps = recipes.load(recipes.find(folder + f"-{views}" * bool(views), method)), STEPS[folder]
     listed = list(recipe.stages)
-    if method in ("infonce", "cmc", "goca", "slic", "dpc", "cocon"):
+    if method in ("infonce", "cmc", "goca", "dpc", "cocon"):
         listed = [
             stage.changed(steps=steps.get(getattr(stage.settings, "stream", ""), max(steps.values())))
             for stage in listed
@@ -115,17 +118,7 @@ def at_equal_budget(method: str, scale: float, folder: str = "small", only: Sequ
         apart = stage.settings.changed(cooperation=0.0, synchronisation=0.0)
         listed = [stage.changed(name="views-apart", settings=apart), stage]
     if method == "slic":
-        of_stream = {stage.name: stage for stage in listed}
-        counted = {"slic-kmeans": {"cluster_count": CLUSTERS[folder]}}
-        others = [
-            of_stream[stream].changed(
-                name=name,
-                settings=of_stream[stream].settings.changed(**settings, **counted.get(name, {})),
-                sampling=recipe.sampling_of(of_stream[stream]).changed(**sampling),
-            )
-            for name, (stream, settings, sampling) in OF_SLIC.items()
-        ]
-        listed = [*others, *listed]
+        listed = [other for stage in listed for other in [*_of_slic(recipe, stage, CLUSTERS[folder]), stage]]
     if only:
         needed = set(only)
         for stage in reversed(listed):
@@ -147,6 +140,20 @@ def _of_vicc(stage: StageSettings) -> list[StageSettings]:
             start={"query": stage.start["query"]} if OF_VICC[name].get("other", 0) is None else stage.start,
         )
         for name in names
+    ]
+
+
+def _of_slic(recipe: Recipe, stage: StageSettings, count: int) -> list[StageSettings]:
+    """The same with other clusters and positives, before the stage."""
+    counted = {"slic-with-u-kmeans": {"cluster_count": count}}
+    return [
+        stage.changed(
+            name=name,
+            settings=stage.settings.changed(**settings, **counted.get(name, {})),
+            sampling=recipe.sampling_of(stage).changed(**sampling),
+        )
+        for name, (of, settings, sampling) in OF_SLIC.items()
+        if of == stage.name
     ]
 
 

@@ -161,11 +161,14 @@ def test_help_lists_methods_and_recipes() -> None:
 def test_small_recipes_fit_their_batch(
     store: VideoStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """ViCC with a prototype for each video at most."""
+    """ViCC with a prototype for each video at most, SLIC with whole pools."""
     monkeypatch.setattr(stage_data, "training_set_of", lambda *_: range(30))
     for folder in ("small", "small-real"):
         for method in recipe.methods_of(folder):
             found = fitted(recipe.load(recipe.find(folder, method)), store)
-            assert {found.batch_of(stage) for stage in found.stages} <= {30, 16}, (folder, method)
+            assert {found.batch_of(stage) for stage in found.stages} <= {30, 24, 16}, (folder, method)
             told = ", prototypes 32 -> 30" if method == "vicc" else ""
             assert f"than the 30 training videos: batch {found.batch}{told} (fit_batch)\n" in capsys.readouterr().err
+    monkeypatch.setattr(stage_data, "training_set_of", lambda *_: range(5))
+    fitted(recipe.load(recipe.find("small-real", "slic")), store)
+    assert "than the 5 training videos: batch 5, competing 8 -> 5 (fit_batch)\n" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
@@ -77,6 +77,10 @@ class SLICSettings(OneNetworkSettings):
     @property
     def reads(self) -> dict[str, tuple[int, ...]]:
         return {self.stream: (0, 1, 2) if self.temporal_weight else (0, 1)}
+
+    def of_batch(self, batch: int) -> Self:
+        """With pools of a batch at most."""
+        return self.changed(competing=min(self.competing, batch))
 
     def check_batch(self, global_batch: int) -> None:
         """Refuses, by UsageError, a single video, and a batch that does not fall into pools."""
