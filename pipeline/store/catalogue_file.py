@@ -55,7 +55,8 @@ class Catalogue:
                 local = storage.is_local(path) and storage.require_regular(path)  # which is read piece by piece
                 source = local or pa.BufferReader(content := storage.read(path))
                 size = path.stat().st_size if local else len(content)
-                self._file = pq.ParquetFile(source, page_checksum_verification=True)
+                # Without threads of Arrow's, which may abort a program as it ends (apache/arrow 34314)
+                self._file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
                 stated = self._file.metadata
                 self.told, self._listed = stated.metadata[DIGEST], stated.metadata[FORMS]
                 self.forms = {text: number for number, text in enumerate(records.parse_json(self._listed))}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -174,3 +176,22 @@ def test_a_video_is_found_by_its_name_and_a_name_that_is_not_there_is_not(tmp_pa
     assert [table.row(video_id) for video_id in sorted(IDS)] == list(range(len(IDS)))
     assert [table.row(video_id) for video_id in ["", "A", "a/", "aa", "zz", "\U0010ffff"]] == [-1] * 6
     assert table.names(np.array([2, 0])) == [sorted(IDS)[2], sorted(IDS)[0]]
+
+
+def test_reading_starts_no_thread(tmp_path: Path) -> None:
+    """Arrow's may abort a program as it ends (apache/arrow 34314)."""
+    create_store(tmp_path / "store", ExtractionSettings({"rgb": RgbSettings()}).resolved())
+    tiny(tmp_path / "store", "one")
+    catalogue.save(tmp_path / "store")
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.store.catalogue_file import Catalogue\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "print([batch.num_rows for batch in Catalogue(Path(sys.argv[1])).batches()])\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "store")], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["[1]", "0"]

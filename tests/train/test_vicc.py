@@ -301,6 +301,7 @@ def test_settings_that_cannot_be_meant_are_refused(case: str) -> None:
     assert where in str(refused.value)
 
 
+@pytest.mark.remedy("at most {} prototypes (SET={}), queue {} or longer, or a larger batch")
 def test_a_batch_smaller_than_the_prototypes_works_by_the_queue(tmp_path: Path) -> None:
     """Or is refused with the reason; and what the refusal says to do works."""
     given = batches(2)
