@@ -14,11 +14,10 @@ import yaml
 
 from eval import results
 from eval.results import MEAN, Record
-from eval.runs import RECIPE
 from pipeline import called
 from pipeline.errors import Refusal, UsageError
 from train.provenance import recipe_hash
-from train.run_folder import read_recipe
+from train.run_folder import RECIPE, read_recipe
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def verify(run: Path) -> Iterator[Refusal | None]:
     """
     recipe = run_folder.read_recipe(run)
     results = run / "results.json"
-    yield from _missing(run, [stage.get("name") for stage in recipe.get("stages", [])], _evaluated(results))
+    yield from _missing(run, [stage["name"] for stage in recipe["stages"]], _evaluated(results))
     for path in sorted(run.glob("*/checkpoints/*.ckpt")):
         yield _checkpoint(path, provenance.recipe_hash(recipe))
     for path in sorted(run.glob("*/metrics.jsonl")):

@@ -44,11 +44,11 @@ U: dict[str, object] = {"replaced": 0.25, "replacements": {"rgb": [{"view": "flo
 OF_SLIC: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "slic-flow-every-video-alone": ("flow", {"clusters": "none"}, {"same_video": 1.0}),
     "slic-every-video-alone": ("rgb", {"clusters": "none"}, {"same_video": 1.0}),
-    "slic-published-positives": ("rgb", {"competing": 0}, {"same_video": 0.2}),
-    "slic-with-u": ("rgb", {"competing": 0}, {"same_video": 0.2, **U}),
-    "slic-with-u-every-video-alone": ("rgb", {"competing": 0, "clusters": "none"}, {"same_video": 1.0, **U}),
-    "slic-with-u-kmeans": ("rgb", {"competing": 0, "clusters": "spherical_kmeans"}, {"same_video": 0.2, **U}),
-    "slic-with-u-labels": ("rgb", {"competing": 0, "clusters": "labels"}, {"same_video": 0.2, **U}),
+    "slic-published-positives": ("rgb", {}, {"same_video": 0.2}),
+    "slic-with-u": ("rgb", {}, {"same_video": 0.2, **U}),
+    "slic-with-u-every-video-alone": ("rgb", {"clusters": "none"}, {"same_video": 1.0, **U}),
+    "slic-with-u-kmeans": ("rgb", {"clusters": "spherical_kmeans"}, {"same_video": 0.2, **U}),
+    "slic-with-u-labels": ("rgb", {"clusters": "labels"}, {"same_video": 0.2, **U}),
 }
 OF_GOCA: dict[str, dict[str, object]] = {
     "no-prior": {"coupling": "none"},

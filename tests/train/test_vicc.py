@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from pipeline.errors import UsageError
 from tests.train.steps import CHANNELS, Views, fit
-from train import methods
+from train import methods, recipe
 from train.hardware import convolutions
 from train.methods.vicc import ViCC
 
@@ -312,6 +312,10 @@ def test_a_batch_smaller_than_the_prototypes_works_by_the_queue(tmp_path: Path) 
     assert "at most 8 prototypes (SET='stages.*.settings.prototypes=8'), queue 8 or longer, or a larger batch" in said
     for remedy in ({"queue": 8}, {"prototypes": 8}):
         fit(made(**({"prototypes": 10, "queue": 4, "queue_epoch": 0} | remedy)), given, tmp_path)
+    smaller = (recipe.find("small-real", "vicc"), None, ["batch=8"])
+    with pytest.raises(UsageError, match=r"at most 8 prototypes \(SET='stages\.\*\.settings\.prototypes=8'\)"):
+        recipe.load(*smaller)
+    recipe.load(*smaller[:2], [*smaller[2], "stages.*.settings.prototypes=8"])
     with pytest.raises(UsageError, match=r"5 prototypes share 4 clips.*queue of 0"):
         made(queue=0, queue_epoch=0).settings.check_batch(BATCH)
     made(queue=0, queue_epoch=0).settings.check_batch(5)
