@@ -36,7 +36,7 @@ from train.hardware.precision import TF32, TORCHS_TF32, tf32
 from train.inference import BATCH, clip_features, clips_ahead
 from train.networks.network import Network
 from train.reader import Executor
-from train.sampling import Sampling
+from train.sampling import Sample, Sampling
 from train.sampling.random import Random
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,8 @@ class Seen:
     def _windows(self, wanted: Windows, clips: ClipSpec, frames: int, draws: Draws) -> np.ndarray:
         """Frame indices (W, T). Where a clip does not fit into a video, those that the sampling makes of it."""
         if wanted.kind == "random":
-            drawn = [self.sampling.draw(clips, 0, np.array([frames]), 1, draws.shared) for _ in range(wanted.count)]
+            sample = Sample(0, np.array([frames]), 1)
+            drawn = [self.sampling.draw(clips, sample, draws.shared) for _ in range(wanted.count)]
             return np.stack([next(iter(made)).frames for made in drawn])
         if wanted.kind == "sliding" or frames < clips.span:
             return self.sampling.windows(clips, frames)

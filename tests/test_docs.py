@@ -23,7 +23,7 @@ from tests.printed import argv_of
 from tests.test_make import called, folder, made
 from train import recipe as recipes
 from train.clips.spec import ClipSpec
-from train.sampling.sampling import Sampling
+from train.sampling.sampling import Sample, Sampling
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", TOP / "data_manifests" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -305,6 +305,6 @@ def test_the_estimator_of_the_documentation_estimates(monkeypatch: pytest.Monkey
 def test_the_sampling_of_the_documentation_draws() -> None:
     sampling: Sampling = example("A sampling")["Beginning"]()
     spec = ClipSpec(length=4, stride=2, size=(16, 16))
-    clips = sampling.draw(spec, 1, np.array([9, 5]), 2, np.random.default_rng(0))
+    clips = sampling.draw(spec, Sample(1, np.array([9, 5]), 2), np.random.default_rng(0))
     assert [clip.frames.tolist() for clip in clips] == [[0, 2, 4, 4]] * 2
     assert sampling.least(spec) == 8

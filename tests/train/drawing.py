@@ -11,7 +11,7 @@ import numpy as np
 from train.augment import Draws, Pixels, Policy, policy
 from train.clips.spec import ClipSpec, StreamSettings
 from train.clips.streams import BoundStream, StoreStreams
-from train.sampling import Sampling
+from train.sampling import Sample, Sampling
 from train.sampling.random import Random
 
 FRAME = (84, 112)
@@ -58,7 +58,7 @@ def draw(
     spec, made, streams = _made(name, bound, tuple(given.items()))
     draws = Draws(seed, epoch, sample)
     made.check_count(count)
-    clips = sampling.draw(spec, 0, np.array([frames]), count, draws.shared)
+    clips = sampling.draw(spec, Sample(0, np.array([frames]), count), draws.shared)
     drawn = made.sample(clips, streams, lambda video: FRAME, draws)
     return [Drawn(clip.frames, pixels) for clip, pixels in drawn]
 

@@ -24,6 +24,7 @@ from train.methods.coclr import CoCLRSettings
 from train.order import OrderSettings
 from train.reader.affine import network_input, normalise
 from train.reader.shard import ShardReader
+from train.sampling import Sample
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_batch_is_what_the_plans_say(store: VideoStore) -> None:
         info = store.info(video)
         draws, reading = Draws(5, 0, index), loader.planner.reading
         frames = np.array([info.length - 1])  # the frames that flow has, for rgb as well
-        clips = reading.sampling.draw(CLIPS, 0, frames, 2, draws.shared)
+        clips = reading.sampling.draw(CLIPS, Sample(0, frames, 2), draws.shared)
         streams = StoreStreams(reading.streams.values(), store.settings)
         drawn = reading.policy.sample(clips, streams, lambda _, info=info: (info.height, info.width), draws)
         for number, (clip, pixels) in enumerate(drawn):

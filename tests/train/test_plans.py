@@ -16,6 +16,7 @@ from tests.train.drawing import streams_of
 from train.augment import Draws, Pixels, policy
 from train.batches.planning import PLANS
 from train.clips.spec import ClipSpec
+from train.sampling import Sample
 from train.sampling.random import Random
 from train.settings import read
 
@@ -38,7 +39,7 @@ def drawn(case: dict[str, Any]) -> list[list[dict[str, list[float]]]]:
     samples = []
     for sample in range(len(FRAMES)):
         draws = Draws(5, 3, sample)
-        given = Random().draw(spec, sample, FRAMES, 2, draws.shared)
+        given = Random().draw(spec, Sample(sample, FRAMES, 2), draws.shared)
         made = policy(case["policy"], **case["settings"]).sample(given, streams_of(spec), SIZES.__getitem__, draws)
         samples.append(
             [

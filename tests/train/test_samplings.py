@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from tests.train.chances import assert_share
 from train.clips import predictive_blocks, random_clip, sliding_windows
 from train.clips.spec import ClipSpec, StreamSettings
-from train.sampling import SAMPLINGS, Sampling, chosen
+from train.sampling import SAMPLINGS, Sample, Sampling, chosen
 from train.sampling.blocks import Blocks
 from train.sampling.cluster import Cluster
 from train.sampling.groups import Groups
@@ -32,7 +32,7 @@ def spec(length: int, stride: int) -> ClipSpec:
 
 def draw(sampling: Sampling, clips: ClipSpec, frames: int, seed: int, count: int = 2) -> list[np.ndarray]:
     """Frames of a sample of the second of three videos."""
-    drawn = sampling.draw(clips, 1, np.array([999, frames, 999]), count, np.random.default_rng(seed))
+    drawn = sampling.draw(clips, Sample(1, np.array([999, frames, 999]), count), np.random.default_rng(seed))
     made = list(drawn)
     assert all(clip.video == 1 and clip.shown == {} for clip in made)
     return [clip.frames for clip in made]
@@ -119,7 +119,7 @@ GROUPS = Groups(np.array([2, 0, 2, -1, 2, 0, 1]))
 
 def cluster(sampling: Cluster, video: int, seed: int, groups: Groups | None = GROUPS, frames: int = 50):
     rng = np.random.default_rng(seed)
-    return sampling.draw(SPEC, video, np.full(7, frames), 3, rng, groups)
+    return sampling.draw(SPEC, Sample(video, np.full(7, frames), 3, groups), rng)
 
 
 def test_the_anchor_is_the_first_frames_and_comes_twice() -> None:

@@ -11,7 +11,7 @@ from pipeline.errors import Refusal
 from train.augment import ClipPlan, Draws, Policy
 from train.clips.spec import ClipSpec
 from train.clips.streams import StoreStreams, Stream
-from train.sampling import Sampling
+from train.sampling import Sample, Sampling
 from train.training_set import TrainingSet
 
 PLANS = 2  # raised whenever the same recipe draws other frames or pixels than before
@@ -71,9 +71,8 @@ class Planner:
         """By clip of a sample (see `train.order`) and by stream, as it is read in that epoch."""
         reading, training_set = self.reading, self.training_set
         videos, draws = training_set.videos, Draws(reading.seed, epoch, sample)
-        clips = reading.sampling.draw(
-            reading.spec, sample % len(videos), videos.frames, reading.count, draws.shared, training_set.groups
-        )
+        drawn_from = Sample(self.video(sample), videos.frames, reading.count, training_set.groups)
+        clips = reading.sampling.draw(reading.spec, drawn_from, draws.shared)
         made = reading.policy.sample(clips, self.streams, videos.frame_size, draws)
         plans = []
         for clip, pixels in made:

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, SerializeAsAny
 
 from pipeline.errors import UsageError
-from train.sampling.sampling import Sampling
+from train.sampling.sampling import Sample, Sampling
 from train.settings import cannot_be, read
 from train.settings.registry import Registry
 
-__all__ = ["SAMPLINGS", "AnySampling", "Sampling", "chosen"]
+__all__ = ["SAMPLINGS", "AnySampling", "Sample", "Sampling", "chosen"]
 
 SAMPLINGS = Registry(
     "sampling",

@@ -11,9 +11,7 @@ from pipeline.errors import UsageError
 from train.clips import predictive_blocks
 from train.clips.spec import ClipSpec
 from train.clips.streams import Clip
-from train.sampling.columns import Column
-from train.sampling.groups import Groups
-from train.sampling.sampling import Sampling
+from train.sampling.sampling import Sample, Sampling
 
 Short = Literal["spread", "drop"]
 COVERED = 0.9  # of a short video, as in `predictive_blocks`
@@ -56,18 +54,9 @@ class Blocks(Sampling):
                 remedy="a clips.length that is a multiple of it",
             )
 
-    def draw(
-        self,
-        spec: ClipSpec,
-        video: int,
-        frames: np.ndarray | Column,
-        count: int,
-        rng: np.random.Generator,
-        groups: Groups | None = None,
-    ) -> list[Clip]:
-        total = int(frames[video])
-        start = rng.integers(self._last(spec, total) + 1)
-        return [Clip(video, self._clip(spec, total, int(start)))]
+    def draw(self, spec: ClipSpec, sample: Sample, rng: np.random.Generator) -> list[Clip]:
+        start = rng.integers(self._last(spec, sample.total) + 1)
+        return [Clip(sample.video, self._clip(spec, sample.total, int(start)))]
 
     def windows(self, spec: ClipSpec, frames: int) -> np.ndarray:
         distance = self.hop * spec.length // self.blocks * spec.stride

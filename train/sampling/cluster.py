@@ -9,9 +9,8 @@ from pydantic import Field
 
 from train.clips.spec import ClipSpec, StreamSettings
 from train.clips.streams import Clip, Stream
-from train.sampling.columns import Column
 from train.sampling.groups import Groups
-from train.sampling.sampling import Sampling
+from train.sampling.sampling import Sample, Sampling
 
 Short = Literal["pad", "drop"]
 
@@ -54,24 +53,17 @@ class Cluster(Sampling):
     def least(self, spec: ClipSpec) -> int:
         return 2 * spec.span
 
-    def draw(
-        self,
-        spec: ClipSpec,
-        video: int,
-        frames: np.ndarray | Column,
-        count: int,
-        rng: np.random.Generator,
-        groups: Groups | None = None,
-    ) -> list[Clip]:
+    def draw(self, spec: ClipSpec, sample: Sample, rng: np.random.Generator) -> list[Clip]:
         same, of_group, place = rng.random(3).tolist()
         shown = [self._shown(spec, rng) for _ in range(2)]
-        positive = video
-        if same >= self.same_video and groups is not None:
-            positive = _another(video, groups, of_group)
-        anchor = _from(0, int(frames[video]), spec)
-        last = int(frames[positive]) - spec.span
+        video = positive = sample.video
+        if same >= self.same_video and sample.groups is not None:
+            positive = _another(video, sample.groups, of_group)
+        anchor = _from(0, sample.total, spec)
+        total = int(sample.frames[positive])
+        last = total - spec.span
         first = min(spec.span, max(last, 0))
-        later = _from(first + int(place * (max(last, 0) - first + 1)), int(frames[positive]), spec)
+        later = _from(first + int(place * (max(last, 0) - first + 1)), total, spec)
         return [Clip(video, anchor), Clip(positive, later, shown[0]), Clip(video, anchor, shown[1])]
 
     def _shown(self, spec: ClipSpec, rng: np.random.Generator) -> dict[str, Stream]:

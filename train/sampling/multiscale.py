@@ -10,9 +10,7 @@ from pydantic import Field
 from train.clips import random_clip, sliding_windows
 from train.clips.spec import LONGEST, ClipSpec
 from train.clips.streams import Clip
-from train.sampling.columns import Column
-from train.sampling.groups import Groups
-from train.sampling.sampling import Sampling
+from train.sampling.sampling import Sample, Sampling
 
 Short = Literal["pad", "drop"]
 MOST = 100  # clips of a kind
@@ -54,16 +52,8 @@ class Multiscale(Sampling):
     def lengths(self, spec: ClipSpec) -> tuple[int, ...]:
         return tuple(dict.fromkeys((spec.length, *[self.shorter_length] * self.shorter)))
 
-    def draw(
-        self,
-        spec: ClipSpec,
-        video: int,
-        frames: np.ndarray | Column,
-        count: int,
-        rng: np.random.Generator,
-        groups: Groups | None = None,
-    ) -> list[Clip]:
-        total = int(frames[video])
+    def draw(self, spec: ClipSpec, sample: Sample, rng: np.random.Generator) -> list[Clip]:
+        video, total = sample.video, sample.total
         stride = self._stride(spec, total)
         starts: list[int] = []
         made = []

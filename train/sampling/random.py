@@ -9,9 +9,7 @@ import numpy as np
 from train.clips import random_clip
 from train.clips.spec import ClipSpec
 from train.clips.streams import Clip
-from train.sampling.columns import Column
-from train.sampling.groups import Groups
-from train.sampling.sampling import Sampling
+from train.sampling.sampling import Sample, Sampling
 
 Short = Literal["pad", "drop"]
 
@@ -32,13 +30,7 @@ class Random(Sampling):
     def least(self, spec: ClipSpec) -> int:
         return spec.span
 
-    def draw(
-        self,
-        spec: ClipSpec,
-        video: int,
-        frames: np.ndarray | Column,
-        count: int,
-        rng: np.random.Generator,
-        groups: Groups | None = None,
-    ) -> list[Clip]:
-        return [Clip(video, random_clip(int(frames[video]), spec.length, spec.stride, rng)) for _ in range(count)]
+    def draw(self, spec: ClipSpec, sample: Sample, rng: np.random.Generator) -> list[Clip]:
+        return [
+            Clip(sample.video, random_clip(sample.total, spec.length, spec.stride, rng)) for _ in range(sample.count)
+        ]

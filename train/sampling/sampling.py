@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +16,25 @@ from train.clips.streams import Clip, Stream
 from train.sampling.columns import Column
 from train.sampling.groups import Groups
 from train.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the clips of one sample are drawn from.
+
+    video: number of the sample's video. frames: of every video of the training set, (N,). count: how many clips the
+    method reads, where that decides. groups: of the videos, where there are any.
+    """
+
+    video: int
+    frames: np.ndarray | Column
+    count: int
+    groups: Groups | None = None
+
+    @property
+    def total(self) -> int:
+        """Frames of the sample's video."""
+        return int(self.frames[self.video])
 
 
 class Sampling(Settings, ABC):
@@ -36,20 +56,8 @@ class Sampling(Settings, ABC):
         """Frames that a video needs not to be short."""
 
     @abstractmethod
-    def draw(
-        self,
-        spec: ClipSpec,
-        video: int,
-        frames: np.ndarray | Column,
-        count: int,
-        rng: np.random.Generator,
-        groups: Groups | None = None,
-    ) -> list[Clip]:
-        """The clips of one sample.
-
-        video: number of the sample's video. frames: of every video of the training set, (N,). count: how many clips the
-        method reads, where that decides. groups: of the videos, where there are any.
-        """
+    def draw(self, spec: ClipSpec, sample: Sample, rng: np.random.Generator) -> list[Clip]:
+        """The clips of one sample."""
 
     def lengths(self, spec: ClipSpec) -> tuple[int, ...]:
         """Frames of the clips of a sample, each number once."""
