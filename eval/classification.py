@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -21,11 +20,12 @@ from eval.published import Origin, classifier_origin, counterpart
 from eval.results import Record
 from eval.runs import Stage, bank_path, trained_videos
 from eval.splits import TESTED
+from eval.task import Task
 from pipeline import called, storage
 from pipeline.errors import Refusal, named
 from pipeline.store import VideoStore
 from pipeline.validation import parse_json
-from train import checkpoints, provenance, reader
+from train import checkpoints, provenance
 from train.hardware.precision import TORCHS_TF32
 from train.methods.classify import ClassifySettings
 from train.networks.network import CLASSES, Network
@@ -158,43 +158,33 @@ class Tested:
         return "probe" if self.settings.frozen else "finetune"
 
 
-def tested(
-    run: Path,
-    trained_stages: Sequence[Stage],
-    store: VideoStore,
-    videos: Sequence[str],
-    protocols: Sequence[Protocol],
-    reader_name: str,
-    threads: int,
-    home: str = "",
-) -> tuple[list[Record], list[str]]:
+def tested(task: Task) -> tuple[list[Record], list[str]]:
     """Test the classifiers of a run: what was measured, and sentences that tell what was left out.
 
-    Probabilities are means over the windows and crops of the protocol, and kept as features are. home: the name of the
-    store's data set, if the run was trained on its training videos: only then, and of imported files, published numbers
-    stand beside.
+    Probabilities are means over the windows and crops of the protocol, and kept as features are.
     """
-    chosen = [video for video in videos if store.info(video).split == TESTED and store.info(video).label]
+    store = task.store
+    chosen = [video for video in task.videos if store.info(video).split == TESTED and store.info(video).label]
     labels = {video: store.info(video).label for video in chosen}
     records: list[Record] = []
     latest: dict[tuple[str, str], tuple[Tested, Probabilities]] = {}
-    asked, networks, left_out = _asked(run, trained_stages, store, chosen, protocols, home)
+    asked, networks, left_out = _asked(dataclasses.replace(task, videos=chosen))
     if not asked:
         return [], left_out
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with contextlib.closing(reader.create(reader_name, store, threads)) as executor:
+    with task.reading() as executor:
         asked = [
             dataclasses.replace(one, request=dataclasses.replace(one.request, reader=type(executor).__name__))
             for one in asked
         ]
-        paths = {_path(run, store, one): one.request for one in asked}
+        paths = {_path(task.run, store, one): one.request for one in asked}
         made = features.banks(paths, lambda r: networks[r.checkpoint, r.stream].to(device), store, chosen, executor)
     for one in asked:
         bank = FeatureBank.load(made[one.request])
         found = Probabilities(bank.video_ids, one.settings.classes or list(store.classes), bank.features)
         records += _records(one, found.accuracy(labels), store)
         latest[one.protocol.name, one.stream] = one, found
-    for protocol in protocols:
+    for protocol in task.protocols:
         present = [stream for name, stream in latest if name == protocol.name]
         parts = [latest[protocol.name, stream] for stream in streams.fused_in_order(present)]
         if len(parts) > 1:
@@ -231,33 +221,27 @@ def _classifiers(stage: Stage) -> dict[str, ClassifySettings]:
     return {stream: network for stream, network in found.items() if isinstance(network, ClassifySettings)}
 
 
-def _asked(
-    run: Path,
-    trained_stages: Sequence[Stage],
-    store: VideoStore,
-    videos: Sequence[str],
-    protocols: Sequence[Protocol],
-    home: str,
-) -> tuple[list[Tested], dict[tuple[str, str], Network], list[str]]:
+def _asked(task: Task) -> tuple[list[Tested], dict[tuple[str, str], Network], list[str]]:
+    store, videos, home = task.store, task.videos, task.home
     asked: list[Tested] = []
     networks: dict[tuple[str, str], Network] = {}
     left_out: list[str] = []
     known, contents = features.videos_digest(store, videos), features.contents_digest(store, videos)
-    for stage in trained_stages:
+    for stage in task.stages:
         classifiers = _classifiers(stage)
         if not classifiers:
             continue
         if not videos:
             left_out.append(f"the classifier of stage {stage.name} is not tested: no test video has a label")
             continue
-        if learned := trained_videos(stage, run, store).intersection(videos):
+        if learned := trained_videos(stage, task.run, store).intersection(videos):
             why = f"its training showed it {len(learned)} of the {len(videos)} test videos with their labels"
             left_out.append(f"the classifier of stage {stage.name} is not tested: {why}")
             continue
         checkpoint = checkpoints.digest(stage.checkpoint)
         clips, sampling = provenance.clips_of(stage.metadata, stage.checkpoint)
         loaded = checkpoints.load_method(stage.checkpoint).networks
-        for (stream, settings), protocol in itertools.product(classifiers.items(), protocols):
+        for (stream, settings), protocol in itertools.product(classifiers.items(), task.protocols):
             look = dataclasses.replace(protocol.classifier, layer=CLASSES, unit=False)
             if reason := _not_tested(settings, store, look.crops, look.clips(clips).crop):
                 told = f"the classifier of stage {stage.name} is not tested by protocol {protocol.name}: {reason}"

@@ -23,13 +23,14 @@ from eval.protocols import PROTOCOLS, Protocol
 from eval.published import Origin, counterpart, origin
 from eval.report import write_report
 from eval.results import ADJUSTED, NETWORKS, Record
-from eval.runs import Stage, bank_path, classes_path, probed_path, stages, trained_on, trained_videos
+from eval.runs import Stage, bank_path, classes_path, probed_path, stages, trained_videos
 from eval.splits import SCORES, TESTED, compared_videos, damaged_videos, judged, lacks
+from eval.task import Task
 from pipeline import storage
 from pipeline.errors import Refusal, UsageError, refuse_unknown
 from pipeline.store import Damaged, VideoStore
 from pipeline.terminal import Terminal
-from train import checkpoints, provenance, reader
+from train import checkpoints, provenance
 from train.clips.streams import Stream
 from train.hardware import reading_threads
 from train.hardware.precision import TORCHS_TF32
@@ -95,16 +96,17 @@ def evaluate(
     for stage in trained_stages:
         if seen := trained_videos(stage, run, store) & tested:
             log.warning("stage %s was trained on %d of the %d test videos", stage.name, len(seen), len(tested))
+    task = Task(run, trained_stages, store, videos, chosen, reader_name, threads, half)
     try:
-        records = _measured(run, trained_stages, store, videos, chosen, reader_name, threads, half)
+        records = _measured(task)
     except Damaged:  # once more without all that are, so that what is made for the others is made once
         views = {given.view for stage in trained_stages for given in _streams(stage)}
         damaged = damaged_videos(store, videos, views)
         if not damaged.videos:
             raise
         log.warning("%s", damaged)
-        videos = [video for video in videos if video not in damaged.videos]
-        records = _measured(run, trained_stages, store, videos, chosen, reader_name, threads, half)
+        rest = [video for video in videos if video not in damaged.videos]
+        records = _measured(dataclasses.replace(task, videos=rest))
     with results.in_turn(run):
         if everything := [*_others(run, store, trained_stages), *records]:
             results.write(run / "results.json", everything)
@@ -115,23 +117,13 @@ def evaluate(
             return write_report(run, store), records
 
 
-def _measured(
-    run: Path,
-    trained_stages: Sequence[Stage],
-    store: VideoStore,
-    videos: list[str],
-    chosen: Sequence[Protocol],
-    reader_name: str,
-    threads: int,
-    half: bool,
-) -> list[Record]:
+def _measured(task: Task) -> list[Record]:
     """All that labels suffice for; what they do not is told."""
-    # Of ours, published numbers stand beside networks trained on the data set that they are tested on.
-    pretraining = data_of(store) if all(trained_on(stage, run, store) for stage in trained_stages) else ""
-    lacking = lacks(store, videos)
+    store = task.store
+    lacking = lacks(store, task.videos)
     for what, why in lacking.items():
         log.warning("no %s: %s", what, why)
-    subjects, banks = _banks(run, trained_stages, store, videos, chosen, reader_name, threads, half, pretraining)
+    subjects, banks = _banks(task)
     measured: dict[tuple[Request, bool], Measured] = {}
     records: list[Record] = []
     classes: list[dict[str, object]] = []
@@ -147,7 +139,7 @@ def _measured(
         records += _records(subject, measured[request, centre], store, grouped[request])
         classes += _by_class(subject, measured[request, centre], store)
         latest[subject.protocol, subject.network, subject.stream] = subject  # in the place of an earlier stage
-    for protocol, network in itertools.product(chosen, NETWORKS):
+    for protocol, network in itertools.product(task.protocols, NETWORKS):
         present = [stream for name, kind, stream in latest if (name, kind) == (protocol.name, network)]
         parts = [latest[protocol.name, network, stream] for stream in streams.fused_in_order(present)]
         if len(parts) > 1:
@@ -155,34 +147,25 @@ def _measured(
             alone = [measured[request, protocol.centre] for request in requests]
             loaded = [FeatureBank.load(banks[request]) for request in requests]
             whole = _together(parts)
-            kept = probed_path(bank_path(run, store, whole.stage, network, protocol.name, whole.stream))
+            kept = probed_path(bank_path(task.run, store, whole.stage, network, protocol.name, whole.stream))
             fused = fuse(protocol, [part.stream for part in parts], loaded, alone, kept, lacking)
             agreeing = {} if SCORES in lacking else _agreement(loaded)
             records += _records(whole, fused, store, agreeing)
             classes += _by_class(whole, fused, store)
     if classes:
-        _write_table(classes_path(run, store), classes)
+        _write_table(classes_path(task.run, store), classes)
     for (name, network, _), subject in latest.items():
         if network == "trained" and "retrieval" in lacking:
             path = banks[subjects[subject]]
             written = unlabelled.write(FeatureBank.load(path), PROTOCOLS[name].centre, path)
             listed = " and ".join(map(str, written))
             errors.print(f"{subject.stage}, {subject.stream}, protocol {name}: neighbours and clusters in {listed}")
-    return [*records, *_tested(run, trained_stages, store, videos, chosen, reader_name, threads, pretraining)]
+    return [*records, *_tested(task)]
 
 
-def _tested(
-    run: Path,
-    trained_stages: Sequence[Stage],
-    store: VideoStore,
-    videos: list[str],
-    chosen: Sequence[Protocol],
-    reader_name: str,
-    threads: int,
-    home: str,
-) -> list[Record]:
+def _tested(task: Task) -> list[Record]:
     """What the test of the run's classifiers gives, told."""
-    found, left_out = classification.tested(run, trained_stages, store, videos, chosen, reader_name, threads, home)
+    found, left_out = classification.tested(task)
     for sentence in left_out:
         log.warning("%s", sentence)
     for record in found:
@@ -314,24 +297,15 @@ def _write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
         storage.write_atomically(path, table.getvalue().encode())
 
 
-def _banks(
-    run: Path,
-    trained_stages: Sequence[Stage],
-    store: VideoStore,
-    videos: list[str],
-    protocols: Sequence[Protocol],
-    reader_name: str,
-    threads: int,
-    half: bool,
-    pretraining: str,
-) -> tuple[dict[Subject, Request], dict[Request, Path]]:
+def _banks(task: Task) -> tuple[dict[Subject, Request], dict[Request, Path]]:
     """What each stage's networks are asked for, in the order of stages, and the features that answer it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    store, videos, home = task.store, task.videos, task.home
     known, contents = features.videos_digest(store, videos), features.contents_digest(store, videos)
     subjects: dict[Subject, Request] = {}
     networks: dict[Request, Network] = {}
     with contextlib.ExitStack() as opened:
-        executor = opened.enter_context(contextlib.closing(reader.create(reader_name, store, threads)))
+        executor = opened.enter_context(task.reading())
         refreshed: dict[Network, tuple[Seen, int]] = {}
 
         def network(request: Request) -> Network:
@@ -342,11 +316,11 @@ def _banks(
                 refreshed[asked] = seen, request.seed
             return asked
 
-        for stage in trained_stages:
+        for stage in task.stages:
             checkpoint = checkpoints.digest(stage.checkpoint)
             clips, sampling = provenance.clips_of(stage.metadata, stage.checkpoint)
             given = _networks(stage)
-            for protocol, (kind, stream, found) in itertools.product(protocols, given):
+            for protocol, (kind, stream, found) in itertools.product(task.protocols, given):
                 layer = _layer(protocol, found, stage)
                 request = Request(
                     checkpoint=checkpoint if kind == "trained" else checkpoints.network_digest(found, layer),
@@ -361,12 +335,12 @@ def _banks(
                     sides=features.sides_digest(store, videos, protocol.features, kind),
                     reader=type(executor).__name__,
                     tf32=stage.metadata.get("tf32", TORCHS_TF32),
-                    dtype="float16" if half else "float32",
+                    dtype="float16" if task.half else "float32",
                 )
                 networks.setdefault(request, found)
-                made_by = origin(stage, stream, pretraining)
+                made_by = origin(stage, stream, home)
                 subjects[Subject(stage.name, made_by, checkpoint, protocol.name, kind, stream)] = request
-        paths = {bank_path(run, store, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
+        paths = {bank_path(task.run, store, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
         return subjects, features.banks(paths, network, store, videos, executor)
 
 

@@ -21,6 +21,7 @@ from eval.classification import Probabilities, fused, read_json, write_json
 from eval.protocols import PROTOCOLS, Look, Protocol, Windows
 from eval.runs import stages
 from eval.splits import judged
+from eval.task import Task
 from pipeline.errors import Refusal
 from pipeline.store import VideoStore, annotation, open_store
 from tests.train.oracle import clip_plan, plain
@@ -81,7 +82,7 @@ def ten(monkeypatch: pytest.MonkeyPatch) -> Protocol:
 
 def classified(run: Path, store: VideoStore, protocol: Protocol, videos: list[str] | None = None) -> Any:
     chosen = videos or [video for video, info in store.infos.items() if info.split == "test"]
-    return classification.tested(run, stages(run), store, chosen, [protocol], "opencv", 1)
+    return classification.tested(Task(run, stages(run), store, chosen, [protocol], "opencv", 1))
 
 
 def probabilities(run: Path, store: VideoStore, protocol: str, stream: str) -> Probabilities:

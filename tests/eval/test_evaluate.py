@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import evaluate, features, linear, published, results, retrieval, runs
+from eval import evaluate, features, linear, published, results, retrieval, runs, task
 from eval.bank import FeatureBank
 from eval.clusters import ALGORITHMS, between, measure
 from eval.published import Origin, Quoted
@@ -160,7 +160,7 @@ def test_published_numbers_stand_beside_networks_of_that_data_set_only(
     records = run_evaluation(evaluated, store)
     quoted = {(r.network, r.protocol, r.metric) for r in records if r.published is not None}
     assert quoted == {("trained", "coclr", f"R@{k}") for k in (1, 5, 10, 20, 50)}
-    monkeypatch.setattr(evaluate, "trained_on", lambda *_: False)
+    monkeypatch.setattr(task, "trained_on", lambda *_: False)
     assert all(r.published is None for r in run_evaluation(evaluated, store))
 
 
