@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import torch
 from torch.nn import functional
 
 from train.callbacks.metrics import Metrics
-from train.callbacks.watching import Watching
-from train.clips.spec import ClipSpec
+from train.callbacks.watching import Watching, Windows
 from train.embedding import rows_of
 from train.methods.meters import Meter
 from train.networks.network import Network
 from train.reader import Executor
 from train.recipe import HeldOutSettings
-from train.sampling import Sampling
-from train.training_set import TrainingSet
+from train.training_set import Videos
 
 TOP1, ENTROPY = "held_out_top1", "held_out_cross_entropy"  # in metrics.jsonl
 
@@ -27,17 +22,8 @@ class HeldOutClasses(Watching):
     """`held_out_top1` and `held_out_cross_entropy`, by the middle clip of each video; see
     `train.recipe.HeldOutSettings`."""
 
-    def __init__(
-        self,
-        settings: HeldOutSettings,
-        training_set: TrainingSet,
-        spec: ClipSpec,
-        sampling: Sampling,
-        streams: Sequence[str],
-        store_settings: Mapping[str, Any],
-        metrics: Metrics,
-    ) -> None:
-        super().__init__(settings.every, training_set, spec, sampling, streams, store_settings, metrics)
+    def __init__(self, settings: HeldOutSettings, held_out: Videos, windows: Windows, metrics: Metrics) -> None:
+        super().__init__(settings.every, held_out, windows, metrics)
         labels = np.asarray(self.held_out.labels)
         most = np.bincount(labels).max() / len(labels)
         meaning = (
@@ -48,7 +34,7 @@ class HeldOutClasses(Watching):
 
     def look(self, network: Network, stream: str, reader: Executor) -> list[float]:
         """Fraction of the held-out videos that were right, and mean cross-entropy."""
-        logits = rows_of(network, self.clips(self.held_out, stream, 0.5), reader, "head", unit=False)
+        logits = rows_of(network, self.windows.of(self.held_out, stream, 0.5), reader, "head", unit=False)
         labels = torch.from_numpy(np.asarray(self.held_out.labels).astype(np.int64)).to(logits.device)
         right = logits.argmax(dim=1) == labels
         return [float(right.float().mean()), float(functional.cross_entropy(logits, labels))]

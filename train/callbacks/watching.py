@@ -25,19 +25,37 @@ from train.methods.method import Method
 from train.networks.network import Network
 from train.reader import Executor
 from train.sampling import Sampling
-from train.training_set import TrainingSet, Videos
+from train.training_set import Videos
+
+
+class Windows:
+    """Clips of videos as evaluation cuts them.
+
+    spec, sampling: of the clips. streams: of the method's networks. store_settings: `VideoStore.settings`.
+    """
+
+    def __init__(
+        self, spec: ClipSpec, sampling: Sampling, streams: Sequence[str], store_settings: Mapping[str, Any]
+    ) -> None:
+        self.spec, self.sampling = spec, sampling
+        self.streams = StoreStreams([spec.stream(name) for name in streams], store_settings).own
+        self.policy = augment.policy("evaluate", crop=spec.crop)
+
+    def of(self, videos: Videos, stream: str, place: float) -> OneClipEach:
+        """Of each video the window at this place, 0 for the first and 1 for the last."""
+
+        def frames_of(frames: int) -> np.ndarray:
+            windows = self.sampling.windows(self.spec, frames)
+            return windows[round(place * (len(windows) - 1))]
+
+        return OneClipEach(videos, self.streams[stream], self.policy, frames_of)
 
 
 class Watching(Callback, ABC):
     """Looks every so many steps and at the end; training goes on as if it had not. Ranks share the clips.
 
-    Args:
-        every: steps between two looks.
-        training_set: whose held-out videos are looked at.
-        spec, sampling: of the clips; frames are cut as evaluation does.
-        streams: of the method's networks.
-        store_settings: `VideoStore.settings`.
-        metrics: is told of the numbers.
+    every: steps between two looks. held_out: the videos that are looked at. windows: of them. metrics: is told of the
+    numbers.
 
     `meters`: which of the numbers the progress line shows, and their meaning. `names`: of all of them.
     """
@@ -45,20 +63,8 @@ class Watching(Callback, ABC):
     meters: dict[str, Meter]
     names: tuple[str, ...]
 
-    def __init__(
-        self,
-        every: int,
-        training_set: TrainingSet,
-        spec: ClipSpec,
-        sampling: Sampling,
-        streams: Sequence[str],
-        store_settings: Mapping[str, Any],
-        metrics: Metrics,
-    ) -> None:
-        self.every, self.spec, self.sampling, self.metrics = every, spec, sampling, metrics
-        self.streams = StoreStreams([spec.stream(name) for name in streams], store_settings)
-        self.policy = augment.policy("evaluate", crop=spec.crop)
-        self.held_out = training_set.held_out
+    def __init__(self, every: int, held_out: Videos, windows: Windows, metrics: Metrics) -> None:
+        self.every, self.held_out, self.windows, self.metrics = every, held_out, windows, metrics
 
     @abstractmethod
     def look(self, network: Network, stream: str, reader: Executor) -> list[float]:
@@ -75,12 +81,3 @@ class Watching(Callback, ABC):
         found = [self.look(network, stream, reader) for stream, network in pl_module.networks.items()]
         values = [value for of_stream in found for value in of_stream]
         self.metrics.note(dict(zip(self.names, values, strict=True)), time.perf_counter() - began)
-
-    def clips(self, videos: Videos, stream: str, place: float) -> OneClipEach:
-        """Of each video the window at this place, 0 for the first and 1 for the last."""
-
-        def frames_of(frames: int) -> np.ndarray:
-            windows = self.sampling.windows(self.spec, frames)
-            return windows[round(place * (len(windows) - 1))]
-
-        return OneClipEach(videos, self.streams.own[stream], self.policy, frames_of)
