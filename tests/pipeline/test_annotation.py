@@ -9,10 +9,13 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline import storage
 from pipeline.errors import Refusal, UsageError
 from pipeline.manifest import SPLITS, Manifest, Video
 from pipeline.store import annotated, annotation, layout, open_store
@@ -77,6 +80,18 @@ def test_a_set_that_was_changed_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[:-1])
     with pytest.raises(Refusal, match="does not match its digest"):
         annotation.load(tmp_path, "set")
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_arrows_threads_call_no_python(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may abort a program as it ends (apache/arrow 34314)."""
+    root = tmp_path if place == "disk" else storage.location(f"memory://{tmp_path}")
+    content = AnnotationSet(["x"], {"a": Said("x")})
+    annotation.save(root, "set", content)
+    files, read = [], pa_csv.open_csv
+    monkeypatch.setattr(pa_csv, "open_csv", lambda file, **options: files.append(file) or read(file, **options))
+    assert annotation.load(root, "set") == content
+    assert [type(file) for file in files] == [{"disk": pa.OSFile, "memory": pa.BufferReader}[place]]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "x.json"])
