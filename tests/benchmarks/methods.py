@@ -10,7 +10,7 @@ has, and the cross stage's ablations. `views-apart` is CoCon without cooperation
 several seeds, of network, order and augmentation; the store stays the same, so the spread says nothing of other videos.
 
 The commands are the ones that a user would type, and are printed. All of it is safe to repeat: what is finished is not
-done again. An hour and a half on two cores with the synthetic set.
+done again. With the synthetic set CoCon takes one core 25 minutes a seed, and 47 on four views.
 """
 
 from __future__ import annotations
