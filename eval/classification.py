@@ -168,7 +168,7 @@ def tested(task: Task) -> tuple[list[Record], list[str]]:
     labels = {video: store.info(video).label for video in chosen}
     records: list[Record] = []
     latest: dict[tuple[str, str], tuple[Tested, Probabilities]] = {}
-    asked, networks, left_out = _asked(dataclasses.replace(task, videos=chosen))
+    asked, networks, left_out = _asked(task, chosen)
     if not asked:
         return [], left_out
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -221,8 +221,8 @@ def _classifiers(stage: Stage) -> dict[str, ClassifySettings]:
     return {stream: network for stream, network in found.items() if isinstance(network, ClassifySettings)}
 
 
-def _asked(task: Task) -> tuple[list[Tested], dict[tuple[str, str], Network], list[str]]:
-    store, videos, home = task.store, task.videos, task.home
+def _asked(task: Task, videos: Sequence[str]) -> tuple[list[Tested], dict[tuple[str, str], Network], list[str]]:
+    store = task.store
     asked: list[Tested] = []
     networks: dict[tuple[str, str], Network] = {}
     left_out: list[str] = []
@@ -262,7 +262,7 @@ def _asked(task: Task) -> tuple[list[Tested], dict[tuple[str, str], Network], li
                 tf32=stage.metadata.get("tf32", TORCHS_TF32),
             )
             networks[checkpoint, stream] = loaded[stream]
-            made_by = classifier_origin(stage, stream, home)
+            made_by = classifier_origin(stage, stream, task.home)
             asked.append(Tested(stage, stream, protocol, settings, request, checkpoint, made_by))
     return asked, networks, left_out
 

@@ -300,7 +300,7 @@ def _write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
 def _banks(task: Task) -> tuple[dict[Subject, Request], dict[Request, Path]]:
     """What each stage's networks are asked for, in the order of stages, and the features that answer it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    store, videos, home = task.store, task.videos, task.home
+    store, videos = task.store, task.videos
     known, contents = features.videos_digest(store, videos), features.contents_digest(store, videos)
     subjects: dict[Subject, Request] = {}
     networks: dict[Request, Network] = {}
@@ -338,7 +338,7 @@ def _banks(task: Task) -> tuple[dict[Subject, Request], dict[Request, Path]]:
                     dtype="float16" if task.half else "float32",
                 )
                 networks.setdefault(request, found)
-                made_by = origin(stage, stream, home)
+                made_by = origin(stage, stream, task.home)
                 subjects[Subject(stage.name, made_by, checkpoint, protocol.name, kind, stream)] = request
         paths = {bank_path(task.run, store, s.stage, s.network, s.protocol, s.stream): r for s, r in subjects.items()}
         return subjects, features.banks(paths, network, store, videos, executor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Task:
     threads: int
     half: bool = False
 
-    @property
+    @functools.cached_property
     def home(self) -> str:
         """The name of the store's data set if the run was trained on its training videos, and else nothing: published
         numbers stand beside networks that were trained on the data set that they are tested on."""

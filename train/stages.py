@@ -31,7 +31,7 @@ from train.callbacks.neighbours import Neighbours
 from train.callbacks.profile import Profile, Ranges
 from train.callbacks.stopping import SIGNALS, Stopping
 from train.callbacks.waiting import Waiting
-from train.callbacks.watching import Watching, Windows
+from train.callbacks.watching import WatchedClips, Watching
 from train.checkpoints import METADATA
 from train.console import tell
 from train.hardware import Hardware, convolutions, device, in_words, started_by
@@ -263,12 +263,12 @@ def _watching(
     recipe: Recipe, stage: StageSettings, store: VideoStore, training_set: TrainingSet, metrics: Metrics
 ) -> list[Watching]:
     """What looks at held-out videos meanwhile."""
-    windows = Windows(recipe.clips, recipe.sampling_of(stage), list(stage.settings.networks), store.settings)
+    clips = WatchedClips(recipe.clips, recipe.sampling_of(stage), list(stage.settings.networks), store.settings)
     made: list[Watching] = []
     if recipe.neighbours.every:
-        made.append(Neighbours(recipe.neighbours, training_set, windows, recipe.seed, recipe.layer, metrics))
+        made.append(Neighbours(recipe.neighbours, training_set, clips, recipe.seed, recipe.layer, metrics))
     if recipe.held_out.every and stage.settings.needs_labels:
-        made.append(HeldOutClasses(recipe.held_out, training_set.held_out, windows, metrics))
+        made.append(HeldOutClasses(recipe.held_out, training_set.held_out, clips, metrics))
     return made
 
 

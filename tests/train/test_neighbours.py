@@ -24,7 +24,7 @@ from tests.train.stores import write_store
 from train import embedding, reader
 from train.callbacks.metrics import Metrics
 from train.callbacks.neighbours import Neighbours
-from train.callbacks.watching import Windows
+from train.callbacks.watching import WatchedClips
 from train.clips.spec import ClipSpec
 from train.networks.network import Network
 from train.recipe import NeighbourSettings
@@ -66,7 +66,7 @@ def split(store: VideoStore, share: float, seed: int, videos: list[str] | None =
 def watching(store: VideoStore, layer: str = "backbone") -> Neighbours:
     training_set = batches.training_set(store, share=WATCHED.share, seed=0)
     metrics = Metrics(Path("unused"), 1)
-    return Neighbours(WATCHED, training_set, Windows(CLIPS, Random(), ["rgb"], store.settings), 0, layer, metrics)
+    return Neighbours(WATCHED, training_set, WatchedClips(CLIPS, Random(), ["rgb"], store.settings), 0, layer, metrics)
 
 
 @settings(max_examples=30)
@@ -181,7 +181,7 @@ def test_ranks_share_the_clips_and_get_the_same_features(
 ) -> None:
     """Four ranks in one process, six clips: what each would send, put together in rank order."""
     network, watched = made(), watching(store)
-    clips = watched.windows.of(watched.gallery, "rgb", 0.5)
+    clips = watched.clips.of(watched.gallery, "rgb", 0.5)
     alone = embedding.rows_of(network, clips, executor, "backbone")
     sent: list[torch.Tensor] = []
     monkeypatch.setattr(embedding, "world_size", lambda: 4)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from train.callbacks.metrics import Metrics
-from train.callbacks.watching import Watching, Windows
+from train.callbacks.watching import WatchedClips, Watching
 from train.embedding import rows_of
 from train.methods.meters import Meter
 from train.networks.network import Network
@@ -22,8 +22,8 @@ class HeldOutClasses(Watching):
     """`held_out_top1` and `held_out_cross_entropy`, by the middle clip of each video; see
     `train.recipe.HeldOutSettings`."""
 
-    def __init__(self, settings: HeldOutSettings, held_out: Videos, windows: Windows, metrics: Metrics) -> None:
-        super().__init__(settings.every, held_out, windows, metrics)
+    def __init__(self, settings: HeldOutSettings, held_out: Videos, clips: WatchedClips, metrics: Metrics) -> None:
+        super().__init__(settings.every, held_out, clips, metrics)
         labels = np.asarray(self.held_out.labels)
         most = np.bincount(labels).max() / len(labels)
         meaning = (
@@ -34,7 +34,7 @@ class HeldOutClasses(Watching):
 
     def look(self, network: Network, stream: str, reader: Executor) -> list[float]:
         """Fraction of the held-out videos that were right, and mean cross-entropy."""
-        logits = rows_of(network, self.windows.of(self.held_out, stream, 0.5), reader, "head", unit=False)
+        logits = rows_of(network, self.clips.of(self.held_out, stream, 0.5), reader, "head", unit=False)
         labels = torch.from_numpy(np.asarray(self.held_out.labels).astype(np.int64)).to(logits.device)
         right = logits.argmax(dim=1) == labels
         return [float(right.float().mean()), float(functional.cross_entropy(logits, labels))]

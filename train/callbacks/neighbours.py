@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from train.callbacks.metrics import Metrics
-from train.callbacks.watching import Watching, Windows
+from train.callbacks.watching import WatchedClips, Watching
 from train.embedding import rows_of
 from train.methods.meters import Meter
 from train.networks.network import Network
@@ -26,19 +26,19 @@ class Neighbours(Watching):
         self,
         settings: NeighbourSettings,
         training_set: TrainingSet,
-        windows: Windows,
+        clips: WatchedClips,
         seed: int,
         layer: str,
         metrics: Metrics,
     ) -> None:
-        super().__init__(settings.every, training_set.held_out, windows, metrics)
+        super().__init__(settings.every, training_set.held_out, clips, metrics)
         self.layer = layer
         drawn = np.random.default_rng((DOMAIN, seed, 1)).permutation(len(training_set))[: settings.gallery]
         self.gallery = training_set.videos.take(np.sort(drawn))
         self.labelled = all((np.asarray(part.labels) >= 0).all() for part in (self.held_out, self.gallery))
         name, meter = self._meter()
-        alone = len(windows.streams) == 1
-        self.meters = {name if alone else f"{name}_{stream}": meter for stream in windows.streams}
+        alone = len(clips.streams) == 1
+        self.meters = {name if alone else f"{name}_{stream}": meter for stream in clips.streams}
         self.names = tuple(self.meters)
 
     def _meter(self) -> tuple[str, Meter]:
@@ -60,10 +60,10 @@ class Neighbours(Watching):
     def look(self, network: Network, stream: str, reader: Executor) -> list[float]:
         """The fraction of the held-out videos that were right."""
         if self.labelled:
-            queries, gallery = (self.windows.of(part, stream, 0.5) for part in (self.held_out, self.gallery))
+            queries, gallery = (self.clips.of(part, stream, 0.5) for part in (self.held_out, self.gallery))
             wanted, found = np.asarray(self.held_out.labels), np.asarray(self.gallery.labels)
         else:
-            queries, gallery = (self.windows.of(self.held_out, stream, place) for place in (1.0, 0.0))
+            queries, gallery = (self.clips.of(self.held_out, stream, place) for place in (1.0, 0.0))
             wanted = found = np.arange(len(self.held_out))
         asked, known = (rows_of(network, clips, reader, self.layer) for clips in (queries, gallery))
         nearest = (asked @ known.T).argmax(dim=1).numpy(force=True)

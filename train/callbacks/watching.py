@@ -28,7 +28,7 @@ from train.sampling import Sampling
 from train.training_set import Videos
 
 
-class Windows:
+class WatchedClips:
     """Clips of videos as evaluation cuts them.
 
     spec, sampling: of the clips. streams: of the method's networks. store_settings: `VideoStore.settings`.
@@ -54,7 +54,7 @@ class Windows:
 class Watching(Callback, ABC):
     """Looks every so many steps and at the end; training goes on as if it had not. Ranks share the clips.
 
-    every: steps between two looks. held_out: the videos that are looked at. windows: of them. metrics: is told of the
+    every: steps between two looks. held_out: the videos that are looked at. clips: of them. metrics: is told of the
     numbers.
 
     `meters`: which of the numbers the progress line shows, and their meaning. `names`: of all of them.
@@ -63,8 +63,8 @@ class Watching(Callback, ABC):
     meters: dict[str, Meter]
     names: tuple[str, ...]
 
-    def __init__(self, every: int, held_out: Videos, windows: Windows, metrics: Metrics) -> None:
-        self.every, self.held_out, self.windows, self.metrics = every, held_out, windows, metrics
+    def __init__(self, every: int, held_out: Videos, clips: WatchedClips, metrics: Metrics) -> None:
+        self.every, self.held_out, self.clips, self.metrics = every, held_out, clips, metrics
 
     @abstractmethod
     def look(self, network: Network, stream: str, reader: Executor) -> list[float]:
