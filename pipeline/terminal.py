@@ -6,6 +6,8 @@ from __future__ import annotations
 import io
 import re
 import sys
+import threading
+import time
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -16,6 +18,8 @@ from rich.text import Text
 # names that are not UTF-8: a file's name may hold them.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+PAUSE = 2.5  # seconds: nothing is silent for longer than 3
+
 
 class Terminal(Console):
     """A console that takes every string for data, in lines and in table cells; styles come as `marked` text alone."""
@@ -24,13 +28,39 @@ class Terminal(Console):
         super().__init__(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """A line that is there meanwhile; where no line can be taken back, as in a log, one that stays."""
-        if not self.is_terminal or self.is_dumb_terminal:
-            self.print(status)
-        return super().status(status, **options)
+        """A line that is there meanwhile; where no line can be taken back, as in a log, one that stays, and others that
+        say for how long."""
+        if self.is_terminal and not self.is_dumb_terminal:
+            return super().status(status, **options)
+        self.print(status)
+        return Logged(status, console=self, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
+
+
+class Logged(Status):
+    """Says of what takes long that it still goes on: after PAUSE seconds, and more and more rarely from there."""
+
+    _saying: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._saying is None:  # started once, however often it is asked for, as rich's is
+            self._over = threading.Event()
+            self._saying = threading.Thread(target=self._say, args=(self._over,), daemon=True)
+            self._saying.start()
+
+    def stop(self) -> None:
+        if self._saying is not None:
+            self._over.set()
+            self._saying.join()
+            self._saying = None
+
+    def _say(self, over: threading.Event) -> None:
+        began, passed = time.monotonic(), 0.0
+        while not over.wait(max(PAUSE, passed / 10)):
+            passed = time.monotonic() - began
+            self.console.print(f"{self.status}: {passed:.0f} s so far")
 
 
 def visible(text: str) -> str:

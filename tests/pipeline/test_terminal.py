@@ -9,6 +9,7 @@ import io
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,23 @@ def test_names_without_such_letters_stay_to_the_letter() -> None:
     for name in ("x [a]", "a\tb\nc", "é", "e\u0301", "\U0001f600", "日本"):
         assert visible(name) == name
     assert visible("a\x1b[1m\r\u202e\x9b") == "a\\x1b[1m\\r\\u202e\\x9b"
+
+
+def test_a_log_says_again_what_takes_long_and_nothing_once_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.terminal.PAUSE", 0.05)
+    log = Terminal()
+    log.file = io.StringIO()
+    status = log.status("checking [a]")
+    with status, status:  # as a command's and that of what it imports
+        deadline = time.monotonic() + 60
+        while log.file.getvalue().count("\n") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    first, *others = said = log.file.getvalue().splitlines()
+    assert first == "checking [a]"
+    assert all(re.fullmatch(r"checking \[a\]: \d+ s so far", line) for line in others)
+    time.sleep(0.2)
+    assert log.file.getvalue().splitlines() == said
 
 
 def test_no_module_has_a_console_that_would_read_names_as_markup() -> None:
