@@ -8,6 +8,7 @@ step lies before the decision of the next.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from train.hardware.collectives import mean_over_ranks
 from train.optim import RATE
 from train.sampling.groups import Groups
 
+ONCE = sys.maxsize  # epochs between decisions of which there is one
 HELD_OUT_LOSS = "held_out_loss"  # in metrics.jsonl
 THRESHOLD = 1e-4  # a loss that is not lower by this share of the best one is no better, as in torch's ReduceLROnPlateau
 

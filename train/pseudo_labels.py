@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +55,25 @@ class PseudoLabels(Grouping):
     they agree: nmi, ami, ari, accuracy and purity (`train.clustering.agreement`). Source: SLIC (docs/methods.md 5.2).
 
     Args:
-        stream: that is embedded.
+        network, stream: of the rows that are clustered: the trained one, or another that tells more.
         clusters: a name in CLUSTERINGS, or "labels": the classes themselves, to see what perfect clusters would do.
         count: of clusters; 0: as many as the clustering finds.
         shifted: every video is given the cluster of the video before it, as the released code does by mistake.
     """
 
-    def __init__(self, stream: str, clusters: str, count: int, every: int, first: int, shifted: bool = False) -> None:
+    def __init__(
+        self,
+        network: Network,
+        stream: str,
+        clusters: str,
+        count: int,
+        every: int,
+        first: int,
+        shifted: bool = False,
+    ) -> None:
         super().__init__(every, first)
-        self.stream, self.clusters, self.count, self.shifted = stream, clusters, count, shifted
+        self.network, self.stream = network, stream
+        self.clusters, self.count, self.shifted = clusters, count, shifted
 
     def compute(self, trainer: Trainer, method: LightningModule) -> Tensor:
         """int64 (N,)."""
@@ -73,7 +83,7 @@ class PseudoLabels(Grouping):
         if self.clusters == "labels":
             found = _classes(classes, training_set.where)
         else:
-            rows = self._embedded(method, trainer.train_dataloader)
+            rows = self._embedded(trainer.train_dataloader)
             found = np.zeros(len(classes), np.int64)
             if trainer.is_global_zero:
                 try:
@@ -90,10 +100,9 @@ class PseudoLabels(Grouping):
             self._write(trainer, training_set, found)
         return torch.from_numpy(np.roll(found, 1) if self.shifted else found)
 
-    def _embedded(self, method: LightningModule, loader: ClipLoader) -> Tensor:
+    def _embedded(self, loader: ClipLoader) -> Tensor:
         planner = loader.planner
-        networks: Mapping[str, Network] = method.networks  # type: ignore[assignment]
-        spec, network = planner.reading.spec, networks[self.stream]
+        spec = planner.reading.spec
 
         def middle(frames: int) -> np.ndarray:
             fits = frames >= spec.span
@@ -106,7 +115,7 @@ class PseudoLabels(Grouping):
 
         policy = augment.policy("evaluate", crop=spec.crop)
         clips = OneClipEach(planner.training_set.videos, planner.streams.own[self.stream], policy, middle)
-        return rows_of(network, clips, loader.executor, network.layers[-1], unit=False)
+        return rows_of(self.network, clips, loader.executor, self.network.layers[-1], unit=False)
 
     def _write(self, trainer: Trainer, training_set: TrainingSet, found: np.ndarray) -> None:
         assert trainer.logger is not None and trainer.logger.save_dir is not None

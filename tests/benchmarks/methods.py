@@ -40,15 +40,18 @@ OF_VICC: dict[str, dict[str, object]] = {
 }
 # Flow in RGB's place, as published.
 U: dict[str, object] = {"replaced": 0.25, "replacements": {"rgb": [{"view": "flow", "input": "u", "mirror": "plain"}]}}
+# Clusters of the trained network's rows, as published.
+OWN: dict[str, object] = {"clusterer": None}
 # Name -> stage, and what of its settings and sampling is changed.
 OF_SLIC: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "slic-flow-every-video-alone": ("flow", {"clusters": "none"}, {"same_video": 1.0}),
-    "slic-every-video-alone": ("rgb", {"clusters": "none"}, {"same_video": 1.0}),
-    "slic-published-positives": ("rgb", {}, {"same_video": 0.2}),
-    "slic-with-u": ("rgb", {}, {"same_video": 0.2, **U}),
-    "slic-with-u-every-video-alone": ("rgb", {"clusters": "none"}, {"same_video": 1.0, **U}),
-    "slic-with-u-kmeans": ("rgb", {"clusters": "spherical_kmeans"}, {"same_video": 0.2, **U}),
-    "slic-with-u-labels": ("rgb", {"clusters": "labels"}, {"same_video": 0.2, **U}),
+    "slic-every-video-alone": ("rgb", {**OWN, "clusters": "none"}, {"same_video": 1.0}),
+    "slic-own-clusters": ("rgb", OWN, {"same_video": 0.8}),
+    "slic-published-positives": ("rgb", OWN, {"same_video": 0.2}),
+    "slic-with-u": ("rgb", OWN, {"same_video": 0.2, **U}),
+    "slic-with-u-every-video-alone": ("rgb", {**OWN, "clusters": "none"}, {"same_video": 1.0, **U}),
+    "slic-with-u-kmeans": ("rgb", {**OWN, "clusters": "spherical_kmeans"}, {"same_video": 0.2, **U}),
+    "slic-with-u-labels": ("rgb", {**OWN, "clusters": "labels"}, {"same_video": 0.2, **U}),
 }
 OF_GOCA: dict[str, dict[str, object]] = {
     "no-prior": {"coupling": "none"},
@@ -144,12 +147,13 @@ def _of_vicc(stage: StageSettings) -> list[StageSettings]:
 
 
 def _of_slic(recipe: Recipe, stage: StageSettings, count: int) -> list[StageSettings]:
-    """The same with other clusters and positives, before the stage."""
+    """The same with other clusters and positives, before the stage; where there is no clusterer, none begins."""
     counted = {"slic-with-u-kmeans": {"cluster_count": count}}
     return [
         stage.changed(
             name=name,
             settings=stage.settings.changed(**settings, **counted.get(name, {})),
+            start={role: start for role, start in stage.start.items() if settings.get(role, start)},
             sampling=recipe.sampling_of(stage).changed(**sampling),
         )
         for name, (of, settings, sampling) in OF_SLIC.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -17,30 +17,18 @@ from train.methods import meters
 from train.methods.contrastive import OneStream, OneStreamSettings, coin, own_key_values
 from train.methods.method import Start
 from train.networks.queue import Queue
-from train.networks.settings import Differing
+from train.networks.settings import OtherRows
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
     from train.batches.batch import Batch
 
 
-class SamplerSettings(Differing):
-    """The network that tells which keys are alike: what differs in it from the one that is trained.
-
-    Args:
-        stream: Which it sees: another than the trained one.
-        dim: Of its rows.
-    """
-
-    stream: str
-    dim: int | None = Field(default=None, ge=1)
-
-
 class CoCLRSettings(OneStreamSettings):
     """Of CoCLR.
 
     Args:
-        sampler: The other stream, and what differs in its network.
+        sampler: The network that tells which keys are alike: another stream's, and what differs in it.
         top_k: Keys that the sampler finds. Published: 5.
         self_drop: Probability, a coin for the whole batch, that the own key is not counted as a positive where there
             are others, and is a negative then. .9 is the released training, which gains most of the effect; 0 the
@@ -49,7 +37,7 @@ class CoCLRSettings(OneStreamSettings):
             they moved from the first step). Mining begins with a full queue either way.
     """
 
-    sampler: SamplerSettings
+    sampler: OtherRows
     top_k: int = Field(default=5, ge=0)
     self_drop: float = Field(default=0.9, ge=0, le=1)
     fill_first: bool = True
@@ -91,19 +79,12 @@ class CoCLR(OneStream):
 
     def __init__(self, settings: CoCLRSettings, channels: Mapping[str, int]) -> None:
         super().__init__(settings, channels)
-        self.sampler = settings.sampler.of(settings).build(channels[settings.sampler.stream]).requires_grad_(False)
+        self.sampler = settings.sampler.of(settings).build(channels[settings.sampler.stream]).frozen()
         self.sampled = Queue(settings.queue, self.sampler.size(self.sampler.layers[-1]))
-        self.train(self.training)
 
     @property
     def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
         return super().starting | {"sampler": [self.sampler.parts]}
-
-    def train(self, mode: bool = True) -> Self:
-        """The sampler stays in evaluation mode."""
-        super().train(mode)
-        self.sampler.eval()
-        return self
 
     def meters(self, global_batch: int) -> dict[str, meters.Meter]:
         return meters.own_key(1 + self.settings.queue) | meters.positive("clips that the other stream finds alike")

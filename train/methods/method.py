@@ -54,7 +54,8 @@ class MethodSettings(Settings, ABC):
     def reads(self) -> dict[str, tuple[int, ...]]:
         """Stream -> the numbers, from 0 and rising, of the clips of a sample that a batch must contain of it.
 
-        A sample has as many clips as the highest number says, and all of them are drawn; the others are not read.
+        A sample has as many clips as the highest number says, and all of them are drawn; the others are not read. Of a
+        stream that is only read between epochs there is none.
         """
 
     @property

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
+from train.between_epochs import ONCE
 from train.hardware.collectives import gather_rows, mean_over_pools, world_size
 from train.losses.nce import in_batch_logits, own_key_nce
 from train.losses.triplet import Strategy, cosine_distances, temporal_discrimination, triplet_loss
 from train.methods.meters import Meter
+from train.methods.method import Start
 from train.methods.one_network import OneNetwork, OneNetworkSettings
+from train.networks.settings import NetworkSettings, OtherRows
 from train.settings import cannot_be
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class SLICSettings(OneNetworkSettings):
             is its own.
         cluster_count: Of k-means; of FINCH, which then merges its nearest clusters until so many are left, or 0: as
             many as it finds.
+        clusterer: Another stream's network, of an earlier stage, whose rows are clustered, once, in the place of the
+            trained one's; None: the trained one's, as published. Ours: for streams whose clusters tell nothing.
         every, first: Epochs between clusterings, and the epoch of the first one; before it every video is its own.
         shifted_labels: As released by mistake, to measure its effect: each video has the cluster of the one before it.
         wrong_negative: As released by mistake: see `triplet_loss`.
@@ -61,6 +67,7 @@ class SLICSettings(OneNetworkSettings):
     competing: int = Field(default=0, ge=0)
     clusters: Literal["finch", "finch_approximate", "kmeans", "spherical_kmeans", "labels", "none"] = "finch"
     cluster_count: int = Field(default=0, ge=0)
+    clusterer: OtherRows | None = None
     every: int = Field(default=5, ge=1)
     first: int = Field(default=0, ge=0)
     shifted_labels: bool = False
@@ -72,11 +79,28 @@ class SLICSettings(OneNetworkSettings):
             raise cannot_be(f"{self.clusters} without a number of clusters", "cluster_count: 1000", "cluster_count")
         if self.clusters in ("labels", "none") and self.cluster_count:
             raise cannot_be(f"clusters {self.clusters} has a number of its own", "leave it out", "cluster_count")
+        if self.clusterer and self.clusterer.stream == self.stream:
+            raise cannot_be("the clusterer sees the stream that is trained", "the other stream", "clusterer.stream")
+        if self.of_clusterer and self.clusters in ("labels", "none"):
+            raise cannot_be(f"clusters {self.clusters} ask no network", "finch, or no clusterer", "clusters")
         return self
 
     @property
+    def of_clusterer(self) -> NetworkSettings | None:
+        """The network whose rows are clustered, where it is not the trained one."""
+        return self.clusterer.of(self) if self.clusterer else None
+
+    @property
     def reads(self) -> dict[str, tuple[int, ...]]:
-        return {self.stream: (0, 1, 2) if self.temporal_weight else (0, 1)}
+        """Of the clusterer's stream none: it is read between epochs."""
+        own = {self.stream: (0, 1, 2) if self.temporal_weight else (0, 1)}
+        return own | ({self.clusterer.stream: ()} if self.clusterer else {})
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        if not self.clusterer or not self.of_clusterer:
+            return super().starts
+        return super().starts | {"clusterer": Start(self.clusterer.stream, self.of_clusterer, optional=(), needed=True)}
 
     def of_batch(self, batch: int) -> Self:
         """With pools of a batch at most."""
@@ -113,6 +137,16 @@ class SLIC(OneNetwork):
     Settings = SLICSettings
     settings: SLICSettings
 
+    def __init__(self, settings: SLICSettings, channels: Mapping[str, int]) -> None:
+        super().__init__(settings, channels)
+        if settings.clusterer and settings.of_clusterer:
+            self.clusterer = settings.of_clusterer.build(channels[settings.clusterer.stream]).frozen()
+
+    @property
+    def starting(self) -> dict[str, list[Mapping[str, nn.Module]]]:
+        found = super().starting
+        return found | {"clusterer": [self.clusterer.parts]} if self.settings.clusterer else found
+
     def meters(self, global_batch: int) -> dict[str, Meter]:
         rows = 2 * (self.settings.competing or global_batch)
         meaning = (
@@ -126,8 +160,11 @@ class SLIC(OneNetwork):
         given = self.settings
         if given.clusters == "none":
             return super().configure_callbacks()
+        stream, network, every = given.stream, self.network, given.every
+        if given.clusterer:
+            stream, network, every = given.clusterer.stream, self.clusterer, ONCE  # its rows stay what they are
         labels = PseudoLabels(
-            given.stream, given.clusters, given.cluster_count, given.every, given.first, given.shifted_labels
+            network, stream, given.clusters, given.cluster_count, every, given.first, given.shifted_labels
         )
         return [*super().configure_callbacks(), labels]
 

@@ -23,7 +23,7 @@ from train.methods.method import Method, MethodSettings, Start
 from train.networks.heads import HEADS, Head
 from train.networks.network import Network
 from train.networks.queue import Queue, check_length
-from train.networks.settings import Differing, NetworkSettings
+from train.networks.settings import NetworkSettings, OtherStream
 from train.reader.affine import network_input
 from train.settings import cannot_be
 
@@ -31,16 +31,6 @@ if TYPE_CHECKING:
     from train.batches.batch import Batch
 
 PROTOTYPES = "prototypes"  # the part that goes from stage to stage beside the network
-
-
-class OtherSettings(Differing):
-    """The other stream's network: what differs in it from the one that is trained.
-
-    Args:
-        stream: Which it sees: another than the trained one.
-    """
-
-    stream: str
 
 
 class ViCCSettings(MethodSettings, NetworkSettings):
@@ -65,7 +55,7 @@ class ViCCSettings(MethodSettings, NetworkSettings):
     """
 
     stream: str
-    other: OtherSettings | None = None
+    other: OtherStream | None = None
     prototypes: int = Field(default=300, ge=2, le=10**6)
     shared_prototypes: bool = True
     own_stream: bool = True
@@ -162,13 +152,12 @@ class ViCC(Method):
         self.prototypes = Prototypes(settings.prototypes, settings.dim)
         views = 2
         if settings.other is not None and settings.of_other is not None:
-            self.other = settings.of_other.build(channels[settings.other.stream]).requires_grad_(False)
+            self.other = settings.of_other.build(channels[settings.other.stream]).frozen()
             views = 4
             if not settings.shared_prototypes:
                 self.other_prototypes = Prototypes(settings.prototypes, settings.dim)
         self.queues = nn.ModuleList(Queue(settings.queue, settings.dim) for _ in range(views if settings.queue else 0))
         self.watch = Watch(settings.prototypes)
-        self.train(self.training)
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -184,13 +173,6 @@ class ViCC(Method):
         if self.settings.other is not None:
             found["other"] = [{**self.other.parts, PROTOTYPES: self._of_view[2]}]
         return found
-
-    def train(self, mode: bool = True) -> Self:
-        """The other stream's network stays in evaluation mode."""
-        super().train(mode)
-        if self.settings.other is not None:
-            self.other.eval()
-        return self
 
     def meters(self, global_batch: int) -> dict[str, Meter]:
         count, other = self.settings.prototypes, self.settings.other

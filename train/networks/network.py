@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,16 @@ class Network(nn.Module):
         self.head = HEADS.create(head, in_features=self._sizes[self.layers[-1]], **(head_settings or {}))
         if self.head.size:
             self._sizes["head"] = self.head.size
+        self._frozen = False
+
+    def frozen(self) -> Self:
+        """The same network, whose weights and batch statistics stay what they are from now on."""
+        self._frozen = True
+        return self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Evaluation mode, where it is frozen."""
+        return super().train(mode and not self._frozen)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -139,3 +139,24 @@ class Differing(Settings):
         }
         shared = {name: getattr(network, name) for name in NetworkSettings.model_fields}
         return NetworkSettings(**(shared | said))
+
+
+class OtherStream(Differing):
+    """Another stream's network, frozen: what differs in it from the one that is trained.
+
+    Args:
+        stream: Which it sees: another than the trained one.
+    """
+
+    stream: str
+
+
+class OtherRows(OtherStream):
+    """Another stream's network, frozen, whose rows are compared among themselves.
+
+    Args:
+        stream: Which it sees: another than the trained one.
+        dim: Of its rows.
+    """
+
+    dim: int | None = Field(default=None, ge=1)
