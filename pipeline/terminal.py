@@ -42,9 +42,11 @@ class Terminal(Console):
 class Logged(Status):
     """Says of what takes long that it still goes on: after PAUSE seconds, and more and more rarely from there."""
 
+    _began = 0.0
     _saying: threading.Thread | None = None
 
     def start(self) -> None:
+        self._began = self._began or time.monotonic()  # of what goes on after a pause, the first time
         if self._saying is None:  # started once, however often it is asked for, as rich's is
             self._over = threading.Event()
             self._saying = threading.Thread(target=self._say, args=(self._over,), daemon=True)
@@ -57,9 +59,9 @@ class Logged(Status):
             self._saying = None
 
     def _say(self, over: threading.Event) -> None:
-        began, passed = time.monotonic(), 0.0
+        passed = 0.0
         while not over.wait(max(PAUSE, passed / 10)):
-            passed = time.monotonic() - began
+            passed = time.monotonic() - self._began
             self.console.print(f"{self.status}: {passed:.0f} s so far")
 
 

@@ -33,6 +33,7 @@ SMALL |= {
     "head_settings": {"hidden": 12},
     "optimiser": {"name": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 0.0},
 }
+FLOW = {"stream": "flow"}
 GROUPS = torch.tensor([0, 1, 0, -1])  # the last video is in no cluster
 
 
@@ -221,6 +222,38 @@ def test_clusters_are_those_of_the_middle_clips_and_written_by_video(store: Vide
     }
 
 
+def test_another_streams_network_is_clustered_once_stays_as_it_is_and_a_run_with_it_continues_exactly(
+    store: VideoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Tensor] = []
+
+    def noting(found: Tensor, count: int, seed: int) -> np.ndarray:
+        rows.append(found.clone())
+        return pseudo_labels._finch(found, count, seed)
+
+    monkeypatch.setitem(pseudo_labels.CLUSTERINGS, "finch", noting)
+    motion = stage(stream="flow", dim=8) | {"name": "motion", "epochs": 1}
+    longer = motion | {"name": "longer", "start": {"query": "motion"}}
+    clusterer = {"stream": "flow", "dim": 8}
+    pixels = stage(clusterer=clusterer, every=1) | {"epochs": 3, "start": {"clusterer": "motion"}}
+    sampling = {"name": "cluster", "replaced": 0.0}
+    loaded = runs.load(tmp_path / "recipe.yaml", motion, longer, pixels, sampling=sampling)
+    runs.run(loaded, store, tmp_path / "whole")
+    _, of_longer, of_pixels = rows  # `longer` clusters the rows of its own network, before that moves
+    assert of_pixels.shape == (13, 8) and torch.equal(of_pixels, of_longer)
+    assert list(clusterings(tmp_path / "whole")) == ["epoch-0000.parquet"]
+    weights = runs.content(tmp_path / "whole", "slic")["state_dict"]
+    for name, weight in runs.content(tmp_path / "whole", "motion")["state_dict"].items():
+        assert torch.equal(weights[name.replace("network", "clusterer")], weight), name
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "slic")
+    for done in (1, 3, 4):  # in the first epoch, and around the beginning of the second
+        with runs.signalled(done - 1, also=(SLIC,)), pytest.raises(runs.Stopped):
+            runs.run(loaded, store, tmp_path / "parts")
+    runs.run(loaded, store, tmp_path / "parts")
+    runs.assert_same_runs(tmp_path / "whole", tmp_path / "parts", "slic")
+
+
 @pytest.mark.parametrize(
     ("settings", "count"),
     [
@@ -315,15 +348,24 @@ def test_labels_that_are_missing_are_refused_and_another_clustering_does_without
             4,
             marks=pytest.mark.remedy("leave it out"),
         ),
+        ({"clusterer": {"stream": "rgb"}}, 4, "sees the stream that is trained.*the other", {"clusterer": FLOW}, 4),
+        ({"clusterer": FLOW, "clusters": "none"}, 4, "none ask no network.*finch", {"clusterer": FLOW}, 4),
+        ({"clusterer": FLOW, "clusters": "labels"}, 4, "or no clusterer", {"clusters": "labels"}, 4),
     ],
     ids=str,
 )
 def test_settings_that_cannot_be_meant_are_refused_with_what_helps(
     tmp_path: Path, settings: dict[str, Any], batch: int, text: str, mended: dict[str, Any], of: int
 ) -> None:
+    other = stage(stream="flow") | {"name": "motion"}
+
+    def load(settings: dict[str, Any], batch: int) -> None:
+        start = {"start": {"clusterer": "motion"}} if "clusterer" in settings else {}
+        runs.load(tmp_path / "recipe.yaml", other, stage(**settings) | start, batch=batch, sampling=SAMPLING)
+
     with pytest.raises(UsageError, match=f"(?s){text}"):
-        runs.load(tmp_path / "recipe.yaml", stage(**settings), batch=batch, sampling=SAMPLING)
-    runs.load(tmp_path / "recipe.yaml", stage(**mended), batch=of, sampling=SAMPLING)
+        load(settings, batch)
+    load(mended, of)
 
 
 @pytest.mark.slow
