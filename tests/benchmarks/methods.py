@@ -45,6 +45,7 @@ OWN: dict[str, object] = {"clusterer": None}
 # Name -> stage, and what of its settings and sampling is changed.
 OF_SLIC: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "slic-flow-every-video-alone": ("flow", {"clusters": "none"}, {"same_video": 1.0}),
+    "slic-flow-own-clusters": ("flow", {"clusters": "finch"}, {"same_video": 0.2}),
     "slic-every-video-alone": ("rgb", {**OWN, "clusters": "none"}, {"same_video": 1.0}),
     "slic-own-clusters": ("rgb", OWN, {"same_video": 0.8}),
     "slic-published-positives": ("rgb", OWN, {"same_video": 0.2}),
@@ -147,9 +148,9 @@ def _of_vicc(stage: StageSettings) -> list[StageSettings]:
 
 
 def _of_slic(recipe: Recipe, stage: StageSettings, count: int) -> list[StageSettings]:
-    """The same with other clusters and positives, before the stage; where there is no clusterer, none begins."""
+    """The same with other clusters, before the stage; where there is no clusterer, none begins."""
     counted = {"slic-with-u-kmeans": {"cluster_count": count}}
-    return [
+    others = [
         stage.changed(
             name=name,
             settings=stage.settings.changed(**settings, **counted.get(name, {})),
@@ -159,6 +160,7 @@ def _of_slic(recipe: Recipe, stage: StageSettings, count: int) -> list[StageSett
         for name, (of, settings, sampling) in OF_SLIC.items()
         if of == stage.name
     ]
+    return [other for other in others if other.settings != stage.settings]
 
 
 def without_coin(stage: StageSettings) -> StageSettings:
