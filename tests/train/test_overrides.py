@@ -170,5 +170,7 @@ def test_small_recipes_fit_their_batch(
             told = ", prototypes 32 -> 30" if method == "vicc" else ""
             assert f"than the 30 training videos: batch {found.batch}{told} (fit_batch)\n" in capsys.readouterr().err
     monkeypatch.setattr(stage_data, "training_set_of", lambda *_: range(5))
-    fitted(recipe.load(recipe.find("small-real", "slic")), store)
+    whole = recipe.load(recipe.find("small-real", "slic"))
+    pools = [stage.changed(settings=stage.settings.changed(competing=8)) for stage in whole.stages]
+    fitted(whole.changed(stages=pools), store)
     assert "than the 5 training videos: batch 5, competing 8 -> 5 (fit_batch)\n" in capsys.readouterr().err
